@@ -1,0 +1,3 @@
+"""Galaxy spectra, synthetic and real, and the small models that learn from them."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What is measured on samples and models: information content, probes, scores against the papers."""

@@ -1,0 +1,44 @@
+"""Fixtures for every test: the shared data (when there), a grid and a small population."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data that lie beside the checkout in CI and at the developers' places, not at users'."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the folder of real test data (shared/, beside the checkout) is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grid():
+    """The embedded optical SSP grid."""
+    from spectool.synth.grid import SSPGrid
+
+    return SSPGrid.embedded("optical")
+
+
+@pytest.fixture(scope="session")
+def population(grid):
+    """Sixty-four galaxies with the relations of real ones, ready for ``synthesize``."""
+    from spectool.synth.population import draw_population
+
+    return draw_population(64, grid_age=grid.age, seed=20240)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
