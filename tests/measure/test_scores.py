@@ -1,0 +1,126 @@
+import json
+
+import numpy as np
+import pytest
+
+from spectool.measure import scores
+from spectool.measure.scores import ScoreError, score
+from spectool.measure.usage import Usage
+
+
+def rows_with(*statuses):
+    made = {
+        "within": {"ours": 1.0},
+        "differs": {"ours": 3.0, "expected": 3.0, "experiment": "the scan of Section 5"},
+        "out": {"ours": 9.0},
+    }
+    return [score(f"row {i}", paper=1.0, tolerance=0.1, **made[s]) for i, s in enumerate(statuses)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "tolerance", "status"),
+    [
+        (1.1, 0.2, "within"),
+        (1.3, 0.2, "out"),
+        (5, (5, 9), "within"),
+        (4, (5, 9), "out"),
+        (0.2, (None, 0.5), "within"),
+        (0.6, (None, 0.5), "out"),
+        (0.6, (0.5, None), "within"),
+        (True, 0, "within"),
+        (False, 0, "out"),
+        (np.float32(1.0), 0.0, "within"),
+    ],
+)
+def test_a_figure_is_within_its_tolerance_or_out(ours, tolerance, status):
+    assert score("figure", paper=1, ours=ours, tolerance=tolerance).status == status
+
+
+def test_a_figure_that_differs_names_its_experiment_and_holds_its_own_value():
+    row = score(
+        "x",
+        paper=1,
+        ours=3.05,
+        tolerance=0.1,
+        expected=3.0,
+        experiment="the learning curve",
+        note="Less data.",
+    )
+    assert (row.status, row.note) == ("differs", "Less data. Experiment: the learning curve")
+    assert score("x", paper=1, ours=3.2, tolerance=0.1, expected=3.0, experiment="e").status == "out"
+    assert score("x", paper=1, ours=3.2, tolerance=0.1, expected=(3, 4), experiment="e").status == "differs"
+    assert score("x", paper=1, ours=1.05, tolerance=0.1, expected=3.0, experiment="e").status == "within"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ours": float("nan"), "tolerance": 1}, "finite number"),
+        ({"ours": np.ones(2), "tolerance": 1}, "finite number"),
+        ({"ours": "3", "tolerance": 1}, "finite number"),
+        ({"ours": 1, "tolerance": -1}, "negative"),
+        ({"ours": 1, "tolerance": (2, 1)}, "exchanged"),
+        ({"ours": 1, "tolerance": (None, None)}, "low, high"),
+        ({"ours": 3, "tolerance": 1, "expected": 3}, "name the experiment"),
+        ({"ours": 3, "tolerance": 1, "experiment": "e"}, "expected"),
+        ({"ours": 3, "tolerance": (0, 1), "expected": 3, "experiment": "e"}, "pair of limits"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        score("figure", paper=1, **arguments)
+
+
+def test_a_third_of_the_rows_may_differ_and_no_more():
+    scores.check(rows_with("within", "within", "differs"))
+    with pytest.raises(ScoreError, match="2 of 5 rows differ"):
+        scores.check(rows_with("within", "within", "within", "differs", "differs"))
+
+
+def test_names_are_unique_and_there_is_a_row():
+    with pytest.raises(ScoreError, match="'row 0' occurs 2 times"):
+        scores.check(rows_with("within") * 2)
+    with pytest.raises(ScoreError, match="not one row"):
+        scores.check([])
+
+
+def test_the_file_is_written_even_when_a_row_is_out(tmp_path):
+    with pytest.raises(ScoreError, match="row 1: the paper has 1, we have 9"):
+        scores.write("paper2024", rows_with("within", "out"), Usage(), folder=tmp_path)
+    result = json.loads((tmp_path / "paper2024.json").read_text())
+    assert [row["status"] for row in result["rows"]] == ["within", "out"]
+    assert set(result["rows"][0]) == {"name", "paper", "ours", "tolerance", "status", "note"}
+    assert result["peak_rss_mb"] > 10
+    assert result["seconds"] >= 0
+    assert result["versions"]["numpy"] == np.__version__
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    rows = [*rows_with("within", "within"), score("limits", paper=7, ours=np.int64(6), tolerance=(5, None))]
+    path = scores.write("paper2024", rows, Usage(), folder=tmp_path)
+    assert scores.read(path)["rows"] == rows
+
+
+def test_a_file_of_another_kind_is_named(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"rows": [1]}')
+    with pytest.raises(ValueError, match=r"other\.json is not a result"):
+        scores.read(path)
+
+
+def test_results_go_to_the_checkout_that_the_notebook_lies_in(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert scores.results_folder() == tmp_path / "notebooks" / "results"
+    (tmp_path / "pyproject.toml").touch()
+    assert scores.results_folder() == tmp_path / "results"
+
+
+def test_the_table_reads_like_the_paper():
+    rows = [
+        score("dimensions", paper=7, ours=6, tolerance=(5, 9), note="A smaller model."),
+        score("MSE rises", paper=True, ours=True, tolerance=0),
+    ]
+    table = scores.table(rows)
+    assert list(table.loc["dimensions"]) == ["7", "6", "5 to 9", "within", "A smaller model."]
+    assert list(table.loc["MSE rises"]) == ["yes", "yes", "exact", "within", ""]
