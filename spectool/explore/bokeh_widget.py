@@ -1,0 +1,97 @@
+"""A Bokeh figure as an ipywidget that stays right: after a page reload, and when several threads draw."""
+
+import json
+from contextlib import contextmanager
+from threading import RLock
+
+from bokeh.document import Document
+from bokeh.protocol import Protocol
+from jupyter_bokeh import BokehModel
+from traitlets import HasTraits
+
+from spectool.explore.style import THEME, to_bokeh
+
+
+class LiveBokeh(BokehModel):
+    """`jupyter_bokeh.BokehModel` with the suite's theme and three mends.
+
+    - The figure of a view that is made anew (the page was reloaded, the output was opened a second time)
+      shows the current data. jupyter_bokeh sends the document that it was constructed with.
+    - A patch goes out whole even if two threads change the figure at once: ipykernel 7 runs widget callbacks
+      in subshell threads, and the page puts a patch together from several messages in a row.
+    - `batch` joins the changes made inside it to one patch, so the page redraws once.
+
+    Parameters
+    ----------
+    figure : bokeh.models.LayoutDOM or HoloViews object
+    **kwargs
+        Traits of `ipywidgets.DOMWidget`, e.g. ``layout``.
+    """
+
+    def __init__(self, figure, **kwargs):
+        self._patch_lock = RLock()
+        self._held_events = None
+        figure = to_bokeh(figure)
+        if figure.document is None:
+            Document(theme=THEME).add_root(figure)
+        super().__init__(figure, **kwargs)
+
+    @contextmanager
+    def batch(self):
+        """Send the changes made to the figure inside this context as one patch."""
+        with self._patch_lock:
+            outermost = self._held_events is None
+            if outermost:
+                self._held_events = []
+            try:
+                yield
+            finally:
+                if outermost:
+                    events, self._held_events = self._held_events, None
+                    if events:
+                        self._send_patch(events)
+
+    def get_state(self, key=None, drop_defaults=False):
+        """Return the traits that a new view starts from; the figure is the current one."""
+        if key is None and getattr(self, "comm", None) is not None:
+            with self._patch_lock:
+                # Past the trait's own setter: it would send the whole figure to every view that is open.
+                self._trait_values["render_bundle"] = self._model_to_traits(self._model)
+        return super().get_state(key, drop_defaults)
+
+    def _document_patched(self, event):
+        if event.setter is self:
+            return
+        with self._patch_lock:
+            if self._held_events is None:
+                self._send_patch([event])
+            else:
+                self._held_events.append(event)
+
+    def _send_patch(self, events):
+        message = Protocol().create("PATCH-DOC", events)
+        for part in (message.header_json, message.metadata_json, message.content_json):
+            self.send({"msg": "patch", "payload": part})
+        for buffer in message.buffers:
+            self.send({"msg": "patch", "payload": json.dumps(buffer.ref)})
+            self.send({"msg": "patch"}, [buffer.to_bytes()])
+
+
+def link(state, names, update):
+    """Call ``update()`` now and whenever one of the state's traits changes.
+
+    Parameters
+    ----------
+    state : traitlets.HasTraits
+    names : list of str
+    update : callable without arguments
+
+    Raises
+    ------
+    TypeError
+        If the state has no traits to observe.
+    """
+    if not isinstance(state, HasTraits):
+        raise TypeError(f"state must be a traitlets.HasTraits, not {type(state).__name__}")
+    state.observe(lambda _: update(), names)
+    update()

@@ -1,0 +1,148 @@
+"""How every figure of the suite looks: colours that colour-blind readers can tell apart, readable sizes.
+
+Colours of lines and points are those of Okabe & Ito (2008, "Color Universal Design"); maps are drawn in
+cividis (Nuñez, Anderton & Renslow 2018, PLoS ONE 13, e0199239) and signed quantities in ColorBrewer's
+purple-orange.
+"""
+
+from bokeh.io import curdoc, output_notebook
+from bokeh.io import show as bokeh_show
+from bokeh.model import Model
+from bokeh.palettes import Cividis256, PuOr11, interp_palette
+from bokeh.resources import Resources
+from bokeh.themes import Theme
+
+PALETTE_NAME = "Okabe-Ito"
+
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky_blue": "#56B4E9",
+    "bluish_green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "reddish_purple": "#CC79A7",
+}
+
+# Yellow comes last: on white it is the hardest to see as a thin line.
+CYCLE = tuple(
+    OKABE_ITO[name]
+    for name in (
+        "blue",
+        "vermillion",
+        "bluish_green",
+        "orange",
+        "reddish_purple",
+        "sky_blue",
+        "black",
+        "yellow",
+    )
+)
+
+MAP_PALETTE = tuple(Cividis256)
+SIGNED_PALETTE = tuple(reversed(interp_palette(PuOr11, 256)))
+
+# What plays which part in a spectrum plot, the same in every notebook.
+OBSERVED = "#808080"
+DECODED = OKABE_ITO["blue"]
+RESIDUAL = OKABE_ITO["vermillion"]
+LINE_MARK = OKABE_ITO["reddish_purple"]
+MUTED = "#666666"
+
+FONT = "Helvetica, Arial, sans-serif"
+
+# The width that is left for a figure in JupyterLab on a 1366-pixel screen with the file browser open.
+FIGURE_WIDTH = 900
+
+THEME = Theme(
+    json={
+        "attrs": {
+            "Plot": {
+                "background_fill_color": "#FFFFFF",
+                "border_fill_color": "#FFFFFF",
+                "outline_line_color": "#B0B0B0",
+                "min_border_right": 10,
+            },
+            "Axis": {
+                "axis_label_text_font": FONT,
+                "axis_label_text_font_size": "14px",
+                "axis_label_text_font_style": "normal",
+                "axis_label_text_color": "#202020",
+                "major_label_text_font": FONT,
+                "major_label_text_font_size": "13px",
+                "major_label_text_color": "#202020",
+                "axis_line_color": "#606060",
+                "major_tick_line_color": "#606060",
+                "minor_tick_line_color": None,
+            },
+            "Grid": {"grid_line_color": "#E8E8E8"},
+            "Title": {"text_font": FONT, "text_font_size": "15px", "text_font_style": "bold"},
+            "Legend": {
+                "label_text_font": FONT,
+                "label_text_font_size": "13px",
+                "background_fill_alpha": 0.85,
+                "border_line_color": None,
+                "spacing": 0,
+                "padding": 4,
+            },
+            "BaseColorBar": {
+                "title_text_font": FONT,
+                "title_text_font_size": "13px",
+                "title_text_font_style": "normal",
+                "major_label_text_font": FONT,
+                "major_label_text_font_size": "12px",
+            },
+            "Toolbar": {"logo": None, "autohide": True},
+        }
+    }
+)
+
+
+def use_bokeh():
+    """Prepare the notebook for Bokeh and HoloViews figures, without a server and without a CDN.
+
+    BokehJS is written into the notebook's output, so figures draw on a machine without a network. Call it
+    once, in a notebook's first code cell, before any figure.
+    """
+    import holoviews as hv
+    import holoviews.plotting.bokeh  # noqa: F401  (registers the backend without Panel's resources)
+
+    output_notebook(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]), hide_banner=True)
+    curdoc().theme = THEME
+    hv.Store.set_current_backend("bokeh")
+    renderer = hv.renderer("bokeh")
+    renderer.webgl = False
+    renderer.theme = THEME
+
+
+def to_bokeh(figure):
+    """Return the Bokeh model of a figure.
+
+    Parameters
+    ----------
+    figure : bokeh.model.Model or HoloViews object
+
+    Returns
+    -------
+    bokeh.model.Model
+        The argument itself if it is Bokeh's already.
+    """
+    if isinstance(figure, Model):
+        return figure
+    import holoviews as hv
+
+    return hv.render(figure, backend="bokeh")
+
+
+def show(figure):
+    """Show a Bokeh or HoloViews figure below the cell, in the suite's style.
+
+    The figure stays in the saved notebook and needs no kernel afterwards. For a figure that changes while it
+    is shown use `spectool.explore.LiveBokeh`.
+
+    Parameters
+    ----------
+    figure : bokeh.model.Model or HoloViews object
+    """
+    bokeh_show(to_bokeh(figure))
