@@ -1,0 +1,105 @@
+"""Light of the gas that young stars ionise: which models, and the lines drawn as Gaussians on pixels."""
+
+import numpy as np
+import torch
+
+from spectool.synth.dust import interpolation_weights
+
+KM_S = 299792.458
+FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+REACH = 4.5
+
+
+def nebular_weights(young_mass, age_edges, stars_rate, gas_metallicity, log_u, grid):
+    """Weights of the grid's models for a batch of galaxies.
+
+    The gas has its own metallicity and ionisation parameter: the model for that metallicity is scaled by the ratio
+    of the ionising photons that the galaxy's stars give off to those of the stars that the model was made with.
+
+    Parameters
+    ----------
+    young_mass : ndarray, shape (galaxy, Z, age)
+        Mass of stars young enough to have a nebula, by the SSP grid's metallicity and age.
+    age_edges : ndarray, shape (age + 1,)
+        Their age bins [yr].
+    stars_rate : ndarray, shape (Z, age)
+        Ionising photons of the SSPs [1 / s / Msun].
+    gas_metallicity : ndarray, shape (galaxy, Zgas)
+        Interpolation weights over the nebular grid's metallicities.
+    log_u : array_like, shape (galaxy,)
+    grid : NebularGrid
+
+    Returns
+    -------
+    ndarray, shape (galaxy, Zgas * u * a), float32
+    """
+    age_share = _age_shares(age_edges, grid.age_edges)
+    photons = np.einsum("gza,za,ab->gb", young_mass, stars_rate, age_share, optimize=True)
+    reference = gas_metallicity @ grid.ionizing_rate
+    equivalent_mass = (photons / reference).astype("f4")
+    by_log_u = interpolation_weights(log_u, grid.log_u)
+    return np.einsum("gz,gu,gb->gzub", gas_metallicity, by_log_u, equivalent_mass).reshape(len(photons), -1)
+
+
+def _age_shares(fine, coarse):
+    """Share of each fine age bin that falls into each coarse one, shape (fine, coarse)."""
+    low, high = np.maximum.outer(fine[:-1], coarse[:-1]), np.minimum.outer(fine[1:], coarse[1:])
+    return np.clip(high - low, 0, None) / np.diff(fine)[:, None]
+
+
+def continuum_factors(grid, wavelength, tolerance=1e-5):
+    """The nebular continuum as a product of two small matrices: it is smooth, so few components carry it.
+
+    Parameters
+    ----------
+    grid : NebularGrid
+    wavelength : ndarray, shape (n,)
+        Vacuum [Angstrom].
+    tolerance : float
+        Largest singular value left out, relative to the first.
+
+    Returns
+    -------
+    left, right : Tensor, shapes (Z * u * a, k) and (k, n), float32
+    """
+    position = np.interp(wavelength, grid.continuum_wavelength, np.arange(grid.continuum_wavelength.size))
+    low = np.minimum(position.astype(int), grid.continuum_wavelength.size - 2)
+    flat = grid.continuum.reshape(-1, grid.continuum_wavelength.size).astype("f8")
+    left, values, right = np.linalg.svd(flat, full_matrices=False)
+    kept = int((values > tolerance * values[0]).sum())
+    right = right[:kept, low] * (1 - (position - low)) + right[:kept, low + 1] * (position - low)
+    return torch.from_numpy((left[:, :kept] * values[:kept]).astype("f4")), torch.from_numpy(right.astype("f4"))
+
+
+def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):
+    """Add Gaussian emission lines to spectra in place, integrated exactly over each pixel.
+
+    Parameters
+    ----------
+    flux : Tensor, shape (galaxy, n)
+        [Lsun / Angstrom]; overwritten.
+    edges : Tensor, shape (n + 1,), float64
+        Pixel edges [Angstrom].
+    wavelength : ndarray, shape (line,)
+        Vacuum [Angstrom].
+    luminosity : Tensor, shape (galaxy, line)
+        [Lsun]
+    dispersion : Tensor, shape (galaxy,)
+        Velocity dispersion of the gas [km/s].
+    fwhm : float
+        Instrumental or library resolution [Angstrom], added in quadrature.
+    """
+    width = torch.diff(edges).float()
+    widest = float(dispersion.max())
+    for i, centre in enumerate(wavelength):
+        sigma_max = np.hypot(centre * widest / KM_S, fwhm * FWHM_TO_SIGMA)
+        bounds = torch.tensor([centre - REACH * sigma_max, centre + REACH * sigma_max], dtype=edges.dtype)
+        first, last = torch.searchsorted(edges, bounds).tolist()
+        first, last = max(first - 1, 0), min(last, len(width))
+        if last <= first:
+            continue
+        sigma = torch.sqrt((dispersion * (centre / KM_S)) ** 2 + (fwhm * FWHM_TO_SIGMA) ** 2)
+        offset = (edges[first : last + 1] - centre).float()
+        cumulative = torch.erf(offset[None, :] * (0.5**0.5 / sigma)[:, None])
+        profile = torch.diff(cumulative, dim=1) * (0.5 / width[first:last])
+        flux[:, first:last].addcmul_(profile, luminosity[:, i, None])

@@ -1,0 +1,311 @@
+"""Galaxy spectra from star-formation histories by linear algebra, thousands per second."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from spectool.synth import broadening
+from spectool.synth.dust import attenuate, emission_templates, emission_weights, interpolation_weights, relative_depth
+from spectool.synth.grid import DustEmissionGrid
+from spectool.synth.nebular import add_lines, continuum_factors, nebular_weights
+from spectool.synth.sfh import share_younger_than, star_formation_rate
+from spectool.synth.store import BatchStore
+from spectool.wavelength import pixel_edges
+
+BIRTH_CLOUD_AGE = 1e7
+LABEL_RANGE = (4050.0, 7300.0)
+REQUIRED = ("mass_formed", "log_z_star", "dust1", "dust2", "dust_index", "velocity_dispersion")
+REQUIRED_GAS = ("log_z_gas", "log_u")
+REQUIRED_DUST = ("qpah", "umin", "gamma")
+
+
+def synthesize(
+    galaxies,
+    grid,
+    *,
+    wavelength=None,
+    nebular=True,
+    dust_emission=False,
+    keep_lines=False,
+    metallicity_interpolation="log",
+    label_range=LABEL_RANGE,
+    batch_size=512,
+    store=None,
+    progress=True,
+):
+    """Rest-frame spectra of galaxies.
+
+    Stars, two-component dust, nebular lines and continuum and, on a grid that reaches the infrared, dust emission
+    that gives back the energy absorbed. Intergalactic absorption is left out: it does not matter below redshift 1.
+
+    Parameters
+    ----------
+    galaxies : xarray.Dataset
+        Dimension ``galaxy``. ``mass_formed`` (galaxy, age) [Msun] in the grid's age bins, and per galaxy
+        ``log_z_star`` (or (galaxy, age): a metallicity history; log Z / Zsun), ``dust1``, ``dust2`` (optical depths
+        at 5500 A), ``dust_index``, ``velocity_dispersion`` [km/s]; with ``nebular`` also ``log_z_gas`` and ``log_u``,
+        optionally ``gas_dispersion`` [km/s]; with ``dust_emission`` also ``qpah`` [%], ``umin``, ``gamma``.
+    grid : SSPGrid
+    wavelength : array_like, shape (n,), optional
+        Pixel centres, vacuum [Angstrom]; default: the grid's.
+    nebular, dust_emission : bool
+    keep_lines : bool
+        Keep ``line_luminosity`` (galaxy, line) [Lsun], as attenuated.
+    metallicity_interpolation : {"log", "linear"}
+        Between the grid's metallicities, in log Z or in Z.
+    label_range : tuple of float
+        Wavelengths [Angstrom] whose light, before dust, weighs ``age_lw`` and ``log_z_lw``.
+    batch_size : int
+    store : path, optional
+        Zarr store to write batch by batch for samples larger than memory; the result is opened lazily. A run that
+        was interrupted goes on where it stopped when it is called again with the same arguments.
+    progress : bool
+
+    Returns
+    -------
+    xarray.Dataset
+        ``flux`` (galaxy, wavelength) [Lsun / Angstrom] float32, every column of ``galaxies``, and measured from the
+        histories ``log_mass`` (surviving), ``log_sfr`` (last 100 Myr), ``age_lw`` [Gyr] (10 to the light-weighted mean
+        log age) and ``log_z_lw`` (light-weighted mean log Z / Zsun).
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, not finite, or does not fit the grid.
+    """
+    _check(galaxies, grid, nebular, dust_emission)
+    edges = grid.edges if wavelength is None else pixel_edges(wavelength)
+    operators = _build_operators(grid, edges, nebular, dust_emission, metallicity_interpolation)
+    template = describe(galaxies, grid, label_range, metallicity_interpolation)
+    template = template.assign_coords(
+        wavelength=("wavelength", 0.5 * (edges[1:] + edges[:-1]), {"units": "Angstrom", "frame": "rest, vacuum"})
+    )
+    arrays = {"flux": ("wavelength", edges.size - 1, "Lsun / Angstrom")}
+    if nebular and keep_lines:
+        arrays["line_luminosity"] = ("line", len(operators.line_wavelength), "Lsun")
+        names = grid.nebular.line_name[operators.line_index]
+        template = template.assign_coords(
+            line=("line", names), line_wavelength=("line", operators.line_wavelength, {"units": "Angstrom"})
+        )
+    output = BatchStore(template, arrays, batch_size, store)
+    for batch in tqdm(output.pending(), desc="synthesizing", unit="batch", disable=not progress):
+        flux, lines = _synthesize_batch(galaxies.isel(galaxy=batch), grid, operators)
+        output.write(batch, {"flux": flux, "line_luminosity": lines})
+    return output.finish()
+
+
+def describe(galaxies, grid, label_range=LABEL_RANGE, metallicity_interpolation="log"):
+    """Labels that follow from the histories alone: masses, rates, light-weighted ages and metallicities.
+
+    Parameters
+    ----------
+    galaxies, grid, label_range, metallicity_interpolation
+        As in `synthesize`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``galaxies`` with ``log_mass``, ``log_sfr`` (-inf without star formation), ``age_lw``, ``log_z_lw``.
+    """
+    inside = (grid.wavelength >= label_range[0]) & (grid.wavelength <= label_range[1])
+    if not inside.any():
+        raise ValueError(f"label_range {label_range} A lies outside the grid")
+    light = (grid.flux[..., inside] * np.diff(grid.edges)[inside]).sum(-1).astype(float)
+    mass = galaxies["mass_formed"].transpose("galaxy", "age").values.astype(float)
+    absolute = _absolute_metallicity(galaxies["log_z_star"], grid)
+    weights = metallicity_weights(absolute, grid.metallicity, metallicity_interpolation)
+    path = "gz,ga,za->ga" if weights.ndim == 2 else "gaz,ga,za->ga"
+    share = np.einsum(path, weights, mass, light, optimize=True)
+    share /= share.sum(1, keepdims=True)
+    surviving = np.einsum(path, weights, mass, grid.surviving_mass, optimize=True).sum(1)
+    log_z = np.log10(np.clip(absolute, grid.metallicity[0], grid.metallicity[-1]) / grid.z_sun)
+    log_z = log_z[:, None] if log_z.ndim == 1 else log_z
+    rate = star_formation_rate(mass, grid.age_edges)
+    log_sfr = np.log10(rate, out=np.full(rate.shape, -np.inf), where=rate > 0)
+    result = galaxies.assign(
+        log_mass=("galaxy", np.log10(surviving), {"units": "dex(Msun)", "long_name": "surviving stellar mass"}),
+        log_sfr=("galaxy", log_sfr, {"units": "dex(Msun / yr)", "long_name": "SFR over 100 Myr"}),
+        age_lw=("galaxy", 10 ** (share @ np.log10(grid.age / 1e9)), {"units": "Gyr"}),
+        log_z_lw=("galaxy", (share * log_z).sum(1), {"units": "dex", "z_sun": grid.z_sun}),
+    )
+    return result.assign_attrs(
+        galaxies.attrs, ssp_grid=json.dumps(grid.provenance), fwhm=grid.fwhm, z_sun=grid.z_sun, frame="rest"
+    )
+
+
+def metallicity_weights(metallicity, nodes, scale="log"):
+    """Weights of the grid's metallicities, linear in log Z or in Z, the nearest node outside.
+
+    Parameters
+    ----------
+    metallicity : ndarray, shape (...,)
+        Absolute.
+    nodes : ndarray, shape (Z,)
+    scale : {"log", "linear"}
+
+    Returns
+    -------
+    ndarray, shape (..., Z), float32
+    """
+    if scale not in ("log", "linear"):
+        raise ValueError(f"metallicity_interpolation is 'log' or 'linear', not {scale!r}")
+    if scale == "log":
+        return interpolation_weights(np.log(metallicity), np.log(nodes))
+    return interpolation_weights(metallicity, nodes)
+
+
+@dataclass(frozen=True)
+class _Operators:
+    """Everything that does not depend on the galaxy, as tensors on the internal pixels."""
+
+    plan: broadening.Plan
+    young: torch.Tensor
+    old: torch.Tensor
+    young_ages: np.ndarray
+    young_share: np.ndarray
+    old_ages: np.ndarray
+    log_ratio: torch.Tensor
+    width: torch.Tensor
+    interpolation: str
+    continuum: tuple | None = None
+    line_index: np.ndarray | None = None
+    line_wavelength: np.ndarray | None = None
+    line_luminosity: torch.Tensor | None = None
+    line_log_ratio: torch.Tensor | None = None
+    dust_grid: DustEmissionGrid | None = None
+    dust_templates: torch.Tensor | None = None
+
+
+def _build_operators(grid, edges, nebular, dust_emission, interpolation):
+    plan = broadening.make_plan(edges, grid.edges)
+    flux = torch.from_numpy(np.concatenate([grid.rebinned_flux(part) for part in plan.parts], axis=-1))
+    share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)
+    young, old = np.flatnonzero(share > 0), np.flatnonzero(share < 1)
+    centres = np.concatenate([0.5 * (part[1:] + part[:-1]) for part in plan.parts])
+    more = {}
+    if nebular:
+        gas = grid.nebular
+        reach = (gas.line_wavelength > edges[0]) & (gas.line_wavelength < edges[-1])
+        index = np.flatnonzero(reach)
+        more = {
+            "continuum": continuum_factors(gas, centres),
+            "line_index": index,
+            "line_wavelength": gas.line_wavelength[index],
+            "line_luminosity": torch.from_numpy(
+                np.ascontiguousarray(gas.line_luminosity[..., index].reshape(-1, index.size))
+            ),
+            "line_log_ratio": torch.from_numpy(np.log(gas.line_wavelength[index] / 5500.0).astype("f4")),
+        }
+    if dust_emission:
+        dust = DustEmissionGrid.embedded()
+        more |= {"dust_grid": dust, "dust_templates": torch.from_numpy(emission_templates(dust, edges))}
+    return _Operators(
+        plan=plan,
+        young=flux[:, young].reshape(-1, centres.size).contiguous(),
+        old=flux[:, old].reshape(-1, centres.size).contiguous(),
+        young_ages=young,
+        young_share=share,
+        old_ages=old,
+        log_ratio=torch.from_numpy(np.log(centres / 5500.0).astype("f4")),
+        width=torch.from_numpy(np.concatenate([np.diff(part) for part in plan.parts]).astype("f4")),
+        interpolation=interpolation,
+        **more,
+    )
+
+
+@torch.inference_mode()
+def _synthesize_batch(galaxies, grid, operators):
+    """Flux (galaxy, n) and attenuated line luminosities (galaxy, line) or None, as arrays."""
+    mass = galaxies["mass_formed"].transpose("galaxy", "age").values.astype("f4")
+    absolute = _absolute_metallicity(galaxies["log_z_star"], grid)
+    by_metallicity = metallicity_weights(absolute, grid.metallicity, operators.interpolation)
+    if by_metallicity.ndim == 2:
+        weights = by_metallicity[:, :, None] * mass[:, None, :]
+    else:
+        weights = by_metallicity.transpose(0, 2, 1) * mass[:, None, :]
+    young_mass = weights[..., operators.young_ages] * operators.young_share[operators.young_ages].astype("f4")
+    old_mass = weights[..., operators.old_ages] * (1 - operators.young_share[operators.old_ages]).astype("f4")
+    young = _matrix(young_mass) @ operators.young
+    old = _matrix(old_mass) @ operators.old
+
+    dust1, dust2, index, dispersion = (
+        torch.from_numpy(galaxies[name].values.astype("f4"))
+        for name in ("dust1", "dust2", "dust_index", "velocity_dispersion")
+    )
+    lines, absorbed = None, 0.0
+    if operators.continuum is not None:
+        gas = _gas_weights(galaxies, grid, operators, young_mass)
+        young.addmm_(gas @ operators.continuum[0], operators.continuum[1])
+        lines = gas @ operators.line_luminosity
+        absorbed = lines.sum(1)
+        lines *= torch.exp(-(dust1 + dust2)[:, None] * relative_depth(operators.line_log_ratio, index))
+        absorbed = absorbed - lines.sum(1)
+    if operators.dust_templates is not None:
+        absorbed = absorbed + (young + old) @ operators.width
+    flux = attenuate(young, old, relative_depth(operators.log_ratio, index), dust1, dust2)
+    if operators.dust_templates is not None:
+        absorbed = absorbed - flux @ operators.width
+    flux = broadening.broaden(flux, dispersion, operators.plan)
+    if operators.dust_templates is not None:
+        flux += _dust_emission(galaxies, operators, absorbed)
+    if lines is not None:
+        gas_dispersion = dispersion
+        if "gas_dispersion" in galaxies:
+            gas_dispersion = torch.from_numpy(galaxies["gas_dispersion"].values.astype("f4"))
+        add_lines(flux, operators.plan.edges, operators.line_wavelength, lines, gas_dispersion, grid.fwhm)
+        lines = lines.numpy()
+    return flux.numpy(), lines
+
+
+def _gas_weights(galaxies, grid, operators, young_mass):
+    gas = grid.nebular
+    zero = galaxies["log_z_gas"].attrs.get("z_sun", grid.z_sun)
+    metallicity = 10.0 ** galaxies["log_z_gas"].values * zero
+    by_metallicity = metallicity_weights(metallicity, gas.metallicity, operators.interpolation)
+    ages = operators.young_ages
+    rate = grid.ionizing_rate[:, ages]
+    edges = grid.age_edges[ages[0] : ages[-1] + 2].copy()
+    # The last bin may straddle 10 Myr; the mass in it is already only the younger part.
+    edges[-1] = min(edges[-1], BIRTH_CLOUD_AGE)
+    weights = nebular_weights(young_mass, edges, rate, by_metallicity, galaxies["log_u"].values, gas)
+    return torch.from_numpy(weights.astype("f4"))
+
+
+def _dust_emission(galaxies, operators, absorbed):
+    weights = emission_weights(operators.dust_grid, *(galaxies[name].values for name in REQUIRED_DUST))
+    emission = torch.from_numpy(weights) @ operators.dust_templates
+    width = torch.diff(operators.plan.edges).float()
+    return emission * (absorbed / (emission @ width))[:, None]
+
+
+def _matrix(weights):
+    return torch.from_numpy(np.ascontiguousarray(weights.reshape(len(weights), -1), dtype="f4"))
+
+
+def _absolute_metallicity(log_z, grid):
+    dims = [d for d in ("galaxy", "age") if d in log_z.dims]
+    return 10.0 ** log_z.transpose(*dims).values.astype(float) * log_z.attrs.get("z_sun", grid.z_sun)
+
+
+def _check(galaxies, grid, nebular, dust_emission):
+    needed = REQUIRED + (REQUIRED_GAS if nebular else ()) + (REQUIRED_DUST if dust_emission else ())
+    missing = [name for name in needed if name not in galaxies]
+    if missing:
+        raise ValueError(f"galaxies lack the columns {', '.join(missing)}")
+    if galaxies.sizes["age"] != len(grid.age):
+        raise ValueError(f"mass_formed has {galaxies.sizes['age']} age bins, the grid {len(grid.age)}")
+    for name in needed:
+        bad = ~np.isfinite(galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)).all(1)
+        if bad.any():
+            raise ValueError(f"{name} is not finite for {bad.sum()} galaxies, the first is row {int(bad.argmax())}")
+    for name in ("velocity_dispersion", "dust1", "dust2", "mass_formed"):
+        if (galaxies[name] < 0).any():
+            raise ValueError(f"{name} holds negative values")
+    if nebular and grid.nebular is None:
+        raise ValueError(f"the grid {grid.provenance.get('name')} has no nebular models: pass nebular=False")
+    if dust_emission and grid.edges[-1] < 1e6:
+        raise ValueError("dust emission needs a grid into the infrared: SSPGrid.embedded('broadband')")

@@ -1,0 +1,130 @@
+"""Wavelength grids: pixels, air and vacuum, flux-conserving rebinning, and the names of lines.
+
+Everything in spectool is in vacuum Angstrom.
+"""
+
+import numpy as np
+from scipy import sparse
+
+# Vacuum wavelengths [Angstrom] of the emission lines that notebooks name; NIST, via the SDSS line list.
+LINES = {
+    "Lyα": 1215.670,
+    "C III]": 1908.734,
+    "Mg II": 2799.117,
+    "[O II]": 3728.483,
+    "[Ne III]": 3869.860,
+    "Hδ": 4102.892,
+    "Hγ": 4341.684,
+    "Hβ": 4862.683,
+    "[O III] 4959": 4960.295,
+    "[O III] 5007": 5008.240,
+    "He I": 5877.249,
+    "[O I]": 6302.046,
+    "[N II] 6548": 6549.859,
+    "Hα": 6564.614,
+    "[N II] 6583": 6585.268,
+    "[S II] 6716": 6718.294,
+    "[S II] 6731": 6732.674,
+    "[Ar III]": 7137.757,
+    "[S III] 9069": 9071.09,
+    "[S III] 9531": 9533.23,
+}
+
+
+def pixel_edges(centres):
+    """Edges of the pixels around given centres, half-way between neighbours.
+
+    Parameters
+    ----------
+    centres : array_like, shape (n,)
+        Strictly increasing pixel centres.
+
+    Returns
+    -------
+    ndarray, shape (n + 1,)
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two centres or they do not increase.
+    """
+    centres = np.asarray(centres, dtype=float)
+    if centres.ndim != 1 or centres.size < 2:
+        raise ValueError("need a one-dimensional array of at least two pixel centres")
+    step = np.diff(centres)
+    if not np.all(step > 0):
+        first = int(np.flatnonzero(~(step > 0))[0])
+        raise ValueError(f"wavelengths must increase, but do not after pixel {first} ({centres[first]:g} A)")
+    inner = centres[:-1] + step / 2
+    return np.concatenate([[centres[0] - step[0] / 2], inner, [centres[-1] + step[-1] / 2]])
+
+
+def sps_wavelength():
+    """Pixel centres of the spectra in Marziano (2024): 4582 pixels over 1000-10000 Angstrom.
+
+    The sampling is that of a MILES-based stellar population code: 0.9 A between 3540 and 7350 A, and about 12 A
+    (ultraviolet) and 20 A (near infrared) outside, so that most pixels lie between 3000 and 8000 A as in the
+    paper's Fig. 4. The grid is also a weighting: a sum over pixels counts the optical some fifteen times.
+
+    Returns
+    -------
+    ndarray, shape (4582,)
+        Vacuum wavelength [Angstrom].
+    """
+    edges = np.concatenate(
+        [
+            np.linspace(1000.0, 3540.0, 213)[:-1],
+            np.linspace(3540.0, 7350.0, 4234)[:-1],
+            np.linspace(7350.0, 10000.0, 138),
+        ]
+    )
+    return 0.5 * (edges[1:] + edges[:-1])
+
+
+def rebin_matrix(edges_in, edges_out):
+    """Linear operator that rebins a flux density, conserving flux.
+
+    Output pixels are means of the input weighted by overlap. A pixel that the input covers only in part is the
+    mean over the covered part; one that it does not cover at all has an empty row. Where the input carries
+    independent noise, the output's variance is ``R.power(2) @ variance``.
+
+    Parameters
+    ----------
+    edges_in : array_like, shape (n_in + 1,)
+    edges_out : array_like, shape (n_out + 1,)
+        Increasing pixel edges in the same unit.
+
+    Returns
+    -------
+    scipy.sparse.csr_array, shape (n_out, n_in)
+        Rows sum to 1 (or to 0 without overlap).
+    """
+    edges_in, edges_out = np.asarray(edges_in, float), np.asarray(edges_out, float)
+    cuts = np.union1d(edges_in, edges_out)
+    cuts = cuts[(cuts >= max(edges_in[0], edges_out[0])) & (cuts <= min(edges_in[-1], edges_out[-1]))]
+    shape = (edges_out.size - 1, edges_in.size - 1)
+    if cuts.size < 2:
+        return sparse.csr_array(shape)
+    middle, width = 0.5 * (cuts[1:] + cuts[:-1]), np.diff(cuts)
+    row = np.searchsorted(edges_out, middle) - 1
+    column = np.searchsorted(edges_in, middle) - 1
+    overlap = sparse.csr_array((width, (row, column)), shape=shape)
+    covered = np.bincount(row, weights=width, minlength=shape[0])
+    scale = np.divide(1.0, covered, out=np.zeros_like(covered), where=covered > 0)
+    return sparse.csr_array(sparse.diags_array(scale) @ overlap)
+
+
+def air_to_vacuum(wavelength):
+    """Vacuum wavelength [Angstrom] of an air wavelength [Angstrom], after Ciddor (1996) through specutils."""
+    from astropy import units as u
+    from specutils.utils.wcs_utils import air_to_vac
+
+    return air_to_vac(np.asarray(wavelength, float) * u.AA, method="Ciddor1996", scheme="iteration").to_value(u.AA)
+
+
+def vacuum_to_air(wavelength):
+    """Air wavelength [Angstrom] of a vacuum wavelength [Angstrom], after Ciddor (1996) through specutils."""
+    from astropy import units as u
+    from specutils.utils.wcs_utils import vac_to_air
+
+    return vac_to_air(np.asarray(wavelength, float) * u.AA, method="Ciddor1996").to_value(u.AA)
