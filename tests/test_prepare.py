@@ -1,0 +1,202 @@
+"""Preparation keeps flux, variance and masks right; bad spectra are masked and counted."""
+
+import numpy as np
+import pytest
+import spectres
+import xarray as xr
+
+from spectool import extinction, prepare
+from spectool.wavelength import pixel_edges, sps_wavelength
+
+LOG_GRID = 10 ** np.arange(3.58, 3.96, 1e-4)
+
+
+def make_sample(rng, n=4, redshift=0.05, noise=0.1, wavelength=LOG_GRID):
+    smooth = 10 + 3 * np.sin(wavelength / 300) + np.exp(-0.5 * ((wavelength - 5500) / 8) ** 2) * 20
+    flux = smooth * rng.uniform(0.5, 2, (n, 1)) + rng.normal(0, noise, (n, wavelength.size))
+    dims = ("galaxy", "wavelength")
+    return xr.Dataset(
+        {
+            "flux": (dims, flux.astype(np.float32), {"units": "1e-17 erg / (Angstrom s cm2)"}),
+            "ivar": (dims, np.full(flux.shape, noise**-2, np.float32), {"units": ""}),
+            "mask": (dims, np.zeros(flux.shape, bool), {"units": ""}),
+            "redshift": ("galaxy", np.full(n, redshift), {"units": ""}),
+        },
+        coords={"observed_wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
+    )
+
+
+def test_rest_frame_keeps_line_flux_and_signal_to_noise(rng):
+    sample = make_sample(rng, redshift=0.3)
+    rest = prepare.to_rest_frame(sample)
+    widths = np.diff([pixel_edges(row) for row in rest["rest_wavelength"].values], axis=1)
+    got = (rest["flux"].values * widths).sum(axis=1)
+    expected = (sample["flux"].values * np.diff(pixel_edges(LOG_GRID))).sum(axis=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    snr = [s["flux"].values * np.sqrt(s["ivar"].values) for s in (sample, rest)]
+    np.testing.assert_allclose(snr[0], snr[1], rtol=1e-5)
+
+
+def test_resampling_agrees_with_spectres(rng):
+    sample = prepare.to_rest_frame(make_sample(rng, n=2, redshift=0.1))
+    new = np.arange(4000.0, 7000.0, 2.3)
+    out = prepare.resample(sample, new)
+    for row in range(2):
+        old = sample["rest_wavelength"].values[row]
+        error = sample["ivar"].values[row] ** -0.5
+        flux, new_error = spectres.spectres(new, old, sample["flux"].values[row], error)
+        np.testing.assert_allclose(out["flux"].values[row], flux, rtol=2e-4)
+        np.testing.assert_allclose(out["ivar"].values[row] ** -0.5, new_error, rtol=2e-3)
+
+
+@pytest.mark.parametrize("step", [0.7, 3.3])
+def test_resampled_variance_is_that_of_resampled_noise(rng, step):
+    sample = make_sample(rng, n=2000, noise=1.0, wavelength=LOG_GRID[2000:2200])
+    sample["flux"].values[:] = rng.normal(size=sample["flux"].shape)
+    centre = LOG_GRID[2100]
+    out = prepare.resample(sample, np.arange(centre - 30, centre + 30, step))
+    measured = out["flux"].values.var(axis=0)
+    # 2000 draws: the variance of one pixel is known to 3.2%, their mean better.
+    np.testing.assert_allclose(measured, 1 / out["ivar"].values[0], rtol=0.16)
+    np.testing.assert_allclose(np.mean(measured * out["ivar"].values[0]), 1, atol=0.02)
+
+
+def test_pixels_covered_by_less_than_half_are_masked(rng):
+    sample = make_sample(rng, n=1)
+    new = np.arange(5000.0, 5200.0, 10.0)
+    inside = (LOG_GRID > 5095) & (LOG_GRID < 5101)
+    sample["mask"].values[:, inside] = True
+    out = prepare.resample(sample, new)
+    assert new[out["mask"].values[0]].tolist() == [5100.0]
+    assert out["ivar"].values[0, 10] == 0 and out["flux"].values[0, 10] == 0
+    sample["mask"].values[:] = False
+    sample["mask"].values[:, inside & (LOG_GRID < 5098)] = True
+    assert not prepare.resample(sample, new)["mask"].values.any()
+
+
+@pytest.mark.parametrize("law", ["F99", "G23"])
+def test_extinction_round_trip(rng, law):
+    sample = make_sample(rng)
+    ebv = np.array([0.0, 0.02, 0.1, 0.4])
+    screen = 10 ** (-0.4 * ebv[:, None] * extinction.extinction_curve(LOG_GRID, law=law))
+    seen = sample.assign(flux=sample["flux"] * screen, ivar=sample["ivar"] / screen**2)
+    back = prepare.correct_extinction(seen, ebv=ebv, law=law)
+    np.testing.assert_allclose(back["flux"], sample["flux"], rtol=1e-5)
+    np.testing.assert_allclose(back["ivar"], sample["ivar"], rtol=1e-5)
+    with pytest.raises(ValueError, match="corrected already"):
+        prepare.correct_extinction(back, ebv=ebv)
+
+
+def test_extinction_is_r_v_at_v_and_refuses_nonsense(rng):
+    assert extinction.extinction_curve(np.array([5470.0]))[0] == pytest.approx(3.1, rel=0.02)
+    sample = make_sample(rng)
+    for ebv in (-0.1, np.nan):
+        with pytest.raises(ValueError, match="galaxy 0"):
+            prepare.correct_extinction(sample, ebv=ebv)
+    with pytest.raises(ValueError, match="ebv=0"):
+        prepare.correct_extinction(sample)
+    with pytest.raises(ValueError, match="F99, G23"):
+        prepare.correct_extinction(sample, ebv=0.1, law="CCM")
+
+
+def test_sky_lines_are_masked_where_they_are_observed(rng):
+    out = prepare.mask_sky_lines(prepare.mask_bad_pixels(make_sample(rng)))
+    masked = LOG_GRID[out["mask"].values[0]]
+    assert masked.size and all(
+        min(abs(w - c) - h for c, h in prepare.SKY_LINES.values()) <= 0 for w in masked
+    )
+    with pytest.raises(ValueError, match="before to_rest_frame"):
+        prepare.mask_sky_lines(prepare.to_rest_frame(out))
+
+
+def test_bad_pixels_are_masked_and_counted(rng):
+    sample = make_sample(rng)
+    sample["flux"].values[0, :7] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan, np.nan]
+    sample["ivar"].values[1] = 0
+    sample["ivar"].values[2, 3] = np.nan
+    with pytest.warns(prepare.PrepareWarning, match=r"1 spectrum is masked out: no good pixel.*number 1"):
+        out = prepare.mask_bad_pixels(sample)
+    assert out["mask"].values.sum(axis=1).tolist() == [7, LOG_GRID.size, 1, 0]
+    assert np.isfinite(out["flux"].values).all() and np.isfinite(out["ivar"].values).all()
+    assert "7 with flux not finite" in prepare.history(out)[-1]
+    assert np.isnan(sample["flux"].values[0, 0]), "the input is left alone"
+
+
+def test_marziano2024_median_is_one(rng):
+    out = prepare.prepare_marziano2024(make_sample(rng))
+    np.testing.assert_array_equal(out["wavelength"], sps_wavelength())
+    inside = (out["wavelength"] >= 5000) & (out["wavelength"] <= 5500)
+    medians = np.nanmedian(np.where(out["mask"], np.nan, out["flux"])[:, inside.values], axis=1)
+    np.testing.assert_allclose(medians, 1, rtol=1e-6)
+    assert out["flux"].attrs["units"] == "" and (out["norm"] > 0).all()
+    assert "not known" in "".join(prepare.history(out))
+
+
+def test_mock_on_the_model_grid_is_not_resampled(rng):
+    grid = sps_wavelength()
+    flux = rng.uniform(1, 2, (3, grid.size))
+    sample = xr.Dataset(
+        {"flux": (("galaxy", "wavelength"), flux, {"units": "Lsun / Angstrom"})}, coords={"wavelength": grid}
+    )
+    out = prepare.prepare_marziano2024(sample)
+    assert not out["mask"].values.any()
+    np.testing.assert_allclose(out["flux"] * out["norm"], flux, rtol=1e-6)
+
+
+def test_spectrum_without_the_window_is_masked_out_and_counted(rng):
+    sample = make_sample(rng, n=3)
+    sample["redshift"].values[1] = 0.9  # the spectrum ends at 4798 A in its rest frame
+    with pytest.warns(prepare.PrepareWarning, match=r"5000-5500 A.*number 1"):
+        out = prepare.prepare_marziano2024(sample)
+    assert out["mask"].values.all(axis=1).tolist() == [False, True, False]
+    assert np.isnan(out["norm"].values[1])
+
+
+@pytest.mark.parametrize("redshift", [-0.3, np.nan, np.inf])
+def test_impossible_redshift_masks_the_spectrum(rng, redshift):
+    sample = make_sample(rng, n=2)
+    sample["redshift"].values[0] = redshift
+    with pytest.warns(prepare.PrepareWarning, match=r"redshift.*number 0"):
+        out = prepare.prepare_marziano2024(sample)
+    assert out["mask"].values.all(axis=1).tolist() == [True, False]
+    assert np.isfinite(out["flux"].values).all()
+
+
+def test_range_that_misses_the_model_is_masked_and_counted(rng):
+    sample = make_sample(rng, n=1, wavelength=np.linspace(15000.0, 20000.0, 500), redshift=0.0)
+    with pytest.warns(prepare.PrepareWarning, match="no good pixel within 1006-9990 A"):
+        out = prepare.prepare_marziano2024(sample)
+    assert out["mask"].values.all()
+
+
+def test_unsorted_wavelengths_and_missing_columns_are_refused(rng):
+    sample = make_sample(rng)
+    shuffled = sample.assign_coords(observed_wavelength=("wavelength", LOG_GRID[::-1]))
+    with pytest.raises(ValueError, match="must increase"):
+        prepare.prepare_marziano2024(shuffled)
+    with pytest.raises(ValueError, match="redshift is unknown"):
+        prepare.prepare_marziano2024(sample.drop_vars("redshift"))
+    with pytest.raises(ValueError, match="no variable `flux`"):
+        prepare.prepare_marziano2024(sample.drop_vars("flux"))
+    with pytest.raises(ValueError, match="no wavelengths"):
+        prepare.prepare_marziano2024(sample.drop_vars("observed_wavelength"))
+
+
+def test_all_996_real_spectra_are_prepared(shared):
+    with np.load(shared / "data" / "sdss_galaxies.npz") as data:
+        flux, ivar, loglam0, step = (data[k] for k in ("flux", "ivar", "loglam0", "dloglam"))
+    table = np.genfromtxt(
+        shared / "data" / "sdss_galaxies.csv", delimiter=",", names=True, usecols=("z",), dtype=float
+    )
+    dims = ("galaxy", "wavelength")
+    sample = xr.Dataset(
+        {"flux": (dims, flux), "ivar": (dims, ivar), "redshift": ("galaxy", table["z"])},
+        coords={"observed_wavelength": ("wavelength", 10 ** (loglam0 + step * np.arange(flux.shape[1])))},
+    )
+    out = prepare.prepare_marziano2024(sample, ebv=0.0)
+    good = out["ivar"].values > 0
+    assert out.sizes["galaxy"] == 996
+    assert np.isfinite(out["flux"].values).all() and np.isfinite(out["ivar"].values).all()
+    np.testing.assert_array_equal(good, ~out["mask"].values)
+    assert (good.mean(axis=1) > 0.5).all(), "SDSS covers most pixels of the model, which lie in the optical"
+    assert not good[:, out["wavelength"].values < 2500].any(), "SDSS has no ultraviolet"
