@@ -1,0 +1,354 @@
+"""Read one spectrum from whatever a visitor brings: FITS, ECSV, CSV; a path, a URL, an upload's bytes."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import QTable
+
+from spectool.surveys.sdss_files import FLUX_UNIT, IVAR_UNIT, combine_sdss, is_sdss, open_fits, parse_sdss
+from spectool.wavelength import air_to_vacuum
+
+# What people call their columns, in lower case and without what follows a bracket or a unit.
+COLUMN_NAMES = {
+    "wavelength": (
+        "wavelength",
+        "wave",
+        "lambda",
+        "lam",
+        "wl",
+        "obs_wavelength",
+        "spectral_axis",
+        "loglam",
+        "log_lambda",
+    ),
+    "flux": (
+        "flux",
+        "flux_density",
+        "f_lambda",
+        "flam",
+        "flambda",
+        "fnu",
+        "f_nu",
+        "spectrum",
+        "flux_reduced",
+    ),
+    "error": (
+        "error",
+        "err",
+        "sigma",
+        "flux_err",
+        "flux_error",
+        "err_flux",
+        "e_flux",
+        "uncertainty",
+        "std",
+        "noise",
+    ),
+    "ivar": ("ivar", "inverse_variance", "flux_ivar"),
+    "mask": ("mask", "and_mask", "bad"),
+}
+UNITS_IN_NAMES = {
+    "a": u.AA,
+    "aa": u.AA,
+    "ang": u.AA,
+    "angstrom": u.AA,
+    "nm": u.nm,
+    "um": u.um,
+    "micron": u.um,
+}
+LOWEST_REDSHIFT, HIGHEST_REDSHIFT = -0.002, 12.0
+
+
+def read_spectrum(
+    source,
+    *,
+    redshift=None,
+    ebv=None,
+    name=None,
+    medium="vacuum",
+    wavelength_unit=None,
+    flux_unit=None,
+    sha256=None,
+):
+    """Read a single spectrum into a sample of one galaxy.
+
+    SDSS files are recognised; other FITS tables, ECSV and CSV are read through ``astropy.table`` by the names
+    of their columns; FITS images with a wavelength axis through ``specutils``.
+
+    Parameters
+    ----------
+    source : path, URL or bytes
+        A URL is fetched by ``pooch`` (this needs a network) and kept in its cache.
+    redshift : float, optional
+        Needed where the file has none; wins over the file's.
+    ebv : float, optional
+        The Milky Way's E(B-V) [mag] towards the galaxy; likewise.
+    name : str, optional
+        For messages and to tell the format of bytes; default the file's name.
+    medium : {"vacuum", "air"}
+        What the wavelengths are in. SDSS files are in vacuum.
+    wavelength_unit, flux_unit : str, optional
+        As astropy.units reads them, where the file does not say.
+    sha256 : str, optional
+        Checksum that a downloaded file must have.
+
+    Returns
+    -------
+    Dataset
+        dims (galaxy: 1, wavelength), with ``flux`` [1e-17 erg/s/cm2/A, or no unit if the file gives none],
+        ``ivar``, ``mask``, ``redshift`` and, if known, ``ebv``; coordinate ``observed_wavelength`` [Angstrom,
+        vacuum]. Without errors in the file, ivar comes from the scatter of neighbouring pixels (history says
+        so).
+
+    Raises
+    ------
+    FileNotFoundError, ConnectionError, ValueError
+        Saying which file, which column or row, and what to do.
+    """
+    content, name = _fetch(source, name, sha256)
+    if content.startswith((b"SIMPLE", b"\x1f\x8b")) or Path(name).suffix.lower() in (".fits", ".fit", ".fz"):
+        hdus = open_fits(content, name)
+        if is_sdss(hdus):
+            sample = combine_sdss([parse_sdss(hdus, name)], [name])
+        else:
+            sample = _from_columns(_fits_columns(hdus, name), name, medium, wavelength_unit, flux_unit)
+    else:
+        sample = _from_columns(_text_columns(content, name), name, medium, wavelength_unit, flux_unit)
+    return _with_facts(sample, name, redshift, ebv)
+
+
+def _fetch(source, name, sha256):
+    """The bytes of a path, URL or upload, and what to call them."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return bytes(source), name or "uploaded file"
+    text = str(source)
+    if re.match(r"(https?|ftp)://", text):
+        text = _download(text, sha256)
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    return path.read_bytes(), name or re.sub(r"^[0-9a-f]{32}-", "", path.name)
+
+
+def _download(url, sha256):
+    import pooch
+
+    known = f"sha256:{sha256}" if sha256 else None
+    try:
+        return pooch.retrieve(url, known_hash=known, path=pooch.os_cache("spectool"))
+    except OSError as error:
+        raise ConnectionError(f"{url}: could not be fetched; a URL needs a network ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}") from error
+
+
+def _text_columns(content, name):
+    """Columns of an ECSV or delimited text file."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: is neither FITS nor text (ECSV, CSV); is it a spectrum?") from error
+    is_ecsv = text.lstrip().startswith("# %ECSV")
+    try:
+        return QTable.read(io.StringIO(text), format="ascii.ecsv" if is_ecsv else "ascii")
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"{name}: cannot be read as {'ECSV' if is_ecsv else 'a table'} ({str(error)[:200]})"
+        ) from error
+
+
+def _fits_columns(hdus, name):
+    """Columns of the first table with a wavelength and a flux, else of an image with a wavelength axis."""
+    for hdu in hdus:
+        if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
+            table = QTable.read(hdu, unit_parse_strict="warn")
+            if len(table) == 1:  # ESO's way: one row whose cells are the whole arrays
+                table = QTable(
+                    {n: table[n][0] for n in table.colnames if np.ndim(table[n][0]) == 1}, meta=table.meta
+                )
+            if _find(table, "wavelength") and _find(table, "flux"):
+                table.meta = {**hdus[0].header, **table.meta}
+                return table
+    if hdus[0].header.get("NAXIS") != 1:
+        held = ", ".join(f"{h.name or 'image'} {h.shape if h.is_image else h.columns.names}" for h in hdus)
+        raise ValueError(
+            f"{name}: holds no spectrum (a table with wavelength and flux, or a 1-D image); it has {held}"
+        )
+    return _image_columns(hdus, name)
+
+
+def _image_columns(hdus, name):
+    from specutils import Spectrum
+
+    header = hdus[0].header
+    if "CRVAL1" not in header or not ("CDELT1" in header or "CD1_1" in header):
+        raise ValueError(f"{name}: the image has no wavelengths (header words CRVAL1, CDELT1)")
+    header.setdefault("CTYPE1", "WAVE")
+    header.setdefault("CUNIT1", "Angstrom")
+    spectrum = Spectrum.read(hdus, format="wcs1d-fits", flux_unit=u.Unit(header.get("BUNIT", "")))
+    return QTable({"wavelength": spectrum.spectral_axis.to(u.AA), "flux": spectrum.flux}, meta=dict(header))
+
+
+def _bare(column):
+    """A column's name without unit: 'Wavelength [nm]' and 'wavelength_nm' are 'wavelength'."""
+    bare = re.sub(r"[\[(].*$", "", column.lower()).strip().replace(" ", "_")
+    stem, _, last = bare.rpartition("_")
+    return stem if stem and last in UNITS_IN_NAMES else bare
+
+
+def _find(table, role):
+    """The table's column for a role, or None."""
+    names = {_bare(n): n for n in reversed(table.colnames)}
+    return next((names[n] for n in COLUMN_NAMES[role] if n in names), None)
+
+
+def _unit_of(table, column, given):
+    """The unit of a column: what the caller says, the file's, or one written in the column's name."""
+    if given is not None:
+        return u.Unit(given)
+    unit = getattr(table[column], "unit", None)
+    if unit is not None:
+        return unit
+    in_brackets = re.search(r"[\[(](.*)[\])]", column)
+    word = in_brackets.group(1) if in_brackets else column.lower().rpartition("_")[2]
+    if word.lower() in UNITS_IN_NAMES:
+        return UNITS_IN_NAMES[word.lower()]
+    return u.Unit(word) if in_brackets else None
+
+
+def _values(table, column, name):
+    values = table[column]
+    values = getattr(values, "value", values)
+    filled = values.filled(np.nan) if hasattr(values, "filled") and values.dtype.kind == "f" else values
+    try:
+        return np.asarray(filled, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: column {column!r} is not numeric") from error
+
+
+def _wavelength(table, name, medium, unit):
+    """Vacuum wavelengths [Angstrom], and a note on how they were understood."""
+    column = _find(table, "wavelength")
+    values, unit = _values(table, column, name), _unit_of(table, column, unit)
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{name}: column {column!r} is not a number at row {int(np.flatnonzero(~np.isfinite(values))[0])}"
+        )
+    note = ""
+    if _bare(column) in ("loglam", "log_lambda"):
+        values, unit = 10**values, u.AA
+    elif unit is None:
+        typical = np.median(values)
+        unit = u.um if typical < 30 else u.nm if typical < 2500 else u.AA
+        note = f"column {column!r} has no unit: taken as {unit}"
+    try:
+        wavelength = (values * unit).to_value(u.AA, u.spectral())
+    except u.UnitConversionError as error:
+        raise ValueError(f"{name}: column {column!r} is in {unit}, which is no wavelength") from error
+    if medium not in ("vacuum", "air"):
+        raise ValueError(f"medium is {medium!r}: it must be 'vacuum' or 'air'")
+    return air_to_vacuum(wavelength) if medium == "air" else wavelength, note
+
+
+def _order(wavelength, name):
+    """Indices that put pixels in increasing order: as they are, or reversed; anything else is an error."""
+    step = np.diff(wavelength)
+    if wavelength.size < 10:
+        raise ValueError(f"{name}: has {wavelength.size} pixels; that is no spectrum")
+    if (step > 0).all():
+        return slice(None)
+    if (step < 0).all():
+        return slice(None, None, -1)
+    row = int(np.flatnonzero(step <= 0 if (step > 0).mean() > 0.5 else step >= 0)[0])
+    raise ValueError(
+        f"{name}: wavelengths are not sorted: row {row + 1} ({wavelength[row + 1]:g} A) "
+        f"follows {wavelength[row]:g} A"
+    )
+
+
+def _from_columns(table, name, medium, wavelength_unit, flux_unit):
+    """A table with known or guessable column names as a sample of one galaxy."""
+    for role in ("wavelength", "flux"):
+        if _find(table, role) is None:
+            wanted = ", ".join(COLUMN_NAMES[role])
+            raise ValueError(f"{name}: no {role} column among {table.colnames}; call it one of: {wanted}")
+    wavelength, note = _wavelength(table, name, medium, wavelength_unit)
+    column = _find(table, "flux")
+    flux, unit = _values(table, column, name), _unit_of(table, column, flux_unit)
+    notes = [f"read {name}", note]
+    if unit is None or unit == u.dimensionless_unscaled:
+        unit, factor = None, 1.0
+        notes.append("flux has no unit: only its shape is used")
+    else:
+        try:
+            factor = (np.ones(wavelength.size) * unit).to_value(
+                FLUX_UNIT, u.spectral_density(wavelength * u.AA)
+            )
+        except u.UnitConversionError as error:
+            raise ValueError(f"{name}: column {column!r} is in {unit}, which is no flux density") from error
+    flux = flux * factor
+    ivar = _ivar(table, name, flux, factor, notes)
+    bad_column = _find(table, "mask")
+    mask = _values(table, bad_column, name) != 0 if bad_column else np.zeros(flux.shape, bool)
+    bad = mask | ~np.isfinite(flux) | ~np.isfinite(ivar) | ~(ivar > 0)
+    order, units = (
+        _order(wavelength, name),
+        {"flux": FLUX_UNIT if unit else "", "ivar": IVAR_UNIT if unit else "", "mask": ""},
+    )
+    pixels = {"flux": np.where(np.isfinite(flux), flux, 0), "ivar": np.where(bad, 0, ivar), "mask": bad}
+    types = {"flux": np.float32, "ivar": np.float32, "mask": bool}
+    sample = xr.Dataset(
+        {
+            n: (("galaxy", "wavelength"), v[order][None].astype(types[n]), {"units": units[n]})
+            for n, v in pixels.items()
+        },
+        attrs={"history": "\n".join(n for n in notes if n)},
+    )
+    attrs = {"units": "Angstrom", "description": "vacuum"}
+    sample = sample.assign_coords(
+        observed_wavelength=("wavelength", wavelength[order], attrs), name=("galaxy", [name])
+    )
+    header = {str(k).lower(): v for k, v in table.meta.items()}
+    for fact, words in {"redshift": ("redshift", "z"), "ebv": ("ebv", "e(b-v)")}.items():
+        value = next((header[w] for w in words if isinstance(header.get(w), int | float)), None)
+        if value is not None:
+            sample[fact] = ("galaxy", [float(value)], {"units": "mag" if fact == "ebv" else ""})
+    return sample
+
+
+def _ivar(table, name, flux, factor, notes):
+    """Inverse variance from a column of it, of errors, or from the pixels' scatter (noted in `notes`)."""
+    if column := _find(table, "ivar"):
+        return _values(table, column, name) / factor**2
+    if column := _find(table, "error"):
+        error = _values(table, column, name) * factor
+        return np.divide(1.0, error**2, out=np.zeros_like(error), where=error > 0)
+    # DER_SNR (Stoehr et al. 2008): the noise from second differences, blind to smooth features.
+    curvature = 2 * flux[2:-2] - flux[4:] - flux[:-4]
+    noise = 1.482602 / np.sqrt(6) * np.nanmedian(np.abs(curvature))
+    noise = max(noise, 0.001 * np.nanmedian(np.abs(flux)))
+    notes.append(
+        f"no errors in the file: {noise:.3g} everywhere, from the scatter of neighbouring pixels (DER_SNR)"
+    )
+    return np.full(flux.shape, 1 / noise**2 if noise > 0 else 0.0)
+
+
+def _with_facts(sample, name, redshift, ebv):
+    """The sample with the caller's redshift and extinction, or an error if the redshift is unknown."""
+    if redshift is not None:
+        sample["redshift"] = ("galaxy", [float(redshift)], {"units": ""})
+    if ebv is not None:
+        sample["ebv"] = ("galaxy", [float(ebv)], {"units": "mag"})
+    if "redshift" not in sample or not np.isfinite(sample["redshift"].values[0]):
+        raise ValueError(f"{name}: does not say its redshift; give redshift=...")
+    value = sample["redshift"].values[0]
+    if not LOWEST_REDSHIFT <= value <= HIGHEST_REDSHIFT:
+        raise ValueError(f"{name}: redshift {value:g} is outside {LOWEST_REDSHIFT:g} to {HIGHEST_REDSHIFT:g}")
+    if "ebv" in sample and not 0 <= sample["ebv"].values[0] < 20:
+        raise ValueError(f"{name}: E(B-V) = {sample['ebv'].values[0]:g} mag makes no sense; it is 0 or more")
+    return sample
