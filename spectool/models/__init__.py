@@ -1,0 +1,1 @@
+"""Models: the convolutional beta-VAE, small multilayer perceptrons, their training and their storage."""

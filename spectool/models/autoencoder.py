@@ -1,0 +1,345 @@
+"""The convolutional beta-VAE of Marziano (2024), Section 3.2, for spectra with missing pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from spectool.models.layers import conv_shape, dense_stack, stage, transposed_stage
+
+#: Constructor options by name. ``paper``: eleven convolutions, 4582 -> 512, two dense heads, mirrored
+#: decoder. ``light`` is what a notebook trains in front of the reader; ``reference`` is what the dashboards
+#: ship.
+CONFIGURATIONS = {
+    "paper": {
+        "channels": (8, 8, 16, 16, 32, 32, 32, 64, 64, 64, 64),
+        "strides": (2, 2, 2, 2, 2, 2, 1, 2, 2, 2, 1),
+        "hidden": (),
+        "decoder": "convolutional",
+    },
+    "light": {"channels": (12, 24, 32), "strides": (8, 4, 4), "hidden": (128,), "decoder": "dense"},
+    "reference": {"channels": (8, 16), "strides": (4, 4), "hidden": (192, 96), "decoder": "dense"},
+}
+
+
+class ConvBetaVAE(nn.Module):
+    """A variational autoencoder whose encoder (and, on request, decoder) is convolutional.
+
+    The encoder reads two channels: the flux, with masked pixels set to the mean spectrum, and the mask
+    itself, so that a pixel without data is told apart from a pixel of average flux. Fixed statistics of the
+    training set (`set_pixel_statistics`) standardise what the encoder reads, ``asinh((x - mean) / scale)``,
+    and scale what the decoder writes, ``mean + scale * output``. They change how easily the network learns,
+    not what it minimises: the loss of eq. 8 is taken in units of normalised flux. Activations are leaky
+    ReLUs; the output is linear.
+
+    Parameters
+    ----------
+    n_pixels
+        Pixels of a spectrum.
+    n_latent
+        Latent dimensions.
+    channels, strides
+        Output channels and stride of each convolution.
+    hidden
+        Widths of the dense layers between the flattened convolutions and the two heads; the decoder has them
+        in reverse. Empty in the paper's model.
+    decoder
+        ``"convolutional"``: transposed convolutions that mirror the encoder, to exactly `n_pixels` (the
+        paper's). ``"dense"``: one dense layer after `hidden`, that is a non-linear mixture of as many learned
+        spectra as the last layer is wide: far quicker on a CPU at the same error.
+    seed
+        Of the initial weights: an int or a `numpy.random.Generator`.
+
+    Raises
+    ------
+    ValueError
+        If the options do not describe a network.
+
+    References
+    ----------
+    Marziano (2024), Section 3.2. Its eq. 4 prints mu and sigma exchanged; this is z = mu + sigma * eps.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_pixels: int = 4582,
+        n_latent: int = 32,
+        channels: Sequence[int] = CONFIGURATIONS["paper"]["channels"],
+        strides: Sequence[int] = CONFIGURATIONS["paper"]["strides"],
+        hidden: Sequence[int] = (),
+        decoder: str = "convolutional",
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__()
+        channels, strides, hidden = ([int(x) for x in s] for s in (channels, strides, hidden))
+        if len(channels) != len(strides) or not channels:
+            raise ValueError(
+                f"give one stride per convolution: {len(channels)} channels, {len(strides)} strides"
+            )
+        if decoder not in ("convolutional", "dense"):
+            raise ValueError(f"decoder must be 'convolutional' or 'dense', not {decoder!r}")
+        if decoder == "dense" and not hidden:
+            raise ValueError("a dense decoder needs at least one hidden layer")
+        self.config = {
+            "n_pixels": int(n_pixels),
+            "n_latent": int(n_latent),
+            "channels": channels,
+            "strides": strides,
+            "hidden": hidden,
+            "decoder": decoder,
+        }
+        self.n_pixels, self.n_latent = int(n_pixels), int(n_latent)
+        lengths = conv_shape(self.n_pixels, strides)
+        if lengths[-1] < 1:
+            raise ValueError(f"strides {strides} leave no pixel of {n_pixels}")
+        self.flattened = (channels[-1], lengths[-1])
+        self.register_buffer("pixel_mean", torch.zeros(self.n_pixels))
+        self.register_buffer("pixel_scale", torch.ones(self.n_pixels))
+        self.register_buffer("wavelength", torch.zeros(self.n_pixels, dtype=torch.float64))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+            self._build(channels, strides, lengths, hidden, decoder)
+
+    def _build(self, channels, strides, lengths, hidden, decoder) -> None:
+        n_flat = channels[-1] * lengths[-1]
+        into = [2, *channels[:-1]]
+        self.convolutions = nn.Sequential(
+            *[stage(i, o, s) for i, o, s in zip(into, channels, strides, strict=True)]
+        )
+        self.encoder_dense = dense_stack([n_flat, *hidden])
+        width = hidden[-1] if hidden else n_flat
+        self.head_mu = nn.Linear(width, self.n_latent)
+        self.head_log_var = nn.Linear(width, self.n_latent)
+        # A unit-variance posterior at the start would bury the first spectra in noise.
+        nn.init.constant_(self.head_log_var.bias, -2.0)
+        backwards = hidden[::-1]
+        if decoder == "dense":
+            self.decoder_dense = dense_stack([self.n_latent, *backwards])
+            self.transposed = nn.Linear(backwards[-1], self.n_pixels)
+            return
+        self.decoder_dense = dense_stack([self.n_latent, *backwards, n_flat])
+        out = [*channels[-2::-1], 1]
+        self.transposed = nn.Sequential(
+            *[
+                transposed_stage(i, o, s, short, long, last=k == len(channels) - 1)
+                for k, (i, o, s, short, long) in enumerate(
+                    zip(channels[::-1], out, strides[::-1], lengths[:0:-1], lengths[-2::-1], strict=True)
+                )
+            ]
+        )
+
+    def set_pixel_statistics(self, mean, scale, wavelength=None) -> None:
+        """Fix the statistics that standardise input and output.
+
+        Parameters
+        ----------
+        mean, scale
+            (n_pixels,) mean and standard deviation of the normalised flux over the training set. Scales below
+            1% of their median (the pixels used for the normalisation hardly vary) are raised to it.
+        wavelength
+            (n_pixels,) Angstrom, vacuum, rest frame: lets `encode_sample` refuse spectra on another grid.
+
+        Raises
+        ------
+        ValueError
+            If a shape differs or a value is not finite.
+        """
+        mean, scale = (torch.as_tensor(np.asarray(x, dtype=np.float32).copy()) for x in (mean, scale))
+        for name, value in (("mean", mean), ("scale", scale)):
+            if value.shape != (self.n_pixels,) or not torch.isfinite(value).all():
+                raise ValueError(
+                    f"{name} must be {self.n_pixels} finite numbers, got shape {tuple(value.shape)}"
+                )
+        scale = scale.clamp(min=max(0.01 * float(scale.median()), 1e-6))
+        self.pixel_mean.copy_(mean)
+        self.pixel_scale.copy_(scale)
+        if wavelength is not None:
+            self.wavelength.copy_(torch.as_tensor(np.asarray(wavelength, dtype=np.float64).copy()))
+
+    def encode(self, flux: torch.Tensor, mask: torch.Tensor | None = None):
+        """Posterior of the latent vector, eq. 4: mean and log variance, each (B, n_latent).
+
+        Parameters
+        ----------
+        flux
+            (B, n_pixels) median-normalised flux. What it holds under the mask does not matter, NaN included.
+        mask
+            (B, n_pixels) bool, True = no data; None = all pixels good.
+        """
+        x = torch.asinh((flux - self.pixel_mean) / self.pixel_scale)
+        if mask is None:
+            flags = torch.zeros_like(x)
+        else:
+            x = x.masked_fill(mask, 0.0)
+            flags = mask.to(x.dtype)
+        h = self.convolutions(torch.stack([x, flags], dim=1)).flatten(1)
+        h = self.encoder_dense(h)
+        # exp(-20) is far below any useful width; without a floor a dead ReLU can overflow exp.
+        return self.head_mu(h), self.head_log_var(h).clamp(-20.0, 10.0)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Spectra (B, n_pixels), in normalised flux, of latent vectors (B, n_latent)."""
+        h = self.decoder_dense(z)
+        if self.config["decoder"] == "convolutional":
+            h = h.unflatten(1, self.flattened)
+        return self.pixel_mean + self.pixel_scale * self.transposed(h).reshape(len(z), self.n_pixels)
+
+    def forward(self, flux, mask=None, generator: torch.Generator | None = None):
+        """Reconstruction of a draw z = mu + sigma * eps, with mu and log variance.
+
+        Parameters
+        ----------
+        flux, mask
+            As for `encode`.
+        generator
+            Draws eps. None = no noise: z = mu.
+        """
+        mu, log_var = self.encode(flux, mask)
+        if generator is None:
+            return self.decode(mu), mu, log_var
+        eps = torch.randn(mu.shape, generator=generator, device=generator.device).to(mu)
+        return self.decode(mu + torch.exp(0.5 * log_var) * eps), mu, log_var
+
+
+def make_autoencoder(name: str = "paper", *, seed=0, **options) -> ConvBetaVAE:
+    """A `ConvBetaVAE` by the name of its configuration (see `CONFIGURATIONS`), with options replaced.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name not in CONFIGURATIONS:
+        raise ValueError(f"no configuration {name!r}; there are {', '.join(CONFIGURATIONS)}")
+    return ConvBetaVAE(seed=seed, **{**CONFIGURATIONS[name], **options})
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def encode_sample(model: ConvBetaVAE, sample: xr.Dataset, *, batch_size: int = 512) -> xr.Dataset:
+    """Latent vectors of a prepared sample.
+
+    Parameters
+    ----------
+    model
+        A trained model.
+    sample
+        Has ``flux`` (galaxy, wavelength), normalised and on the model's pixels, and optionally ``mask`` (True
+        = bad) and ``ivar`` (0 = no information). Pixels that are masked, not finite, or without information
+        are told to the encoder as missing.
+    batch_size
+        Spectra at a time.
+
+    Returns
+    -------
+    Dataset
+        The sample with ``latent`` (mean) and ``latent_sigma``, both (galaxy, latent). A spectrum without one
+        usable pixel has NaN there; ``attrs["n_unusable"]`` of ``latent`` counts them.
+
+    Raises
+    ------
+    ValueError
+        If the pixels are not the model's.
+    """
+    flux, mask = usable_pixels(model, sample)
+    mu, sigma = (np.full((len(flux), model.n_latent), np.nan, dtype=np.float32) for _ in range(2))
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(flux), batch_size):
+            rows = slice(start, start + batch_size)
+            m, log_var = model.encode(torch.from_numpy(flux[rows]), torch.from_numpy(mask[rows]))
+            mu[rows], sigma[rows] = m.numpy(), torch.exp(0.5 * log_var).numpy()
+    unusable = mask.all(axis=1)
+    mu[unusable], sigma[unusable] = np.nan, np.nan
+    dims = (sample["flux"].dims[0], "latent")
+    notes = {"units": "", "n_unusable": int(unusable.sum())}
+    return sample.assign(
+        latent=(dims, mu, {**notes, "long_name": "mean of the latent posterior"}),
+        latent_sigma=(dims, sigma, {**notes, "long_name": "standard deviation of the latent posterior"}),
+    )
+
+
+def decode_latent(model: ConvBetaVAE, z: np.ndarray, *, batch_size: int = 512) -> np.ndarray:
+    """Spectra of latent vectors (N, n_latent) or (n_latent,): float32 normalised flux, (N, n_pixels) or
+    (n_pixels,).
+
+    Raises
+    ------
+    ValueError
+        If the vectors are not as long as the model's.
+    """
+    z = np.asarray(z, dtype=np.float32)
+    if z.ndim not in (1, 2) or z.shape[-1] != model.n_latent:
+        raise ValueError(
+            f"latent vectors of shape {z.shape} do not fit this model, which has {model.n_latent} "
+            "dimensions: were they made by another model?"
+        )
+    rows = torch.from_numpy(np.ascontiguousarray(np.atleast_2d(z)))
+    model.eval()
+    with torch.inference_mode():
+        flux = torch.cat(
+            [model.decode(rows[k : k + batch_size]) for k in range(0, len(rows), batch_size)]
+        ).numpy()
+    return flux[0] if z.ndim == 1 else flux
+
+
+def reconstruct(model: ConvBetaVAE, sample: xr.Dataset, *, batch_size: int = 512) -> xr.Dataset:
+    """`encode_sample`, with the decoded mean as ``reconstruction`` (same dims as ``flux``).
+
+    The reconstruction covers all the model's pixels, those without data too: there it is a prediction.
+    ``unusable_pixel`` (same dims, bool) says which.
+    """
+    encoded = encode_sample(model, sample, batch_size=batch_size)
+    usable = np.isfinite(encoded["latent"].values).all(axis=1)
+    flux = np.full(sample["flux"].shape, np.nan, dtype=np.float32)
+    if usable.any():
+        flux[usable] = decode_latent(model, encoded["latent"].values[usable], batch_size=batch_size)
+    dims = sample["flux"].dims
+    return encoded.assign(
+        reconstruction=(
+            dims,
+            flux,
+            {**sample["flux"].attrs, "long_name": "decoded mean of the latent posterior"},
+        ),
+        unusable_pixel=(dims, usable_pixels(model, sample)[1], {"units": ""}),
+    )
+
+
+def usable_pixels(model: ConvBetaVAE, sample: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Flux (galaxy, n_pixels) float32 and the mask of what the encoder must not read (True = bad).
+
+    Raises
+    ------
+    ValueError
+        If the sample has no flux, or its pixels are not the model's.
+    """
+    if "flux" not in sample or sample["flux"].ndim != 2:
+        raise ValueError("the sample needs a variable 'flux' with dims (galaxy, wavelength)")
+    flux = np.ascontiguousarray(sample["flux"].values, dtype=np.float32)
+    if flux.shape[1] != model.n_pixels:
+        raise ValueError(
+            f"the spectra have {flux.shape[1]} pixels, the model {model.n_pixels}: prepare the sample for "
+            "this model first (spectool.prepare)"
+        )
+    own = model.wavelength.numpy()
+    given = sample["wavelength"].values if "wavelength" in sample.coords else None
+    if own.any() and given is not None and not np.allclose(own, given, rtol=1e-6, atol=0.0):
+        worst = int(np.argmax(np.abs(own - given)))
+        raise ValueError(
+            f"the sample is on another wavelength grid than the model: pixel {worst} is {given[worst]:.2f} "
+            f"Angstrom, not {own[worst]:.2f}"
+        )
+    mask = ~np.isfinite(flux)
+    if "mask" in sample:
+        mask |= sample["mask"].values.astype(bool)
+    if "ivar" in sample:
+        mask |= ~(sample["ivar"].values > 0)
+    return flux, mask

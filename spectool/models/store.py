@@ -1,0 +1,203 @@
+"""Models on disk: one safetensors file with weights, extra arrays and JSON metadata. Never pickle."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+#: Classes that a file may name, and where they are.
+CLASSES = {"ConvBetaVAE": "spectool.models.autoencoder", "GaussianMLP": "spectool.models.mlp"}
+SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models"
+FORMAT = "spectool-model-1"
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a file says of its model.
+
+    Attributes
+    ----------
+    name
+        Of the file, without extension.
+    model_class
+        Name of the class.
+    config
+        Options of its constructor.
+    recipe
+        What it was trained on and how.
+    metrics
+        How well it does.
+    arrays
+        Extra NumPy arrays, by name.
+    """
+
+    name: str
+    model_class: str
+    config: dict
+    recipe: dict
+    metrics: dict
+    arrays: dict[str, np.ndarray] = field(repr=False)
+
+
+def save_model(
+    path, model: nn.Module, *, recipe: dict, metrics: dict, config=None, arrays=None, half=False
+) -> Path:
+    """Write a model.
+
+    Parameters
+    ----------
+    path
+        File to write; ``.safetensors`` is added if missing.
+    model
+        Of one of `CLASSES`.
+    recipe, metrics
+        JSON-like dicts: what it was trained on and how; how well it does.
+    config
+        Options of the constructor; the model's own ``config`` by default.
+    arrays
+        Extra arrays by name (numbers or bool).
+    half
+        Weights in float16, half the size. Buffers (statistics, wavelengths) and `arrays` are kept as they
+        are.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If the model is of no known class, or a weight would overflow in float16.
+    """
+    kind = type(model).__name__
+    if kind not in CLASSES:
+        raise ValueError(f"cannot store a {kind}: only {', '.join(CLASSES)}")
+    weights = {name for name, _ in model.named_parameters()}
+    tensors = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous().clone()
+        if half and name in weights:
+            value = value.half()
+            if not torch.isfinite(value).all():
+                raise ValueError(f"weight {name} does not fit into float16: store it with half=False")
+        tensors[f"model/{name}"] = value
+    for name, value in (arrays or {}).items():
+        tensors[f"array/{name}"] = torch.from_numpy(np.array(value, order="C"))
+    about = {"class": kind, "config": config or model.config, "recipe": recipe, "metrics": metrics}
+    path = Path(path)
+    path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {
+        "format": FORMAT,
+        **{k: json.dumps(v, default=_plain, sort_keys=True) for k, v in about.items()},
+    }
+    save_file(tensors, path, metadata=metadata)
+    return path
+
+
+def load_model(path_or_name, *, expected: str | None = None, n_latent: int | None = None):
+    """Read a model.
+
+    Parameters
+    ----------
+    path_or_name
+        A file, or the name of a shipped model (see `shipped_models`).
+    expected
+        Name of the class that the caller needs.
+    n_latent
+        Number of latent dimensions that the caller needs.
+
+    Returns
+    -------
+    model, info
+        In float32 and evaluation mode, and its `ModelInfo`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or name.
+    ValueError
+        If the file is not a model's, or holds another class or size than asked for.
+    """
+    path = resolve(path_or_name)
+    metadata, tensors = _read(path)
+    kind = json.loads(metadata["class"])
+    if kind not in CLASSES:
+        raise ValueError(
+            f"{path} holds a {kind}, which this version does not know: only {', '.join(CLASSES)}"
+        )
+    if expected is not None and kind != expected:
+        raise ValueError(f"{path} holds a {kind}, not the {expected} that is needed here")
+    config = json.loads(metadata["config"])
+    if n_latent is not None and config.get("n_latent", config.get("n_in")) != n_latent:
+        raise ValueError(
+            f"{path} is for {config.get('n_latent', config.get('n_in'))} latent dimensions, not {n_latent}: "
+            "it belongs to another model"
+        )
+    model = getattr(importlib.import_module(CLASSES[kind]), kind)(**config)
+    own = {name.removeprefix("model/"): v for name, v in tensors.items() if name.startswith("model/")}
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its own configuration: {error}") from error
+    arrays = {
+        name.removeprefix("array/"): v.numpy() for name, v in tensors.items() if name.startswith("array/")
+    }
+    recipe, metrics = json.loads(metadata["recipe"]), json.loads(metadata["metrics"])
+    return model.eval(), ModelInfo(path.stem, kind, config, recipe, metrics, arrays)
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def resolve(path_or_name) -> Path:
+    """File of a path or of a shipped model's name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither.
+    """
+    path = Path(path_or_name)
+    for candidate in (path, SHIPPED / f"{path_or_name}.safetensors"):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(shipped_models()) or "none"
+    raise FileNotFoundError(
+        f"no model file {str(path_or_name)!r}, and no shipped model of that name (there are: {known})"
+    )
+
+
+def _read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is a safetensors file, but not one that spectool.models.store.save_model wrote"
+        )
+    return metadata, tensors
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")

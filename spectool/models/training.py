@@ -1,0 +1,329 @@
+"""One training loop for all models: `fit`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from spectool.models.checkpoint import read_checkpoint, write_checkpoint
+from spectool.models.rows import check_rows, read_batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the training stands: what a loss, an augmentation and a schedule may depend on.
+
+    Attributes
+    ----------
+    epoch
+        Epochs done, with a fraction for the batches of this one.
+    fraction
+        Part of the training done, 0 to 1: of the epochs or of the seconds, whichever is further.
+    training
+        False while validating.
+    generator
+        Draws noise; seeded anew each epoch, always alike for validation.
+    """
+
+    epoch: float
+    fraction: float
+    training: bool
+    generator: torch.Generator
+
+
+@dataclass
+class History:
+    """What happened: one record per epoch, and how it ended.
+
+    Attributes
+    ----------
+    records
+        Dicts with ``epoch`` (from 1), ``lr``, ``seconds`` since the start, and each scalar of the loss as
+        ``train_<name>`` (mean over the epoch) and ``valid_<name>``.
+    best_epoch
+        Epoch with the lowest ``valid_loss``, whose weights the model has after `fit`.
+    stopped
+        ``"epochs"``, ``"patience"``, ``"time"`` or ``"interrupted"``.
+    """
+
+    records: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    stopped: str = ""
+    seconds: float = 0.0
+
+    def column(self, name: str) -> np.ndarray:
+        """One entry of all records, (n_epochs,)."""
+        return np.array([record[name] for record in self.records])
+
+    def to_dict(self) -> dict:
+        """As plain JSON types."""
+        return asdict(self)
+
+
+def halve_every(epochs: int = 10) -> Callable[[Step], float]:
+    """Learning rate times 0.5 every so many epochs (Marziano 2024, Section 3.2.3)."""
+    return lambda step: 0.5 ** (int(step.epoch) // epochs)
+
+
+def one_cycle(warmup: float = 0.1) -> Callable[[Step], float]:
+    """Rises linearly over the first part of the training, then falls as a cosine to 0 (Smith & Topin
+    2018)."""
+
+    def factor(step: Step) -> float:
+        if step.fraction < warmup:
+            return max(step.fraction / warmup, 0.01)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step.fraction - warmup) / (1.0 - warmup))))
+
+    return factor
+
+
+def fit(
+    model: nn.Module,
+    train: Mapping[str, object],
+    valid: Mapping[str, object],
+    *,
+    loss: Callable[[nn.Module, dict, Step], dict],
+    epochs: int = 100,
+    batch_size: int = 32,
+    lr: float = 3e-4,
+    weight_decay: float = 0.0,
+    optimizer: str = "adam",
+    schedule: Callable[[Step], float] | None = None,
+    patience: int | None = 20,
+    max_seconds: float | None = None,
+    augment: Callable[[dict, Step], dict] | None = None,
+    callbacks: Sequence[Callable[[History], None]] = (),
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    clip: float | None = None,
+    seed: int | np.random.Generator = 0,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> History:
+    """Train `model`; it ends in evaluation mode with the weights of its best epoch.
+
+    Parameters
+    ----------
+    model
+        Any module that `loss` understands.
+    train, valid
+        Named arrays of equal first length: NumPy (memory-mapped too), zarr, torch or `Rows`; a batch is the
+        same dict with float arrays as float32 tensors. Only the rows of a batch are read at a time, so the
+        arrays may be larger than memory. `valid` is used as it is: mask it beforehand if `augment` masks
+        `train`.
+    loss
+        ``loss(model, batch, step)`` -> dict of scalar tensors, means over the batch, with ``"loss"``.
+    epochs
+        At most so many passes.
+    batch_size
+        Rows per optimiser step.
+    lr, schedule
+        Learning rate, and a factor of it by `Step`, taken at every batch (`halve_every`, `one_cycle`); None =
+        constant.
+    weight_decay, optimizer
+        ``"adam"``: coupled, an L2 penalty in the gradient; ``"adamw"``: decoupled (Loshchilov & Hutter 2019).
+    patience
+        Stop after so many epochs without a lower validation loss; None = never.
+    max_seconds
+        Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint`
+        counted. The learning curve then depends on the machine's speed.
+    augment
+        ``augment(batch, step)`` -> batch, for each training batch anew.
+    callbacks
+        Called with the `History` after each epoch.
+    checkpoint
+        A safetensors file: written at the end of an epoch when `checkpoint_seconds` have passed since the
+        last time, and read at the start if it is there, so that a killed training goes on where it was. A
+        finished training leaves its file.
+    clip
+        Largest norm of the gradient; None = as it is.
+    seed
+        Of shuffling, augmentation and noise: the same seed gives the same weights (on one machine, without
+        `max_seconds`).
+    device
+        Where to train.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If the arrays disagree in length, are empty, or the optimizer is unknown.
+    FloatingPointError
+        If the loss is no longer finite; the model has its best weights so far.
+
+    Notes
+    -----
+    KeyboardInterrupt (the stop button of a notebook) ends the training and keeps the best weights.
+    """
+    run = _Run(model, train, valid, loss, batch_size, augment, schedule, lr, clip, seed, device)
+    run.limits(epochs, max_seconds)
+    run.make_optimizer(optimizer, weight_decay)
+    if checkpoint is not None and Path(checkpoint).exists():
+        run.restore(checkpoint)
+    saved = time.monotonic()
+    history = run.history
+    bar = tqdm(
+        total=epochs * run.n_batches, initial=run.n_batches * len(history.records), disable=not progress
+    )
+    history.stopped = "epochs"
+    try:
+        with bar, torch.random.fork_rng(devices=[]):
+            for epoch in range(len(history.records), epochs):
+                if run.out_of_time() or (patience is not None and epoch - history.best_epoch >= patience):
+                    history.stopped = "time" if run.out_of_time() else "patience"
+                    break
+                run.one_epoch(epoch, bar)
+                if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
+                    run.save(checkpoint)
+                    saved = time.monotonic()
+                for callback in callbacks:
+                    callback(history)
+    except KeyboardInterrupt:
+        history.stopped = "interrupted"
+    finally:
+        run.finish()
+    if checkpoint is not None:
+        run.save(checkpoint)
+    return history
+
+
+class _Run:
+    """The state of one training; `fit` drives it."""
+
+    def __init__(
+        self, model, train, valid, loss, batch_size, augment, schedule, lr, clip, seed, device
+    ) -> None:
+        self.n_train, self.n_valid = check_rows(train, "train"), check_rows(valid, "valid")
+        self.model, self.train, self.valid, self.loss = model.to(device), train, valid, loss
+        self.batch_size, self.augment, self.schedule = batch_size, augment, schedule
+        self.lr, self.clip, self.device = lr, clip, torch.device(device)
+        self.seed = int(seed) if not isinstance(seed, np.random.Generator) else int(seed.integers(2**62))
+        self.n_batches = math.ceil(self.n_train / batch_size)
+        self.history = History()
+        self.best = None
+        self.elapsed_before = 0.0
+
+    def limits(self, epochs: int, max_seconds: float | None) -> None:
+        self.epochs, self.max_seconds = epochs, max_seconds
+        self.started = time.monotonic()
+
+    def make_optimizer(self, name: str, weight_decay: float) -> None:
+        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        if name not in kinds:
+            raise ValueError(f"optimizer must be one of {', '.join(kinds)}, not {name!r}")
+        self.optimizer = kinds[name](self.model.parameters(), lr=self.lr, weight_decay=weight_decay)
+
+    def elapsed(self) -> float:
+        return self.elapsed_before + time.monotonic() - self.started
+
+    def out_of_time(self) -> bool:
+        return self.max_seconds is not None and self.elapsed() >= self.max_seconds
+
+    def generators(self, *key: int) -> tuple[np.random.Generator, torch.Generator]:
+        sequence = np.random.SeedSequence([self.seed, *key])
+        noise = torch.Generator(self.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        return np.random.default_rng(sequence), noise
+
+    def step(self, epoch: float, generator: torch.Generator, *, training: bool) -> Step:
+        fraction = epoch / self.epochs
+        if self.max_seconds is not None:
+            fraction = max(fraction, self.elapsed() / self.max_seconds)
+        return Step(epoch, min(1.0, fraction), training, generator)
+
+    def one_epoch(self, epoch: int, bar: tqdm) -> None:
+        shuffle, noise = self.generators(0, epoch)
+        torch.manual_seed(noise.initial_seed())
+        order = shuffle.permutation(self.n_train)
+        self.model.train()
+        sums, seen, factor = {}, 0, 1.0
+        for k in range(self.n_batches):
+            step = self.step(epoch + k / self.n_batches, noise, training=True)
+            factor = self.schedule(step) if self.schedule is not None else 1.0
+            rows = order[k * self.batch_size : (k + 1) * self.batch_size]
+            values = self.update(rows, step, self.lr * factor)
+            _add(sums, values, len(rows))
+            seen += len(rows)
+            if not math.isfinite(sums["loss"]):
+                raise FloatingPointError(
+                    f"the loss is {values['loss']} in epoch {epoch + 1}, batch {k + 1}: lower the "
+                    "learning rate (lr) or clip the gradient, and look for NaN in the training arrays"
+                )
+            bar.update()
+            if self.out_of_time():
+                break
+        record = {f"train_{name}": value / seen for name, value in sums.items()}
+        record |= {f"valid_{name}": value for name, value in self.validate(epoch + 1).items()}
+        self.note(epoch + 1, record, self.lr * factor)
+        bar.set_postfix(
+            epoch=epoch + 1, valid=f"{record['valid_loss']:.4g}", best=f"{self.history.best_loss:.4g}"
+        )
+
+    def update(self, rows: np.ndarray, step: Step, lr: float) -> dict[str, float]:
+        batch = read_batch(self.train, rows, self.device)
+        if self.augment is not None:
+            batch = self.augment(batch, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        values = self.loss(self.model, batch, step)
+        values["loss"].backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        return {name: float(value.detach()) for name, value in values.items()}
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        self.model.eval()
+        _, noise = self.generators(1)
+        sums = {}
+        size = max(self.batch_size, 256)
+        with torch.inference_mode():
+            for start in range(0, self.n_valid, size):
+                rows = np.arange(start, min(start + size, self.n_valid))
+                values = self.loss(
+                    self.model,
+                    read_batch(self.valid, rows, self.device),
+                    self.step(epoch, noise, training=False),
+                )
+                _add(sums, {name: float(value) for name, value in values.items()}, len(rows))
+        return {name: value / self.n_valid for name, value in sums.items()}
+
+    def note(self, epoch: int, record: dict, lr: float) -> None:
+        history = self.history
+        history.seconds = self.elapsed()
+        history.records.append({"epoch": epoch, "lr": lr, "seconds": history.seconds, **record})
+        if record["valid_loss"] < history.best_loss:
+            history.best_loss, history.best_epoch = record["valid_loss"], epoch
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def finish(self) -> None:
+        self.last = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        self.model.eval()
+        self.history.seconds = self.elapsed()
+
+    def save(self, path: str | Path) -> None:
+        weights = getattr(self, "last", None) or self.model.state_dict()
+        write_checkpoint(path, weights, self.best or weights, self.optimizer, self.history.to_dict())
+
+    def restore(self, path: str | Path) -> None:
+        weights, self.best, history = read_checkpoint(path, self.optimizer)
+        self.model.load_state_dict(weights)
+        self.history = History(**history)
+        self.elapsed_before = self.history.seconds
+
+
+def _add(sums: dict, values: dict, weight: int) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value * weight

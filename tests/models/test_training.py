@@ -1,0 +1,198 @@
+"""The training loop: it learns, repeats itself, resumes, stops as told and keeps what it learnt."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spectool.models import rows
+from spectool.models.training import History, Step, fit, halve_every, one_cycle
+
+
+def mean_squared(model, batch, step):
+    return {"loss": (model(batch["x"]) - batch["y"]).square().mean()}
+
+
+def linear_data(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 3)).astype(np.float32)
+    return {"x": x, "y": (x @ np.array([[1.0], [-2.0], [0.5]]) + 0.3).astype(np.float32)}
+
+
+def linear(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Linear(3, 1)
+
+
+def train(model, **options):
+    options = {"loss": mean_squared, "epochs": 4, "lr": 0.05, "progress": False, **options}
+    return fit(model, linear_data(), linear_data(50, 1), **options)
+
+
+def test_recovers_a_linear_relation():
+    model = linear()
+    history = train(model, epochs=40)
+    assert history.best_loss < 1e-5
+    np.testing.assert_allclose(model.weight.detach().numpy(), [[1.0, -2.0, 0.5]], atol=0.01)
+    assert history.stopped == "epochs"
+    assert len(history.column("valid_loss")) == 40
+
+
+def test_same_seed_same_weights_and_no_global_seeding():
+    before = torch.random.get_rng_state()
+    models = [linear() for _ in range(3)]
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        train(model, seed=seed)
+    assert torch.equal(models[0].weight, models[1].weight)
+    assert not torch.equal(models[0].weight, models[2].weight)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path):
+    whole, parts = linear(), linear()
+    train(whole, epochs=6)
+    train(parts, epochs=3, checkpoint=tmp_path / "run.safetensors")
+    again = linear(seed=9)
+    history = train(again, epochs=6, checkpoint=tmp_path / "run.safetensors")
+    assert torch.equal(whole.weight, again.weight)
+    assert [r["epoch"] for r in history.records] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "run.safetensors").write_bytes(b"not one")
+    with pytest.raises(ValueError, match=r"run\.safetensors is no checkpoint"):
+        train(linear(), checkpoint=tmp_path / "run.safetensors")
+
+
+def test_interrupt_keeps_the_best_weights():
+    model = linear()
+    seen = []
+
+    def stop(history: History):
+        seen.append(model.weight.detach().clone())
+        if len(history.records) == 2:
+            raise KeyboardInterrupt
+
+    history = train(model, epochs=50, callbacks=[stop])
+    assert history.stopped == "interrupted"
+    assert torch.equal(model.weight, seen[history.best_epoch - 1])
+    assert not model.training
+
+
+def test_best_weights_are_those_of_the_lowest_validation_loss():
+    model = linear()
+    weights = []
+    history = train(
+        model, epochs=8, lr=0.9, callbacks=[lambda h: weights.append(model.weight.detach().clone())]
+    )
+    best = int(np.argmin(history.column("valid_loss")))
+    assert history.best_epoch == best + 1
+    assert torch.equal(model.weight, weights[best])
+
+
+def test_stops_when_nothing_improves():
+    history = train(linear(), epochs=50, lr=0.0, patience=3)
+    assert history.stopped == "patience"
+    assert len(history.records) == 4
+
+
+def test_stops_when_the_time_is_up():
+    history = train(linear(), epochs=10**6, max_seconds=0.2, patience=None)
+    assert history.stopped == "time"
+    assert history.records
+
+
+def test_loss_that_is_not_finite_is_told_and_the_best_weights_stay():
+    model = linear()
+
+    def loss(model, batch, step):
+        factor = float("nan") if step.training and step.epoch >= 1 else 1.0
+        return {"loss": mean_squared(model, batch, step)["loss"] * factor}
+
+    with pytest.raises(FloatingPointError, match="epoch 2, batch 1"):
+        train(model, loss=loss)
+    assert torch.isfinite(model.weight).all()
+
+
+def test_schedules():
+    at = lambda epoch, fraction: Step(epoch, fraction, True, torch.Generator())  # noqa: E731
+    assert [halve_every(10)(at(e, 0)) for e in (0, 9.9, 10, 25)] == [1, 1, 0.5, 0.25]
+    assert one_cycle(0.1)(at(0, 0.1)) == 1.0
+    assert one_cycle(0.1)(at(0, 1.0)) < 1e-12
+    lrs = train(linear(), epochs=4, lr=1.0, schedule=halve_every(2)).column("lr")
+    np.testing.assert_allclose(lrs, [1, 1, 0.5, 0.5])
+
+
+def test_coupled_and_decoupled_weight_decay_differ():
+    """Adam divides an L2 penalty by the gradient's size, AdamW does not: only AdamW shrinks by lr * decay."""
+    data = {"x": np.zeros((8, 3), np.float32), "y": np.zeros((8, 1), np.float32)}
+    shrunk = {}
+    for name in ("adam", "adamw"):
+        model = nn.Linear(3, 1, bias=False)
+        nn.init.constant_(model.weight, 1.0)
+        fit(
+            model,
+            data,
+            data,
+            loss=lambda m, b, s: {"loss": m(b["x"]).sum() - s.epoch},
+            epochs=1,
+            batch_size=8,
+            lr=0.01,
+            weight_decay=0.1,
+            optimizer=name,
+            progress=False,
+        )
+        shrunk[name] = 1.0 - float(model.weight.mean().detach())
+    assert shrunk["adam"] == pytest.approx(0.01, rel=1e-3)
+    assert shrunk["adamw"] == pytest.approx(0.001, rel=1e-3)
+
+
+def test_augmentation_is_fresh_each_epoch_and_spares_validation():
+    draws = []
+
+    def augment(batch, step):
+        assert step.training
+        draws.append(torch.rand(1, generator=step.generator).item())
+        return batch
+
+    train(linear(), epochs=3, batch_size=200, augment=augment)
+    assert len(set(draws)) == 3
+
+
+@pytest.mark.parametrize("kind", ["memmap", "zarr", "rows", "tensor"])
+def test_reads_rows_of_any_array(kind, tmp_path):
+    values = np.arange(40, dtype=np.float16).reshape(10, 4)
+    index = np.array([7, 2, 2, 9])
+    if kind == "memmap":
+        np.save(tmp_path / "x.npy", values)
+        array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    elif kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        array = zarr.create_array(str(tmp_path / "x.zarr"), shape=values.shape, chunks=(3, 4), dtype="f2")
+        array[:] = values
+    elif kind == "rows":
+        array = rows.Rows(np.vstack([values, values])[::-1].copy(), np.arange(19, -1, -1)[:10])
+    else:
+        array = torch.from_numpy(values)
+    batch = rows.read_batch({"x": array}, index, "cpu")
+    assert batch["x"].dtype == torch.float32
+    np.testing.assert_array_equal(batch["x"].numpy(), values[index])
+
+
+def test_split_is_disjoint_complete_and_repeatable():
+    parts = rows.split(1003, seed=4)
+    assert sorted(np.concatenate(parts)) == list(range(1003))
+    assert [len(p) for p in parts] == [802, 101, 100]
+    assert all(np.array_equal(a, b) for a, b in zip(parts, rows.split(1003, seed=4), strict=True))
+
+
+def test_bad_arguments_are_told():
+    with pytest.raises(ValueError, match="different numbers of rows"):
+        fit(linear(), {"x": np.zeros((2, 3)), "y": np.zeros((3, 1))}, linear_data(), loss=mean_squared)
+    with pytest.raises(ValueError, match="no rows"):
+        fit(linear(), linear_data(), {"x": np.zeros((0, 3))}, loss=mean_squared)
+    with pytest.raises(ValueError, match="optimizer"):
+        train(linear(), optimizer="sgd")
+    with pytest.raises(ValueError, match="add up"):
+        rows.split(10, (0.5, 0.4), seed=0)
