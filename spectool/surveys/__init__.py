@@ -1,6 +1,7 @@
 """How galaxies are seen: loaders for real files and simulators of each survey."""
 
 from spectool.surveys.files import read_spectrum
-from spectool.surveys.sdss_files import read_sdss
+from spectool.surveys.sdss import observe_sdss, sdss_wavelength
+from spectool.surveys.sdss_files import packaged_spectra, read_sdss
 
-__all__ = ["read_sdss", "read_spectrum"]
+__all__ = ["observe_sdss", "packaged_spectra", "read_sdss", "read_spectrum", "sdss_wavelength"]

@@ -1,6 +1,5 @@
 """Read one spectrum from whatever a visitor brings: FITS, ECSV, CSV; a path, a URL, an upload's bytes."""
 
-import io
 import re
 from pathlib import Path
 
@@ -155,11 +154,10 @@ def _text_columns(content, name):
         raise ValueError(f"{name}: is neither FITS nor text (ECSV, CSV); is it a spectrum?") from error
     is_ecsv = text.lstrip().startswith("# %ECSV")
     try:
-        return QTable.read(io.StringIO(text), format="ascii.ecsv" if is_ecsv else "ascii")
+        return QTable.read(text.splitlines(), format="ascii.ecsv" if is_ecsv else "ascii")
     except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"{name}: cannot be read as {'ECSV' if is_ecsv else 'a table'} ({str(error)[:200]})"
-        ) from error
+        kind = "ECSV" if is_ecsv else "a table with one line of column names and one of numbers per pixel"
+        raise ValueError(f"{name}: cannot be read as {kind}") from error
 
 
 def _fits_columns(hdus, name):
@@ -278,6 +276,7 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
             wanted = ", ".join(COLUMN_NAMES[role])
             raise ValueError(f"{name}: no {role} column among {table.colnames}; call it one of: {wanted}")
     wavelength, note = _wavelength(table, name, medium, wavelength_unit)
+    order = _order(wavelength, name)
     column = _find(table, "flux")
     flux, unit = _values(table, column, name), _unit_of(table, column, flux_unit)
     notes = [f"read {name}", note]

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from astropy.constants import c
 from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
 FLUX_UNIT = "1e-17 erg / (Angstrom s cm2)"
@@ -55,6 +56,7 @@ def open_fits(source, name):
             raise FileNotFoundError(f"{name}: no such file")
         source = source.read_bytes()
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
         try:
             hdus = fits.open(io.BytesIO(source), lazy_load_hdus=False)
