@@ -238,7 +238,8 @@ def _draw_metals(rng, c):
     quiescent = relations.quiescent_fraction(c["log_mass"], c["redshift"])
     deviate = np.clip(deviate + 0.6 * (c["is_quiescent"] - quiescent), -2.2, 2.2)
     middle, below, above = relations.stellar_metallicity(c["log_mass"])
-    c["log_z_star"] = np.clip(middle + np.where(deviate < 0, below, above) * deviate, -1.9, 0.5)
+    # BC03's young stars of 5 solar metallicities hardly ionise: stay at or below 2.5.
+    c["log_z_star"] = np.clip(middle + np.where(deviate < 0, below, above) * deviate, -1.9, 0.397)
     log_u = relations.ionisation_parameter(c["log_z_gas"])
     c["log_u"] = _truncated_normal(rng, log_u, 0.18, -4.0, -2.0)
 

@@ -1,0 +1,206 @@
+"""Synthesis: identities (energy, linearity, line flux), labels, memory, and what happens to bad input."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.synth import SSPGrid, describe, sfh, synthesize
+from spectool.synth import synthesis as module
+from spectool.wavelength import pixel_edges, sps_wavelength
+
+
+def make_galaxies(grid, n=4, **columns):
+    values = {
+        "log_z_star": -0.2,
+        "log_z_gas": -0.3,
+        "log_u": -3.0,
+        "dust1": 0.3,
+        "dust2": 0.4,
+        "dust_index": -0.7,
+        "velocity_dispersion": 120.0,
+        "qpah": 2.0,
+        "umin": 1.0,
+        "gamma": 0.02,
+    } | columns
+    galaxies = xr.Dataset({k: ("galaxy", np.broadcast_to(np.asarray(v, float), n).copy()) for k, v in values.items()})
+    histories = sfh.delayed_tau(grid.age_edges, np.linspace(2e9, 1.2e10, n), np.linspace(5e8, 8e9, n))
+    galaxies["mass_formed"] = (("galaxy", "age"), 1e10 * histories)
+    return galaxies
+
+
+@pytest.fixture(scope="module")
+def broadband():
+    return SSPGrid.embedded("broadband")
+
+
+def test_energy_absorbed_is_energy_reemitted(broadband):
+    dusty = make_galaxies(broadband)
+    bare = make_galaxies(broadband, dust1=0.0, dust2=0.0)
+    width = np.diff(broadband.edges)
+    with_dust = synthesize(dusty, broadband, dust_emission=True, progress=False).flux.values @ width
+    without = synthesize(bare, broadband, progress=False).flux.values @ width
+    assert np.allclose(with_dust, without, rtol=1e-4)
+
+
+def test_dust_takes_what_the_law_says(grid):
+    options = {"nebular": False, "progress": False, "wavelength": np.arange(4000.0, 9000.0, 20.0)}
+    histories = {"mass_formed": (("galaxy", "age"), 1e10 * sfh.constant(grid.age_edges, [5e9], [1e9]))}
+    dusty = make_galaxies(grid, 1, dust2=0.5, dust_index=-1.1).assign(histories)
+    bare = make_galaxies(grid, 1, dust1=0.0, dust2=0.0).assign(histories)
+    ratio = synthesize(dusty, grid, **options).flux / synthesize(bare, grid, **options).flux
+    expected = np.exp(-0.5 * (ratio.wavelength / 5500) ** -1.1)
+    assert np.allclose(ratio, expected, rtol=2e-4)
+
+
+def test_twice_the_mass_is_twice_the_light(grid):
+    one = make_galaxies(grid)
+    two = one.assign(mass_formed=2 * one.mass_formed)
+    first, second = (synthesize(g, grid, wavelength=sps_wavelength(), progress=False) for g in (one, two))
+    assert np.allclose(second.flux, 2 * first.flux, rtol=1e-5)
+    assert np.allclose(second.log_mass - first.log_mass, np.log10(2))
+    assert np.allclose(second.age_lw, first.age_lw)
+
+
+def test_lines_carry_their_luminosity_whatever_the_pixels_and_the_broadening(grid):
+    for dispersion in (30.0, 300.0):
+        galaxies = make_galaxies(grid, velocity_dispersion=dispersion)
+        for wavelength in (sps_wavelength(), np.arange(4600.0, 7000.0, 3.0)):
+            options = {"wavelength": wavelength, "progress": False}
+            total = synthesize(galaxies, grid, keep_lines=True, **options)
+            stars = synthesize(galaxies, grid, nebular=False, **options)
+            width = np.diff(pixel_edges(wavelength))
+            near = np.abs(wavelength - 6565) < 100
+            smooth = np.abs(wavelength - 6565) > 70
+            gas = (total.flux - stars.flux).values
+            level = gas[:, near & smooth].mean(1)
+            measured = ((gas - level[:, None]) * width)[:, near & ~smooth].sum(1)
+            inside = np.abs(total.line_wavelength - 6560) < 60
+            assert np.allclose(measured, total.line_luminosity[:, inside.values].sum("line"), rtol=0.01)
+
+
+def test_broadening_conserves_flux_and_widens_as_it_says(grid):
+    wavelength = np.arange(4000.0, 7000.0, 1.0)
+    spike = np.zeros(grid.flux.shape, "f4") + 1.0
+    pixel = int(np.abs(grid.wavelength - 5500).argmin())
+    spike[..., pixel] += 1000.0
+    toy = SSPGrid(**{**vars(grid), "flux": spike})
+    galaxies = make_galaxies(toy, 1, velocity_dispersion=200.0, dust1=0.0, dust2=0.0)
+    galaxies["mass_formed"] = galaxies.mass_formed / galaxies.mass_formed.sum()
+    flux = synthesize(galaxies, toy, wavelength=wavelength, nebular=False, progress=False).flux.values[0] - 1.0
+    assert np.isclose(flux.sum(), 1000 * np.diff(grid.edges)[pixel], rtol=1e-3)
+    centre = (flux * wavelength).sum() / flux.sum()
+    sigma = np.sqrt((flux * (wavelength - centre) ** 2).sum() / flux.sum())
+    assert np.isclose(sigma, 200.0 / 299792.458 * 5500, rtol=0.02)
+
+
+def test_labels_of_a_single_population(grid):
+    age_bin = 60
+    mass = np.zeros((1, len(grid.age)))
+    mass[0, age_bin] = 1e10
+    galaxies = make_galaxies(grid, 1, log_z_star=np.log10(grid.metallicity[4] / grid.z_sun))
+    labels = describe(galaxies.assign(mass_formed=(("galaxy", "age"), mass)), grid)
+    assert np.isclose(labels.age_lw[0], grid.age[age_bin] / 1e9)
+    assert np.isclose(labels.log_z_lw[0], 0)
+    assert np.isclose(labels.log_mass[0], 10 + np.log10(grid.surviving_mass[4, age_bin]))
+    assert labels.log_sfr[0] == -np.inf
+
+
+def test_metallicity_history_of_one_value_is_the_constant(grid):
+    constant = make_galaxies(grid)
+    history = constant.assign(log_z_star=constant.log_z_star.broadcast_like(constant.mass_formed))
+    options = {"wavelength": np.arange(4000.0, 6000.0, 2.0), "progress": False}
+    assert np.allclose(synthesize(history, grid, **options).flux, synthesize(constant, grid, **options).flux, rtol=1e-4)
+
+
+def test_gas_metallicity_moves_lines_and_leaves_the_ionising_budget(grid):
+    poor, rich = (
+        synthesize(make_galaxies(grid, log_z_gas=z), grid, keep_lines=True, progress=False, wavelength=sps_wavelength())
+        for z in (-0.7, 0.0)
+    )
+    names = list(poor.line.values)
+    nitrogen, hydrogen = names.index("N 2 6583"), names.index("H 1 6563")
+    poor_ratio, rich_ratio = ((s.line_luminosity[:, nitrogen] / s.line_luminosity[:, hydrogen]).values for s in (poor, rich))
+    assert (rich_ratio > 2 * poor_ratio).all()
+    balmer = (poor.line_luminosity[:, hydrogen] / rich.line_luminosity[:, hydrogen]).values
+    assert np.allclose(balmer, 1, atol=0.15)
+
+
+def test_batches_do_not_matter(grid):
+    galaxies = make_galaxies(grid, 7)
+    options = {"wavelength": sps_wavelength(), "progress": False}
+    assert np.allclose(
+        synthesize(galaxies, grid, batch_size=2, **options).flux, synthesize(galaxies, grid, **options).flux, rtol=1e-4
+    )
+
+
+def test_zarr_store_equals_memory_and_goes_on_after_an_interruption(grid, tmp_path, monkeypatch):
+    galaxies = make_galaxies(grid, 7)
+    options = {"wavelength": np.arange(5000.0, 6000.0, 2.0), "batch_size": 2, "progress": False}
+    expected = synthesize(galaxies, grid, **options)
+    real, calls = module._synthesize_batch, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "_synthesize_batch", interrupted)
+    store = tmp_path / "sample.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(galaxies, grid, store=store, **options)
+    stored = synthesize(galaxies, grid, store=store, **options)
+    assert len(calls) == 5, "the two batches that were done are not made again"
+    assert stored.flux.chunks is not None
+    xr.testing.assert_allclose(stored.load().drop_attrs(), expected.drop_attrs(), rtol=1e-4)
+    with pytest.raises(ValueError, match="holds another sample"):
+        synthesize(galaxies.assign(dust2=galaxies.dust2 + 1), grid, store=store, **options)
+
+
+def test_memory_stays_below_1_3_times_the_output():
+    """A quarter of the 100,000 spectra: above the interpreter's own, memory peaks at the output and little more."""
+    code = """
+import resource
+import numpy as np, xarray as xr
+from spectool.synth import SSPGrid, sfh, synthesize
+from spectool.wavelength import sps_wavelength
+grid = SSPGrid.embedded()
+def make(n):
+    one = dict(log_z_star=-0.2, log_z_gas=-0.3, log_u=-3.0, dust1=0.3, dust2=0.4, dust_index=-0.7,
+               velocity_dispersion=120.0)
+    d = xr.Dataset({k: ("galaxy", np.full(n, v)) for k, v in one.items()})
+    h = sfh.constant(grid.age_edges, 5e9).astype("f4")
+    return d.assign(mass_formed=(("galaxy", "age"), np.repeat(h, n, axis=0)))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+synthesize(make(1024), grid, wavelength=sps_wavelength(), progress=False)
+before = peak()
+out = synthesize(make(25000), grid, wavelength=sps_wavelength(), progress=False)
+print((peak() - before) / out.flux.nbytes)
+"""
+    ratio = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert 0.5 < ratio < 1.3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g.drop_vars("log_u"), "lack the columns log_u"),
+        (lambda g: g.assign(dust2=g.dust2.where(g.galaxy != 2)), "dust2 is not finite for 1 galaxies, the first is row 2"),
+        (lambda g: g.assign(velocity_dispersion=-g.velocity_dispersion), "velocity_dispersion holds negative"),
+        (lambda g: g.isel(age=slice(0, 5)), "5 age bins, the grid 83"),
+    ],
+)
+def test_bad_columns_are_named(grid, change, message):
+    galaxies = make_galaxies(grid).assign_coords(galaxy=np.arange(4))
+    with pytest.raises(ValueError, match=message):
+        synthesize(change(galaxies), grid, progress=False)
+
+
+def test_what_the_grid_cannot_do_is_said(grid):
+    with pytest.raises(ValueError, match="reach beyond the grid"):
+        synthesize(make_galaxies(grid), grid, wavelength=np.arange(500.0, 2000.0), progress=False)
+    with pytest.raises(ValueError, match="broadband"):
+        synthesize(make_galaxies(grid), grid, dust_emission=True, progress=False)
