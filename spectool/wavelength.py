@@ -119,7 +119,9 @@ def air_to_vacuum(wavelength):
     from astropy import units as u
     from specutils.utils.wcs_utils import air_to_vac
 
-    return air_to_vac(np.asarray(wavelength, float) * u.AA, method="Ciddor1996", scheme="iteration").to_value(u.AA)
+    return air_to_vac(np.asarray(wavelength, float) * u.AA, method="Ciddor1996", scheme="iteration").to_value(
+        u.AA
+    )
 
 
 def vacuum_to_air(wavelength):

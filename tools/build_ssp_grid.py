@@ -122,7 +122,7 @@ def restore(compressed, centres):
 def measure_error(full, age_in, binned):
     """Relative error of composite spectra from the compact grid against all source ages, at every pixel.
 
-    Sixteen histories (constant and delayed-tau, old and young) at every metallicity: (median, 99th percentile, maximum).
+    Sixteen histories (constant and delayed-tau, old and young) at every metallicity: median, 99th percentile, maximum.
     """
     start = np.repeat([1.3e10, 8e9, 2e9, 3e8], 4)
     tau = np.tile([3e8, 1e9, 3e9, 1e10], 4)
@@ -253,6 +253,7 @@ def build_dust(folder):
 
 
 def main():
+    """Build and save all four."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "spectool" / "data")
     out = parser.parse_args().out
@@ -260,7 +261,9 @@ def main():
     folder = source_folder()
     stars = read_stars(folder, range(len(Z_REL)))
     products = {
-        "bc03_miles_optical": build_stars(stars, optical_edges(stars[0]), "980-10100 A at the MILES sampling"),
+        "bc03_miles_optical": build_stars(
+            stars, optical_edges(stars[0]), "980-10100 A at the MILES sampling"
+        ),
         "bc03_miles_broadband": build_stars(stars, broadband_edges(), "912 A - 1 mm at R = 200"),
         "cloudy_nebular": build_nebular(folder, stars),
         "dl07_dust": build_dust(folder),

@@ -110,7 +110,9 @@ def broaden(flux, dispersion, plan):
     if plan.section is None:
         return flux
     section = flux[:, plan.section]
-    step = float(np.log(plan.parts[1][1] / plan.parts[1][0]) if plan.section.start else _log_step(plan.parts[0]))
+    step = float(
+        np.log(plan.parts[1][1] / plan.parts[1][0]) if plan.section.start else _log_step(plan.parts[0])
+    )
     size = section.shape[1]
     frequency = torch.fft.rfftfreq(size) * (2 * np.pi / step)
     variance = torch.clamp((dispersion / KM_S) ** 2 - step**2 / 6, min=0)

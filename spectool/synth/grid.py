@@ -121,7 +121,9 @@ class SSPGrid:
     def __post_init__(self):
         shape = (len(self.metallicity), len(self.age), len(self.edges) - 1)
         if self.flux.shape != shape:
-            raise ValueError(f"flux has shape {self.flux.shape}; metallicity, age and wavelength make {shape}")
+            raise ValueError(
+                f"flux has shape {self.flux.shape}; metallicity, age and wavelength make {shape}"
+            )
         for name in ("metallicity", "age", "edges"):
             if not np.all(np.diff(getattr(self, name)) > 0):
                 raise ValueError(f"the grid's {name} must increase")
@@ -189,7 +191,9 @@ class SSPGrid:
         provenance = json.loads(provenance) if isinstance(provenance, str) else dict(provenance)
         flux = dataset["flux"].transpose("metallicity", "age", "wavelength").values
         plane = ("metallicity", "age")
-        surviving = dataset["surviving_mass"].transpose(*plane).values if "surviving_mass" in dataset else None
+        surviving = (
+            dataset["surviving_mass"].transpose(*plane).values if "surviving_mass" in dataset else None
+        )
         rate = dataset["ionizing_rate"].transpose(*plane).values if "ionizing_rate" in dataset else None
         wavelength = dataset["wavelength"].values.astype(float)
         if rate is None and wavelength[0] < 600:
@@ -271,7 +275,9 @@ def ionizing_photon_rate(flux, wavelength):
     energy_times_wavelength = (constants.h * constants.c).to_value(units.Lsun * units.s * units.AA)
     inside = wavelength <= 911.76
     return np.trapezoid(
-        flux[..., inside].astype(float) * wavelength[inside] / energy_times_wavelength, wavelength[inside], axis=-1
+        flux[..., inside].astype(float) * wavelength[inside] / energy_times_wavelength,
+        wavelength[inside],
+        axis=-1,
     )
 
 

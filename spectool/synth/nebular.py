@@ -68,7 +68,9 @@ def continuum_factors(grid, wavelength, tolerance=1e-5):
     left, values, right = np.linalg.svd(flat, full_matrices=False)
     kept = int((values > tolerance * values[0]).sum())
     right = right[:kept, low] * (1 - (position - low)) + right[:kept, low + 1] * (position - low)
-    return torch.from_numpy((left[:, :kept] * values[:kept]).astype("f4")), torch.from_numpy(right.astype("f4"))
+    return torch.from_numpy((left[:, :kept] * values[:kept]).astype("f4")), torch.from_numpy(
+        right.astype("f4")
+    )
 
 
 def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):

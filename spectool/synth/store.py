@@ -38,7 +38,8 @@ class BatchStore:
         if Path(self._path).exists():
             with xr.open_zarr(self._path) as existing:
                 same = existing.sizes.get("galaxy") == self._count and all(
-                    name in existing and existing.sizes[dim] == size for name, (dim, size, _) in self._arrays.items()
+                    name in existing and existing.sizes[dim] == size
+                    for name, (dim, size, _) in self._arrays.items()
                 )
                 if not same or DONE not in existing or not self._same_columns(existing):
                     raise ValueError(f"{self._path} holds another sample: remove it or choose another store")
@@ -61,7 +62,8 @@ class BatchStore:
     def _same_columns(self, existing):
         """Whether the stored histories are those asked for: same numbers, not only the same shape."""
         return all(
-            name in existing and np.array_equal(existing[name].values, self._template[name].values, equal_nan=True)
+            name in existing
+            and np.array_equal(existing[name].values, self._template[name].values, equal_nan=True)
             for name in ("mass_formed", "log_z_star", "dust2")
         )
 

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.synth import broadening
-from spectool.synth.dust import attenuate, emission_templates, emission_weights, interpolation_weights, relative_depth
+from spectool.synth.dust import (
+    attenuate,
+    emission_templates,
+    emission_weights,
+    interpolation_weights,
+    relative_depth,
+)
 from spectool.synth.grid import DustEmissionGrid
 from spectool.synth.nebular import add_lines, continuum_factors, nebular_weights
 from spectool.synth.sfh import share_younger_than, star_formation_rate
@@ -82,7 +87,11 @@ def synthesize(
     operators = _build_operators(grid, edges, nebular, dust_emission, metallicity_interpolation)
     template = describe(galaxies, grid, label_range, metallicity_interpolation)
     template = template.assign_coords(
-        wavelength=("wavelength", 0.5 * (edges[1:] + edges[:-1]), {"units": "Angstrom", "frame": "rest, vacuum"})
+        wavelength=(
+            "wavelength",
+            0.5 * (edges[1:] + edges[:-1]),
+            {"units": "Angstrom", "frame": "rest, vacuum"},
+        )
     )
     arrays = {"flux": ("wavelength", edges.size - 1, "Lsun / Angstrom")}
     if nebular and keep_lines:
@@ -127,7 +136,11 @@ def describe(galaxies, grid, label_range=LABEL_RANGE, metallicity_interpolation=
     rate = star_formation_rate(mass, grid.age_edges)
     log_sfr = np.log10(rate, out=np.full(rate.shape, -np.inf), where=rate > 0)
     result = galaxies.assign(
-        log_mass=("galaxy", np.log10(surviving), {"units": "dex(Msun)", "long_name": "surviving stellar mass"}),
+        log_mass=(
+            "galaxy",
+            np.log10(surviving),
+            {"units": "dex(Msun)", "long_name": "surviving stellar mass"},
+        ),
         log_sfr=("galaxy", log_sfr, {"units": "dex(Msun / yr)", "long_name": "SFR over 100 Myr"}),
         age_lw=("galaxy", 10 ** (share @ np.log10(grid.age / 1e9)), {"units": "Gyr"}),
         log_z_lw=("galaxy", (share * log_z).sum(1), {"units": "dex", "z_sun": grid.z_sun}),
@@ -299,9 +312,13 @@ def _check(galaxies, grid, nebular, dust_emission):
     if galaxies.sizes["age"] != len(grid.age):
         raise ValueError(f"mass_formed has {galaxies.sizes['age']} age bins, the grid {len(grid.age)}")
     for name in needed:
-        bad = ~np.isfinite(galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)).all(1)
+        bad = ~np.isfinite(
+            galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)
+        ).all(1)
         if bad.any():
-            raise ValueError(f"{name} is not finite for {bad.sum()} galaxies, the first is row {int(bad.argmax())}")
+            raise ValueError(
+                f"{name} is not finite for {bad.sum()} galaxies, the first is row {int(bad.argmax())}"
+            )
     for name in ("velocity_dispersion", "dust1", "dust2", "mass_formed"):
         if (galaxies[name] < 0).any():
             raise ValueError(f"{name} holds negative values")

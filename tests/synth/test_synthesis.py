@@ -25,7 +25,9 @@ def make_galaxies(grid, n=4, **columns):
         "umin": 1.0,
         "gamma": 0.02,
     } | columns
-    galaxies = xr.Dataset({k: ("galaxy", np.broadcast_to(np.asarray(v, float), n).copy()) for k, v in values.items()})
+    galaxies = xr.Dataset(
+        {k: ("galaxy", np.broadcast_to(np.asarray(v, float), n).copy()) for k, v in values.items()}
+    )
     histories = sfh.delayed_tau(grid.age_edges, np.linspace(2e9, 1.2e10, n), np.linspace(5e8, 8e9, n))
     galaxies["mass_formed"] = (("galaxy", "age"), 1e10 * histories)
     return galaxies
@@ -89,7 +91,9 @@ def test_broadening_conserves_flux_and_widens_as_it_says(grid):
     toy = SSPGrid(**{**vars(grid), "flux": spike})
     galaxies = make_galaxies(toy, 1, velocity_dispersion=200.0, dust1=0.0, dust2=0.0)
     galaxies["mass_formed"] = galaxies.mass_formed / galaxies.mass_formed.sum()
-    flux = synthesize(galaxies, toy, wavelength=wavelength, nebular=False, progress=False).flux.values[0] - 1.0
+    flux = (
+        synthesize(galaxies, toy, wavelength=wavelength, nebular=False, progress=False).flux.values[0] - 1.0
+    )
     assert np.isclose(flux.sum(), 1000 * np.diff(grid.edges)[pixel], rtol=1e-3)
     centre = (flux * wavelength).sum() / flux.sum()
     sigma = np.sqrt((flux * (wavelength - centre) ** 2).sum() / flux.sum())
@@ -112,17 +116,27 @@ def test_metallicity_history_of_one_value_is_the_constant(grid):
     constant = make_galaxies(grid)
     history = constant.assign(log_z_star=constant.log_z_star.broadcast_like(constant.mass_formed))
     options = {"wavelength": np.arange(4000.0, 6000.0, 2.0), "progress": False}
-    assert np.allclose(synthesize(history, grid, **options).flux, synthesize(constant, grid, **options).flux, rtol=1e-4)
+    assert np.allclose(
+        synthesize(history, grid, **options).flux, synthesize(constant, grid, **options).flux, rtol=1e-4
+    )
 
 
 def test_gas_metallicity_moves_lines_and_leaves_the_ionising_budget(grid):
     poor, rich = (
-        synthesize(make_galaxies(grid, log_z_gas=z), grid, keep_lines=True, progress=False, wavelength=sps_wavelength())
+        synthesize(
+            make_galaxies(grid, log_z_gas=z),
+            grid,
+            keep_lines=True,
+            progress=False,
+            wavelength=sps_wavelength(),
+        )
         for z in (-0.7, 0.0)
     )
     names = list(poor.line.values)
     nitrogen, hydrogen = names.index("N 2 6583"), names.index("H 1 6563")
-    poor_ratio, rich_ratio = ((s.line_luminosity[:, nitrogen] / s.line_luminosity[:, hydrogen]).values for s in (poor, rich))
+    poor_ratio, rich_ratio = (
+        (s.line_luminosity[:, nitrogen] / s.line_luminosity[:, hydrogen]).values for s in (poor, rich)
+    )
     assert (rich_ratio > 2 * poor_ratio).all()
     balmer = (poor.line_luminosity[:, hydrogen] / rich.line_luminosity[:, hydrogen]).values
     assert np.allclose(balmer, 1, atol=0.15)
@@ -132,7 +146,9 @@ def test_batches_do_not_matter(grid):
     galaxies = make_galaxies(grid, 7)
     options = {"wavelength": sps_wavelength(), "progress": False}
     assert np.allclose(
-        synthesize(galaxies, grid, batch_size=2, **options).flux, synthesize(galaxies, grid, **options).flux, rtol=1e-4
+        synthesize(galaxies, grid, batch_size=2, **options).flux,
+        synthesize(galaxies, grid, **options).flux,
+        rtol=1e-4,
     )
 
 
@@ -180,7 +196,9 @@ before = peak()
 out = synthesize(make(25000), grid, wavelength=sps_wavelength(), progress=False)
 print((peak() - before) / out.flux.nbytes)
 """
-    ratio = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    ratio = float(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    )
     assert 0.5 < ratio < 1.3
 
 
@@ -188,8 +206,14 @@ print((peak() - before) / out.flux.nbytes)
     ("change", "message"),
     [
         (lambda g: g.drop_vars("log_u"), "lack the columns log_u"),
-        (lambda g: g.assign(dust2=g.dust2.where(g.galaxy != 2)), "dust2 is not finite for 1 galaxies, the first is row 2"),
-        (lambda g: g.assign(velocity_dispersion=-g.velocity_dispersion), "velocity_dispersion holds negative"),
+        (
+            lambda g: g.assign(dust2=g.dust2.where(g.galaxy != 2)),
+            "dust2 is not finite for 1 galaxies, the first is row 2",
+        ),
+        (
+            lambda g: g.assign(velocity_dispersion=-g.velocity_dispersion),
+            "velocity_dispersion holds negative",
+        ),
         (lambda g: g.isel(age=slice(0, 5)), "5 age bins, the grid 83"),
     ],
 )

@@ -27,7 +27,9 @@ def test_slice_of_the_source_gives_the_shipped_spectra(tool, grid):
     binned = tool.bin_in_age(tool.rebin_flux(flux, wavelength, edges[slice_]), age, age_bin_edges(tool.AGE))
     shipped = grid.flux[4, :, first : first + binned.shape[-1]]
     assert np.abs(shipped / binned[0] - 1).max() < 1e-3
-    assert np.allclose(tool.bin_in_age(living, age, age_bin_edges(tool.AGE))[0], grid.surviving_mass[4], atol=1e-6)
+    assert np.allclose(
+        tool.bin_in_age(living, age, age_bin_edges(tool.AGE))[0], grid.surviving_mass[4], atol=1e-6
+    )
 
 
 def test_compression_restores_to_half_a_part_in_a_thousand(tool, rng):
