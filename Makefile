@@ -44,22 +44,22 @@ clean: ## remove the environment, the results and the caches
 $(VENV)/bin/python:
 	@$(if $(PYTHON),,echo "No Python 3.11, 3.12 or 3.13 was found. Install one, or name it: make lab PYTHON=/path/to/python3.11" >&2; exit 1)
 	@$(PYTHON) -c "$(SUPPORTED)" || { echo "spectool needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): is Python's venv module installed (on Debian and Ubuntu: python3-venv)?" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "Could not make $(VENV): is Python's venv module installed (on Debian and Ubuntu: python3-venv)?" >&2; exit 1; }
 
 # torch goes first and alone, so that TORCH_INDEX speaks for nothing else.
 $(VENV)/.torch: constraints.txt | $(VENV)/bin/python
-	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(VENV)/.torch
-	@echo "Installing spectool into $(VENV) (a few minutes the first time)"
-	$(PIP_INSTALL) -e .
+	@echo "Installing spectool into $(VENV) (a few minutes the first time)" >&2
+	@$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP_INSTALL) -e ".[test]"
+	@$(PIP_INSTALL) -e ".[test]"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(PIP_INSTALL) -e ".[bench]"
+	@$(PIP_INSTALL) -e ".[bench]"
 	@touch $@

@@ -1,0 +1,46 @@
+"""``make bench``: one JSON object per line on stdout, everything else on stderr.
+
+Usage: python -m benchmarks.run [NAME ...]        (all rows, or the named ones)
+"""
+
+import contextlib
+import importlib
+import json
+import sys
+import traceback
+
+# name of a row -> module:function; a function returns one row or several
+BENCHMARKS = {
+    "synthesis_vs_bagpipes": "benchmarks.synthesis:against_bagpipes",
+    "synthesis_vs_dsps": "benchmarks.synthesis:against_dsps",
+    "slider_to_paint_ms": "benchmarks.slider:run",
+    "slider_kernel_ms": "benchmarks.slider:run",
+    "mi_matrix_seconds": "benchmarks.information:mi_matrix",
+}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks (all if none is named); 1 if one of them failed."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    status = 0
+    for target in dict.fromkeys(BENCHMARKS[name] for name in names or BENCHMARKS):
+        module, function = target.split(":")
+        print(f"running {target} ...", file=sys.stderr, flush=True)
+        try:
+            # Peers print; stdout is kept for the rows.
+            with contextlib.redirect_stdout(sys.stderr):
+                rows = getattr(importlib.import_module(module), function)()
+        except Exception:  # noqa: BLE001  (the other benchmarks still run, and the status tells)
+            traceback.print_exc()
+            status = 1
+            continue
+        for row in [rows] if isinstance(rows, dict) else rows:
+            print(json.dumps(row), flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
