@@ -1,0 +1,195 @@
+"""Which trained models can say something about a spectrum: each paper registers one, and `ask_all` asks them.
+
+A model is registered by a name and a function that makes its `Predictor` when somebody asks; nothing is
+imported or read before. A later paper adds one line to `ENTRIES` (or calls `register`).
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from spectool.prepare import spectral_coordinate
+
+# name -> function that returns a Predictor, as itself or as "module:function".
+ENTRIES = {"marziano2024": "spectool.models.marziano2024:make_predictor"}
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, ready to be asked about spectra.
+
+    Attributes
+    ----------
+    name, paper, title
+        Of the entry, the paper's key, and words for a table.
+    wavelength_range
+        Rest-frame range [Angstrom] without which the model cannot work.
+    min_fraction
+        Of that range's pixels, the share that must be good.
+    prepare
+        From an observed sample to the model's input.
+    predict
+        From that input to a Dataset with dims (galaxy, quantity): ``value``, ``error`` (1 sigma), coordinates
+        ``label``, ``unit``, ``note`` (quantity); ``out_of_range`` (galaxy, bool) and ``reason`` (galaxy, str,
+        empty if in range). It may carry more, such as a reconstruction.
+    """
+
+    name: str
+    paper: str
+    title: str
+    wavelength_range: tuple[float, float]
+    prepare: Callable[[xr.Dataset], xr.Dataset]
+    predict: Callable[[xr.Dataset], xr.Dataset]
+    min_fraction: float = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a registered model says of a sample.
+
+    Attributes
+    ----------
+    name, title
+        Of the model.
+    prepared
+        What the model was given, or None.
+    result
+        What its `Predictor.predict` returned, or None if it could not be asked.
+    reason
+        Why not, or "".
+    """
+
+    name: str
+    title: str
+    prepared: xr.Dataset | None
+    result: xr.Dataset | None
+    reason: str
+
+
+def register(name, entry):
+    """Register a model.
+
+    Parameters
+    ----------
+    name : str
+    entry : callable or str
+        Returns a `Predictor`; as a string, "module:function", imported when asked.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if name in ENTRIES:
+        raise ValueError(f"a model is registered as {name!r} already")
+    ENTRIES[name] = entry
+
+
+def load_predictor(name):
+    """Make the predictor that is registered under a name.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    FileNotFoundError
+        If its weights are not here.
+    """
+    if name not in ENTRIES:
+        raise KeyError(f"no model is registered as {name!r}; there are: {', '.join(ENTRIES) or 'none'}")
+    entry = ENTRIES[name]
+    if isinstance(entry, str):
+        module, _, function = entry.partition(":")
+        entry = getattr(importlib.import_module(module), function)
+    return entry()
+
+
+def covered_fraction(sample, wavelength_range):
+    """Share of a rest-frame range that good pixels of each spectrum cover.
+
+    Parameters
+    ----------
+    sample : Dataset
+        In the observed frame (then with ``redshift``) or the rest frame; good: not masked, ivar above 0, flux
+        finite.
+    wavelength_range : (float, float)
+        Rest frame [Angstrom].
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+    """
+    wavelength, rest = spectral_coordinate(sample)
+    wavelength = np.broadcast_to(wavelength, sample["flux"].shape)
+    if not rest:
+        wavelength = wavelength / (1 + sample["redshift"].values[:, None])
+    good = np.isfinite(sample["flux"].values)
+    if "mask" in sample:
+        good &= ~sample["mask"].values
+    if "ivar" in sample:
+        good &= sample["ivar"].values > 0
+    width = np.gradient(wavelength, axis=1)
+    inside = (wavelength >= wavelength_range[0]) & (wavelength <= wavelength_range[1])
+    return (width * (good & inside)).sum(axis=1) / (wavelength_range[1] - wavelength_range[0])
+
+
+def ask(name, sample):
+    """Ask one model about an observed sample.
+
+    Returns
+    -------
+    Answer
+        With a `reason` and no result if the weights are not here, or no spectrum reaches the model's range.
+    """
+    try:
+        predictor = load_predictor(name)
+    except FileNotFoundError as error:
+        return Answer(name, name, None, None, f"its weights are not here ({error})")
+    low, high = predictor.wavelength_range
+    covered = covered_fraction(sample, predictor.wavelength_range)
+    if not (covered >= predictor.min_fraction).any():
+        reason = (
+            f"needs at least {predictor.min_fraction:.0%} of {low:.0f}-{high:.0f} A in the rest frame; "
+            f"good pixels of the spectrum cover {covered.max(initial=0):.0%}"
+        )
+        return Answer(name, predictor.title, None, None, reason)
+    prepared = predictor.prepare(sample)
+    return Answer(name, predictor.title, prepared, predictor.predict(prepared), "")
+
+
+def ask_all(sample):
+    """Ask every registered model; returns a list of `Answer`, those that do not apply included, with the reason."""
+    return [ask(name, sample) for name in ENTRIES]
+
+
+def answer_table(answers, galaxy=0):
+    """Answers about one galaxy as a table.
+
+    Parameters
+    ----------
+    answers : list of Answer
+    galaxy : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns model, quantity, value, error, unit, out of range, note.
+    """
+    import pandas as pd
+
+    rows = []
+    for answer in answers:
+        if answer.result is None:
+            rows.append({"model": answer.title, "quantity": "does not apply", "note": answer.reason})
+            continue
+        one = answer.result.isel(galaxy=galaxy)
+        for k in range(one.sizes["quantity"]):
+            row = {"model": answer.title, "quantity": str(one["label"].values[k])}
+            row |= {"value": float(one["value"][k]), "error": float(one["error"][k])}
+            row |= {"unit": str(one["unit"].values[k]), "out of range": bool(one["out_of_range"])}
+            rows.append(row | {"note": str(one["note"].values[k])})
+    columns = ["model", "quantity", "value", "error", "unit", "out of range", "note"]
+    return pd.DataFrame(rows, columns=columns)

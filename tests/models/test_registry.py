@@ -1,0 +1,175 @@
+"""Every registered model that applies answers; those that do not say why. Bad spectra are flagged, never invented."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.models import marziano2024, registry
+from spectool.models.autoencoder import make_autoencoder
+from spectool.models.store import save_model, shipped_models
+from spectool.prepare import prepare_marziano2024
+from spectool.surveys import packaged_spectra, read_sdss
+from spectool.wavelength import sps_wavelength
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    return read_sdss(list(packaged_spectra().values()))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Untrained: what is tested is what is done with it."""
+    model = make_autoencoder("reference", seed=1)
+    model.set_pixel_statistics(np.ones(4582), np.full(4582, 0.3), sps_wavelength())
+    return model
+
+
+@pytest.fixture
+def entries(monkeypatch):
+    monkeypatch.setattr(registry, "ENTRIES", {})
+    return registry.ENTRIES
+
+
+def make_toy(low=4000.0, high=5000.0):
+    def predict(prepared):
+        n = prepared.sizes["galaxy"]
+        return xr.Dataset(
+            {
+                "value": (("galaxy", "quantity"), np.full((n, 1), 5.0)),
+                "error": (("galaxy", "quantity"), np.full((n, 1), 0.1)),
+                "out_of_range": ("galaxy", np.zeros(n, bool)),
+                "reason": ("galaxy", [""] * n),
+            },
+            coords={
+                "quantity": ["x"],
+                "label": ("quantity", ["X"]),
+                "unit": ("quantity", ["K"]),
+                "note": ("quantity", [""]),
+            },
+        )
+
+    return registry.Predictor("toy", "nobody2020", "Toy", (low, high), lambda s: s, predict)
+
+
+def test_registration_has_no_side_effects_at_import():
+    code = "import sys, spectool.models.registry; assert 'spectool.models.marziano2024' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert "marziano2024" in registry.ENTRIES
+
+
+def test_a_paper_adds_itself_by_one_call(entries, galaxies):
+    registry.register("toy", make_toy)
+    answers = registry.ask_all(galaxies)
+    table = registry.answer_table(answers)
+    assert table.loc[0, ["model", "quantity", "value", "error", "unit"]].tolist() == [
+        "Toy",
+        "X",
+        5.0,
+        0.1,
+        "K",
+    ]
+    with pytest.raises(ValueError, match="registered as 'toy' already"):
+        registry.register("toy", make_toy)
+    with pytest.raises(KeyError, match="there are: toy"):
+        registry.load_predictor("other")
+
+
+def test_a_model_whose_range_is_missed_says_so(entries, galaxies):
+    registry.register("toy", lambda: make_toy(20000.0, 21000.0))
+    (answer,) = registry.ask_all(galaxies)
+    assert answer.result is None and "20000-21000 A" in answer.reason and "cover 0%" in answer.reason
+    assert registry.answer_table([answer])["quantity"].tolist() == ["does not apply"]
+
+
+def test_a_model_without_its_weights_says_so(entries, galaxies, tmp_path):
+    registry.register("vae", lambda: marziano2024.make_predictor(tmp_path / "none.safetensors"))
+    (answer,) = registry.ask_all(galaxies)
+    assert answer.result is None and "weights are not here" in answer.reason
+
+
+def test_covered_fraction_counts_good_pixels_in_the_rest_frame(galaxies):
+    assert registry.covered_fraction(galaxies, (5000, 5500)) == pytest.approx([1, 1], abs=0.01)
+    assert registry.covered_fraction(galaxies, (1000, 2000)).tolist() == [0, 0]
+    half = galaxies.copy(deep=True)
+    rest = half["observed_wavelength"].values / (1 + half["redshift"].values[0])
+    half["ivar"].values[0, (rest > 5000) & (rest < 5250)] = 0
+    assert registry.covered_fraction(half, (5000, 5500)) == pytest.approx([0.5, 1], abs=0.01)
+
+
+def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
+    prepared = prepare_marziano2024(galaxies)
+    prepared["mask"].values[1] = True
+    result = marziano2024.predict_sample(
+        model, {"informative": np.array([3, 5])}, prepared, n_mock=200, seed=3
+    )
+    again = marziano2024.predict_sample(
+        model, {"informative": np.array([3, 5])}, prepared, n_mock=200, seed=3
+    )
+    xr.testing.assert_identical(result, again)
+    assert result["quantity"].values[-2:].tolist() == ["latent_3", "latent_5"]
+    assert (result["error"].values[0] > 0).all() and np.isfinite(result["value"].values[0]).all()
+    assert np.isnan(result["value"].values[1]).all() and result["out_of_range"].values[1]
+    assert "masked out" in str(result["reason"].values[1])
+
+
+def test_latents_outside_the_training_range_are_flagged(model, galaxies):
+    arrays = {"latent_min": np.full(32, 50.0), "latent_max": np.full(32, 60.0), "informative": np.array([2])}
+    prepared = prepare_marziano2024(galaxies.isel(galaxy=[0]))
+    result = marziano2024.predict_sample(model, arrays, prepared, n_mock=100)
+    assert result["out_of_range"].values[0]
+    assert "latent 2 is" in str(result["reason"].values[0]) and "50.00 to 60.00" in str(
+        result["reason"].values[0]
+    )
+
+
+def test_a_spectrum_unlike_any_galaxy_is_flagged(model, galaxies):
+    """A sawtooth of the same noise is reconstructed far worse than mocks."""
+    prepared = prepare_marziano2024(galaxies.isel(galaxy=[0]))
+    good = ~prepared["mask"].values
+    prepared["flux"].values[good] = np.where(np.arange(good.sum()) // 40 % 2, 0.2, 3.0)
+    result = marziano2024.predict_sample(model, {}, prepared, n_mock=100)
+    assert result["out_of_range"].values[0] and "worse than 99%" in str(result["reason"].values[0])
+    assert result["chi2"].values[0] > result["chi2_limit"].values[0]
+
+
+def test_mocks_are_seen_as_the_spectrum_is(galaxies):
+    prepared = prepare_marziano2024(galaxies)
+    mask, ivar = prepared["mask"].values[0], prepared["ivar"].values[0]
+    mocks = marziano2024.draw_mocks(0.004, mask, ivar, 50, np.random.default_rng(0))
+    assert (mocks["mask"].values == mask).all() and (mocks["flux"].values[:, mask] == 0).all()
+    assert (mocks["redshift"] < 0.06).all()
+    np.testing.assert_allclose(mocks["log_ssfr"], mocks["log_sfr"] - mocks["log_mass"])
+
+
+def test_the_entry_reads_a_stored_model(model, galaxies, tmp_path, entries):
+    path = save_model(tmp_path / "m", model, recipe={}, metrics={}, arrays={"informative": np.array([0])})
+    registry.register("vae", lambda: marziano2024.make_predictor(path, n_mock=60))
+    (answer,) = registry.ask_all(galaxies.isel(galaxy=[0]))
+    assert answer.result.sizes["quantity"] == len(marziano2024.PARAMETERS) + 1
+    assert answer.prepared["flux"].shape == (1, 4582)
+
+
+@pytest.mark.skipif(
+    marziano2024.WEIGHTS not in shipped_models(), reason="the reference weights are not shipped"
+)
+def test_the_shipped_encoder_takes_all_996_real_spectra(shared):
+    from spectool.models.autoencoder import reconstruct
+    from spectool.models.store import load_model
+
+    with np.load(shared / "data" / "sdss_galaxies.npz") as data:
+        flux, ivar, first, step = (data[k] for k in ("flux", "ivar", "loglam0", "dloglam"))
+    redshift = np.genfromtxt(
+        shared / "data" / "sdss_galaxies.csv", delimiter=",", names=True, usecols=("z",)
+    )["z"]
+    dims = ("galaxy", "wavelength")
+    sample = xr.Dataset(
+        {"flux": (dims, flux), "ivar": (dims, ivar), "redshift": ("galaxy", redshift)},
+        coords={"observed_wavelength": ("wavelength", 10 ** (first + step * np.arange(flux.shape[1])))},
+    )
+    model, _ = load_model(marziano2024.WEIGHTS)
+    seen = reconstruct(model, prepare_marziano2024(sample))
+    assert np.isfinite(seen["latent"].values).all() and np.isfinite(seen["reconstruction"].values).all()
