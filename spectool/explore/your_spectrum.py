@@ -1,0 +1,180 @@
+"""What the page for a visitor's own spectrum knows and does, without a widget: read it, prepare it, ask the models."""
+
+import threading
+import warnings
+
+import numpy as np
+import traitlets
+import xarray as xr
+
+from spectool import prepare
+from spectool.models.registry import Answer, answer_table, ask_all
+from spectool.surveys import packaged_spectra, read_spectrum
+from spectool.wavelength import sps_wavelength
+
+STEPS = (
+    "as observed",
+    "sky lines masked",
+    "extinction corrected",
+    "rest frame",
+    "model's pixels",
+    "normalised",
+)
+
+
+def prepare_in_steps(sample):
+    """Go the way of `spectool.prepare.prepare_marziano2024`, and keep every step.
+
+    Parameters
+    ----------
+    sample : Dataset
+        In the observed frame, with ``redshift`` and, if known, ``ebv``.
+
+    Returns
+    -------
+    dict
+        Name of the step (see `STEPS`) -> Dataset. Without ``ebv`` there is no step "extinction corrected".
+    """
+    steps = {"as observed": prepare.mask_bad_pixels(sample)}
+    steps["sky lines masked"] = last = prepare.mask_sky_lines(steps["as observed"])
+    if "ebv" in sample:
+        steps["extinction corrected"] = last = prepare.correct_extinction(last)
+    steps["rest frame"] = prepare.to_rest_frame(last)
+    steps["model's pixels"] = prepare.resample(steps["rest frame"], sps_wavelength())
+    steps["normalised"] = prepare.normalize(steps["model's pixels"])
+    return steps
+
+
+class YourSpectrum(traitlets.HasTraits):
+    """One spectrum on its way from a file to what the models say of it.
+
+    `read` does all of it. It keeps what was there if the new file cannot be used, and puts the reason into
+    `message`: a visitor's bad file is no traceback. Observers of `version` see everything else already
+    changed.
+
+    Parameters
+    ----------
+    ask : callable, optional
+        From an observed sample to a list of `spectool.models.registry.Answer`; default `ask_all`.
+    """
+
+    name = traitlets.Unicode(help="of the spectrum")
+    message = traitlets.Unicode(help="what went wrong, or what was noticed on the way; empty if all is well")
+    failed = traitlets.Bool(False, help="whether the last file could not be used")
+    busy = traitlets.Bool(False, help="whether a spectrum is being read or models are being asked")
+    sample = traitlets.Instance(xr.Dataset, allow_none=True, help="as read, one galaxy")
+    version = traitlets.Int(0, help="counts spectra; changes last")
+
+    def __init__(self, ask=ask_all):
+        super().__init__()
+        self.lock = threading.RLock()
+        self._ask = ask
+        self.steps: dict[str, xr.Dataset] = {}
+        self.answers: list[Answer] = []
+
+    def read(self, source, *, redshift=None, ebv=None, medium="vacuum", name=None):
+        """Read a spectrum, prepare it and ask every model that applies.
+
+        Parameters
+        ----------
+        source : path, URL or bytes
+        redshift, ebv, medium, name
+            See `spectool.surveys.read_spectrum`.
+
+        Returns
+        -------
+        bool
+            Whether it could be used; if not, `message` says why.
+        """
+        with self.lock:
+            self.busy = True
+            try:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", UserWarning)
+                    sample = read_spectrum(source, redshift=redshift, ebv=ebv, medium=medium, name=name)
+                    steps = prepare_in_steps(sample)
+                    answers = self._ask(sample)
+            except (ValueError, OSError) as error:
+                self.failed, self.message = True, str(error)
+                return False
+            finally:
+                self.busy = False
+            self.sample, self.steps, self.answers = sample, steps, answers
+            self.name = str(sample["name"].values[0])
+            ours = (prepare.PrepareWarning, UserWarning)
+            notes = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, ours))
+            self.failed, self.message = False, "; ".join(notes)
+            self.version += 1
+            return True
+
+    def read_example(self, galaxy="NGC 3522", *, ebv=0.02):
+        """Read one of the SDSS spectra that ppxf ships.
+
+        Parameters
+        ----------
+        galaxy : {"NGC 3522", "NGC 3073"}
+        ebv : float
+            E(B-V) [mag].
+        """
+        return self.read(packaged_spectra()[galaxy], ebv=ebv)
+
+    def history(self):
+        """What was done to the spectrum, sentence by sentence."""
+        return prepare.history(self.steps["normalised"]) if self.steps else []
+
+    def table(self):
+        """The models' answers, a pandas.DataFrame (see `spectool.models.registry.answer_table`)."""
+        return answer_table(self.answers)
+
+    def out_of_range(self):
+        """Model -> why its answer is an extrapolation; models in range are not listed."""
+        return {
+            a.title: str(a.result["reason"].values[0])
+            for a in self.answers
+            if a.result is not None and bool(a.result["out_of_range"].values[0])
+        }
+
+    def curves(self, step):
+        """What to draw of a step.
+
+        Parameters
+        ----------
+        step : str
+            One of `STEPS`.
+
+        Returns
+        -------
+        dict of ndarray, float32
+            ``wavelength`` [Angstrom]; ``good`` (NaN where masked), ``bad`` (what was read where masked, NaN
+            elsewhere and after resampling, where nothing is left), ``sigma`` (noise; NaN where masked).
+        """
+        data = self.steps[step]
+        wavelength, _ = prepare.spectral_coordinate(data)
+        wavelength = wavelength[0] if wavelength.ndim == 2 else wavelength
+        flux, ivar, mask = (data[n].values[0] for n in ("flux", "ivar", "mask"))
+        bad = np.full(flux.shape, np.nan)
+        if "observed_wavelength" in data.coords and flux.size == self.sample.sizes["wavelength"]:
+            read = self.sample["flux"].values[0]
+            near = mask | np.roll(mask, 1) | np.roll(mask, -1)  # so that the grey piece joins the line
+            bad = np.where(near & (self.sample["ivar"].values[0] > 0), read, np.nan)
+        sigma = np.divide(1, np.sqrt(ivar), out=np.full(flux.shape, np.nan), where=~mask)
+        curves = {"wavelength": wavelength, "good": np.where(mask, np.nan, flux), "bad": bad, "sigma": sigma}
+        return {k: v.astype(np.float32) for k, v in curves.items()}
+
+    def reconstruction(self):
+        """The first model's reconstruction (4582,) in normalised flux, or NaN if no model gives one."""
+        for answer in self.answers:
+            if answer.result is not None and "reconstruction" in answer.result:
+                return answer.result["reconstruction"].values[0].astype(np.float32)
+        return np.full(sps_wavelength().size, np.nan, np.float32)
+
+    def masked_ranges(self, step):
+        """Where a step's spectrum is masked: (n, 2) wavelengths [Angstrom], between pixel centres."""
+        curves = self.curves(step)
+        wavelength, bad = curves["wavelength"].astype(float), np.isnan(curves["good"])
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], bad.astype(int), [0]])))
+        starts, ends = edges[::2], edges[1::2] - 1
+        step_width = np.gradient(wavelength) / 2
+        return np.stack(
+            [wavelength[starts] - step_width[starts], wavelength[ends] + step_width[ends]], axis=1
+        )

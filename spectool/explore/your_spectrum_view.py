@@ -1,0 +1,333 @@
+"""The page for a visitor's own spectrum: widgets and figures that only show and drive a `YourSpectrum`."""
+
+from html import escape
+
+import ipywidgets as widgets
+import numpy as np
+from bokeh.models import ColumnDataSource, Label, Range1d, Span
+from bokeh.plotting import figure
+
+from spectool.explore import style
+from spectool.explore.bokeh_widget import LiveBokeh
+from spectool.prepare import MARZIANO2024_WINDOW, SKY_LINES
+from spectool.wavelength import LINES
+
+# Absorption that makes old stars recognisable, vacuum Angstrom.
+ABSORPTION = {"Ca K": 3934.8, "Ca H": 3969.6, "G": 4305.6, "Mg b": 5176.6, "Na D": 5895.6}
+EMISSION = ("[O II]", "Hδ", "Hγ", "Hβ", "[O III] 5007", "Hα", "[S II] 6731")
+HEIGHT = 260
+
+
+def spectrum_figure(title, *, x_label, y_label, height=HEIGHT):
+    """An empty figure for spectra, in the suite's size."""
+    fig = figure(
+        title=title,
+        width=style.FIGURE_WIDTH,
+        height=height,
+        tools="xpan,xwheel_zoom,box_zoom,reset,save",
+        x_axis_label=x_label,
+        y_axis_label=y_label,
+        x_range=Range1d(3500, 9500),
+        y_range=Range1d(0, 1),
+        output_backend="canvas",
+    )
+    fig.xgrid.visible = False
+    return fig
+
+
+def mark_lines(fig):
+    """Name emission (dashed) and absorption (dotted) lines at their rest wavelengths."""
+    marks = [(name, LINES[name], "dashed") for name in EMISSION]
+    marks += [(name, wavelength, "dotted") for name, wavelength in ABSORPTION.items()]
+    for name, wavelength, dash in marks:
+        mark = Span(
+            location=wavelength,
+            dimension="height",
+            line_color=style.LINE_MARK,
+            line_dash=dash,
+            line_alpha=0.7,
+        )
+        fig.add_layout(mark)
+        # Those that would lie on a neighbour's name are written to the left of their line.
+        left = name in ("Ca K", "Hβ", "Hα", "[O II]")
+        text = Label(
+            x=wavelength,
+            y=4,
+            y_units="screen",
+            text=name.split(" 5")[0].split(" 6")[0],
+            angle=np.pi / 2,
+            text_font_size="11px",
+            text_color="#8A3D69",
+            x_offset=-3 if left else 12,
+        )
+        fig.add_layout(text)
+
+
+def limits(values, *, low=0.5, high=99.7, margin=0.12):
+    """Range of an axis that shows all but the most extreme pixels."""
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    bottom, top = np.percentile(values, [low, high])
+    pad = margin * max(top - bottom, 1e-6 * max(abs(top), 1e-30))
+    return min(bottom - pad, 0.0), top + pad
+
+
+def answers_html(table, out_of_range):
+    """The answers as an HTML table, with a warning above for every model that was asked outside its range.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        See `spectool.models.registry.answer_table`.
+    out_of_range : dict
+        Model -> reason.
+    """
+    box = f'style="border-left:4px solid {style.OKABE_ITO["vermillion"]};padding-left:8px"'
+    warnings = [
+        f"<p {box}>⚠ <b>{escape(model)}: out of range.</b> {escape(reason)}. Its numbers are an extrapolation.</p>"
+        for model, reason in out_of_range.items()
+    ]
+    cell = 'style="text-align:left;padding:3px 14px 3px 0;border-bottom:1px solid #DDD"'
+    heads = ("model", "quantity", "value ± error", "range", "note")
+    lines = ["".join(f"<th {cell}>{head}</th>" for head in heads)]
+    for row in table.to_dict("records"):
+        known = np.isfinite(row["value"])
+        value = f"{row['value']:.2f} ± {row['error']:.2f} {escape(row['unit'])}" if known else "–"
+        flag = {True: "⚠ out of range", False: "in range"}.get(row["out of range"], "–")
+        values = (escape(row["model"]), escape(row["quantity"]), value, flag, escape(row["note"]))
+        lines.append("".join(f"<td {cell}>{v}</td>" for v in values))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    table_style = "border-collapse:collapse;font-size:14px;line-height:1.35"
+    return "".join(warnings) + f'<table style="{table_style}">{body}</table>'
+
+
+class YourSpectrumView:
+    """Controls, three figures and a table around a `spectool.explore.your_spectrum.YourSpectrum`.
+
+    Each part is a widget to show where the notebook wants it: `controls`, `observed`, `rest`, `prepared`,
+    `answers`.
+
+    Parameters
+    ----------
+    state : YourSpectrum
+    """
+
+    def __init__(self, state):
+        self.state = state
+        self._make_controls()
+        self._sources = {}
+        makers = {
+            "observed": self._observed_figure,
+            "rest": self._rest_figure,
+            "prepared": self._prepared_figure,
+        }
+        self.figures = {name: make() for name, make in makers.items()}
+        self.observed, self.rest, self.prepared = (LiveBokeh(fig) for fig in self.figures.values())
+        self.answers = widgets.HTML()
+        state.observe(lambda _: self._show_message(), ["message", "busy", "failed", "version"])
+        state.observe(lambda _: self.update(), ["version"])
+        self._show_message()
+        self.update()
+
+    # ---- controls
+
+    def _make_controls(self):
+        wide = {"description_width": "130px"}
+        layout = widgets.Layout(width="420px")
+        self.upload = widgets.FileUpload(
+            accept=".fits,.fit,.gz,.ecsv,.csv,.txt,.dat", description="Upload a file"
+        )
+        self.where = widgets.Text(
+            description="or file name, URL", placeholder="spec-….fits or https://…", style=wide, layout=layout
+        )
+        self.redshift = widgets.Text(
+            description="redshift", placeholder="the file's, if it has one", style=wide, layout=layout
+        )
+        self.ebv = widgets.Text(
+            description="E(B−V) / mag", placeholder="the file's, else left in", style=wide, layout=layout
+        )
+        self.medium = widgets.Dropdown(
+            options=["vacuum", "air"], description="wavelengths in", style=wide, layout=layout
+        )
+        self.button = widgets.Button(description="Read it and ask the models", button_style="primary")
+        self.button.layout.width = "240px"
+        self.example = widgets.Button(description="Back to NGC 3522")
+        self.message = widgets.HTML()
+        self.upload.observe(lambda _: setattr(self.where, "value", ""), ["value"])
+        self.button.on_click(lambda _: self.submit())
+        self.example.on_click(lambda _: self.state.read_example())
+        left = widgets.VBox([self.upload, self.where, self.redshift, self.ebv, self.medium])
+        buttons = widgets.HBox([self.button, self.example])
+        self.controls = widgets.VBox([left, buttons, self.message])
+
+    def submit(self):
+        """Read what the controls say: the uploaded file if there is one, else the file name or URL."""
+        numbers = {}
+        for field, text in (("redshift", self.redshift.value), ("ebv", self.ebv.value)):
+            try:
+                numbers[field] = float(text) if text.strip() else None
+            except ValueError:
+                self.state.failed, self.state.message = True, f"{field} is {text!r}, which is no number"
+                return
+        where = self.where.value.strip()
+        options = {**numbers, "medium": self.medium.value}
+        if where:
+            self.state.read(where, **options)
+        elif self.upload.value:
+            given = self.upload.value[-1]
+            self.state.read(bytes(given["content"]), name=given["name"], **options)
+        else:
+            self.state.failed, self.state.message = True, "upload a file, or give a file name or URL"
+
+    def _show_message(self):
+        state = self.state
+        if state.busy:
+            text, colour = "Reading, preparing and asking the models: some ten seconds …", style.MUTED
+        elif state.failed:
+            text, colour = f"Not used: {escape(state.message)}", "#A33B00"
+        else:
+            text, colour = escape(state.message), style.MUTED
+            if state.name:
+                text = (
+                    f"<b>{escape(state.name)}</b>, redshift {float(state.sample['redshift'][0]):.5f}. {text}"
+                )
+        self.message.value = f'<div style="color:{colour};line-height:1.4">{text}</div>'
+
+    # ---- figures
+
+    def _source(self, name, *columns):
+        self._sources[name] = ColumnDataSource({c: np.zeros(0, np.float32) for c in columns}, name=name)
+        return self._sources[name]
+
+    def _observed_figure(self):
+        fig = spectrum_figure(
+            "Step 1 · as observed", x_label="observed wavelength / Å (vacuum)", y_label="flux density"
+        )
+        source = self._source("observed", "wavelength", "good", "bad", "sigma")
+        for centre, half_width in SKY_LINES.values():
+            edges = {"x0": [centre - half_width], "x1": [centre + half_width]}
+            fig.vstrip(
+                "x0",
+                "x1",
+                source=ColumnDataSource(edges),
+                color=style.OKABE_ITO["sky_blue"],
+                alpha=0.35,
+                line_color=None,
+                legend_label="sky lines",
+            )
+        fig.line("wavelength", "bad", source=source, color="#B0B0B0", legend_label="masked pixels")
+        fig.line("wavelength", "good", source=source, color=style.OKABE_ITO["blue"], legend_label="flux")
+        fig.line(
+            "wavelength", "sigma", source=source, color=style.OKABE_ITO["orange"], legend_label="noise (1 σ)"
+        )
+        self._legend_above(fig)
+        return fig
+
+    def _rest_figure(self):
+        fig = spectrum_figure(
+            "Step 2 · Galactic extinction taken out, at rest",
+            x_label="rest wavelength / Å (vacuum)",
+            y_label="flux density",
+        )
+        before = self._source("before", "wavelength", "good")
+        after = self._source("rest", "wavelength", "good")
+        fig.line(
+            "wavelength", "good", source=before, color="#9A9A9A", legend_label="with the Milky Way's dust"
+        )
+        fig.line("wavelength", "good", source=after, color=style.OKABE_ITO["blue"], legend_label="without")
+        mark_lines(fig)
+        self._legend_above(fig)
+        return fig
+
+    def _prepared_figure(self):
+        fig = spectrum_figure(
+            "Step 3 · what the model gets, and what it makes of it",
+            x_label="rest wavelength / Å (vacuum)",
+            y_label="flux / median(5000–5500 Å)",
+            height=320,
+        )
+        fig.x_range.start, fig.x_range.end = 1000, 10000
+        gaps = self._source("gaps", "x0", "x1")
+        fig.vstrip(
+            "x0",
+            "x1",
+            source=gaps,
+            color="#D0D0D0",
+            alpha=0.6,
+            line_color=None,
+            legend_label="no data (masked)",
+        )
+        window = ColumnDataSource({"x0": [MARZIANO2024_WINDOW[0]], "x1": [MARZIANO2024_WINDOW[1]]})
+        fig.vstrip(
+            "x0",
+            "x1",
+            source=window,
+            color=style.OKABE_ITO["yellow"],
+            alpha=0.35,
+            line_color=None,
+            legend_label="normalisation window",
+        )
+        data = self._source("prepared", "wavelength", "good", "reconstruction")
+        fig.line("wavelength", "good", source=data, color=style.OBSERVED, legend_label="prepared spectrum")
+        fig.line(
+            "wavelength",
+            "reconstruction",
+            source=data,
+            color=style.RESIDUAL,
+            line_width=1.2,
+            legend_label="β-VAE's reconstruction",
+        )
+        self._legend_above(fig)
+        return fig
+
+    @staticmethod
+    def _legend_above(fig):
+        legend = fig.legend[0]
+        fig.add_layout(legend, "above")
+        legend.orientation, legend.location = "horizontal", "left"
+        legend.click_policy = "hide"
+
+    def update(self):
+        """Show the state's spectrum."""
+        state = self.state
+        if not state.steps:
+            self.answers.value = "<i>No spectrum yet.</i>"
+            return
+        last = "extinction corrected" if "extinction corrected" in state.steps else "sky lines masked"
+        unit = "10⁻¹⁷ erg/s/cm²/Å" if state.sample["flux"].attrs["units"] else "no unit"
+        shown = state.curves("sky lines masked")
+        redshift = float(state.sample["redshift"].values[0])
+        dusty, clean = state.curves("sky lines masked"), state.curves(last)
+        ready = state.curves("normalised")
+        with self.observed.batch():
+            self._sources["observed"].data = shown
+            self._place("observed", shown["wavelength"], shown["good"], f"flux density / {unit}")
+        with self.rest.batch():
+            at_rest = dusty["wavelength"] / (1 + redshift)
+            scale = 1 + redshift
+            self._sources["before"].data = {"wavelength": at_rest, "good": dusty["good"] * np.float32(scale)}
+            self._sources["rest"].data = {"wavelength": at_rest, "good": clean["good"] * np.float32(scale)}
+            self._place("rest", at_rest, clean["good"] * scale, f"flux density / {unit}")
+        with self.prepared.batch():
+            model = state.reconstruction()
+            self._sources["prepared"].data = {
+                "wavelength": ready["wavelength"],
+                "good": ready["good"],
+                "reconstruction": model,
+            }
+            gaps = state.masked_ranges("normalised")
+            self._sources["gaps"].data = {"x0": gaps[:, 0], "x1": gaps[:, 1]}
+            both = np.concatenate([ready["good"], model])
+            self._place("prepared", None, both, None)
+        self.answers.value = answers_html(state.table(), state.out_of_range())
+
+    def _place(self, name, wavelength, flux, y_label):
+        fig = self.figures[name]
+        fig.y_range.start, fig.y_range.end = limits(np.asarray(flux, float))
+        fig.y_range.reset_start, fig.y_range.reset_end = fig.y_range.start, fig.y_range.end
+        if wavelength is not None:
+            fig.x_range.start, fig.x_range.end = float(wavelength.min()), float(wavelength.max())
+            fig.x_range.reset_start, fig.x_range.reset_end = fig.x_range.start, fig.x_range.end
+        if y_label is not None:
+            fig.yaxis[0].axis_label = y_label

@@ -1,0 +1,142 @@
+"""The page for one's own spectrum: what it does is right without a widget; the widgets only show and drive it."""
+
+import datetime
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.explore.your_spectrum import STEPS, YourSpectrum, prepare_in_steps
+from spectool.explore.your_spectrum_view import YourSpectrumView, limits
+from spectool.models.registry import Answer
+from spectool.prepare import prepare_marziano2024
+from spectool.surveys import packaged_spectra, read_spectrum
+
+
+def make_answers(sample):
+    """Two models: one that answers out of range, one that does not apply."""
+    prepared = prepare_marziano2024(sample)
+    result = xr.Dataset(
+        {
+            "value": (("galaxy", "quantity"), [[9.8]]),
+            "error": (("galaxy", "quantity"), [[0.1]]),
+            "out_of_range": ("galaxy", [True]),
+            "reason": ("galaxy", ["latent 3 <is> odd"]),
+            "reconstruction": (("galaxy", "wavelength"), np.ones((1, 4582), np.float32)),
+        },
+        coords={
+            "quantity": ["age_lw"],
+            "label": ("quantity", ["age"]),
+            "unit": ("quantity", ["Gyr"]),
+            "note": ("quantity", [""]),
+        },
+    )
+    return [
+        Answer("a", "Model A", prepared, result, ""),
+        Answer("b", "Model B", None, None, "needs ultraviolet"),
+    ]
+
+
+@pytest.fixture
+def state():
+    state = YourSpectrum(ask=make_answers)
+    assert state.read_example()
+    return state
+
+
+def test_steps_end_where_the_models_begin():
+    sample = read_spectrum(packaged_spectra()["NGC 3522"], ebv=0.02)
+    steps = prepare_in_steps(sample)
+    assert tuple(steps) == STEPS
+    xr.testing.assert_identical(steps["normalised"], prepare_marziano2024(sample))
+    assert "extinction corrected" not in prepare_in_steps(sample.drop_vars("ebv"))
+
+
+def test_the_example_is_read_and_answered(state):
+    assert state.name == "NGC3522_SDSS_DR18.fits" and not state.failed and not state.busy
+    assert state.table()["quantity"].tolist() == ["age", "does not apply"]
+    assert state.out_of_range() == {"Model A": "latent 3 <is> odd"}
+    assert any("extinction corrected with F99" in line for line in state.history())
+
+
+def test_curves_show_masked_pixels_as_masked(state):
+    curves = state.curves("sky lines masked")
+    mask = state.steps["sky lines masked"]["mask"].values[0]
+    np.testing.assert_array_equal(np.isnan(curves["good"]), mask)
+    np.testing.assert_array_equal(np.isnan(curves["sigma"]), mask)
+    assert np.isfinite(curves["bad"][mask]).all(), "NGC 3522 has data under its sky lines"
+    assert all(v.dtype == np.float32 for v in curves.values())
+
+
+def test_masked_ranges_hold_exactly_the_masked_pixels(state):
+    ranges = state.masked_ranges("normalised")
+    wavelength = state.steps["normalised"]["wavelength"].values
+    inside = ((wavelength[:, None] > ranges[:, 0]) & (wavelength[:, None] < ranges[:, 1])).any(axis=1)
+    np.testing.assert_array_equal(inside, state.steps["normalised"]["mask"].values[0])
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "says"),
+    [
+        ("no/such/file.fits", {}, "no such file"),
+        (b"SIMPLE  =   T", {"name": "cut.fits"}, "cut.fits: the FITS file is truncated"),
+        (packaged_spectra()["NGC 3522"], {"redshift": -0.4}, "redshift -0.4"),
+    ],
+)
+def test_a_bad_file_is_told_and_leaves_the_last_one(state, source, options, says):
+    before = state.version
+    assert not state.read(source, **options)
+    assert state.failed and says in state.message and not state.busy
+    assert state.version == before and state.name == "NGC3522_SDSS_DR18.fits"
+    assert state.read_example("NGC 3073") and not state.failed
+
+
+def test_view_follows_the_state(state):
+    view = YourSpectrumView(state)
+    sources = view._sources
+    np.testing.assert_array_equal(sources["observed"].data["good"], state.curves("sky lines masked")["good"])
+    assert (sources["prepared"].data["reconstruction"] == 1).all()
+    assert "9.80 ± 0.10 Gyr" in view.answers.value and "latent 3 &lt;is&gt; odd" in view.answers.value
+    assert "needs ultraviolet" in view.answers.value
+    state.read_example("NGC 3073")
+    assert "NGC3073" in view.message.value
+    np.testing.assert_array_equal(sources["observed"].data["good"], state.curves("sky lines masked")["good"])
+
+
+def test_view_reads_uploads_and_paths(state):
+    view = YourSpectrumView(state)
+    content = packaged_spectra()["NGC 3073"].read_bytes()
+    view.upload.value = (
+        {
+            "name": "mine.fits",
+            "type": "",
+            "size": len(content),
+            "content": memoryview(content),
+            "last_modified": datetime.datetime.now(datetime.UTC),
+        },
+    )
+    view.redshift.value, view.ebv.value = "0.00380", "0.01"
+    view.button.click()
+    assert state.name == "mine.fits" and state.sample["redshift"].values[0] == 0.0038
+    assert state.sample["ebv"].values[0] == 0.01
+    view.where.value = str(packaged_spectra()["NGC 3522"])
+    view.button.click()
+    assert state.name == "NGC3522_SDSS_DR18.fits"
+    view.redshift.value = "far away"
+    view.button.click()
+    assert state.failed and "far away" in view.message.value and "no number" in view.message.value
+    view.example.click()
+    assert not state.failed and state.sample["redshift"].values[0] != 0.0038
+
+
+def test_view_says_that_there_is_nothing_to_read():
+    view = YourSpectrumView(YourSpectrum(ask=make_answers))
+    view.button.click()
+    assert "upload a file" in view.message.value and "No spectrum yet" in view.answers.value
+
+
+def test_limits_ignore_spikes_and_empty_spectra():
+    values = np.append(np.linspace(1, 2, 1000), [1e9, np.nan])
+    low, high = limits(values)
+    assert low == 0 and 2 < high < 2.5
+    assert limits(np.full(3, np.nan)) == (0.0, 1.0)
