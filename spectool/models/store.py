@@ -101,6 +101,7 @@ def save_model(
         **{k: json.dumps(v, default=_plain, sort_keys=True) for k, v in about.items()},
     }
     save_file(tensors, path, metadata=metadata)
+    path.chmod(0o644)
     return path
 
 
