@@ -51,6 +51,11 @@ class LiveBokeh(BokehModel):
                     if events:
                         self._send_patch(events)
 
+    def refresh(self):
+        """Send the whole figure anew: what changes before a view is shown never reaches it as a patch."""
+        with self._patch_lock:
+            self.render_bundle = self._model_to_traits(self._model)
+
     def get_state(self, key=None, drop_defaults=False):
         """Return the traits that a new view starts from; the figure is the current one."""
         if key is None and getattr(self, "comm", None) is not None:

@@ -5,6 +5,9 @@ cividis (Nuñez, Anderton & Renslow 2018, PLoS ONE 13, e0199239) and signed quan
 purple-orange.
 """
 
+from contextlib import contextmanager
+
+from bokeh.core.has_props import _default_resolver
 from bokeh.io import curdoc, output_notebook
 from bokeh.io import show as bokeh_show
 from bokeh.model import Model
@@ -99,16 +102,32 @@ THEME = Theme(
 )
 
 
+@contextmanager
+def _bokeh_models_only():
+    """Hide models of Bokeh's extensions: HoloViews brings Panel's, whose scripts come from a CDN."""
+    # Bokeh has no public way to say which extensions a notebook loads.
+    known = _default_resolver.known_models.values()
+    hidden = [model for model in known if model.__view_module__.split(".")[0] != "bokeh"]
+    for model in hidden:
+        _default_resolver.remove(model)
+    try:
+        yield
+    finally:
+        for model in hidden:
+            _default_resolver.add(model)
+
+
 def use_bokeh():
     """Prepare the notebook for Bokeh and HoloViews figures, without a server and without a CDN.
 
     BokehJS is written into the notebook's output, so figures draw on a machine without a network. Call it
     once, in a notebook's first code cell, before any figure.
     """
+    with _bokeh_models_only():
+        output_notebook(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]), hide_banner=True)
     import holoviews as hv
-    import holoviews.plotting.bokeh  # noqa: F401  (registers the backend without Panel's resources)
+    import holoviews.plotting.bokeh
 
-    output_notebook(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]), hide_banner=True)
     curdoc().theme = THEME
     hv.Store.set_current_backend("bokeh")
     renderer = hv.renderer("bokeh")

@@ -1,0 +1,145 @@
+"""What the latent dashboard writes and reads: the figure, the spectra as a table, its state."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from spectool.explore.style import DECODED, OBSERVED, RESIDUAL
+
+STATE_FORMAT = "spectool latent state 1"
+
+
+def save_state(state, path):
+    """Write model, seed galaxy and position as JSON.
+
+    Parameters
+    ----------
+    state : LatentState
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    saved = {
+        "format": STATE_FORMAT,
+        "model": state.name,
+        "model_id": state.model_id,
+        "seed": state.seed_name,
+        "latent": [float(f"{value:.7g}") for value in state.latent],
+    }
+    path = Path(path)
+    path.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def load_state(state, source, *, name="the state file"):
+    """Go to a saved position.
+
+    Parameters
+    ----------
+    state : LatentState
+        Is moved; left alone if the file does not fit.
+    source : str, pathlib.Path or bytes
+        A file, or its content.
+    name : str
+        What to call content in errors.
+
+    Raises
+    ------
+    ValueError
+        If it is no state file, belongs to another model, or its seed galaxy is not here.
+    """
+    if not isinstance(source, bytes):
+        source, name = Path(source).read_bytes(), Path(source).name
+    try:
+        saved = json.loads(source.decode("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{name} is not a state file of this dashboard: {error}") from error
+    if not isinstance(saved, dict) or saved.get("format") != STATE_FORMAT:
+        raise ValueError(f"{name} is not a state file of this dashboard")
+    missing = {"model", "model_id", "seed", "latent"} - saved.keys()
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+    if saved["model_id"] != state.model_id:
+        raise ValueError(
+            f"{name} belongs to the model {saved['model']} ({saved['model_id']}), but {state.name} "
+            f"({state.model_id}) is loaded: a position means nothing to another model"
+        )
+    if saved["seed"] not in state.seed_names:
+        raise ValueError(f"{name} starts from the galaxy {saved['seed']!r}, which is not among the seeds")
+    latent = np.asarray(saved["latent"], dtype=np.float32)
+    if latent.shape != state.latent.shape or not np.isfinite(latent).all():
+        raise ValueError(f"{name} does not hold {state.latent.size} finite latent values")
+    with state.lock:
+        state.select_seed(saved["seed"])
+        state.set_latent(latent)
+
+
+def save_csv(state, path):
+    """Write the decoded spectrum beside the seed galaxy's.
+
+    Parameters
+    ----------
+    state : LatentState
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    pathlib.Path
+        Columns: vacuum rest wavelength [Angstrom], and galaxy, decoded and residual in units of the median
+        flux at 5000-5500 Angstrom; empty where the galaxy has no data. Comment lines begin with ``#``.
+    """
+    table = pd.DataFrame(
+        {
+            "wavelength_angstrom": state.wavelength,
+            "galaxy": state.seed_flux,
+            "decoded": state.decoded,
+            "residual": state.residual,
+        }
+    )
+    position = " ".join(f"{value:.5g}" for value in state.latent)
+    path = Path(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(
+            f"# model {state.name} ({state.model_id}); galaxy {state.seed_name}\n# latent {position}\n"
+        )
+        table.to_csv(file, index=False, float_format="%.7g")
+    return path
+
+
+def save_png(state, path, *, wavelength_range=None):
+    """Draw the spectrum and the residual.
+
+    Parameters
+    ----------
+    state : LatentState
+    path : str or pathlib.Path
+    wavelength_range : (float, float), optional
+        Angstrom.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    from matplotlib.figure import Figure
+
+    low, high = wavelength_range or (float(state.wavelength[0]), float(state.wavelength[-1]))
+    shown = (state.wavelength >= low) & (state.wavelength <= high)
+    wavelength = state.wavelength[shown]
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    top.plot(wavelength, state.seed_flux[shown], color=OBSERVED, lw=1, label=state.seed_name)
+    top.plot(wavelength, state.decoded[shown], color=DECODED, lw=1, label=f"decoded ({state.name})")
+    top.set_ylabel("flux / median(5000–5500 Å)")
+    top.legend(frameon=False)
+    bottom.axhline(0, color="#B0B0B0", lw=0.8)
+    bottom.plot(wavelength, state.residual[shown], color=RESIDUAL, lw=0.8)
+    bottom.set_ylabel("galaxy − decoded")
+    bottom.set_xlabel("rest wavelength (Å, vacuum)")
+    bottom.set_xlim(low, high)
+    path = Path(path)
+    figure.savefig(path, dpi=150)
+    return path

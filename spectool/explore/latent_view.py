@@ -1,0 +1,335 @@
+"""The latent dashboard: ipywidgets and Bokeh figures that are linked to a `LatentState`, and no more."""
+
+import base64
+import html
+import threading
+import time
+from pathlib import Path
+
+import ipywidgets as W
+import numpy as np
+
+from spectool.explore.latent_data import PARAMETERS, REFERENCE, open_latent_state
+from spectool.explore.latent_figure import LatentFigure
+from spectool.explore.latent_files import load_state, save_csv, save_png, save_state
+from spectool.explore.style import OKABE_ITO
+
+WINDOWS = {
+    "All": None,
+    "UV": (1000.0, 3500.0),
+    "Optical": (3500.0, 7400.0),
+    "4000 Å break": (3700.0, 4400.0),
+    "Hβ, [O III]": (4780.0, 5080.0),
+    "Hα": (6480.0, 6800.0),
+}
+FRAME_SECONDS = 0.12
+SIDE_WIDTH = "326px"
+CSS = f"""<style>
+.latent-side .widget-slider .widget-label {{ width: 34px; }}
+.latent-side .widget-readout {{ min-width: 44px; overflow: visible; }}
+.latent-table table {{ font-size: 12px; line-height: 16px; border-collapse: collapse; width: 100%; }}
+.latent-table td, .latent-table th {{ padding: 0 4px; text-align: right; white-space: nowrap; }}
+.latent-table td:first-child, .latent-table th:first-child {{ text-align: left; }}
+.latent-table th {{ font-weight: 600; border-bottom: 1px solid #B0B0B0; }}
+.latent-status {{ font-size: 13px; line-height: 18px; }}
+.latent-warning {{ color: {OKABE_ITO["vermillion"]}; }}
+</style>"""
+
+
+class LatentView:
+    """The dashboard; a notebook shows it when it is the last line of a cell.
+
+    Parameters
+    ----------
+    state : LatentState
+    retrain : callable, optional
+        ``retrain(galaxies, on_progress=...)`` returns ``(model, info)``; see
+        `spectool.explore.latent_data.retrain`. Without it there is no such button.
+    export_folder : str or pathlib.Path
+        Where exported files go; made when the first is written.
+    """
+
+    def __init__(self, state, *, retrain=None, export_folder="latent_exports"):
+        self.state, self._retrain = state, retrain
+        self.export_folder = Path(export_folder)
+        self.figure = LatentFigure(state)
+        self._shipped = (state.model, state.info)
+        self._make_widgets()
+        self._link()
+        self._show_model()
+        self.widget = self._arrange()
+
+    def _repr_mimebundle_(self, **options):
+        """Show the dashboard, as it is now, below the cell."""
+        self.figure.widget.refresh()
+        return self.widget._repr_mimebundle_(**options)
+
+    # ---- widgets
+
+    def _make_widgets(self):
+        wide = W.Layout(width="auto")
+        narrow = W.Layout(width="auto", flex="1 1 0", min_width="0")
+        self.seed = W.Dropdown(options=self.state.seed_names, layout=wide, tooltip="galaxy to start from")
+        self.sliders = {}
+        self.slider_box = W.VBox(layout=W.Layout(width="auto", max_height="330px", overflow="hidden auto"))
+        self.other_box = W.VBox(layout=W.Layout(width="auto", max_height="240px", overflow="hidden auto"))
+        self.others = W.Accordion([self.other_box], selected_index=None, layout=wide)
+        self.animated = W.Dropdown(layout=W.Layout(width="76px"), tooltip="dimension to animate")
+        self.play = W.Button(description="Play", icon="play", layout=narrow)
+        self.reset = W.Button(description="Reset", icon="undo", layout=narrow)
+        self.png = W.Button(description="PNG", icon="image", layout=narrow, tooltip="save the figure")
+        self.csv = W.Button(description="CSV", icon="table", layout=narrow, tooltip="save the spectra")
+        self.json = W.Button(description="State", icon="save", layout=narrow, tooltip="save the position")
+        self.load = W.FileUpload(description="", accept=".json", multiple=False, layout=narrow)
+        self.load.tooltip = "load a saved position"
+        self.train = W.Button(description="Retrain a light model…", icon="cogs", layout=wide)
+        self.confirm = W.Button(description="Yes, about a minute", button_style="warning", layout=narrow)
+        self.cancel = W.Button(description="No", layout=narrow)
+        self.ask = W.HBox([self.confirm, self.cancel], layout=W.Layout(display="none"))
+        self.progress = W.FloatProgress(min=0, max=1, layout=W.Layout(width="auto", display="none"))
+        self.windows = W.ToggleButtons(
+            options=list(WINDOWS), style={"button_width": "auto"}, layout=W.Layout(width="100%")
+        )
+        self.status = W.HTML()
+        self.message = W.HTML()
+        self.tables = W.HTML()
+
+    def _arrange(self):
+        self.tables.add_class("latent-table")
+        for line in (self.status, self.message):
+            line.add_class("latent-status")
+        side = [
+            self.seed,
+            self.slider_box,
+            self.others,
+            W.HBox([self.animated, self.play, self.reset]),
+            W.HBox([self.png, self.csv, self.json, self.load]),
+        ]
+        side += [self.train, self.ask, self.progress] if self._retrain else []
+        left = W.VBox([*side, self.message, self.tables], layout=W.Layout(flex=f"0 0 {SIDE_WIDTH}"))
+        left.add_class("latent-side")
+        self.figure.widget.layout = W.Layout(width="100%")
+        right = W.VBox(
+            [self.windows, self.status, self.figure.widget],
+            layout=W.Layout(flex="1 1 520px", min_width="0", padding="0 0 0 8px"),
+        )
+        return W.VBox([W.HTML(CSS), W.HBox([left, right], layout=W.Layout(width="100%"))])
+
+    def _make_slider(self, dimension):
+        low, high = float(self.state.lower[dimension]), float(self.state.upper[dimension])
+        slider = W.FloatSlider(
+            value=float(self.state.latent[dimension]),
+            min=low,
+            max=high,
+            step=max((high - low) / 400, 1e-4),
+            description=f"z{dimension}",
+            readout_format=".2f",
+            layout=W.Layout(width="auto", height="26px"),
+        )
+        slider.observe(lambda change: self._slider_moved(dimension, change["new"]), "value")
+        return slider
+
+    # ---- from the widgets to the state
+
+    def _link(self):
+        self.seed.observe(lambda change: self.state.select_seed(change["new"]), "value")
+        self.windows.observe(lambda change: self._zoom(change["new"]), "value")
+        self.reset.on_click(lambda _: self.state.reset())
+        self.play.on_click(lambda _: self._toggle_play())
+        self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
+        self.csv.on_click(lambda _: self._export(save_csv, "csv", "text/csv"))
+        self.json.on_click(lambda _: self._export(save_state, "json", "application/json"))
+        self.load.observe(lambda change: self._load(change["new"]), "value")
+        self.train.on_click(lambda _: self._train_clicked())
+        self.confirm.on_click(lambda _: self._start_training())
+        self.cancel.on_click(lambda _: self._show(self.ask, False))
+        self.state.observe(lambda _: self._show_position(), "latent")
+        self.state.observe(lambda _: self._show_seed(), "seed_name")
+        self.state.observe(lambda _: self._show_playing(), "playing")
+        self.state.observe(lambda _: self._show_model(), "model_id")
+
+    def _slider_moved(self, dimension, value):
+        # A slider that only follows the state has nothing to tell it.
+        if np.float32(value) != self.state.latent[dimension]:
+            self.state.stop()
+            self.state.set_dimension(dimension, value)
+
+    def _zoom(self, name):
+        self.figure.zoom(WINDOWS[name] or self.figure.full_range)
+
+    def _toggle_play(self):
+        if self.state.playing:
+            self.state.stop()
+        else:
+            threading.Thread(target=self._animate, args=[self.animated.value], daemon=True).start()
+
+    def _animate(self, dimension):
+        for _ in self.state.animate(dimension, n_steps=36):
+            time.sleep(FRAME_SECONDS)
+
+    # ---- from the state to the widgets
+
+    def _show_model(self):
+        state = self.state
+        self.sliders = {int(d): self._make_slider(int(d)) for d in (*state.informative, *state.others)}
+        self.slider_box.children = [self.sliders[int(d)] for d in state.informative]
+        self.other_box.children = [self.sliders[int(d)] for d in state.others]
+        self.others.set_title(0, f"{state.others.size} uninformative dimensions")
+        self.animated.options = [(f"z{d}", int(d)) for d in (*state.informative, *state.others)]
+        self.animated.value = int(state.informative[0])
+        shipped = state.model is self._shipped[0]
+        self.train.description = "Retrain a light model…" if shipped else f"Back to {self._shipped[1].name}"
+        self.figure.show_model()
+        self._show_seed()
+
+    def _show_seed(self):
+        self.seed.value = self.state.seed_name
+        self.figure.show_galaxy()
+        self._show_position()
+
+    def _show_position(self):
+        state = self.state
+        with state.lock:
+            self.figure.show_position()
+            for dimension, slider in self.sliders.items():
+                if np.float32(slider.value) != state.latent[dimension]:
+                    slider.value = float(state.latent[dimension])
+            self.tables.value = parameter_table(state) + neighbour_table(state)
+            self.status.value = describe_position(state)
+
+    def _show_playing(self):
+        playing = self.state.playing
+        self.play.description, self.play.icon = ("Stop", "stop") if playing else ("Play", "play")
+
+    @staticmethod
+    def _show(widget, visible):
+        widget.layout.display = None if visible else "none"
+
+    def _tell(self, text, *, warning=False):
+        kind = "latent-warning" if warning else ""
+        self.message.value = f'<span class="{kind}">{text}</span>' if text else ""
+
+    # ---- files
+
+    def _export(self, save, extension, mime):
+        self.export_folder.mkdir(parents=True, exist_ok=True)
+        path = self.export_folder / f"latent_{time.strftime('%Y%m%dT%H%M%S')}.{extension}"
+        options = {}
+        if save is save_png:
+            options["wavelength_range"] = (self.figure.x_range.start, self.figure.x_range.end)
+        with self.state.lock:
+            save(self.state, path, **options)
+        # The link serves Voila, whose page shows no files, and a Binder session, whose disk will vanish.
+        content = base64.b64encode(path.read_bytes()).decode()
+        self._tell(
+            f"Saved {html.escape(str(path))} "
+            f'(<a download="{path.name}" href="data:{mime};base64,{content}">download</a>)'
+        )
+
+    def _load(self, files):
+        if not files:
+            return
+        file = files[0]
+        try:
+            load_state(self.state, bytes(file["content"]), name=file["name"])
+        except ValueError as error:
+            self._tell(html.escape(str(error)), warning=True)
+        else:
+            self._tell(f"Loaded {html.escape(file['name'])}")
+        self.load.value = ()
+
+    # ---- training
+
+    def _train_clicked(self):
+        if self.state.model is self._shipped[0]:
+            self._show(self.ask, True)
+        else:
+            self.state.set_model(*self._shipped)
+
+    def _start_training(self):
+        self._show(self.ask, False)
+        self.train.disabled, self.progress.value = True, 0
+        self._show(self.progress, True)
+        self._tell("Training; the sliders go on working meanwhile.")
+        threading.Thread(target=self._train_model, daemon=True).start()
+
+    def _train_model(self):
+        def on_progress(fraction, loss):
+            self.progress.value = fraction
+            self._tell(f"Training: squared error and divergence {loss:.1f} per spectrum")
+
+        try:
+            model, info = self._retrain(self.state.galaxies, on_progress=on_progress)
+            self.state.set_model(model, info)
+            self._tell(f"Trained {html.escape(info.name)} on {self.state.galaxies.sizes['galaxy']} galaxies.")
+        finally:
+            self.train.disabled = False
+            self._show(self.progress, False)
+
+
+def describe_position(state):
+    """Say in words, as HTML, what is wrong with the position, or which model decodes it."""
+    warnings = []
+    n_negative = int(state.negative.sum())
+    if n_negative:
+        where = state.wavelength[state.negative]
+        warnings.append(f"{n_negative} pixels below zero ({where[0]:.0f}–{where[-1]:.0f} Å): no galaxy")
+    outside = [f"z{d}" for d in state.out_of_range]
+    if outside:
+        warnings.append(
+            f"this galaxy lies outside the encoder's range in {', '.join(outside)}: moved to its edge"
+        )
+    if warnings:
+        return f'<span class="latent-warning">⚠ {"; ".join(warnings)}</span>'
+    return f"Model {html.escape(state.name)}; slider ranges are what its encoder has seen."
+
+
+def parameter_table(state):
+    """Predicted parameters with errors, beside the truth of a mock seed galaxy, as an HTML table."""
+    predicted = state.predict_parameters()
+    rows = []
+    for column, (mean, sigma) in predicted.items():
+        label, unit = PARAMETERS.get(column, (column, ""))
+        truth = state.seed_truth.get(column, np.nan)
+        known = f"{truth:.2f}" if np.isfinite(truth) else "–"
+        title = f' title="{unit}"' if unit else ""
+        rows.append(f"<tr><td{title}>{label}</td><td>{mean:.2f} ± {sigma:.2f}</td><td>{known}</td></tr>")
+    head = "<tr><th>parameter</th><th>predicted</th><th>seed’s truth</th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>" if rows else ""
+
+
+def neighbour_table(state, n=4):
+    """The mock galaxies nearest in latent space, as an HTML table."""
+    columns = {
+        "log_mass": "log M*",
+        "log_sfr": "log SFR",
+        "log_z_gas": "log Z gas",
+        "dust2": "dust",
+    }
+    columns = {c: label for c, label in columns.items() if c in state.galaxies}
+    index, distance = state.nearest(n)
+    rows = []
+    for i, d in zip(index, distance, strict=True):
+        values = "".join(f"<td>{float(state.galaxies[c].values[i]):.2f}</td>" for c in columns)
+        rows.append(f"<tr><td>{d:.2f} σ</td>{values}</tr>")
+    head = "".join(f"<th>{label}</th>" for label in columns.values())
+    return f"<table><tr><th>nearest</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def open_dashboard(model=REFERENCE, *, retrain=None, seed=60):
+    """Open the latent dashboard on a shipped model.
+
+    Parameters
+    ----------
+    model : str or path
+        A shipped model's name or a model file.
+    retrain : callable, optional
+        See `LatentView`.
+    seed : int
+        Of the mock galaxies.
+
+    Returns
+    -------
+    LatentView
+    """
+    return LatentView(open_latent_state(model, seed=seed), retrain=retrain)

@@ -1,0 +1,203 @@
+"""Spectrum plots: axes with units, and emission lines named without labels that overlap."""
+
+import numpy as np
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
+from bokeh.plotting import figure
+
+from spectool.explore.style import CYCLE, FIGURE_WIDTH, LINE_MARK
+from spectool.wavelength import LINES
+
+WAVELENGTH_LABEL = "rest wavelength (Å, vacuum)"
+FLUX_LABEL = "flux / median(5000–5500 Å)"
+TOOLS = "xpan,xwheel_zoom,xbox_zoom,reset,save"
+
+LABEL_SIZE = 12  # pixels
+LABEL_ROWS = 3
+CHARACTER_WIDTH = 0.56  # of the label's size: a mean over sans-serif fonts
+
+
+def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
+    """Place the names of emission lines over a spectrum so that none covers another.
+
+    Lines closer than half a label's height share a label, "Hα + [N II]". Labels that would touch go to different
+    rows; one that finds no free row is left out (its mark is not).
+
+    Parameters
+    ----------
+    window : (float, float)
+        Wavelengths shown [Angstrom].
+    width : float
+        Width of the plot [screen pixels].
+    lines : dict of str to float
+        Vacuum wavelength by name.
+    label_size : float
+        Font size [screen pixels].
+
+    Returns
+    -------
+    dict of list
+        ``x`` [Angstrom], ``label`` and ``row`` (0 is the top), sorted by wavelength.
+    """
+    low, high = window
+    scale = (high - low) / width
+    inside = sorted((x, name) for name, x in lines.items() if low < x < high)
+    groups = []
+    for x, name in inside:
+        if groups and x - groups[-1][-1][0] < 0.5 * label_size * scale:
+            groups[-1].append((x, name))
+        else:
+            groups.append([(x, name)])
+    free = [-np.inf] * LABEL_ROWS
+    placed = {"x": [], "label": [], "row": []}
+    for group in groups:
+        label = _join([name for _, name in group])
+        half = 0.5 * len(label) * CHARACTER_WIDTH * label_size * scale
+        x = float(np.clip(np.mean([x for x, _ in group]), low + half, max(high - half, low + half)))
+        row = next((r for r in range(LABEL_ROWS) if x - half >= free[r]), None)
+        if row is None:
+            continue
+        free[row] = x + half + 0.5 * label_size * scale
+        placed["x"].append(x)
+        placed["label"].append(label)
+        placed["row"].append(row)
+    return placed
+
+
+def _join(names):
+    """One label of several lines: an ion is named once, without its wavelengths."""
+    if len(names) == 1:
+        return names[0]
+    ions = [name.rsplit(" ", 1)[0] if name.rsplit(" ", 1)[-1].isdigit() else name for name in names]
+    return " + ".join(dict.fromkeys(ions))
+
+
+class LineMarks:
+    """Marks and names of emission lines in a figure.
+
+    Parameters
+    ----------
+    plot : bokeh.plotting.figure
+        Its x axis is in vacuum rest-frame Angstrom.
+    window : (float, float)
+        Wavelengths shown [Angstrom].
+    width : float
+        Width of the plot [screen pixels].
+    lines : dict of str to float
+    """
+
+    def __init__(self, plot, window, width, *, lines=LINES):
+        self.lines, self.width = lines, width
+        self.row_height = 1.35 * LABEL_SIZE / plot.height
+        # The labels hang from the top of the frame, whatever the flux range is.
+        plot.extra_y_ranges = {**plot.extra_y_ranges, "frame": Range1d(0, 1)}
+        marks = ColumnDataSource({"x": list(lines.values()), "name": list(lines)})
+        self.labels = ColumnDataSource({"x": [], "label": [], "y": []})
+        style = {"y_range_name": "frame", "level": "underlay"}
+        top = 1 - LABEL_ROWS * self.row_height
+        mark = plot.segment(
+            "x", 0, "x", top, source=marks, color=LINE_MARK, alpha=0.35, line_dash=[3, 3], **style
+        )
+        plot.text(
+            "x",
+            "y",
+            "label",
+            source=self.labels,
+            text_font_size=f"{LABEL_SIZE}px",
+            text_color=LINE_MARK,
+            text_align="center",
+            text_baseline="top",
+            **style,
+        )
+        plot.add_tools(HoverTool(renderers=[mark], tooltips=[("", "@name @x{0.0} Å")], line_policy="nearest"))
+        self.window = window
+        self.update(window)
+
+    def update(self, window=None, *, width=None):
+        """Place the labels for another window of wavelengths [Angstrom] or width of the plot [pixels]."""
+        self.window, self.width = window or self.window, width or self.width
+        placed = layout_lines(self.window, self.width, lines=self.lines)
+        y = [1 - self.row_height * (row + 0.15) for row in placed["row"]]
+        self.labels.data = {"x": placed["x"], "label": placed["label"], "y": y}
+
+
+def flux_range(spectra, *, headroom=0.22):
+    """Return a range of flux that holds the spectra and leaves room for labels above.
+
+    Parameters
+    ----------
+    spectra : ndarray, shape (..., wavelength)
+        NaN is left out.
+    headroom : float
+        Part of the height that is left free at the top.
+
+    Returns
+    -------
+    (float, float)
+    """
+    values = np.asarray(spectra)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = min(0.0, float(values.min())), float(values.max())
+    span = max(high - low, 1e-3)
+    return low - 0.04 * span, low + span / (1 - headroom)
+
+
+def plot_spectra(
+    wavelength,
+    spectra,
+    *,
+    title="",
+    window=None,
+    y_label=FLUX_LABEL,
+    colors=CYCLE,
+    lines=LINES,
+    width=FIGURE_WIDTH,
+    height=320,
+):
+    """Plot spectra with named emission lines.
+
+    Parameters
+    ----------
+    wavelength : array_like, shape (n,)
+        Vacuum, rest frame [Angstrom].
+    spectra : dict of str to array_like, each shape (n,)
+        Flux by the name that the legend gives it; NaN leaves a gap.
+    title : str
+    window : (float, float), optional
+        Wavelengths to show first [Angstrom]; all by default.
+    y_label : str
+    colors : sequence of str
+        One per spectrum.
+    lines : dict of str to float
+        Emission lines to name; empty for none.
+    width, height : int
+        Screen pixels.
+
+    Returns
+    -------
+    bokeh.plotting.figure
+    """
+    wavelength = np.asarray(wavelength, dtype=np.float32)
+    window = window or (float(wavelength[0]), float(wavelength[-1]))
+    shown = (wavelength >= window[0]) & (wavelength <= window[1])
+    values = {name: np.asarray(flux, dtype=np.float32) for name, flux in spectra.items()}
+    low, high = flux_range(np.stack([flux[shown] for flux in values.values()]))
+    plot = figure(
+        title=title or None,
+        width=width,
+        height=height,
+        x_range=Range1d(*window, bounds=(float(wavelength[0]), float(wavelength[-1]))),
+        y_range=Range1d(low, high),
+        tools=TOOLS,
+        active_scroll="xwheel_zoom",
+        x_axis_label=WAVELENGTH_LABEL,
+        y_axis_label=y_label,
+    )
+    if lines:
+        LineMarks(plot, window, width - 80, lines=lines)
+    for (name, flux), color in zip(values.items(), colors, strict=False):
+        plot.line(wavelength, flux, color=color, line_width=1.4, legend_label=name)
+    plot.legend.location = "right"
+    plot.legend.click_policy = "hide"
+    return plot
