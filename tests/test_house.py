@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # conda-forge's names where they are others than the Python index's
 CONDA_NAMES = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
 # the import's name where it is another than the package's
-IMPORT_NAMES = {"astro-sedpy": "sedpy", "scikit-learn": "sklearn", "pyyaml": "yaml"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 LAZY = ("bagpipes", "dsps", "fsps", "gmm_mi", "jax", "ppxf")
 
 
@@ -100,9 +100,18 @@ def test_the_tested_versions_lie_within_the_bounds():
             assert exact[name] in specifier, name
 
 
+def source(path):
+    """Python of a module or of a notebook's cells, magics left out."""
+    if path.suffix == ".py":
+        return path.read_text(encoding="utf-8")
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return "\n".join(
+        line for line in "\n".join(cells).splitlines() if not line.lstrip().startswith(("%", "!"))
+    )
+
+
 def imported_names(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -120,12 +129,16 @@ def test_what_is_imported_is_declared():
 
     for folder, declared in {
         "spectool": importable(set(base) | {"fsps"}),
+        "notebooks": importable(base),
         "tools": importable(set(base) | extra),
         "tests": importable(set(base) | extra),
         "benchmarks": importable(set(base) | extra | {"jax"}),
     }.items():
         unknown = {
-            (p.name, n) for p in tracked(f"{folder}/*.py") for n in imported_names(p) if n not in declared
+            (p.name, n)
+            for p in tracked(f"{folder}/*.py", f"{folder}/*.ipynb")
+            for n in imported_names(p)
+            if n not in declared
         }
         assert not unknown, f"not declared in pyproject.toml: {sorted(unknown)}"
 
