@@ -1,8 +1,11 @@
 """What can be read off a latent vector: regressions from it to physical parameters, and PCA to compare with."""
 
+import warnings
+
 import numpy as np
 import xarray as xr
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
@@ -213,7 +216,7 @@ def _fit_predict(kind, z, truth, train, test, rng):
         model = MLPRegressor(
             (64, 64),
             alpha=1e-3,
-            batch_size=256,
+            batch_size=min(256, len(train)),
             early_stopping=True,
             n_iter_no_change=8,
             max_iter=150,
@@ -222,7 +225,8 @@ def _fit_predict(kind, z, truth, train, test, rng):
     else:
         raise ValueError(f"a probe is 'linear' or 'mlp', not {kind!r}")
     mean, spread = truth[train].mean(axis=0), truth[train].std(axis=0)
-    with threadpool_limits(n_workers()):
+    with threadpool_limits(n_workers()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the score on other galaxies tells what matters
         model = make_pipeline(StandardScaler(), model).fit(z[train], (truth[train] - mean) / spread)
         predicted = model.predict(z[test]).reshape(len(test), -1)
     return predicted * spread + mean

@@ -1,0 +1,194 @@
+"""FSPS for real, on stand-in data; and SPS_HOME wrong in every way, which must never end the interpreter."""
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from spectool.synth.fsps_source import FSPSError, _refine, check_sps_home, load_fsps_grid
+from spectool.synth.grid import SSPGrid
+from spectool.synth.population import draw_population
+from spectool.synth.synthesis import synthesize
+
+pytestmark = pytest.mark.skipif(find_spec("fsps") is None, reason="python-fsps is not installed")
+
+
+@pytest.fixture(scope="module")
+def sps_home(shared, tmp_path_factory):
+    home = tmp_path_factory.mktemp("sps_home")
+    with tarfile.open(shared / "fsps_fixture" / "sps_home.tar.xz") as archive:
+        archive.extractall(home, filter="data")
+    return home
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def fsps_grid(sps_home, cache):
+    return SSPGrid.from_fsps(sps_home=sps_home, cache=cache, progress=False)
+
+
+def test_grid_says_what_fsps_is_made_of(fsps_grid):
+    provenance = fsps_grid.provenance
+    assert provenance["name"] == "FSPS MIST + C3K_LR"
+    assert "python-fsps" in provenance["source"] and provenance["imf"] == "Kroupa"
+    assert "MILES" not in provenance["stars"] and "MILES" in provenance["nebular"]
+
+
+def test_fsps_never_enters_this_interpreter(fsps_grid):
+    assert "fsps" not in sys.modules
+
+
+def test_grid_has_fsps_axes(fsps_grid):
+    assert fsps_grid.metallicity[0] < 1e-4 and fsps_grid.metallicity[-1] > 0.05
+    assert fsps_grid.z_sun == pytest.approx(0.0185)
+    np.testing.assert_allclose(np.diff(np.log10(fsps_grid.age)), 0.05, atol=1e-6)
+    assert fsps_grid.age[-1] > 1.37e10
+    assert fsps_grid.edges[0] < 980 and fsps_grid.edges[-1] > 10100
+    optical = (fsps_grid.wavelength > 3000) & (fsps_grid.wavelength < 9990)
+    assert np.diff(fsps_grid.edges)[optical].max() < 1.1
+    assert np.all((fsps_grid.surviving_mass > 0.3) & (fsps_grid.surviving_mass <= 1.0))
+    assert np.all(np.diff(fsps_grid.surviving_mass, axis=1) <= 1e-6)
+    assert fsps_grid.nebular is not None and np.all(fsps_grid.ionizing_rate >= 0)
+
+
+def test_cached_grid_is_the_same_and_is_read_not_computed(fsps_grid, sps_home, cache, monkeypatch):
+    monkeypatch.setattr("spectool.synth.fsps_source._run_worker", lambda *_: pytest.fail("computed again"))
+    again = SSPGrid.from_fsps(sps_home=sps_home, cache=cache, progress=False)
+    np.testing.assert_array_equal(again.flux, fsps_grid.flux)
+    np.testing.assert_array_equal(again.edges, fsps_grid.edges)
+    np.testing.assert_array_equal(again.ionizing_rate, fsps_grid.ionizing_rate)
+    assert again.provenance == fsps_grid.provenance
+    assert list(cache.iterdir()) == [next(cache.glob("fsps_*.nc"))]
+
+
+def test_other_options_or_files_are_another_entry(fsps_grid, sps_home, cache, monkeypatch):
+    asked = []
+    monkeypatch.setattr("spectool.synth.fsps_source._run_worker", lambda *a: asked.append(a) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        load_fsps_grid(imf="chabrier", sps_home=sps_home, cache=cache)
+    touched = sps_home / "data" / "magsun.dat"
+    before = touched.stat()
+    touched.write_bytes(touched.read_bytes() + b"\n")
+    with pytest.raises(ZeroDivisionError):
+        load_fsps_grid(sps_home=sps_home, cache=cache)
+    touched.write_bytes(touched.read_bytes()[:-1])
+    os.utime(touched, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [a[0]["imf_type"] for a in asked] == [1, 2]
+
+
+def test_spoilt_cache_is_computed_anew(fsps_grid, sps_home, cache, tmp_path, monkeypatch):
+    shutil.copytree(cache, tmp_path / "cache")
+    next((tmp_path / "cache").glob("fsps_*.nc")).write_bytes(b"not a netCDF file")
+    monkeypatch.setattr("spectool.synth.fsps_source._run_worker", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ZeroDivisionError):
+        load_fsps_grid(sps_home=sps_home, cache=tmp_path / "cache")
+
+
+def test_grid_goes_through_the_same_synthesis(fsps_grid):
+    galaxies = draw_population(16, grid_age=fsps_grid.age, seed=1)
+    wavelength = np.arange(3600.0, 7400.0, 2.0)
+    sample = synthesize(galaxies, fsps_grid, wavelength=wavelength, progress=False)
+    assert sample.flux.shape == (16, wavelength.size)
+    assert np.isfinite(sample.flux).all() and (sample.flux > 0).all()
+    assert json.loads(sample.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
+    assert "MILES" not in json.loads(sample.attrs["ssp_grid"])["name"]
+    # Labels agree with the draw but for the grid's own surviving mass.
+    np.testing.assert_allclose(sample.log_sfr, galaxies.log_sfr, atol=1e-5)
+    np.testing.assert_allclose(sample.log_mass, galaxies.log_mass, atol=0.2)
+
+
+def test_grid_is_linear_in_mass_as_fsps_is(fsps_grid):
+    """One Msun in a single age bin gives back that SSP."""
+    galaxies = draw_population(1, grid_age=fsps_grid.age, seed=1)
+    mass = np.zeros((1, fsps_grid.age.size), "f4")
+    mass[0, 60] = 1.0
+    galaxies["mass_formed"] = (("galaxy", "age"), mass)
+    galaxies["log_z_star"] = ("galaxy", [np.log10(fsps_grid.metallicity[5])], {"z_sun": 1.0})
+    for name in ("dust1", "dust2"):
+        galaxies[name] = ("galaxy", [0.0])
+    galaxies["velocity_dispersion"] = ("galaxy", [0.0])
+    edges = np.arange(4000.0, 6001.0, 20.0)
+    sample = synthesize(
+        galaxies, fsps_grid, wavelength=0.5 * (edges[1:] + edges[:-1]), nebular=False, progress=False
+    )
+    np.testing.assert_allclose(sample.flux[0], fsps_grid.rebinned_flux(edges)[5, 60], rtol=1e-4)
+
+
+def test_refined_pixels_interpolate_between_fsps_samples():
+    wavelength = np.array([2900.0, 2990.0, 3010.0, 3015.0, 3020.0, 3030.0])
+    centres, position = _refine(wavelength, (2950.0, 3019.0), 1.0)
+    assert centres[0] == 2900.0 and centres[-1] >= 3019.0
+    np.testing.assert_allclose(np.interp(position, np.arange(6), wavelength), centres)
+    fine = centres[(centres >= 3010) & (centres <= 3020)]
+    np.testing.assert_allclose(np.diff(fine), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "word"),
+    [
+        ("nebular/ZAU_ND_mist.lines", "nebular line file"),
+        ("SPECTRA/C3K/c3k_lr/c3k_lr_feh-1.00_afe+0.0.spec.bin", "spectral library cannot be opened"),
+        ("ISOCHRONES/MIST/isoc_feh_p000_afe_p0_vvcrit0.4_full.dat", "isochrone files cannot be opened"),
+        ("dust/alldirty_c.dat", "End of file"),
+    ],
+)
+def test_incomplete_sps_home_is_an_error_and_not_the_end(file, word, sps_home, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(sps_home, broken, symlinks=True)
+    (broken / file).unlink()
+    with pytest.raises(FSPSError, match=word) as caught:
+        load_fsps_grid(sps_home=broken, cache=False, progress=False)
+    assert str(broken) in str(caught.value) and "git clone" in str(caught.value)
+
+
+def test_missing_folders_are_named_before_fsps_is_asked(sps_home, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(sps_home, broken, symlinks=True)
+    shutil.rmtree(broken / "ISOCHRONES")
+    (broken / "data" / "FILTER_LIST").unlink()
+    with pytest.raises(FSPSError, match=r"lacks data/FILTER_LIST, ISOCHRONES"):
+        check_sps_home(broken)
+
+
+def test_unset_sps_home_is_told(monkeypatch):
+    monkeypatch.delenv("SPS_HOME", raising=False)
+    with pytest.raises(FSPSError, match="SPS_HOME, which is not set"):
+        SSPGrid.from_fsps()
+
+
+def test_sps_home_from_the_environment_is_used(sps_home, monkeypatch):
+    monkeypatch.setenv("SPS_HOME", str(sps_home))
+    assert check_sps_home() == sps_home
+
+
+@pytest.mark.parametrize("kind", ["absent", "file", "long"])
+def test_sps_home_that_is_no_directory_is_told(kind, tmp_path, monkeypatch):
+    place = tmp_path / kind
+    message = "not a directory"
+    if kind == "file":
+        place.write_text("no folder")
+    if kind == "long":
+        place = tmp_path / ("x" * 120) / ("y" * 120)
+        place.mkdir(parents=True)
+        message = "characters"
+    monkeypatch.setenv("SPS_HOME", str(place))
+    with pytest.raises(FSPSError, match=message):
+        SSPGrid.from_fsps()
+
+
+def test_options_that_belong_to_the_synthesis_are_refused(sps_home):
+    with pytest.raises(ValueError, match="dust2: set by spectool"):
+        load_fsps_grid(parameters={"dust2": 0.3}, sps_home=sps_home)
+    with pytest.raises(ValueError, match="no IMF 'kennicutt'"):
+        load_fsps_grid(imf="kennicutt", sps_home=sps_home)
+    with pytest.raises(ValueError, match="wavelength_range"):
+        load_fsps_grid(wavelength_range=(5000, 4000), sps_home=sps_home)
