@@ -69,6 +69,7 @@ class YourSpectrum(traitlets.HasTraits):
         super().__init__()
         self.lock = threading.RLock()
         self._ask = ask
+        self._last: tuple | None = None
         self.steps: dict[str, xr.Dataset] = {}
         self.answers: list[Answer] = []
 
@@ -100,12 +101,27 @@ class YourSpectrum(traitlets.HasTraits):
             finally:
                 self.busy = False
             self.sample, self.steps, self.answers = sample, steps, answers
+            self._last = (source, {"redshift": redshift, "ebv": ebv, "medium": medium, "name": name})
             self.name = str(sample["name"].values[0])
             ours = (prepare.PrepareWarning, UserWarning)
             notes = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, ours))
             self.failed, self.message = False, "; ".join(notes)
             self.version += 1
             return True
+
+    def read_again(self, **options):
+        """Read the last spectrum again with other options of `read`; those not given (or None) stay.
+
+        Returns
+        -------
+        bool
+            As `read`; False with a `message` if there is no last spectrum.
+        """
+        if self._last is None:
+            self.failed, self.message = True, "upload a file, or give a file name or URL"
+            return False
+        source, before = self._last
+        return self.read(source, **{**before, **{k: v for k, v in options.items() if v is not None}})
 
     def read_example(self, galaxy="NGC 3522", *, ebv=0.02):
         """Read one of the SDSS spectra that ppxf ships.

@@ -4,102 +4,100 @@ from html import escape
 
 import ipywidgets as widgets
 import numpy as np
-from bokeh.models import ColumnDataSource, Label, Range1d, Span
+from bokeh.models import ColumnDataSource, Range1d
 from bokeh.plotting import figure
 
 from spectool.explore import style
 from spectool.explore.bokeh_widget import LiveBokeh
+from spectool.explore.spectrum import TOOLS, LineMarks
 from spectool.prepare import MARZIANO2024_WINDOW, SKY_LINES
 from spectool.wavelength import LINES
 
 # Absorption that makes old stars recognisable, vacuum Angstrom.
-ABSORPTION = {"Ca K": 3934.8, "Ca H": 3969.6, "G": 4305.6, "Mg b": 5176.6, "Na D": 5895.6}
-EMISSION = ("[O II]", "Hδ", "Hγ", "Hβ", "[O III] 5007", "Hα", "[S II] 6731")
-HEIGHT = 260
+ABSORPTION = {"Ca K": 3934.8, "Ca H": 3969.6, "G band": 4305.6, "Mg b": 5176.6, "Na D": 5895.6}
+EMISSION = ("[O II]", "Hδ", "Hγ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+OPTICAL_LINES = {**{name: LINES[name] for name in EMISSION}, **ABSORPTION}
+HEIGHT = 280
 
 
 def spectrum_figure(title, *, x_label, y_label, height=HEIGHT):
     """An empty figure for spectra, in the suite's size."""
-    fig = figure(
+    return figure(
         title=title,
         width=style.FIGURE_WIDTH,
         height=height,
-        tools="xpan,xwheel_zoom,box_zoom,reset,save",
+        tools=TOOLS,
+        active_scroll="xwheel_zoom",
         x_axis_label=x_label,
         y_axis_label=y_label,
         x_range=Range1d(3500, 9500),
         y_range=Range1d(0, 1),
-        output_backend="canvas",
     )
-    fig.xgrid.visible = False
-    return fig
 
 
-def mark_lines(fig):
-    """Name emission (dashed) and absorption (dotted) lines at their rest wavelengths."""
-    marks = [(name, LINES[name], "dashed") for name in EMISSION]
-    marks += [(name, wavelength, "dotted") for name, wavelength in ABSORPTION.items()]
-    for name, wavelength, dash in marks:
-        mark = Span(
-            location=wavelength,
-            dimension="height",
-            line_color=style.LINE_MARK,
-            line_dash=dash,
-            line_alpha=0.7,
-        )
-        fig.add_layout(mark)
-        # Those that would lie on a neighbour's name are written to the left of their line.
-        left = name in ("Ca K", "Hβ", "Hα", "[O II]")
-        text = Label(
-            x=wavelength,
-            y=4,
-            y_units="screen",
-            text=name.split(" 5")[0].split(" 6")[0],
-            angle=np.pi / 2,
-            text_font_size="11px",
-            text_color="#8A3D69",
-            x_offset=-3 if left else 12,
-        )
-        fig.add_layout(text)
+def legend_above(fig):
+    """Put the legend above the plot, in a row; a click on an entry hides its line."""
+    legend = fig.legend[0]
+    fig.add_layout(legend, "above")
+    legend.orientation, legend.location, legend.click_policy = "horizontal", "left", "hide"
+    legend.spacing = 16
 
 
-def limits(values, *, low=0.5, high=99.7, margin=0.12):
-    """Range of an axis that shows all but the most extreme pixels."""
+def limits(values, *, low=0.5, high=99.7, margin=0.12, headroom=0.0):
+    """Range of an axis that shows all but the most extreme pixels, and zero."""
     values = values[np.isfinite(values)]
     if values.size == 0:
         return 0.0, 1.0
     bottom, top = np.percentile(values, [low, high])
     pad = margin * max(top - bottom, 1e-6 * max(abs(top), 1e-30))
-    return min(bottom - pad, 0.0), top + pad
+    bottom, top = min(bottom - pad, 0.0), top + pad
+    return bottom, bottom + (top - bottom) / (1 - headroom)
 
 
-def answers_html(table, out_of_range):
-    """The answers as an HTML table, with a warning above for every model that was asked outside its range.
+def answers_html(answers, table):
+    """The models' answers in HTML: one table per model, its range flag above, details folded away.
 
     Parameters
     ----------
+    answers : list of spectool.models.registry.Answer
     table : pandas.DataFrame
-        See `spectool.models.registry.answer_table`.
-    out_of_range : dict
-        Model -> reason.
+        Of these answers, see `spectool.models.registry.answer_table`.
     """
-    box = f'style="border-left:4px solid {style.OKABE_ITO["vermillion"]};padding-left:8px"'
-    warnings = [
-        f"<p {box}>⚠ <b>{escape(model)}: out of range.</b> {escape(reason)}. Its numbers are an extrapolation.</p>"
-        for model, reason in out_of_range.items()
-    ]
-    cell = 'style="text-align:left;padding:3px 14px 3px 0;border-bottom:1px solid #DDD"'
-    heads = ("model", "quantity", "value ± error", "range", "note")
-    lines = ["".join(f"<th {cell}>{head}</th>" for head in heads)]
-    for row in table.to_dict("records"):
+    warn = f'style="border-left:4px solid {style.OKABE_ITO["vermillion"]};padding-left:8px;margin:4px 0"'
+    parts = []
+    for answer in answers:
+        parts.append(f'<h3 style="margin:12px 0 4px">{escape(answer.title)}</h3>')
+        if answer.result is None:
+            parts.append(f"<p>Does not apply: {escape(answer.reason)}.</p>")
+            continue
+        reason = str(answer.result["reason"].values[0])
+        if bool(answer.result["out_of_range"].values[0]):
+            parts.append(
+                f"<p {warn}>⚠ <b>Out of range.</b> {escape(reason)}. The values are an extrapolation: "
+                "do not trust them.</p>"
+            )
+        else:
+            parts.append("<p>In range: the model has met such spectra in training.</p>")
+        rows = table[table["model"] == answer.title]
+        parts.append(_rows_html(rows[~rows["detail"].astype(bool)]))
+        if rows["detail"].any():
+            inner = _rows_html(rows[rows["detail"].astype(bool)])
+            parts.append(
+                f"<details><summary>The latent numbers that this was read from</summary>{inner}</details>"
+            )
+    return f'<div style="line-height:1.45;font-size:14px">{"".join(parts)}</div>'
+
+
+def _rows_html(rows):
+    cell = 'style="text-align:left;padding:3px 24px 3px 0;border-bottom:1px solid #DDD;vertical-align:top"'
+    lines = ["".join(f"<th {cell}>{head}</th>" for head in ("quantity", "value ± error", "note"))]
+    for row in rows.to_dict("records"):
         known = np.isfinite(row["value"])
         value = f"{row['value']:.2f} ± {row['error']:.2f} {escape(row['unit'])}" if known else "–"
-        flag = {True: "⚠ out of range", False: "in range"}.get(row["out of range"], "–")
-        values = (escape(row["model"]), escape(row["quantity"]), value, flag, escape(row["note"]))
+        values = (escape(row["quantity"]), value, escape(row["note"]))
         lines.append("".join(f"<td {cell}>{v}</td>" for v in values))
     body = "".join(f"<tr>{line}</tr>" for line in lines)
-    table_style = "border-collapse:collapse;font-size:14px;line-height:1.35"
-    return "".join(warnings) + f'<table style="{table_style}">{body}</table>'
+    return f'<table style="border-collapse:collapse">{body}</table>'
 
 
 class YourSpectrumView:
@@ -123,12 +121,26 @@ class YourSpectrumView:
             "prepared": self._prepared_figure,
         }
         self.figures = {name: make() for name, make in makers.items()}
-        self.observed, self.rest, self.prepared = (LiveBokeh(fig) for fig in self.figures.values())
         self.answers = widgets.HTML()
         state.observe(lambda _: self._show_message(), ["message", "busy", "failed", "version"])
         state.observe(lambda _: self.update(), ["version"])
         self._show_message()
         self.update()
+
+    @property
+    def observed(self):
+        """The spectrum as observed, with its noise and what is masked."""
+        return LiveBokeh(self.figures["observed"])
+
+    @property
+    def rest(self):
+        """At rest, with and without the Milky Way's dust."""
+        return LiveBokeh(self.figures["rest"])
+
+    @property
+    def prepared(self):
+        """On the model's pixels, with the model's reconstruction."""
+        return LiveBokeh(self.figures["prepared"])
 
     # ---- controls
 
@@ -162,7 +174,7 @@ class YourSpectrumView:
         self.controls = widgets.VBox([left, buttons, self.message])
 
     def submit(self):
-        """Read what the controls say: the uploaded file if there is one, else the file name or URL."""
+        """Read what the controls say: the file name or URL, else the upload, else the last spectrum again."""
         numbers = {}
         for field, text in (("redshift", self.redshift.value), ("ebv", self.ebv.value)):
             try:
@@ -178,7 +190,7 @@ class YourSpectrumView:
             given = self.upload.value[-1]
             self.state.read(bytes(given["content"]), name=given["name"], **options)
         else:
-            self.state.failed, self.state.message = True, "upload a file, or give a file name or URL"
+            self.state.read_again(**options)
 
     def _show_message(self):
         state = self.state
@@ -202,7 +214,7 @@ class YourSpectrumView:
 
     def _observed_figure(self):
         fig = spectrum_figure(
-            "Step 1 · as observed", x_label="observed wavelength / Å (vacuum)", y_label="flux density"
+            "Step 1 · as observed", x_label="observed wavelength / Å (vacuum)", y_label="flux"
         )
         source = self._source("observed", "wavelength", "good", "bad", "sigma")
         for centre, half_width in SKY_LINES.values():
@@ -221,14 +233,14 @@ class YourSpectrumView:
         fig.line(
             "wavelength", "sigma", source=source, color=style.OKABE_ITO["orange"], legend_label="noise (1 σ)"
         )
-        self._legend_above(fig)
+        legend_above(fig)
         return fig
 
     def _rest_figure(self):
         fig = spectrum_figure(
             "Step 2 · Galactic extinction taken out, at rest",
             x_label="rest wavelength / Å (vacuum)",
-            y_label="flux density",
+            y_label="flux",
         )
         before = self._source("before", "wavelength", "good")
         after = self._source("rest", "wavelength", "good")
@@ -236,8 +248,8 @@ class YourSpectrumView:
             "wavelength", "good", source=before, color="#9A9A9A", legend_label="with the Milky Way's dust"
         )
         fig.line("wavelength", "good", source=after, color=style.OKABE_ITO["blue"], legend_label="without")
-        mark_lines(fig)
-        self._legend_above(fig)
+        self.marks = LineMarks(fig, (3500, 9500), style.FIGURE_WIDTH - 80, lines=OPTICAL_LINES)
+        legend_above(fig)
         return fig
 
     def _prepared_figure(self):
@@ -278,15 +290,8 @@ class YourSpectrumView:
             line_width=1.2,
             legend_label="β-VAE's reconstruction",
         )
-        self._legend_above(fig)
+        legend_above(fig)
         return fig
-
-    @staticmethod
-    def _legend_above(fig):
-        legend = fig.legend[0]
-        fig.add_layout(legend, "above")
-        legend.orientation, legend.location = "horizontal", "left"
-        legend.click_policy = "hide"
 
     def update(self):
         """Show the state's spectrum."""
@@ -298,33 +303,30 @@ class YourSpectrumView:
         unit = "10⁻¹⁷ erg/s/cm²/Å" if state.sample["flux"].attrs["units"] else "no unit"
         shown = state.curves("sky lines masked")
         redshift = float(state.sample["redshift"].values[0])
-        dusty, clean = state.curves("sky lines masked"), state.curves(last)
+        dusty, clean = shown, state.curves(last)
         ready = state.curves("normalised")
-        with self.observed.batch():
-            self._sources["observed"].data = shown
-            self._place("observed", shown["wavelength"], shown["good"], f"flux density / {unit}")
-        with self.rest.batch():
-            at_rest = dusty["wavelength"] / (1 + redshift)
-            scale = 1 + redshift
-            self._sources["before"].data = {"wavelength": at_rest, "good": dusty["good"] * np.float32(scale)}
-            self._sources["rest"].data = {"wavelength": at_rest, "good": clean["good"] * np.float32(scale)}
-            self._place("rest", at_rest, clean["good"] * scale, f"flux density / {unit}")
-        with self.prepared.batch():
-            model = state.reconstruction()
-            self._sources["prepared"].data = {
-                "wavelength": ready["wavelength"],
-                "good": ready["good"],
-                "reconstruction": model,
-            }
-            gaps = state.masked_ranges("normalised")
-            self._sources["gaps"].data = {"x0": gaps[:, 0], "x1": gaps[:, 1]}
-            both = np.concatenate([ready["good"], model])
-            self._place("prepared", None, both, None)
-        self.answers.value = answers_html(state.table(), state.out_of_range())
+        self._sources["observed"].data = shown
+        self._place("observed", shown["wavelength"], shown["good"], f"flux / {unit}")
+        scale = np.float32(1 + redshift)
+        at_rest = dusty["wavelength"] / scale
+        self._sources["before"].data = {"wavelength": at_rest, "good": dusty["good"] * scale}
+        self._sources["rest"].data = {"wavelength": at_rest, "good": clean["good"] * scale}
+        self._place("rest", at_rest, clean["good"] * scale, f"flux / {unit}", headroom=0.2)
+        self.marks.update((float(at_rest.min()), float(at_rest.max())))
+        model = state.reconstruction()
+        self._sources["prepared"].data = {
+            "wavelength": ready["wavelength"],
+            "good": ready["good"],
+            "reconstruction": model,
+        }
+        gaps = state.masked_ranges("normalised")
+        self._sources["gaps"].data = {"x0": gaps[:, 0], "x1": gaps[:, 1]}
+        self._place("prepared", None, np.concatenate([ready["good"], model]), None)
+        self.answers.value = answers_html(state.answers, state.table())
 
-    def _place(self, name, wavelength, flux, y_label):
+    def _place(self, name, wavelength, flux, y_label, headroom=0.0):
         fig = self.figures[name]
-        fig.y_range.start, fig.y_range.end = limits(np.asarray(flux, float))
+        fig.y_range.start, fig.y_range.end = limits(np.asarray(flux, float), headroom=headroom)
         fig.y_range.reset_start, fig.y_range.reset_end = fig.y_range.start, fig.y_range.end
         if wavelength is not None:
             fig.x_range.start, fig.x_range.end = float(wavelength.min()), float(wavelength.max())

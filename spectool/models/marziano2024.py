@@ -29,8 +29,8 @@ PARAMETERS = {
     "log_z_gas": ("log Z/Zsun of the gas", "dex", "means something only where there are emission lines"),
     "dust1": ("dust before young stars, D1", "", ""),
     "dust2": ("dust before all stars, D2", "", ""),
-    "log_ssfr": ("log SFR / M*", "dex(1 / yr)", "over 100 Myr"),
-    "log_mass": ("log M*", "dex(Msun)", INHERITED),
+    "log_ssfr": ("log of SFR / M* per year", "dex", "SFR over 100 Myr"),
+    "log_mass": ("log of M* / Msun", "dex", INHERITED),
 }
 
 
@@ -210,6 +210,7 @@ def _as_dataset(value, error, latent, latent_error, used, reason, chi2, limit):
         },
         coords={"quantity": names},
     )
+    out = out.assign_coords(detail=("quantity", [name.startswith("latent_") for name in names]))
     for k, column in enumerate(("label", "unit", "note")):
         out = out.assign_coords({column: ("quantity", [row[k] for row in about])})
     return out

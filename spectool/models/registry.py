@@ -176,20 +176,23 @@ def answer_table(answers, galaxy=0):
     Returns
     -------
     pandas.DataFrame
-        Columns model, quantity, value, error, unit, out of range, note.
+        Columns model, quantity, value, error, unit, out of range, note, detail.
     """
     import pandas as pd
 
     rows = []
     for answer in answers:
         if answer.result is None:
-            rows.append({"model": answer.title, "quantity": "does not apply", "note": answer.reason})
+            rows.append(
+                {"model": answer.title, "quantity": "does not apply", "note": answer.reason, "detail": False}
+            )
             continue
         one = answer.result.isel(galaxy=galaxy)
         for k in range(one.sizes["quantity"]):
             row = {"model": answer.title, "quantity": str(one["label"].values[k])}
             row |= {"value": float(one["value"][k]), "error": float(one["error"][k])}
             row |= {"unit": str(one["unit"].values[k]), "out of range": bool(one["out_of_range"])}
-            rows.append(row | {"note": str(one["note"].values[k])})
-    columns = ["model", "quantity", "value", "error", "unit", "out of range", "note"]
+            detail = bool(one["detail"].values[k]) if "detail" in one.coords else False
+            rows.append(row | {"note": str(one["note"].values[k]), "detail": detail})
+    columns = ["model", "quantity", "value", "error", "unit", "out of range", "note", "detail"]
     return pd.DataFrame(rows, columns=columns)

@@ -97,7 +97,9 @@ def test_view_follows_the_state(state):
     np.testing.assert_array_equal(sources["observed"].data["good"], state.curves("sky lines masked")["good"])
     assert (sources["prepared"].data["reconstruction"] == 1).all()
     assert "9.80 ± 0.10 Gyr" in view.answers.value and "latent 3 &lt;is&gt; odd" in view.answers.value
+    assert "Out of range" in view.answers.value and "<details>" not in view.answers.value
     assert "needs ultraviolet" in view.answers.value
+    assert view.observed is not view.observed, "a cell that is run again gets a figure of what is there now"
     state.read_example("NGC 3073")
     assert "NGC3073" in view.message.value
     np.testing.assert_array_equal(sources["observed"].data["good"], state.curves("sky lines masked")["good"])
@@ -127,6 +129,15 @@ def test_view_reads_uploads_and_paths(state):
     assert state.failed and "far away" in view.message.value and "no number" in view.message.value
     view.example.click()
     assert not state.failed and state.sample["redshift"].values[0] != 0.0038
+
+
+def test_the_last_spectrum_is_read_again_with_another_redshift(state):
+    view = YourSpectrumView(state)
+    view.redshift.value = "0.1"
+    view.button.click()
+    assert state.name == "NGC3522_SDSS_DR18.fits" and state.sample["redshift"].values[0] == 0.1
+    assert state.sample["ebv"].values[0] == 0.02, "what is not given anew stays"
+    np.testing.assert_allclose(view._sources["rest"].data["wavelength"][0] * 1.1, 3826.5, atol=1)
 
 
 def test_view_says_that_there_is_nothing_to_read():
