@@ -216,7 +216,7 @@ def _fit_predict(kind, z, truth, train, test, rng):
         model = MLPRegressor(
             (64, 64),
             alpha=1e-3,
-            batch_size=min(256, len(train)),
+            batch_size=min(256, len(train) // 2),
             early_stopping=True,
             n_iter_no_change=8,
             max_iter=150,
