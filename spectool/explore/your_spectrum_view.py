@@ -238,7 +238,7 @@ class YourSpectrumView:
 
     def _rest_figure(self):
         fig = spectrum_figure(
-            "Step 2 · Galactic extinction taken out, at rest",
+            "Step 2 · at rest",
             x_label="rest wavelength / Å (vacuum)",
             y_label="flux",
         )
@@ -313,6 +313,8 @@ class YourSpectrumView:
         self._sources["rest"].data = {"wavelength": at_rest, "good": clean["good"] * scale}
         self._place("rest", at_rest, clean["good"] * scale, f"flux / {unit}", headroom=0.2)
         self.marks.update((float(at_rest.min()), float(at_rest.max())))
+        known = "taken out" if "extinction corrected" in state.steps else "left in: E(B−V) is not known"
+        self.figures["rest"].title.text = f"Step 2 · at rest, Galactic extinction {known}"
         model = state.reconstruction()
         self._sources["prepared"].data = {
             "wavelength": ready["wavelength"],
@@ -321,12 +323,12 @@ class YourSpectrumView:
         }
         gaps = state.masked_ranges("normalised")
         self._sources["gaps"].data = {"x0": gaps[:, 0], "x1": gaps[:, 1]}
-        self._place("prepared", None, np.concatenate([ready["good"], model]), None)
+        self._place("prepared", None, np.concatenate([ready["good"], model]), None, high=99)
         self.answers.value = answers_html(state.answers, state.table())
 
-    def _place(self, name, wavelength, flux, y_label, headroom=0.0):
+    def _place(self, name, wavelength, flux, y_label, **options):
         fig = self.figures[name]
-        fig.y_range.start, fig.y_range.end = limits(np.asarray(flux, float), headroom=headroom)
+        fig.y_range.start, fig.y_range.end = limits(np.asarray(flux, float), **options)
         fig.y_range.reset_start, fig.y_range.reset_end = fig.y_range.start, fig.y_range.end
         if wavelength is not None:
             fig.x_range.start, fig.x_range.end = float(wavelength.min()), float(wavelength.max())
