@@ -5,20 +5,33 @@ from contextlib import contextmanager
 from threading import RLock
 
 from bokeh.document import Document
+from bokeh.models import CustomJS, Plot
 from bokeh.protocol import Protocol
 from jupyter_bokeh import BokehModel
 from traitlets import HasTraits
 
 from spectool.explore.style import THEME, to_bokeh
 
+# jupyter_bokeh's page sends every change back, those too that came from the kernel (BokehJS marks them with
+# sync = false): a hundred kilobytes of JSON per slider move, and stale data if they overtake newer ones.
+NO_ECHO = """
+for (const doc of Bokeh.documents) {
+  if (doc.spectool_no_echo || typeof doc._trigger_on_change !== "function") continue;
+  const trigger = doc._trigger_on_change.bind(doc);
+  doc._trigger_on_change = (event) => { if (event.sync !== false) trigger(event); };
+  doc.spectool_no_echo = true;
+}
+"""
+
 
 class LiveBokeh(BokehModel):
-    """`jupyter_bokeh.BokehModel` with the suite's theme and three mends.
+    """`jupyter_bokeh.BokehModel` with the suite's theme and four mends.
 
     - The figure of a view that is made anew (the page was reloaded, the output was opened a second time)
       shows the current data. jupyter_bokeh sends the document that it was constructed with.
     - A patch goes out whole even if two threads change the figure at once: ipykernel 7 runs widget callbacks
       in subshell threads, and the page puts a patch together from several messages in a row.
+    - The page does not send the kernel's own changes back to it.
     - `batch` joins the changes made inside it to one patch, so the page redraws once.
 
     Parameters
@@ -34,6 +47,9 @@ class LiveBokeh(BokehModel):
         figure = to_bokeh(figure)
         if figure.document is None:
             Document(theme=THEME).add_root(figure)
+        for plot in figure.select({"type": Plot}):
+            # Any property that the page sets when it has drawn the figure.
+            plot.js_on_change("inner_width", CustomJS(code=NO_ECHO))
         super().__init__(figure, **kwargs)
 
     @contextmanager
@@ -63,6 +79,11 @@ class LiveBokeh(BokehModel):
                 # Past the trait's own setter: it would send the whole figure to every view that is open.
                 self._trait_values["render_bundle"] = self._model_to_traits(self._model)
         return super().get_state(key, drop_defaults)
+
+    def _sync_model(self, _model, content, _buffers):
+        # Data flow from the kernel to the page only; an echo may be older than what the kernel has.
+        if not (content.get("kind") == "ModelChanged" and content.get("attr") == "data"):
+            super()._sync_model(_model, content, _buffers)
 
     def _document_patched(self, event):
         if event.setter is self:

@@ -3,12 +3,13 @@
 import numpy as np
 import xarray as xr
 
-from spectool.explore.latent_state import LatentState
+from spectool.explore.latent_state import LatentModel, single_thread
+from spectool.measure.information import informativeness
 from spectool.models.autoencoder import encode_sample, make_autoencoder
 from spectool.models.coverage import RandomCoverage
 from spectool.models.losses import BetaLoss
 from spectool.models.mlp import GaussianMLP, gaussian_loss
-from spectool.models.store import ModelInfo, load_model
+from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle
 from spectool.prepare import prepare_marziano2024
 from spectool.surveys.sdss_files import packaged_spectra, read_sdss
@@ -20,21 +21,21 @@ from spectool.wavelength import sps_wavelength
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
 REFERENCE = "marziano2024_reference"
 
-# What the dashboard predicts and lists, with the words and units it shows. Eight are Table 1 of the paper.
+# Parameters that the dashboard predicts, and how it names them; the first eight are the paper's Table 1.
 PARAMETERS = {
-    "log_mass": ("log stellar mass", "log M☉"),
-    "log_sfr": ("log SFR, 100 Myr", "log M☉/yr"),
-    "log_z_star": ("log Z, stars", "log Z/Z☉"),
-    "log_z_gas": ("log Z, gas", "log Z/Z☉"),
-    "dust1": ("dust, young stars", ""),
-    "dust2": ("dust, all stars", ""),
-    "dust_index": ("dust index", ""),
-    "redshift": ("redshift", ""),
-    "age_lw": ("light-weighted age", "Gyr"),
+    "log_mass": "log M* / M☉",
+    "log_z_star": "log Z* / Z☉",
+    "log_z_gas": "log Z gas / Z☉",
+    "redshift": "redshift",
+    "dust1": "dust1, τ of young stars",
+    "dust_index": "dust index n",
+    "dust2": "dust2, τ of all stars",
+    "log_sfr": "log SFR / M☉ yr⁻¹",
+    "age_lw": "light-weighted age, Gyr",
 }
 
 
-def draw_galaxies(n=2000, *, seed=60):
+def draw_galaxies(n, *, seed):
     """Draw mock galaxies of the training population, prepared for the models of Marziano (2024).
 
     Parameters
@@ -49,9 +50,9 @@ def draw_galaxies(n=2000, *, seed=60):
     """
     grid = SSPGrid.embedded("optical")
     galaxies = draw_population(n, grid_age=grid.age, seed=seed)
-    sample = synthesize(galaxies, grid, wavelength=sps_wavelength(), progress=False)
-    # Of 2000 spectra, ivar (1 everywhere in a mock) would be another 37 MB.
-    return prepare_marziano2024(sample).drop_dims("age", errors="ignore").drop_vars("ivar")
+    sample = prepare_marziano2024(synthesize(galaxies, grid, wavelength=sps_wavelength(), progress=False))
+    # The inverse variance of a mock is 1 everywhere, and as large as the spectra.
+    return sample[["flux", "mask", *PARAMETERS]]
 
 
 def describe(galaxy):
@@ -109,104 +110,149 @@ def sdss_seeds():
     return sample[["flux", "mask"]].assign(unknown).assign_coords(name=("galaxy", names))
 
 
-def fit_predictor(latent, table, *, seed=0):
+def draw_seeds(n_mocks=9, *, seed=60):
+    """Gather the galaxies to start from: mock ones, drawn anew, and the real ones of `sdss_seeds`.
+
+    Parameters
+    ----------
+    n_mocks : int
+    seed : int or numpy.random.Generator
+
+    Returns
+    -------
+    xarray.Dataset
+        As `mock_seeds`.
+    """
+    mocks = mock_seeds(draw_galaxies(300, seed=seed), n_mocks)
+    return xr.concat([mocks, sdss_seeds()], dim="galaxy", join="override", combine_attrs="drop")
+
+
+def make_atlas(network, galaxies):
+    """Encode galaxies, and keep their latents and parameters.
+
+    Parameters
+    ----------
+    network : ConvBetaVAE
+    galaxies : xarray.Dataset
+        From `draw_galaxies`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``latent`` (galaxy, latent) and the columns of `PARAMETERS`.
+    """
+    return encode_sample(network, galaxies)[["latent", *PARAMETERS]].drop_vars("wavelength", errors="ignore")
+
+
+def fit_predictor(atlas, *, seed=0):
     """Train the small network that reads physical parameters, with errors, from latent vectors.
 
     The errors are scaled on a fifth of the galaxies, which the network was not trained on.
 
     Parameters
     ----------
-    latent : ndarray, shape (galaxy, n_latent)
-    table : ndarray, shape (galaxy, column)
+    atlas : xarray.Dataset
+        From `make_atlas`.
     seed : int
 
     Returns
     -------
-    callable
-        From latents (n, n_latent) to ``(mean, sigma)``, each (n, column).
+    GaussianMLP
     """
-    latent, table = (np.asarray(values, dtype=np.float32) for values in (latent, table))
+    latent = atlas["latent"].values.astype(np.float32)
+    table = np.stack([atlas[column].values for column in PARAMETERS], axis=1).astype(np.float32)
     held_out = np.random.default_rng(seed).permutation(len(latent)) < len(latent) // 5
     train, valid = ({"x": latent[rows], "y": table[rows]} for rows in (~held_out, held_out))
-    network = GaussianMLP(n_in=latent.shape[1], n_out=table.shape[1], hidden=(64, 64), seed=seed)
-    network.set_statistics(train["x"], train["y"])
-    options = {"batch_size": 128, "lr": 3e-3, "weight_decay": 1e-3, "optimizer": "adamw"}
-    fit(
-        network,
-        train,
-        valid,
-        loss=gaussian_loss,
-        epochs=40,
-        patience=10,
-        schedule=one_cycle(),
-        seed=seed,
-        progress=False,
-        **options,
+    network = GaussianMLP(
+        n_in=latent.shape[1], n_out=table.shape[1], hidden=(64, 64), names=list(PARAMETERS), seed=seed
     )
+    network.set_statistics(train["x"], train["y"])
+    options = {"batch_size": 128, "lr": 3e-3, "weight_decay": 1e-3, "optimizer": "adamw", "patience": 10}
+    with single_thread():
+        fit(
+            network,
+            train,
+            valid,
+            loss=gaussian_loss,
+            epochs=40,
+            schedule=one_cycle(),
+            seed=seed,
+            progress=False,
+            **options,
+        )
     network.calibrate(valid["x"], valid["y"])
-    return network.predict
+    return network
 
 
-def open_latent_state(model=REFERENCE, *, n_galaxies=2000, seed=60):
-    """Open the state of the latent dashboard.
+def open_model(path_or_name=REFERENCE, *, seed=60):
+    """Open an autoencoder with its training galaxies and the network that predicts their parameters.
+
+    A model of `tools/train_marziano2024.py` has both stored. For another one, 2000 mock galaxies are drawn
+    and encoded, and the network is trained on them.
 
     Parameters
     ----------
-    model : str or path
+    path_or_name : str or path
         A shipped model's name or a model file.
-    n_galaxies : int
-        Mock galaxies to draw from the training population: the neighbours that are listed.
     seed : int
-        Of the mock galaxies.
+        Of mock galaxies.
 
     Returns
     -------
-    LatentState
+    LatentModel
     """
-    network, info = load_model(model, expected="ConvBetaVAE")
-    galaxies = draw_galaxies(n_galaxies, seed=seed)
-    seeds = xr.concat(
-        [mock_seeds(galaxies), sdss_seeds()], dim="galaxy", join="override", combine_attrs="drop"
-    )
-    return LatentState(network, info, galaxies, seeds, columns=list(PARAMETERS), fit_predictor=fit_predictor)
+    network, info = load_model(path_or_name, expected="ConvBetaVAE")
+    path = resolve(path_or_name)
+    beside = path.with_name(f"{path.stem}_parameters.safetensors")
+    if "atlas_latent" in info.arrays:
+        atlas = xr.Dataset({"latent": (("galaxy", "latent"), info.arrays["atlas_latent"].astype(np.float32))})
+        columns = zip(info.recipe["parameters"], info.arrays["atlas_parameters"].T, strict=True)
+        atlas = atlas.assign({name: ("galaxy", values) for name, values in columns})
+    else:
+        atlas = make_atlas(network, draw_galaxies(2000, seed=seed))
+    if beside.exists():
+        predictor, _ = load_model(beside, expected="GaussianMLP", n_latent=network.n_latent)
+    else:
+        predictor = fit_predictor(atlas)
+    return LatentModel(network, info, atlas, predictor.predict, predictor.names)
 
 
-def retrain(galaxies, *, beta=0.3, seconds=60.0, seed=0, on_progress=None):
-    """Train a light model, for the dashboard's button.
+def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None):
+    """Train a light model on new mock galaxies, for the dashboard's button.
 
     Parameters
     ----------
-    galaxies : xarray.Dataset
-        From `draw_galaxies`; a tenth of them validates.
+    n_galaxies : int
+        A tenth of them validates.
     beta : float
         Weight of the divergence in eq. 8 of Marziano (2024).
     seconds : float
         When to stop.
     seed : int
-        Of weights, order and noise.
+        Of galaxies, weights, order and noise.
     on_progress : callable, optional
-        Called with the part of the time that is through (0 to 1) and the validation loss, after each epoch.
+        Called after each epoch with the part of the time that is through (0 to 1) and the validation loss.
 
     Returns
     -------
-    model, info
-        As `spectool.models.store.load_model` returns them.
+    LatentModel
     """
+    galaxies = draw_galaxies(n_galaxies, seed=seed)
     flux, mask = galaxies["flux"].values, galaxies["mask"].values
     wavelength = np.array(galaxies["wavelength"].values)
-    first_valid = len(flux) - len(flux) // 10
+    split = n_galaxies - n_galaxies // 10
     train, valid = (
-        {"flux": flux[rows], "mask": mask[rows]} for rows in (slice(0, first_valid), slice(first_valid, None))
+        {"flux": flux[rows], "mask": mask[rows]} for rows in (slice(0, split), slice(split, None))
     )
-    model = make_autoencoder("light", seed=seed)
-    model.set_pixel_statistics(flux.mean(axis=0), flux.std(axis=0), wavelength)
+    network = make_autoencoder("light", seed=seed)
+    network.set_pixel_statistics(flux[:split].mean(axis=0), flux[:split].std(axis=0), wavelength)
 
     def report(history):
         if on_progress is not None:
             on_progress(min(1.0, history.seconds / seconds), float(history.column("valid_loss")[-1]))
 
     history = fit(
-        model,
+        network,
         train,
         valid,
         loss=BetaLoss(beta),
@@ -223,11 +269,11 @@ def retrain(galaxies, *, beta=0.3, seconds=60.0, seed=0, on_progress=None):
         seed=seed,
         progress=False,
     )
-    recipe = {"n_galaxies": len(flux), "beta": beta, "seconds": seconds, "seed": seed}
+    atlas = make_atlas(network, galaxies)
+    scores = np.asarray(informativeness(atlas["latent"], galaxies["flux"]))
+    arrays = {"informative": np.argsort(-scores)[: max(1, int((scores > INFORMATIVE).sum()))]}
+    recipe = {"n_galaxies": n_galaxies, "beta": beta, "seconds": seconds, "seed": seed}
     metrics = {"valid_loss": history.best_loss, "epochs": len(history.records)}
-    latent = encode_sample(model, galaxies)["latent"].values
-    covariance = np.abs((latent - latent.mean(0)).T @ (flux - flux.mean(0)) / len(flux)).mean(axis=1)
-    order = np.argsort(covariance)[::-1]
-    informative = order[covariance[order] > INFORMATIVE]
-    arrays = {"informative": informative} if informative.size else {}
-    return model, ModelInfo(f"retrained_seed{seed}", "ConvBetaVAE", model.config, recipe, metrics, arrays)
+    info = ModelInfo(f"retrained (seed {seed})", "ConvBetaVAE", network.config, recipe, metrics, arrays)
+    predictor = fit_predictor(atlas)
+    return LatentModel(network, info, atlas, predictor.predict, predictor.names)

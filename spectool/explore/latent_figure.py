@@ -72,7 +72,7 @@ class LatentFigure:
     # ---- panels
 
     def _panel(self, height, y_label, **options):
-        plot = figure(
+        return figure(
             width=WIDTH,
             height=height,
             x_range=self.x_range,
@@ -85,26 +85,19 @@ class LatentFigure:
             toolbar_location=None,
             **options,
         )
-        plot.toolbar.autohide = False
-        return plot
 
     def _draw_spectrum(self):
         plot = self._panel(280, FLUX_LABEL, y_range=Range1d(0, 1))
         plot.toolbar_location = "right"
-        plot.line(
-            "wavelength", "flux", source=self.galaxy, color=OBSERVED, line_width=1.6, legend_label="galaxy"
-        )
+        plot.line("wavelength", "flux", source=self.galaxy, color=OBSERVED, line_width=1.6)
         plot.line(
             "wavelength",
             "decoded",
             source=self.spectrum,
             color=DECODED,
             line_width=1.3,
-            legend_label="decoded",
         )
         plot.xaxis.visible = False
-        plot.legend.location = "right"
-        plot.legend.click_policy = "hide"
         return plot
 
     def _draw_residual(self):

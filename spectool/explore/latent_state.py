@@ -2,14 +2,18 @@
 
 import hashlib
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import traitlets
+import xarray as xr
 from scipy.spatial import KDTree
 
 from spectool.models.autoencoder import decode_latent, encode_sample
+from spectool.models.store import ModelInfo
 
 
 @contextmanager
@@ -90,6 +94,32 @@ def traverse(decode, latent, dimension, values):
     return np.asarray(values)[:stop], spectra[:stop]
 
 
+@dataclass(frozen=True)
+class LatentModel:
+    """An autoencoder with what is known around its latent space.
+
+    Attributes
+    ----------
+    network
+        A `ConvBetaVAE`.
+    info : spectool.models.store.ModelInfo
+        Its ``arrays`` may hold ``latent_min`` and ``latent_max`` (n_latent,), the range that the encoder has
+        seen, and ``informative``; what is missing is measured on the atlas.
+    atlas : xarray.Dataset
+        Galaxies of the training set: ``latent`` (galaxy, latent) and per-galaxy parameters.
+    predict : callable, optional
+        From latents (n, n_latent) to the mean and standard deviation, each (n, column), of `columns`.
+    columns : tuple of str
+        Names of the predicted parameters.
+    """
+
+    network: torch.nn.Module
+    info: ModelInfo
+    atlas: xr.Dataset
+    predict: Callable | None = None
+    columns: tuple[str, ...] = ()
+
+
 class LatentState(traitlets.HasTraits):
     """One position in the latent space of an autoencoder, and everything that follows from it.
 
@@ -98,25 +128,15 @@ class LatentState(traitlets.HasTraits):
 
     Parameters
     ----------
-    model : ConvBetaVAE
-    info : spectool.models.store.ModelInfo
-        Its ``arrays`` may hold ``latent_min`` and ``latent_max`` (n_latent,), the range that the encoder has
-        seen, and ``informative``; what is missing is measured on `galaxies`.
-    galaxies : xarray.Dataset
-        Mock galaxies of the training population as the model takes them: ``flux`` (galaxy, wavelength),
-        ``mask``, and the columns that are named in `columns`.
+    model : LatentModel
     seeds : xarray.Dataset
-        Galaxies to start from, prepared in the same way, with a coordinate ``name`` (galaxy).
-    columns : sequence of str
-        Per-galaxy columns of `galaxies` to predict and to list.
-    fit_predictor : callable, optional
-        ``fit_predictor(latent (galaxy, n_latent), table (galaxy, column))`` returns a function from latents
-        to ``(mean, sigma)``, each (n, column). Without it no parameters are predicted.
+        Galaxies to start from, as the model takes them: ``flux`` (galaxy, wavelength), optionally ``mask``
+        and the true parameters, and a coordinate ``name`` (galaxy).
 
     Raises
     ------
     ValueError
-        If the seeds or the galaxies are not on the model's wavelength grid.
+        If the seeds are not on the model's wavelength grid, or one of them has no usable pixel.
     """
 
     latent = traitlets.Instance(np.ndarray, help="current position (n_latent,), float32")
@@ -126,54 +146,46 @@ class LatentState(traitlets.HasTraits):
     playing = traitlets.Bool(False, help="whether an animation is running")
     model_id = traitlets.Unicode(help="fingerprint of the model's weights")
 
-    def __init__(self, model, info, galaxies, seeds, *, columns, fit_predictor=None):
+    def __init__(self, model, seeds):
         super().__init__()
         self.lock = threading.RLock()
-        for label, sample in (("galaxies", galaxies), ("seeds", seeds)):
-            n_pixels = sample.sizes["wavelength"]
-            if n_pixels != model.n_pixels:
-                raise ValueError(f"the {label} have {n_pixels} pixels, but the model takes {model.n_pixels}")
+        self.seeds = seeds
         self.wavelength = np.asarray(seeds["wavelength"].values, dtype=np.float32)
-        self.galaxies, self.seeds = galaxies, seeds
-        self.columns = [c for c in columns if c in galaxies]
-        self._fit_predictor = fit_predictor
-        self.set_model(model, info)
+        self.set_model(model)
 
     # ---- the model
 
-    def set_model(self, model, info):
-        """Put another model in: the seeds and training galaxies are encoded anew and the seed is decoded.
+    def set_model(self, model):
+        """Put another model in: the seeds are encoded anew, and the current one is decoded.
 
         Parameters
         ----------
-        model, info
+        model : LatentModel
+
+        Raises
+        ------
+        ValueError
             As in the constructor.
         """
-        arrays = info.arrays
-        n_latent = model.n_latent
+        network, arrays = model.network.eval(), model.info.arrays
         with single_thread():
-            latents = encode_sample(model, self.galaxies)["latent"].values.astype(np.float32)
-            seed_latents = encode_sample(model, self.seeds)["latent"].values.astype(np.float32)
-            predict = None
-            if self._fit_predictor is not None and self.columns:
-                table = np.stack([self.galaxies[c].values for c in self.columns], axis=1)
-                predict = self._fit_predictor(latents, table)
+            seed_latents = encode_sample(network, self.seeds)["latent"].values.astype(np.float32)
+        lost = np.flatnonzero(~np.isfinite(seed_latents).all(axis=1))
+        if lost.size:
+            raise ValueError(f"the seed galaxy {self.seed_names[lost[0]]!r} has no usable pixel")
+        atlas = np.asarray(model.atlas["latent"].values, dtype=np.float32)
         with self.lock:
-            self.model, self.info, self.name = model.eval(), info, info.name
-            self.lower = np.asarray(arrays.get("latent_min", latents.min(axis=0)), dtype=np.float32)
-            self.upper = np.asarray(arrays.get("latent_max", latents.max(axis=0)), dtype=np.float32)
-            self.informative = informative_dimensions(arrays, n_latent)
-            self.others = np.setdiff1d(np.arange(n_latent), self.informative)
-            self.galaxy_latents, self.seed_latents = latents, seed_latents
-            self._predict = predict
-            self._spread = latents.std(axis=0).astype(np.float32)
-            self._tree = KDTree(latents[:, self.informative] / self._scale())
+            self.model, self.network, self.name = model, network, model.info.name
+            self.lower = np.asarray(arrays.get("latent_min", atlas.min(axis=0)), dtype=np.float32)
+            self.upper = np.asarray(arrays.get("latent_max", atlas.max(axis=0)), dtype=np.float32)
+            self.informative = informative_dimensions(arrays, network.n_latent)
+            self.others = np.setdiff1d(np.arange(network.n_latent), self.informative)
+            self.seed_latents = seed_latents
+            self.spread = np.maximum(atlas.std(axis=0), 1e-6)
+            self._tree = KDTree((atlas / self.spread)[:, self.informative])
             with self.hold_trait_notifications():
-                self.model_id = fingerprint(model)
+                self.model_id = fingerprint(network)
                 self.select_seed(self.seed_name or self.seed_names[0])
-
-    def _scale(self):
-        return np.maximum(self._spread[self.informative], 1e-6)
 
     # ---- where we are
 
@@ -203,7 +215,7 @@ class LatentState(traitlets.HasTraits):
             bad = seed["mask"].values if "mask" in seed else np.zeros(self.wavelength.size, dtype=bool)
             flux = np.asarray(seed["flux"].values, dtype=np.float32)
             self.seed_flux = np.where(bad | ~np.isfinite(flux), np.float32(np.nan), flux)
-            self.seed_truth = {c: float(seed[c]) for c in self.columns if c in seed}
+            self.seed_truth = {c: float(seed[c]) for c in self.model.columns if c in seed}
             self.encoded = self.seed_latents[index]
             with self.hold_trait_notifications():
                 self.seed_name = name
@@ -268,7 +280,7 @@ class LatentState(traitlets.HasTraits):
             Normalised flux, float32.
         """
         with single_thread():
-            return np.asarray(decode_latent(self.model, latents), dtype=np.float32)
+            return np.asarray(decode_latent(self.network, latents), dtype=np.float32)
 
     # ---- what follows from it
 
@@ -292,7 +304,7 @@ class LatentState(traitlets.HasTraits):
         """
         latent, n = self.latent, self.informative.size
         moves = np.zeros((n, latent.size), dtype=np.float32)
-        moves[np.arange(n), self.informative] = step * self._scale()
+        moves[np.arange(n), self.informative] = step * self.spread[self.informative]
         both = self.decode(np.concatenate([latent + moves, latent - moves]))
         return both[:n] - both[n:]
 
@@ -302,14 +314,15 @@ class LatentState(traitlets.HasTraits):
         Returns
         -------
         dict of str to (float, float)
-            Mean and standard deviation by column; empty if the state has no predictor.
+            Mean and standard deviation by column; empty if the model has no predictor.
         """
-        if self._predict is None:
+        if self.model.predict is None:
             return {}
         with single_thread():
-            mean, sigma = self._predict(self.latent[None])
-        pairs = zip(np.asarray(mean)[0], np.asarray(sigma)[0], strict=True)
-        return {c: (float(m), float(s)) for c, (m, s) in zip(self.columns, pairs, strict=True)}
+            mean, sigma = self.model.predict(self.latent[None])
+        return {
+            c: (float(m), float(s)) for c, m, s in zip(self.model.columns, mean[0], sigma[0], strict=True)
+        }
 
     def nearest(self, n=5):
         """Find the training galaxies nearest to the current position.
@@ -321,12 +334,12 @@ class LatentState(traitlets.HasTraits):
         Returns
         -------
         index : ndarray of int, shape (n,)
-            Along ``galaxy`` of `galaxies`, nearest first.
+            Along ``galaxy`` of the model's atlas, nearest first.
         distance : ndarray, shape (n,)
             In standard deviations of the training galaxies, over the informative dimensions.
         """
-        n = min(n, self.galaxies.sizes["galaxy"])
-        distance, index = self._tree.query(self.latent[self.informative] / self._scale(), k=n)
+        n = min(n, self.model.atlas.sizes["galaxy"])
+        distance, index = self._tree.query((self.latent / self.spread)[self.informative], k=n)
         return np.atleast_1d(index), np.atleast_1d(distance)
 
     # ---- animation

@@ -9,10 +9,11 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 
-from spectool.explore.latent_data import PARAMETERS, REFERENCE, open_latent_state
+from spectool.explore.latent_data import PARAMETERS, REFERENCE, draw_seeds, open_model
 from spectool.explore.latent_figure import LatentFigure
 from spectool.explore.latent_files import load_state, save_csv, save_png, save_state
-from spectool.explore.style import OKABE_ITO
+from spectool.explore.latent_state import LatentState
+from spectool.explore.style import DECODED, OBSERVED, OKABE_ITO
 
 WINDOWS = {
     "All": None,
@@ -27,7 +28,9 @@ SIDE_WIDTH = "326px"
 CSS = f"""<style>
 .latent-side .widget-slider .widget-label {{ width: 34px; }}
 .latent-side .widget-readout {{ min-width: 44px; overflow: visible; }}
+.latent-side .jupyter-button {{ padding: 0 6px; }}
 .latent-table table {{ font-size: 12px; line-height: 16px; border-collapse: collapse; width: 100%; }}
+.latent-table table + table {{ margin-top: 6px; }}
 .latent-table td, .latent-table th {{ padding: 0 4px; text-align: right; white-space: nowrap; }}
 .latent-table td:first-child, .latent-table th:first-child {{ text-align: left; }}
 .latent-table th {{ font-weight: 600; border-bottom: 1px solid #B0B0B0; }}
@@ -43,8 +46,8 @@ class LatentView:
     ----------
     state : LatentState
     retrain : callable, optional
-        ``retrain(galaxies, on_progress=...)`` returns ``(model, info)``; see
-        `spectool.explore.latent_data.retrain`. Without it there is no such button.
+        ``retrain(on_progress=...)`` returns a `LatentModel`; see `spectool.explore.latent_data.retrain`.
+        Without it there is no such button.
     export_folder : str or pathlib.Path
         Where exported files go; made when the first is written.
     """
@@ -53,7 +56,7 @@ class LatentView:
         self.state, self._retrain = state, retrain
         self.export_folder = Path(export_folder)
         self.figure = LatentFigure(state)
-        self._shipped = (state.model, state.info)
+        self._first = state.model
         self._make_widgets()
         self._link()
         self._show_model()
@@ -68,7 +71,7 @@ class LatentView:
 
     def _make_widgets(self):
         wide = W.Layout(width="auto")
-        narrow = W.Layout(width="auto", flex="1 1 0", min_width="0")
+        narrow = W.Layout(width="auto", flex="1 1 auto", min_width="0")
         self.seed = W.Dropdown(options=self.state.seed_names, layout=wide, tooltip="galaxy to start from")
         self.sliders = {}
         self.slider_box = W.VBox(layout=W.Layout(width="auto", max_height="330px", overflow="hidden auto"))
@@ -80,7 +83,7 @@ class LatentView:
         self.png = W.Button(description="PNG", icon="image", layout=narrow, tooltip="save the figure")
         self.csv = W.Button(description="CSV", icon="table", layout=narrow, tooltip="save the spectra")
         self.json = W.Button(description="State", icon="save", layout=narrow, tooltip="save the position")
-        self.load = W.FileUpload(description="", accept=".json", multiple=False, layout=narrow)
+        self.load = W.FileUpload(description="Load", accept=".json", multiple=False, layout=narrow)
         self.load.tooltip = "load a saved position"
         self.train = W.Button(description="Retrain a light model…", icon="cogs", layout=wide)
         self.confirm = W.Button(description="Yes, about a minute", button_style="warning", layout=narrow)
@@ -177,8 +180,8 @@ class LatentView:
         self.others.set_title(0, f"{state.others.size} uninformative dimensions")
         self.animated.options = [(f"z{d}", int(d)) for d in (*state.informative, *state.others)]
         self.animated.value = int(state.informative[0])
-        shipped = state.model is self._shipped[0]
-        self.train.description = "Retrain a light model…" if shipped else f"Back to {self._shipped[1].name}"
+        first = state.model is self._first
+        self.train.description = "Retrain a light model…" if first else f"Back to {self._first.info.name}"
         self.figure.show_model()
         self._show_seed()
 
@@ -241,10 +244,10 @@ class LatentView:
     # ---- training
 
     def _train_clicked(self):
-        if self.state.model is self._shipped[0]:
+        if self.state.model is self._first:
             self._show(self.ask, True)
         else:
-            self.state.set_model(*self._shipped)
+            self.state.set_model(self._first)
 
     def _start_training(self):
         self._show(self.ask, False)
@@ -259,17 +262,21 @@ class LatentView:
             self._tell(f"Training: squared error and divergence {loss:.1f} per spectrum")
 
         try:
-            model, info = self._retrain(self.state.galaxies, on_progress=on_progress)
-            self.state.set_model(model, info)
-            self._tell(f"Trained {html.escape(info.name)} on {self.state.galaxies.sizes['galaxy']} galaxies.")
+            model = self._retrain(on_progress=on_progress)
+            self.state.set_model(model)
+            self._tell(f"Trained {html.escape(model.info.name)}; its dimensions are others than before.")
         finally:
             self.train.disabled = False
             self._show(self.progress, False)
 
 
 def describe_position(state):
-    """Say in words, as HTML, what is wrong with the position, or which model decodes it."""
+    """Return the figure's key, and what is wrong with the position or which model decodes it, as HTML."""
     warnings = []
+    key = "".join(
+        f'<span style="color:{color}">▬</span> {name} &nbsp; '
+        for color, name in ((OBSERVED, html.escape(state.seed_name)), (DECODED, "decoded"))
+    )
     n_negative = int(state.negative.sum())
     if n_negative:
         where = state.wavelength[state.negative]
@@ -280,8 +287,8 @@ def describe_position(state):
             f"this galaxy lies outside the encoder's range in {', '.join(outside)}: moved to its edge"
         )
     if warnings:
-        return f'<span class="latent-warning">⚠ {"; ".join(warnings)}</span>'
-    return f"Model {html.escape(state.name)}; slider ranges are what its encoder has seen."
+        return key + f'<span class="latent-warning">⚠ {"; ".join(warnings)}</span>'
+    return key + f"({html.escape(state.name)})"
 
 
 def parameter_table(state):
@@ -289,11 +296,13 @@ def parameter_table(state):
     predicted = state.predict_parameters()
     rows = []
     for column, (mean, sigma) in predicted.items():
-        label, unit = PARAMETERS.get(column, (column, ""))
+        if column not in PARAMETERS:
+            continue
         truth = state.seed_truth.get(column, np.nan)
         known = f"{truth:.2f}" if np.isfinite(truth) else "–"
-        title = f' title="{unit}"' if unit else ""
-        rows.append(f"<tr><td{title}>{label}</td><td>{mean:.2f} ± {sigma:.2f}</td><td>{known}</td></tr>")
+        rows.append(
+            f"<tr><td>{PARAMETERS[column]}</td><td>{mean:.2f} ± {sigma:.2f}</td><td>{known}</td></tr>"
+        )
     head = "<tr><th>parameter</th><th>predicted</th><th>seed’s truth</th></tr>"
     return f"<table>{head}{''.join(rows)}</table>" if rows else ""
 
@@ -306,11 +315,12 @@ def neighbour_table(state, n=4):
         "log_z_gas": "log Z gas",
         "dust2": "dust",
     }
-    columns = {c: label for c, label in columns.items() if c in state.galaxies}
+    atlas = state.model.atlas
+    columns = {c: label for c, label in columns.items() if c in atlas}
     index, distance = state.nearest(n)
     rows = []
     for i, d in zip(index, distance, strict=True):
-        values = "".join(f"<td>{float(state.galaxies[c].values[i]):.2f}</td>" for c in columns)
+        values = "".join(f"<td>{float(atlas[c].values[i]):.2f}</td>" for c in columns)
         rows.append(f"<tr><td>{d:.2f} σ</td>{values}</tr>")
     head = "".join(f"<th>{label}</th>" for label in columns.values())
     return f"<table><tr><th>nearest</th>{head}</tr>{''.join(rows)}</table>"
@@ -332,4 +342,4 @@ def open_dashboard(model=REFERENCE, *, retrain=None, seed=60):
     -------
     LatentView
     """
-    return LatentView(open_latent_state(model, seed=seed), retrain=retrain)
+    return LatentView(LatentState(open_model(model, seed=seed), draw_seeds(seed=seed)), retrain=retrain)

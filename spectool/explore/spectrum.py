@@ -11,6 +11,9 @@ WAVELENGTH_LABEL = "rest wavelength (Å, vacuum)"
 FLUX_LABEL = "flux / median(5000–5500 Å)"
 TOOLS = "xpan,xwheel_zoom,xbox_zoom,reset,save"
 
+# Lines that are named before all others where there is no room for every name.
+FIRST = ("Hα", "[O III] 5007", "[O II]", "Hβ", "Lyα", "[S II] 6716", "Mg II", "C III]")
+
 LABEL_SIZE = 12  # pixels
 LABEL_ROWS = 3
 CHARACTER_WIDTH = 0.56  # of the label's size: a mean over sans-serif fonts
@@ -20,7 +23,7 @@ def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
     """Place the names of emission lines over a spectrum so that none covers another.
 
     Lines closer than half a label's height share a label, "Hα + [N II]". Labels that would touch go to different
-    rows; one that finds no free row is left out (its mark is not).
+    rows, the important ones first; one that finds no free row is left out (its mark is not).
 
     Parameters
     ----------
@@ -47,20 +50,24 @@ def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
             groups[-1].append((x, name))
         else:
             groups.append([(x, name)])
-    free = [-np.inf] * LABEL_ROWS
-    placed = {"x": [], "label": [], "row": []}
-    for group in groups:
+    taken = [[] for _ in range(LABEL_ROWS)]
+    placed = []
+    for group in sorted(groups, key=_importance):
         label = _join([name for _, name in group])
-        half = 0.5 * len(label) * CHARACTER_WIDTH * label_size * scale
+        half = 0.5 * (len(label) * CHARACTER_WIDTH + 0.5) * label_size * scale
         x = float(np.clip(np.mean([x for x, _ in group]), low + half, max(high - half, low + half)))
-        row = next((r for r in range(LABEL_ROWS) if x - half >= free[r]), None)
-        if row is None:
-            continue
-        free[row] = x + half + 0.5 * label_size * scale
-        placed["x"].append(x)
-        placed["label"].append(label)
-        placed["row"].append(row)
-    return placed
+        for row, spans in enumerate(taken):
+            if all(abs(x - other) >= half + other_half for other, other_half in spans):
+                spans.append((x, half))
+                placed.append((x, label, row))
+                break
+    placed.sort()
+    return {key: [item[k] for item in placed] for k, key in enumerate(("x", "label", "row"))}
+
+
+def _importance(group):
+    ranks = [FIRST.index(name) for _, name in group if name in FIRST]
+    return min(ranks, default=len(FIRST))
 
 
 def _join(names):
