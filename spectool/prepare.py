@@ -188,7 +188,7 @@ def correct_extinction(sample, *, ebv=None, law="F99", r_v=3.1):
     bad = np.flatnonzero(~(ebv >= 0) | np.isinf(ebv))
     if bad.size:
         raise ValueError(f"E(B-V) of galaxy {bad[0]} is {ebv[bad[0]]}: it must be a number >= 0 (mag)")
-    gain = 10 ** (0.4 * ebv[:, None] * extinction_curve(wavelength, law=law, r_v=r_v))
+    gain = 10 ** (0.4 * ebv[:, None] * extinction_curve(wavelength, law=law, r_v=r_v)).astype(np.float32)
     out = _replace(
         sample, sample["flux"].values * gain, sample["ivar"].values / gain**2, sample["mask"].values
     )
@@ -229,8 +229,9 @@ def to_rest_frame(sample, *, redshift=None):
     )
     usable = np.isfinite(redshift) & (redshift >= LOWEST_REDSHIFT)
     stretch = 1 + np.where(usable, redshift, 0)[:, None]
+    gain = stretch.astype(np.float32)
     out = _replace(
-        sample, sample["flux"].values * stretch, sample["ivar"].values / stretch**2, sample["mask"].values
+        sample, sample["flux"].values * gain, sample["ivar"].values / gain**2, sample["mask"].values
     )
     out = _mask_rows(out, ~usable, f"redshift not finite or below {LOWEST_REDSHIFT}")
     units = {"units": "Angstrom", "description": "vacuum, rest frame"}
@@ -345,7 +346,7 @@ def normalize(sample, *, window=MARZIANO2024_WINDOW, min_fraction=0.5):
     norm[covered] = np.nanmedian(pixels[covered], axis=1)
     usable = norm > 0
     seen = ~sample["mask"].values.all(axis=1)
-    scale = np.where(usable, norm, 1)[:, None]
+    scale = np.where(usable, norm, 1)[:, None].astype(np.float32)
     out = _replace(
         sample, sample["flux"].values / scale, sample["ivar"].values * scale**2, sample["mask"].values
     )

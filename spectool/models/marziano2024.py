@@ -112,13 +112,14 @@ def draw_mocks(redshift, mask, ivar, n_mock, rng):
     grid = SSPGrid.embedded("optical")
     nearby = (max(redshift - 0.05, 0.003), max(redshift, 0.003) + 0.05)
     galaxies = draw_population(n_mock, grid_age=grid.age, seed=rng, redshift_range=nearby)
-    sample = synthesize(galaxies, grid, wavelength=sps_wavelength(), progress=False).drop_dims(
-        "age", errors="ignore"
-    )
+    sample = synthesize(
+        galaxies, grid, wavelength=sps_wavelength(), batch_size=128, progress=False
+    ).drop_dims("age", errors="ignore")
     mocks = prepare_marziano2024(sample)
     sigma = np.divide(1.0, np.sqrt(ivar), out=np.zeros_like(ivar), where=~mask)
     flux = mocks["flux"].values
-    flux += rng.standard_normal(flux.shape, dtype=np.float32) * sigma
+    for row in flux:
+        row += rng.standard_normal(row.size, dtype=np.float32) * sigma
     flux[:, mask] = 0
     mocks["mask"].values[:] = mask
     mocks["ivar"].values[:] = ivar
@@ -126,11 +127,22 @@ def draw_mocks(redshift, mask, ivar, n_mock, rng):
     return mocks
 
 
-def _chi2(seen):
+def _chi2(seen, rows=256):
     """Mean of squared residual over variance of the good pixels, per galaxy."""
-    good = ~seen["mask"].values
-    pull = (seen["flux"].values - seen["reconstruction"].values) ** 2 * seen["ivar"].values
-    return np.where(good, pull, 0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)
+    flux, model, ivar, mask = (seen[n].values for n in ("flux", "reconstruction", "ivar", "mask"))
+    out = np.empty(len(flux))
+    for first in range(0, len(flux), rows):
+        part = slice(first, first + rows)
+        weight = np.where(mask[part], 0, ivar[part])
+        out[part] = ((flux[part] - model[part]) ** 2 * weight).sum(axis=1)
+    return out / np.maximum((~mask).sum(axis=1), 1)
+
+
+def _nearest(latents, latent, count):
+    """Rows of the `count` latents (n, used) nearest to one (used,), each dimension in units of its scatter."""
+    scatter = latents.std(axis=0)
+    distance = (((latents - latent) / np.where(scatter > 0, scatter, 1)) ** 2).sum(axis=1)
+    return np.argsort(distance)[:count]
 
 
 def _fit_reader(mocks, columns, rng):
@@ -180,7 +192,8 @@ def _predict_one(model, arrays, seen, n_mock, rng):
     mocks = reconstruct(model, draw_mocks(float(seen["redshift"].values[0]), mask, ivar, n_mock, rng))
     network = _fit_reader(mocks, list(PARAMETERS), rng)
     value, error = network.predict(latent[None])
-    chi2, limit = _chi2(seen)[0], np.quantile(_chi2(mocks), 0.99)
+    alike = _nearest(mocks["latent"].values[:, used], latent[used], max(n_mock // 10, 20))
+    chi2, limit = _chi2(seen)[0], np.quantile(_chi2(mocks.isel(galaxy=alike)), 0.99)
     low = np.asarray(arrays.get("latent_min", mocks["latent"].values.min(axis=0)))
     high = np.asarray(arrays.get("latent_max", mocks["latent"].values.max(axis=0)))
     reasons = [
@@ -190,7 +203,7 @@ def _predict_one(model, arrays, seen, n_mock, rng):
     ]
     if chi2 > limit:
         reasons.append(
-            f"reconstructed worse than 99% of mocks seen alike (chi2 per pixel {chi2:.2f}, limit {limit:.2f})"
+            f"reconstructed worse than 99% of the mocks most like it (chi2 per pixel {chi2:.1f}, limit {limit:.1f})"
         )
     return _as_dataset(value[0], error[0], latent, latent_error, used, "; ".join(reasons), chi2, limit)
 

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from spectool.models import marziano2024, registry
-from spectool.models.autoencoder import make_autoencoder
+from spectool.models.autoencoder import ConvBetaVAE
 from spectool.models.store import save_model, shipped_models
 from spectool.prepare import prepare_marziano2024
 from spectool.surveys import packaged_spectra, read_sdss
@@ -23,7 +23,7 @@ def galaxies():
 @pytest.fixture(scope="module")
 def model():
     """Untrained: what is tested is what is done with it."""
-    model = make_autoencoder("reference", seed=1)
+    model = ConvBetaVAE(channels=(4, 8), strides=(8, 8), hidden=(32,), decoder="dense", seed=1)
     model.set_pixel_statistics(np.ones(4582), np.full(4582, 0.3), sps_wavelength())
     return model
 
