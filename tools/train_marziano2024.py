@@ -23,12 +23,12 @@ from tqdm.auto import tqdm
 
 from spectool.measure.information import informativeness
 from spectool.models import store
-from spectool.models.autoencoder import count_parameters, make_autoencoder
+from spectool.models.autoencoder import count_parameters, fit_statistics, make_autoencoder
 from spectool.models.coverage import RandomCoverage, survey_mask
 from spectool.models.losses import BetaLoss, CapacityLoss, TotalCorrelationLoss, kl_per_dimension
 from spectool.models.mlp import GaussianMLP, gaussian_loss
 from spectool.models.recipes import training_recipe
-from spectool.models.rows import select, split, take
+from spectool.models.rows import Rows, select, split, take
 from spectool.models.training import fit, one_cycle
 from spectool.parallel import n_workers
 from spectool.synth.grid import SSPGrid
@@ -64,7 +64,7 @@ def main(arguments=None) -> dict:
         zip(("train", "valid", "test"), split(len(flux), (0.8, 0.1, 0.1), seed=options.seed), strict=True)
     )
     model = make_autoencoder(options.config, n_latent=options.latent, seed=options.seed)
-    set_statistics(model, flux, parts["train"], wavelength, options.seed)
+    fit_statistics(model, Rows(flux, parts["train"]), wavelength, seed=options.seed)
     history = train(model, flux, parts, wavelength, options)
     if options.half:
         round_to_half(model)
@@ -165,17 +165,6 @@ def make_spectra(options, wavelength) -> tuple[np.ndarray, xr.Dataset]:
     return np.load(folder / "flux.npy", mmap_mode="r"), xr.load_dataset(done, engine="h5netcdf")
 
 
-def set_statistics(model, flux, train, wavelength, seed) -> None:
-    """Mean and scatter per pixel of up to 20,000 training spectra, for the model's own standardisation."""
-    some = np.random.default_rng(seed).choice(train, min(20000, len(train)), replace=False)
-    mean, square = np.zeros(flux.shape[1]), np.zeros(flux.shape[1])
-    for chunk in np.array_split(some, max(1, len(some) // 2000)):
-        values = take(flux, chunk).astype(np.float64)
-        mean += values.sum(axis=0) / len(some)
-        square += np.square(values).sum(axis=0) / len(some)
-    model.set_pixel_statistics(mean, np.sqrt(np.maximum(square - mean**2, 0.0)), wavelength)
-
-
 def train(model, flux, parts, wavelength, options):
     """Train the autoencoder."""
     recipe = training_recipe(options.config)
@@ -186,7 +175,7 @@ def train(model, flux, parts, wavelength, options):
     }
     losses = {
         "beta": BetaLoss(options.beta),
-        "tc": TotalCorrelationLoss(n_data=len(parts["train"]), beta=options.beta, tc=options.tc),
+        "tc": TotalCorrelationLoss(beta=options.beta, tc=options.tc),
         "capacity": CapacityLoss(options.capacity),
     }
     arrays = {"flux": flux}

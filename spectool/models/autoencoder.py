@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import xarray as xr
+from sklearn.decomposition import PCA
 from torch import nn
 
-from spectool.models.layers import conv_shape, dense_stack, stage, transposed_stage
+from spectool.models.layers import GappyComponents, conv_shape, dense_stack, stage, transposed_stage
+from spectool.models.rows import take
 
 #: Constructor options by name. ``paper``: eleven convolutions, 4582 -> 512, two dense heads, mirrored
 #: decoder. ``light`` is what a notebook trains in front of the reader; ``reference`` is what the dashboards
@@ -21,8 +23,20 @@ CONFIGURATIONS = {
         "hidden": (),
         "decoder": "convolutional",
     },
-    "light": {"channels": (12, 24, 32), "strides": (8, 4, 4), "hidden": (128,), "decoder": "dense"},
-    "reference": {"channels": (8, 16), "strides": (4, 4), "hidden": (192, 96), "decoder": "dense"},
+    "light": {
+        "channels": (12, 24, 32),
+        "strides": (8, 4, 4),
+        "hidden": (128,),
+        "decoder": "dense",
+        "shortcut": 24,
+    },
+    "reference": {
+        "channels": (8, 16),
+        "strides": (4, 4),
+        "hidden": (192, 96),
+        "decoder": "dense",
+        "shortcut": 32,
+    },
 }
 
 
@@ -51,6 +65,11 @@ class ConvBetaVAE(nn.Module):
         ``"convolutional"``: transposed convolutions that mirror the encoder, to exactly `n_pixels` (the
         paper's). ``"dense"``: one dense layer after `hidden`, that is a non-linear mixture of as many learned
         spectra as the last layer is wide: far quicker on a CPU at the same error.
+    shortcut
+        Number of principal components whose coefficients the dense layers of the encoder read beside what the
+        convolutions found; with missing pixels they are solved for by regularised least squares ("gappy PCA",
+        Connolly & Szalay 1999), so that hiding pixels does not shift them. The last layer of a dense decoder
+        starts at the same components. 0 = none, as in the paper. See `fit_statistics`.
     seed
         Of the initial weights: an int or a `numpy.random.Generator`.
 
@@ -73,6 +92,7 @@ class ConvBetaVAE(nn.Module):
         strides: Sequence[int] = CONFIGURATIONS["paper"]["strides"],
         hidden: Sequence[int] = (),
         decoder: str = "convolutional",
+        shortcut: int = 0,
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__()
@@ -92,6 +112,7 @@ class ConvBetaVAE(nn.Module):
             "strides": strides,
             "hidden": hidden,
             "decoder": decoder,
+            "shortcut": int(shortcut),
         }
         self.n_pixels, self.n_latent = int(n_pixels), int(n_latent)
         lengths = conv_shape(self.n_pixels, strides)
@@ -101,22 +122,24 @@ class ConvBetaVAE(nn.Module):
         self.register_buffer("pixel_mean", torch.zeros(self.n_pixels))
         self.register_buffer("pixel_scale", torch.ones(self.n_pixels))
         self.register_buffer("wavelength", torch.zeros(self.n_pixels, dtype=torch.float64))
+        if shortcut:
+            self.shortcut = GappyComponents(self.n_pixels, int(shortcut))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-            self._build(channels, strides, lengths, hidden, decoder)
+            self._build(channels, strides, lengths, hidden, decoder, int(shortcut))
 
-    def _build(self, channels, strides, lengths, hidden, decoder) -> None:
+    def _build(self, channels, strides, lengths, hidden, decoder, shortcut) -> None:
         n_flat = channels[-1] * lengths[-1]
         into = [2, *channels[:-1]]
         self.convolutions = nn.Sequential(
             *[stage(i, o, s) for i, o, s in zip(into, channels, strides, strict=True)]
         )
-        self.encoder_dense = dense_stack([n_flat, *hidden])
-        width = hidden[-1] if hidden else n_flat
+        self.encoder_dense = dense_stack([n_flat + shortcut, *hidden])
+        width = hidden[-1] + shortcut if hidden else n_flat + shortcut
         self.head_mu = nn.Linear(width, self.n_latent)
         self.head_log_var = nn.Linear(width, self.n_latent)
         # A unit-variance posterior at the start would bury the first spectra in noise.
-        nn.init.constant_(self.head_log_var.bias, -2.0)
+        nn.init.constant_(self.head_log_var.bias, -1.0)
         backwards = hidden[::-1]
         if decoder == "dense":
             self.decoder_dense = dense_stack([self.n_latent, *backwards])
@@ -133,7 +156,7 @@ class ConvBetaVAE(nn.Module):
             ]
         )
 
-    def set_pixel_statistics(self, mean, scale, wavelength=None) -> None:
+    def set_pixel_statistics(self, mean, scale, wavelength=None, components=None) -> None:
         """Fix the statistics that standardise input and output.
 
         Parameters
@@ -143,6 +166,9 @@ class ConvBetaVAE(nn.Module):
             1% of their median (the pixels used for the normalisation hardly vary) are raised to it.
         wavelength
             (n_pixels,) Angstrom, vacuum, rest frame: lets `encode_sample` refuse spectra on another grid.
+        components
+            (shortcut, n_pixels) principal components of the flux, each times the standard deviation of its
+            coefficient. Only for a model with a shortcut.
 
         Raises
         ------
@@ -160,6 +186,20 @@ class ConvBetaVAE(nn.Module):
         self.pixel_scale.copy_(scale)
         if wavelength is not None:
             self.wavelength.copy_(torch.as_tensor(np.asarray(wavelength, dtype=np.float64).copy()))
+        if self.config["shortcut"]:
+            self._set_components(components)
+
+    def _set_components(self, components) -> None:
+        shape = (self.config["shortcut"], self.n_pixels)
+        if components is None or np.shape(components) != shape:
+            raise ValueError(f"this model needs components of shape {shape}, got {np.shape(components)}")
+        components = torch.as_tensor(np.asarray(components, dtype=np.float32).copy())
+        self.shortcut.set(components)
+        if self.config["decoder"] == "dense":
+            n = min(len(components), self.transposed.in_features)
+            with torch.no_grad():
+                self.transposed.weight[:, :n] = (components[:n] / self.pixel_scale).T
+                self.transposed.bias.zero_()
 
     def encode(self, flux: torch.Tensor, mask: torch.Tensor | None = None):
         """Posterior of the latent vector, eq. 4: mean and log variance, each (B, n_latent).
@@ -178,7 +218,12 @@ class ConvBetaVAE(nn.Module):
             x = x.masked_fill(mask, 0.0)
             flags = mask.to(x.dtype)
         h = self.convolutions(torch.stack([x, flags], dim=1)).flatten(1)
-        h = self.encoder_dense(h)
+        if self.config["shortcut"]:
+            linear = self.shortcut(flux - self.pixel_mean, mask)
+            h = self.encoder_dense(torch.cat([h, linear], dim=1))
+            h = torch.cat([h, linear], dim=1) if self.config["hidden"] else h
+        else:
+            h = self.encoder_dense(h)
         # exp(-20) is far below any useful width; without a floor a dead ReLU can overflow exp.
         return self.head_mu(h), self.head_log_var(h).clamp(-20.0, 10.0)
 
@@ -204,6 +249,38 @@ class ConvBetaVAE(nn.Module):
             return self.decode(mu), mu, log_var
         eps = torch.randn(mu.shape, generator=generator, device=generator.device).to(mu)
         return self.decode(mu + torch.exp(0.5 * log_var) * eps), mu, log_var
+
+
+def fit_statistics(model: ConvBetaVAE, flux, wavelength=None, *, seed, n_max: int = 4000) -> None:
+    """Measure the statistics that `ConvBetaVAE.set_pixel_statistics` fixes, on some training spectra.
+
+    Parameters
+    ----------
+    model
+        Before training.
+    flux
+        (N, n_pixels) normalised training spectra: anything that `spectool.models.rows.take` reads.
+    wavelength
+        (n_pixels,) Angstrom, vacuum, rest frame.
+    seed
+        Of the choice of spectra: an int or a `numpy.random.Generator`.
+    n_max
+        Use so many spectra at most.
+
+    Raises
+    ------
+    ValueError
+        If a pixel has no finite mean.
+    """
+    rng = np.random.default_rng(seed)
+    n = int(flux.shape[0])
+    some = take(flux, np.sort(rng.choice(n, min(n, n_max), replace=False))).astype(np.float32)
+    components = None
+    if model.config["shortcut"]:
+        pca = PCA(model.config["shortcut"], svd_solver="randomized", random_state=int(rng.integers(2**31)))
+        pca.fit(some)
+        components = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
+    model.set_pixel_statistics(some.mean(axis=0), some.std(axis=0), wavelength, components)
 
 
 def make_autoencoder(name: str = "paper", *, seed=0, **options) -> ConvBetaVAE:

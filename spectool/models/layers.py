@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 SLOPE = 0.1
@@ -44,3 +45,55 @@ def dense_stack(widths: Sequence[int]) -> nn.Sequential:
     for n_in, n_out in itertools.pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers)
+
+
+class GappyComponents(nn.Module):
+    """Coefficients of principal components, of spectra with missing pixels.
+
+    They minimise, over the pixels that are there, the squared residual plus `noise` times the squared
+    coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay
+    1999). Compressed by asinh, because a few galaxies lie far out.
+
+    Parameters
+    ----------
+    n_pixels, n_components
+        Of the components, set by `set`.
+    noise
+        Variance per pixel.
+    """
+
+    def __init__(self, n_pixels: int, n_components: int, noise: float = 1e-3) -> None:
+        super().__init__()
+        self.noise = noise
+        # Parameters, so that they are stored as compactly as the weights are, but never trained.
+        self.components = nn.Parameter(torch.zeros(n_components, n_pixels), requires_grad=False)
+        self.register_buffer("upper", torch.triu_indices(n_components, n_components), persistent=False)
+        self._products = (None, None)
+
+    def set(self, components: torch.Tensor) -> None:
+        """Fix the components, (n_components, n_pixels), each times the deviation of its coefficient."""
+        with torch.no_grad():
+            self.components.copy_(components)
+
+    def forward(self, residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Compressed coefficients (B, n_components) of spectra less their mean, (B, n_pixels); mask True = missing."""
+        with torch.no_grad():
+            v = self.components
+            if mask is None:
+                mask = torch.zeros(1, v.shape[1], dtype=torch.bool, device=v.device)
+            i, j = self.upper
+            normal = v.new_zeros(len(mask), len(v), len(v))
+            normal[:, i, j] = normal[:, j, i] = (~mask).to(v.dtype) @ self._products_of_components()
+            target = residual.masked_fill(mask, 0.0) @ v.T
+            # Double precision: the components' variances span six decades.
+            eye = torch.eye(len(v), dtype=torch.float64, device=v.device)
+            factor = torch.linalg.cholesky(normal.double() + self.noise * eye)
+            solved = torch.cholesky_solve(target.double()[..., None], factor)[..., 0]
+            return torch.asinh(solved.to(residual.dtype))
+
+    def _products_of_components(self) -> torch.Tensor:
+        version = (self.components._version, self.components.device)
+        if self._products[0] != version:
+            i, j = self.upper
+            self._products = (version, (self.components[i] * self.components[j]).T.contiguous())
+        return self._products[1]
