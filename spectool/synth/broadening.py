@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
+from scipy.sparse import csr_array
 
 from spectool.wavelength import rebin_matrix
 
@@ -32,8 +33,8 @@ class Plan:
         The section's place among the internal pixels.
     first, last : int
         The output's pixels that the section is rebinned to.
-    index, weight : Tensor, shapes (k, last - first)
-        Internal pixels under each output pixel, and their weights.
+    operator : scipy.sparse.csr_array, shape (last - first, section), or None
+        Rebins the section to the output's pixels.
     """
 
     edges: torch.Tensor
@@ -41,8 +42,7 @@ class Plan:
     section: slice | None
     first: int
     last: int
-    index: torch.Tensor | None
-    weight: torch.Tensor | None
+    operator: csr_array | None
 
 
 def make_plan(edges, available):
@@ -51,11 +51,9 @@ def make_plan(edges, available):
     speed = np.diff(edges) / (0.5 * (edges[1:] + edges[:-1])) * KM_S
     fine = np.flatnonzero(speed < COARSE)
     if fine.size == 0:
-        return Plan(tensor, (np.asarray(edges),), None, 0, 0, None, None)
+        return Plan(tensor, (np.asarray(edges),), None, 0, 0, None)
     first, last = int(fine[0]), int(fine[-1]) + 1
     section_edges = _section_edges(edges[first], edges[last], available)
-    operator = rebin_matrix(section_edges, edges[first : last + 1])
-    index, weight = _as_gather(operator)
     parts = [edges[: first + 1], section_edges, edges[last:]]
     start = first
     return Plan(
@@ -64,8 +62,7 @@ def make_plan(edges, available):
         section=slice(start, start + section_edges.size - 1),
         first=first,
         last=last,
-        index=torch.from_numpy(index),
-        weight=torch.from_numpy(weight),
+        operator=csr_array(rebin_matrix(section_edges, edges[first : last + 1]).astype("f4")),
     )
 
 
@@ -76,17 +73,6 @@ def _section_edges(low, high, available):
     high = min(np.log(high) + PAD / KM_S, np.log(available[-1]))
     count = next_fast_len(int(np.ceil((high - low) / step)), real=True)
     return np.exp(np.linspace(low, high, count + 1))
-
-
-def _as_gather(operator):
-    """A sparse matrix with few entries per row as (k, rows) arrays of columns and weights."""
-    counts = np.diff(operator.indptr)
-    index = np.zeros((counts.max(), operator.shape[0]), dtype="i8")
-    weight = np.zeros(index.shape, dtype="f4")
-    row = np.repeat(np.arange(operator.shape[0]), counts)
-    place = np.arange(operator.indices.size) - np.repeat(operator.indptr[:-1], counts)
-    index[place, row], weight[place, row] = operator.indices, operator.data
-    return index, weight
 
 
 def broaden(flux, dispersion, plan):
@@ -121,10 +107,8 @@ def broaden(flux, dispersion, plan):
     result = torch.empty(flux.shape[0], len(plan.edges) - 1)
     result[:, : plan.first] = flux[:, : plan.section.start]
     result[:, plan.last :] = flux[:, plan.section.stop :]
-    fine = result[:, plan.first : plan.last]
-    torch.mul(section[:, plan.index[0]], plan.weight[0], out=fine)
-    for index, weight in zip(plan.index[1:], plan.weight[1:], strict=True):
-        fine.addcmul_(section[:, index], weight)
+    # One sparse product costs a tenth of gathering the columns.
+    result[:, plan.first : plan.last] = torch.from_numpy(plan.operator @ section.numpy().T).T
     return result
 
 

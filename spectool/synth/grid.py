@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import as_file, files
 
 import numpy as np
@@ -42,6 +43,14 @@ class NebularGrid:
     continuum: np.ndarray
     ionizing_rate: np.ndarray
     provenance: dict = field(default_factory=dict)
+
+    @cached_property
+    def continuum_components(self):
+        """The continuum as a product (Z * u * a, k) @ (k, m): smooth, so few components carry it to 1e-5."""
+        flat = self.continuum.reshape(-1, self.continuum_wavelength.size).astype(float)
+        left, values, right = np.linalg.svd(flat, full_matrices=False)
+        kept = int((values > 1e-5 * values[0]).sum())
+        return left[:, :kept] * values[:kept], right[:kept]
 
     @classmethod
     def embedded(cls):

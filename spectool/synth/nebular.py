@@ -47,30 +47,23 @@ def _age_shares(fine, coarse):
     return np.clip(high - low, 0, None) / np.diff(fine)[:, None]
 
 
-def continuum_factors(grid, wavelength, tolerance=1e-5):
-    """The nebular continuum as a product of two small matrices: it is smooth, so few components carry it.
+def continuum_factors(grid, wavelength):
+    """The nebular continuum on given pixels as a product of two small matrices.
 
     Parameters
     ----------
     grid : NebularGrid
     wavelength : ndarray, shape (n,)
         Vacuum [Angstrom].
-    tolerance : float
-        Largest singular value left out, relative to the first.
 
     Returns
     -------
     left, right : Tensor, shapes (Z * u * a, k) and (k, n), float32
     """
-    position = np.interp(wavelength, grid.continuum_wavelength, np.arange(grid.continuum_wavelength.size))
-    low = np.minimum(position.astype(int), grid.continuum_wavelength.size - 2)
-    flat = grid.continuum.reshape(-1, grid.continuum_wavelength.size).astype("f8")
-    left, values, right = np.linalg.svd(flat, full_matrices=False)
-    kept = int((values > tolerance * values[0]).sum())
-    right = right[:kept, low] * (1 - (position - low)) + right[:kept, low + 1] * (position - low)
-    return torch.from_numpy((left[:, :kept] * values[:kept]).astype("f4")), torch.from_numpy(
-        right.astype("f4")
-    )
+    left, right = grid.continuum_components
+    nodes = grid.continuum_wavelength
+    drawn = np.stack([np.interp(wavelength, nodes, component) for component in right])
+    return torch.from_numpy(left.astype("f4")), torch.from_numpy(drawn.astype("f4"))
 
 
 def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):

@@ -38,7 +38,7 @@ def synthesize(
     keep_lines=False,
     metallicity_interpolation="log",
     label_range=LABEL_RANGE,
-    batch_size=512,
+    batch_size=256,
     store=None,
     progress=True,
 ):
@@ -218,8 +218,8 @@ def _build_operators(grid, edges, nebular, dust_emission, interpolation):
         more |= {"dust_grid": dust, "dust_templates": torch.from_numpy(emission_templates(dust, edges))}
     return _Operators(
         plan=plan,
-        young=flux[:, young].reshape(-1, centres.size).contiguous(),
-        old=flux[:, old].reshape(-1, centres.size).contiguous(),
+        young=flux[:, young].contiguous(),
+        old=flux[:, old].contiguous(),
         young_ages=young,
         young_share=share,
         old_ages=old,
@@ -242,8 +242,8 @@ def _synthesize_batch(galaxies, grid, operators):
         weights = by_metallicity.transpose(0, 2, 1) * mass[:, None, :]
     young_mass = weights[..., operators.young_ages] * operators.young_share[operators.young_ages].astype("f4")
     old_mass = weights[..., operators.old_ages] * (1 - operators.young_share[operators.old_ages]).astype("f4")
-    young = _matrix(young_mass) @ operators.young
-    old = _matrix(old_mass) @ operators.old
+    young = _weigh(young_mass, operators.young)
+    old = _weigh(old_mass, operators.old)
 
     dust1, dust2, index, dispersion = (
         torch.from_numpy(galaxies[name].values.astype("f4"))
@@ -272,6 +272,24 @@ def _synthesize_batch(galaxies, grid, operators):
         add_lines(flux, operators.plan.edges, operators.line_wavelength, lines, gas_dispersion, grid.fwhm)
         lines = lines.numpy()
     return flux.numpy(), lines
+
+
+def _weigh(weights, spectra):
+    """Sum of SSPs: weights (galaxy, Z, age) times spectra (Z, age, n).
+
+    Stars of one metallicity lie between two neighbours of the grid's seven, so galaxies that share these two are
+    multiplied together, and the products with zero are left out.
+    """
+    n_z, _, n = spectra.shape
+    used = (weights != 0).any(axis=2)
+    low = np.minimum(used.argmax(axis=1), max(n_z - 2, 0))
+    if (used & (np.arange(n_z) > low[:, None] + 1)).any():
+        return _matrix(weights) @ spectra.reshape(-1, n)
+    result = torch.empty(len(weights), n)
+    for k in np.unique(low):
+        rows = np.flatnonzero(low == k)
+        result[rows] = _matrix(weights[rows, k : k + 2]) @ spectra[k : k + 2].reshape(-1, n)
+    return result
 
 
 def _gas_weights(galaxies, grid, operators, young_mass):
