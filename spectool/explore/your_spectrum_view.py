@@ -77,7 +77,9 @@ def answers_html(answers, table):
                 "do not trust them.</p>"
             )
         else:
-            parts.append("<p>In range: the model has met such spectra in training.</p>")
+            parts.append("<p>In range: nothing says that the model has not met such spectra.</p>")
+        if "remark" in answer.result:
+            parts.append(f"<p>{escape(str(answer.result['remark'].values[0]))}</p>")
         rows = table[table["model"] == answer.title]
         parts.append(_rows_html(rows[~rows["detail"].astype(bool)]))
         if rows["detail"].any():

@@ -211,6 +211,8 @@ def _predict_one(model, arrays, seen, n_mock, rng):
 def _as_dataset(value, error, latent, latent_error, used, reason, chi2, limit):
     """One galaxy's answer: parameters, then informative latents."""
     names = [*PARAMETERS, *(f"latent_{k}" for k in used)]
+    remark = f"Reconstructed with chi2 = {chi2:.1f} per pixel; of the mocks most like it, 99% are below {limit:.1f}."
+    remark = remark if np.isfinite(chi2) else ""
     about = [*PARAMETERS.values(), *((f"latent dimension {k}", "", "") for k in used)]
     out = xr.Dataset(
         {
@@ -218,6 +220,7 @@ def _as_dataset(value, error, latent, latent_error, used, reason, chi2, limit):
             "error": (("galaxy", "quantity"), np.concatenate([error, latent_error[used]])[None]),
             "out_of_range": ("galaxy", [bool(reason)]),
             "reason": ("galaxy", np.array([reason], dtype=object)),
+            "remark": ("galaxy", np.array([remark], dtype=object)),
             "chi2": ("galaxy", [chi2]),
             "chi2_limit": ("galaxy", [limit]),
         },

@@ -114,6 +114,7 @@ def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
     assert (result["error"].values[0] > 0).all() and np.isfinite(result["value"].values[0]).all()
     assert np.isnan(result["value"].values[1]).all() and result["out_of_range"].values[1]
     assert "masked out" in str(result["reason"].values[1])
+    assert "per pixel" in str(result["remark"].values[0]) and result["remark"].values[1] == ""
 
 
 def test_latents_outside_the_training_range_are_flagged(model, galaxies):
@@ -127,10 +128,10 @@ def test_latents_outside_the_training_range_are_flagged(model, galaxies):
 
 
 def test_a_spectrum_unlike_any_galaxy_is_flagged(model, galaxies):
-    """A sawtooth of the same noise is reconstructed far worse than mocks."""
+    """A square wave about the same median is reconstructed far worse than mocks, even untrained."""
     prepared = prepare_marziano2024(galaxies.isel(galaxy=[0]))
     good = ~prepared["mask"].values
-    prepared["flux"].values[good] = np.where(np.arange(good.sum()) // 40 % 2, 0.2, 3.0)
+    prepared["flux"].values[good] = np.where(np.arange(good.sum()) // 40 % 2, -8.0, 10.0)
     result = marziano2024.predict_sample(model, {}, prepared, n_mock=100)
     assert result["out_of_range"].values[0] and "worse than 99%" in str(result["reason"].values[0])
     assert result["chi2"].values[0] > result["chi2_limit"].values[0]
