@@ -186,10 +186,13 @@ def _image_columns(hdus, name):
     header = hdus[0].header
     if "CRVAL1" not in header or not ("CDELT1" in header or "CD1_1" in header):
         raise ValueError(f"{name}: the image has no wavelengths (header words CRVAL1, CDELT1)")
+    note = "" if "CUNIT1" in header else "the image's wavelengths have no unit: taken as Angstrom"
     header.setdefault("CTYPE1", "WAVE")
     header.setdefault("CUNIT1", "Angstrom")
     spectrum = Spectrum.read(hdus, format="wcs1d-fits", flux_unit=u.Unit(header.get("BUNIT", "")))
-    return QTable({"wavelength": spectrum.spectral_axis.to(u.AA), "flux": spectrum.flux}, meta=dict(header))
+    return QTable(
+        {"wavelength": spectrum.spectral_axis.to(u.AA), "flux": spectrum.flux}, meta={**header, "note": note}
+    )
 
 
 def _bare(column):
@@ -279,7 +282,7 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     order = _order(wavelength, name)
     column = _find(table, "flux")
     flux, unit = _values(table, column, name), _unit_of(table, column, flux_unit)
-    notes = [f"read {name}", note]
+    notes = [f"read {name}", note, str(table.meta.get("note", ""))]
     if unit is None or unit == u.dimensionless_unscaled:
         unit, factor = None, 1.0
         notes.append("flux has no unit: only its shape is used")
@@ -312,11 +315,17 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     sample = sample.assign_coords(
         observed_wavelength=("wavelength", wavelength[order], attrs), name=("galaxy", [name])
     )
-    header = {str(k).lower(): v for k, v in table.meta.items()}
+    return _with_header_facts(sample, {str(k).lower(): v for k, v in table.meta.items()})
+
+
+def _with_header_facts(sample, header):
+    """The sample with the redshift and E(B-V) that a header (keys in lower case) holds, noted in the history."""
     for fact, words in {"redshift": ("redshift", "z"), "ebv": ("ebv", "e(b-v)")}.items():
-        value = next((header[w] for w in words if isinstance(header.get(w), int | float)), None)
-        if value is not None:
-            sample[fact] = ("galaxy", [float(value)], {"units": "mag" if fact == "ebv" else ""})
+        word = next((w for w in words if isinstance(header.get(w), int | float)), None)
+        if word is not None:
+            value = float(header[word])
+            sample[fact] = ("galaxy", [value], {"units": "mag" if fact == "ebv" else ""})
+            sample.attrs["history"] += f"\n{fact} {value:g} from the file's header ({word!r})"
     return sample
 
 

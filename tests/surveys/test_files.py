@@ -64,6 +64,7 @@ def test_flux_units_of_ecsv(tmp_path, unit):
     np.testing.assert_allclose(sample["flux"].values[0], FLUX * 10, rtol=1e-5)
     np.testing.assert_allclose(sample["ivar"].values[0] ** -0.5, FLUX * 0.5, rtol=1e-4)
     assert sample["redshift"].values[0] == 0.3 and sample["ebv"].values[0] == 0.04
+    assert "redshift 0.3 from the file's header" in sample.attrs["history"]
     assert read_spectrum(tmp_path / "x.ecsv", redshift=0.2)["redshift"].values[0] == 0.2
 
 
@@ -101,6 +102,7 @@ def test_spectra_of_other_surveys_that_ppxf_ships():
     assert legac["mask"].values[0, np.isnan(given)].all()
     sauron = read_spectrum(folder / "NGC4550_SAURON.fits", redshift=0.0013, medium="air")
     assert 4820 < sauron["observed_wavelength"].values[0] < 4835
+    assert "wavelengths have no unit: taken as Angstrom" in sauron.attrs["history"]
 
 
 def test_noise_is_estimated_when_no_errors_are_given(rng):
