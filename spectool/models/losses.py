@@ -33,19 +33,23 @@ class BetaLoss:
     ----------
     beta
         Weight of the divergence (Higgins et al. 2016).
-    warmup
-        Fraction of the training over which beta grows linearly from zero; 0 = never changed. Validation
-        always uses the whole beta.
+    start, over
+        Begin with this beta and change it geometrically to `beta` over this fraction of the training. A
+        `start` far above `beta` opens the dimensions one after the other, the most useful first, where a
+        constant beta lets many share the same information and takes long to close them again (the idea of the
+        annealed capacity of Burgess et al. 2018, in terms of beta). None = constant. Validation always uses
+        `beta`.
     """
 
     beta: float = 0.3
-    warmup: float = 0.0
+    start: float | None = None
+    over: float = 0.6
 
     def __call__(self, model, batch, step) -> dict[str, torch.Tensor]:
         """``loss`` and its parts."""
         squared, mu, log_var, _ = _forward(model, batch, step)
         kl = kl_per_dimension(mu, log_var).sum(dim=1).mean()
-        beta = self.beta * _ramp(step, self.warmup)
+        beta = anneal(self.beta, self.start, self.over, step)
         return {"loss": squared + beta * kl, "squared_error": squared, "kl": kl}
 
 
@@ -93,8 +97,8 @@ class TotalCorrelationLoss:
         As in `BetaLoss`.
     tc
         Extra weight of the total correlation: what entangled dimensions share.
-    warmup
-        Fraction of the training over which `tc` grows linearly from 1.
+    start, over
+        As in `BetaLoss`.
 
     References
     ----------
@@ -103,7 +107,8 @@ class TotalCorrelationLoss:
 
     beta: float = 0.3
     tc: float = 6.0
-    warmup: float = 0.0
+    start: float | None = None
+    over: float = 0.6
 
     def __call__(self, model, batch, step) -> dict[str, torch.Tensor]:
         """``loss`` and its parts."""
@@ -117,9 +122,9 @@ class TotalCorrelationLoss:
         squared = (flux - model.decode(z)).square().sum(dim=1).mean()
         parts = decompose_kl(z, mu, log_var)
         kl = kl_per_dimension(mu, log_var).sum(dim=1).mean()
-        tc = 1.0 + (self.tc - 1.0) * _ramp(step, self.warmup)
+        beta = anneal(self.beta, self.start, self.over, step)
         # The exact KL carries the low-variance part of the gradient; the estimate adds only the extra weight.
-        loss = squared + self.beta * (kl + (tc - 1.0) * parts["total_correlation"])
+        loss = squared + beta * (kl + (self.tc - 1.0) * parts["total_correlation"])
         return {"loss": loss, "squared_error": squared, "kl": kl, **parts}
 
 
@@ -154,6 +159,12 @@ def decompose_kl(z, mu, log_var) -> dict[str, torch.Tensor]:
 
 def _log_normal(x, mu, log_var):
     return -0.5 * (math.log(2 * math.pi) + log_var + (x - mu).square() * torch.exp(-log_var))
+
+
+def anneal(beta: float, start: float | None, over: float, step) -> float:
+    """Beta at this step, on its way from `start` to `beta` over a fraction `over` of the training."""
+    done = _ramp(step, over)
+    return beta if start is None or done >= 1.0 else start ** (1.0 - done) * beta**done
 
 
 def _ramp(step, over: float) -> float:

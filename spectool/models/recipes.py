@@ -18,7 +18,7 @@ def training_recipe(name: str) -> dict:
     ValueError
         If the name is unknown.
     """
-    quick = {"optimizer": "adamw", "weight_decay": 1e-4, "patience": None, "clip": 100.0}
+    quick = {"optimizer": "adamw", "weight_decay": 1e-4, "patience": None, "clip": 10.0, "batch_size": 32}
     recipes = {
         "paper": {
             "optimizer": "adam",
@@ -29,8 +29,8 @@ def training_recipe(name: str) -> dict:
             "epochs": 100,
             "patience": 20,
         },
-        "light": {**quick, "lr": 5e-3, "schedule": one_cycle(0.1), "batch_size": 64, "epochs": 20},
-        "reference": {**quick, "lr": 3e-3, "schedule": one_cycle(0.05), "batch_size": 64, "epochs": 200},
+        "light": {**quick, "lr": 4e-3, "schedule": one_cycle(0.1), "epochs": 12},
+        "reference": {**quick, "lr": 4e-3, "schedule": one_cycle(0.03), "epochs": 1000},
     }
     if name not in recipes:
         raise ValueError(f"no recipe {name!r}; there are {', '.join(recipes)}")

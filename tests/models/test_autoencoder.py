@@ -91,11 +91,16 @@ def test_loss_is_equation_8():
     torch.testing.assert_close(values["loss"], (squared + 0.3 * kl).mean())
 
 
-def test_beta_warms_up_in_training_only():
+def test_beta_is_annealed_in_training_only():
     model, batch = tiny(), {"flux": torch.from_numpy(spectra(6))}
-    loss = losses.BetaLoss(beta=2.0, warmup=0.5)
-    for training, beta in ((True, 1.0), (False, 2.0)):
-        values = loss(model, batch, Step(0.0, 0.25, training, torch.Generator().manual_seed(0)))
+    loss = losses.BetaLoss(beta=0.5, start=8.0, over=0.5)
+    for fraction, training, beta in (
+        (0.0, True, 8.0),
+        (0.25, True, 2.0),
+        (0.5, True, 0.5),
+        (0.0, False, 0.5),
+    ):
+        values = loss(model, batch, Step(0.0, fraction, training, torch.Generator().manual_seed(0)))
         torch.testing.assert_close(values["loss"], values["squared_error"] + beta * values["kl"])
 
 
