@@ -34,6 +34,21 @@ PARAMETERS = {
     "age_lw": "light-weighted age, Gyr",
 }
 
+# The order of `atlas_parameters` in files of tools/train_marziano2024.py (their JSON does not keep it).
+ATLAS_COLUMNS = (
+    "log_mass",
+    "log_sfr",
+    "log_ssfr",
+    "log_z_star",
+    "log_z_gas",
+    "redshift",
+    "dust1",
+    "dust2",
+    "dust_index",
+    "age_lw",
+    "log_z_lw",
+)
+
 
 def draw_galaxies(n, *, seed):
     """Draw mock galaxies of the training population, prepared for the models of Marziano (2024).
@@ -75,7 +90,9 @@ def describe(galaxy):
 
 
 def mock_seeds(galaxies, n=9):
-    """Choose mock galaxies that span the population, from the most quiescent to the most star-forming.
+    """Choose mock galaxies that span the population, from star-forming to quiescent.
+
+    They are evenly spaced in the rank of their specific star-formation rate, the outer 2% left out.
 
     Parameters
     ----------
@@ -88,8 +105,9 @@ def mock_seeds(galaxies, n=9):
     xarray.Dataset
         ``flux``, ``mask``, the true parameters and a coordinate ``name``.
     """
-    order = np.argsort((galaxies["log_sfr"] - galaxies["log_mass"]).values)
-    chosen = galaxies.isel(galaxy=order[np.linspace(0, order.size - 1, n).round().astype(int)])
+    order = np.argsort((galaxies["log_mass"] - galaxies["log_sfr"]).values)
+    ranks = np.linspace(0.02, 0.98, n) * (order.size - 1)
+    chosen = galaxies.isel(galaxy=order[ranks.round().astype(int)])
     names = [f"Mock {i + 1}: {describe(chosen.isel(galaxy=i))}" for i in range(n)]
     return chosen[["flux", "mask", *PARAMETERS]].assign_coords(name=("galaxy", names))
 
@@ -204,9 +222,9 @@ def open_model(path_or_name=REFERENCE, *, seed=60):
     network, info = load_model(path_or_name, expected="ConvBetaVAE")
     path = resolve(path_or_name)
     beside = path.with_name(f"{path.stem}_parameters.safetensors")
-    if "atlas_latent" in info.arrays:
+    if set(info.recipe.get("parameters", ())) == set(ATLAS_COLUMNS) and "atlas_latent" in info.arrays:
         atlas = xr.Dataset({"latent": (("galaxy", "latent"), info.arrays["atlas_latent"].astype(np.float32))})
-        columns = zip(info.recipe["parameters"], info.arrays["atlas_parameters"].T, strict=True)
+        columns = zip(ATLAS_COLUMNS, info.arrays["atlas_parameters"].T, strict=True)
         atlas = atlas.assign({name: ("galaxy", values) for name, values in columns})
     else:
         atlas = make_atlas(network, draw_galaxies(2000, seed=seed))

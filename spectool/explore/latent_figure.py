@@ -59,6 +59,7 @@ class LatentFigure:
         self.galaxy = ColumnDataSource({"wavelength": wavelength, "flux": empty}, name="galaxy")
         self.image = ColumnDataSource({"image": [], "x": [], "dw": [], "dh": []}, name="changes")
         self.amplitudes = ColumnDataSource({"x": [], "y": [], "text": []})
+        self.whole_lines = False
         self.x_range = Range1d(*self.full_range, bounds=self.full_range)
         self.panels = [self._draw_spectrum(), self._draw_residual(), self._draw_changes()]
         self.lines = LineMarks(self.panels[0], self.full_range, WIDTH - LEFT_BORDER)
@@ -199,6 +200,17 @@ class LatentFigure:
         with self.state.lock, self.widget.batch():
             self.x_range.update(start=float(window[0]), end=float(window[1]))
 
+    def show_whole_lines(self, whole):
+        """Let the flux axis reach the tips of emission lines, or only what most pixels need.
+
+        Parameters
+        ----------
+        whole : bool
+        """
+        self.whole_lines = whole
+        with self.state.lock, self.widget.batch():
+            self._fit_flux(force=True)
+
     def _zoomed(self, attr, old, new):
         with self.state.lock, self.widget.batch():
             self.lines.update((self.x_range.start, self.x_range.end))
@@ -208,7 +220,11 @@ class LatentFigure:
     def _fit_flux(self, *, force):
         state = self.state
         shown = (state.wavelength >= self.x_range.start) & (state.wavelength <= self.x_range.end)
-        low, high = flux_range(np.stack([state.seed_flux[shown], state.decoded[shown]]), headroom=0.28)
+        spectra = np.stack([state.seed_flux[shown], state.decoded[shown]])
+        if not self.whole_lines:
+            # In a wide window strong lines are few pixels, and would flatten the continuum.
+            spectra = np.minimum(spectra, 1.6 * np.nanquantile(spectra, 0.98))
+        low, high = flux_range(spectra, headroom=0.28)
         y_range = self.panels[0].y_range
         # A margin before the axis moves: an axis that follows every step hides what the step changed.
         fits = y_range.start <= low + 0.02 * (high - low) and 0.9 * high <= y_range.end <= 2 * high

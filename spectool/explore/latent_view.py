@@ -4,6 +4,7 @@ import base64
 import html
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import ipywidgets as W
@@ -23,7 +24,7 @@ WINDOWS = {
     "Hβ, [O III]": (4780.0, 5080.0),
     "Hα": (6480.0, 6800.0),
 }
-FRAME_SECONDS = 0.12
+FRAME_SECONDS, ECHO_SECONDS = 0.12, 2.0
 SIDE_WIDTH = "326px"
 CSS = f"""<style>
 .latent-side .widget-slider .widget-label {{ width: 34px; }}
@@ -34,7 +35,7 @@ CSS = f"""<style>
 .latent-table td, .latent-table th {{ padding: 0 4px; text-align: right; white-space: nowrap; }}
 .latent-table td:first-child, .latent-table th:first-child {{ text-align: left; }}
 .latent-table th {{ font-weight: 600; border-bottom: 1px solid #B0B0B0; }}
-.latent-status {{ font-size: 13px; line-height: 18px; }}
+.latent-status .widget-html-content {{ font-size: 13px; line-height: 18px; overflow-wrap: anywhere; }}
 .latent-warning {{ color: {OKABE_ITO["vermillion"]}; }}
 </style>"""
 
@@ -52,11 +53,12 @@ class LatentView:
         Where exported files go; made when the first is written.
     """
 
-    def __init__(self, state, *, retrain=None, export_folder="latent_exports"):
+    def __init__(self, state, *, retrain=None, export_folder="exports"):
         self.state, self._retrain = state, retrain
         self.export_folder = Path(export_folder)
         self.figure = LatentFigure(state)
         self._first = state.model
+        self._frames = deque(maxlen=30)
         self._make_widgets()
         self._link()
         self._show_model()
@@ -91,10 +93,15 @@ class LatentView:
         self.ask = W.HBox([self.confirm, self.cancel], layout=W.Layout(display="none"))
         self.progress = W.FloatProgress(min=0, max=1, layout=W.Layout(width="auto", display="none"))
         self.windows = W.ToggleButtons(
-            options=list(WINDOWS), style={"button_width": "auto"}, layout=W.Layout(width="100%")
+            options=list(WINDOWS), style={"button_width": "auto"}, layout=W.Layout(flex="1 1 auto")
+        )
+        self.tall = W.ToggleButton(
+            description="Whole lines",
+            tooltip="let the flux axis reach the tips of emission lines",
+            layout=W.Layout(width="auto", flex="0 0 auto"),
         )
         self.status = W.HTML()
-        self.message = W.HTML()
+        self.message = W.HTML(layout=W.Layout(display="none"))
         self.tables = W.HTML()
 
     def _arrange(self):
@@ -113,7 +120,7 @@ class LatentView:
         left.add_class("latent-side")
         self.figure.widget.layout = W.Layout(width="100%")
         right = W.VBox(
-            [self.windows, self.status, self.figure.widget],
+            [W.HBox([self.windows, self.tall]), self.status, self.figure.widget],
             layout=W.Layout(flex="1 1 520px", min_width="0", padding="0 0 0 8px"),
         )
         return W.VBox([W.HTML(CSS), W.HBox([left, right], layout=W.Layout(width="100%"))])
@@ -137,6 +144,7 @@ class LatentView:
     def _link(self):
         self.seed.observe(lambda change: self.state.select_seed(change["new"]), "value")
         self.windows.observe(lambda change: self._zoom(change["new"]), "value")
+        self.tall.observe(lambda change: self.figure.show_whole_lines(change["new"]), "value")
         self.reset.on_click(lambda _: self.state.reset())
         self.play.on_click(lambda _: self._toggle_play())
         self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
@@ -151,9 +159,16 @@ class LatentView:
         self.state.observe(lambda _: self._show_playing(), "playing")
         self.state.observe(lambda _: self._show_model(), "model_id")
 
+    def _stands_at(self, dimension, value):
+        """Whether a slider shows this value: the page rounds it to a step."""
+        slider = self.sliders[dimension]
+        return abs(slider.value - value) <= 0.501 * slider.step
+
     def _slider_moved(self, dimension, value):
-        # A slider that only follows the state has nothing to tell it.
-        if np.float32(value) != self.state.latent[dimension]:
+        # The page sends back, rounded, what it is told; during an animation that is a few frames old.
+        now = time.monotonic()
+        recent = [z for when, d, z in self._frames if d == dimension and now - when < ECHO_SECONDS]
+        if not any(self._stands_at(dimension, z) for z in [self.state.latent[dimension], *recent]):
             self.state.stop()
             self.state.set_dimension(dimension, value)
 
@@ -167,7 +182,8 @@ class LatentView:
             threading.Thread(target=self._animate, args=[self.animated.value], daemon=True).start()
 
     def _animate(self, dimension):
-        for _ in self.state.animate(dimension, n_steps=36):
+        for value in self.state.animate(dimension, n_steps=36):
+            self._frames.append((time.monotonic(), dimension, value))
             time.sleep(FRAME_SECONDS)
 
     # ---- from the state to the widgets
@@ -195,7 +211,7 @@ class LatentView:
         with state.lock:
             self.figure.show_position()
             for dimension, slider in self.sliders.items():
-                if np.float32(slider.value) != state.latent[dimension]:
+                if not self._stands_at(dimension, state.latent[dimension]):
                     slider.value = float(state.latent[dimension])
             self.tables.value = parameter_table(state) + neighbour_table(state)
             self.status.value = describe_position(state)
@@ -210,7 +226,8 @@ class LatentView:
 
     def _tell(self, text, *, warning=False):
         kind = "latent-warning" if warning else ""
-        self.message.value = f'<span class="{kind}">{text}</span>' if text else ""
+        self.message.value = f'<span class="{kind}">{text}</span>'
+        self._show(self.message, bool(text))
 
     # ---- files
 

@@ -99,10 +99,19 @@ class LineMarks:
         plot.extra_y_ranges = {**plot.extra_y_ranges, "frame": Range1d(0, 1)}
         marks = ColumnDataSource({"x": list(lines.values()), "name": list(lines)})
         self.labels = ColumnDataSource({"x": [], "label": [], "y": []})
-        style = {"y_range_name": "frame", "level": "underlay"}
+        style = {"y_range_name": "frame"}
         top = 1 - LABEL_ROWS * self.row_height
         mark = plot.segment(
-            "x", 0, "x", top, source=marks, color=LINE_MARK, alpha=0.35, line_dash=[3, 3], **style
+            "x",
+            0,
+            "x",
+            top,
+            source=marks,
+            color=LINE_MARK,
+            alpha=0.35,
+            line_dash=[3, 3],
+            level="underlay",
+            **style,
         )
         plot.text(
             "x",
@@ -113,6 +122,9 @@ class LineMarks:
             text_color=LINE_MARK,
             text_align="center",
             text_baseline="top",
+            background_fill_color="white",
+            background_fill_alpha=0.8,
+            level="annotation",
             **style,
         )
         plot.add_tools(HoverTool(renderers=[mark], tooltips=[("", "@name @x{0.0} Å")], line_policy="nearest"))
