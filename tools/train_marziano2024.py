@@ -102,6 +102,7 @@ def parse(arguments) -> argparse.Namespace:
     parser.add_argument("--config", choices=("light", "reference", "paper"), default="light")
     parser.add_argument("--beta", type=float, default=0.3)
     parser.add_argument("--loss", choices=("beta", "tc", "capacity"), default="beta")
+    parser.add_argument("--start", type=float, default=10.0, help="beta at first; 0: never annealed")
     parser.add_argument("--tc", type=float, default=6.0, help="extra weight of the total correlation")
     parser.add_argument("--capacity", type=float, default=25.0, help="final capacity, nat")
     parser.add_argument("--latent", type=int, default=32)
@@ -124,6 +125,7 @@ def parse(arguments) -> argparse.Namespace:
     parser.add_argument("--no-parameters", action="store_true", help="do not train the second network")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args(arguments)
+    options.start = options.start or None
     if options.out is None:
         kind = "" if options.loss == "beta" else f"_{options.loss}"
         options.out = Path(f"marziano2024{kind}_beta{options.beta:g}")
@@ -174,8 +176,8 @@ def train(model, flux, parts, wavelength, options):
         key: getattr(options, name) for name, key in chosen.items() if getattr(options, name) is not None
     }
     losses = {
-        "beta": BetaLoss(options.beta),
-        "tc": TotalCorrelationLoss(beta=options.beta, tc=options.tc),
+        "beta": BetaLoss(options.beta, start=options.start),
+        "tc": TotalCorrelationLoss(beta=options.beta, tc=options.tc, start=options.start),
         "capacity": CapacityLoss(options.capacity),
     }
     arrays = {"flux": flux}
@@ -359,19 +361,8 @@ def describe_recipe(options) -> dict:
     """What has to be known to make the model again."""
     grid = SSPGrid.embedded("optical")
     training = {k: v for k, v in training_recipe(options.config).items() if k != "schedule"}
-    given = (
-        "loss",
-        "beta",
-        "tc",
-        "capacity",
-        "minutes",
-        "epochs",
-        "batch",
-        "lr",
-        "optimizer",
-        "weight_decay",
-    )
-    training |= {k: getattr(options, k) for k in given if getattr(options, k) is not None}
+    given = ["loss", "beta", "start", "tc", "capacity", "minutes", "epochs", "batch", "lr", "optimizer"]
+    training |= {k: getattr(options, k) for k in [*given, "weight_decay"] if getattr(options, k) is not None}
     return {
         "paper": "marziano2024",
         "configuration": options.config,
