@@ -28,7 +28,7 @@ def save_state(state, path):
         "model": state.name,
         "model_id": state.model_id,
         "seed": state.seed_name,
-        "latent": [float(f"{value:.7g}") for value in state.latent],
+        "latent": [float(f"{value:.9g}") for value in state.latent],
     }
     path = Path(path)
     path.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
