@@ -10,6 +10,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from spectool.mocks import make_marziano2024
+from spectool.models.autoencoder import encode_sample, fit_statistics, make_autoencoder
 from spectool.synth.fsps_source import FSPSError, _refine, check_sps_home, load_fsps_grid
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
@@ -104,6 +106,15 @@ def test_grid_goes_through_the_same_synthesis(fsps_grid):
     # Labels agree with the draw but for the grid's own surviving mass.
     np.testing.assert_allclose(sample.log_sfr, galaxies.log_sfr, atol=1e-5)
     np.testing.assert_allclose(sample.log_mass, galaxies.log_mass, atol=0.2)
+
+
+def test_grid_goes_through_the_notebook_code(fsps_grid):
+    sample = make_marziano2024(16, seed=3, grid=fsps_grid, progress=False)
+    assert sample.flux.shape == (16, 4582) and np.isfinite(sample.flux).all()
+    model = make_autoencoder("light", seed=0)
+    fit_statistics(model, np.tile(sample.flux.values, (3, 1)), sample.wavelength.values, seed=0)
+    assert np.isfinite(encode_sample(model, sample).latent).all()
+    assert json.loads(sample.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
 
 
 def test_grid_is_linear_in_mass_as_fsps_is(fsps_grid):
