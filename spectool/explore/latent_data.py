@@ -5,6 +5,7 @@ import xarray as xr
 
 from spectool.explore.latent_state import LatentModel, single_thread
 from spectool.measure.information import informativeness
+from spectool.mocks import make_marziano2024
 from spectool.models.autoencoder import encode_sample, make_autoencoder
 from spectool.models.coverage import RandomCoverage
 from spectool.models.losses import BetaLoss
@@ -13,10 +14,6 @@ from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle
 from spectool.prepare import prepare_marziano2024
 from spectool.surveys.sdss_files import packaged_spectra, read_sdss
-from spectool.synth.grid import SSPGrid
-from spectool.synth.population import draw_population
-from spectool.synth.synthesis import synthesize
-from spectool.wavelength import sps_wavelength
 
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
 REFERENCE = "marziano2024_reference"
@@ -63,11 +60,8 @@ def draw_galaxies(n, *, seed):
     xarray.Dataset
         dims (galaxy, wavelength); normalised ``flux``, ``mask`` and the true parameters.
     """
-    grid = SSPGrid.embedded("optical")
-    galaxies = draw_population(n, grid_age=grid.age, seed=seed)
-    sample = prepare_marziano2024(synthesize(galaxies, grid, wavelength=sps_wavelength(), progress=False))
-    # The inverse variance of a mock is 1 everywhere, and as large as the spectra.
-    return sample[["flux", "mask", *PARAMETERS]]
+    sample = make_marziano2024(n, seed=seed, progress=False)[["flux", *PARAMETERS]]
+    return sample.assign(mask=xr.zeros_like(sample["flux"], dtype=bool))
 
 
 def describe(galaxy):
