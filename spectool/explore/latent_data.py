@@ -86,7 +86,7 @@ def describe(galaxy):
 def mock_seeds(galaxies, n=9):
     """Choose mock galaxies that span the population, from star-forming to quiescent.
 
-    They are evenly spaced in the rank of their specific star-formation rate, the outer 2% left out.
+    They are evenly spaced in the rank of their specific star-formation rate, the outer tails left out.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def mock_seeds(galaxies, n=9):
         ``flux``, ``mask``, the true parameters and a coordinate ``name``.
     """
     order = np.argsort((galaxies["log_mass"] - galaxies["log_sfr"]).values)
-    ranks = np.linspace(0.02, 0.98, n) * (order.size - 1)
+    ranks = np.linspace(0.1, 0.98, n) * (order.size - 1)
     chosen = galaxies.isel(galaxy=order[ranks.round().astype(int)])
     names = [f"Mock {i + 1}: {describe(chosen.isel(galaxy=i))}" for i in range(n)]
     return chosen[["flux", "mask", *PARAMETERS]].assign_coords(name=("galaxy", names))

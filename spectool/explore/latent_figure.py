@@ -232,7 +232,8 @@ class LatentFigure:
             y_range.update(start=low, end=high)
         residual = np.abs(state.residual[shown])
         residual = residual[np.isfinite(residual)]
-        limit = 1.1 * float(np.quantile(residual, 0.999)) if residual.size else 1.0
+        scale, share = (1.1, 1.0) if self.whole_lines else (1.6, 0.98)
+        limit = scale * float(np.quantile(residual, share)) if residual.size else 1.0
         y_range = self.panels[1].y_range
         if force or not 0.3 * y_range.end < limit <= y_range.end:
             limit = max(limit, 1e-3)
