@@ -78,3 +78,14 @@ def test_a_predictor_finds_what_the_latents_tell_and_admits_what_they_do_not(gal
     other = list(latent_data.PARAMETERS).index("dust1")
     assert np.std(mean[:, k] - columns["log_sfr"][1]) < 0.4
     assert 0.8 < np.median(sigma[:, other]) < 1.3
+
+
+def test_retraining_gives_a_model_with_its_galaxies_and_reports_on_the_way():
+    seen = []
+    model = latent_data.retrain(
+        n_galaxies=120, seconds=0.5, on_progress=lambda part, loss: seen.append((part, loss))
+    )
+    assert model.atlas.sizes == {"galaxy": 120, "latent": 32}
+    assert model.info.arrays["informative"].size >= 1
+    assert seen[-1][0] == 1.0
+    assert np.isfinite([loss for _, loss in seen]).all()
