@@ -6,10 +6,11 @@ import xarray as xr
 from spectool.explore.latent_state import LatentModel, single_thread
 from spectool.measure.information import informativeness
 from spectool.mocks import make_marziano2024
-from spectool.models.autoencoder import encode_sample, make_autoencoder
+from spectool.models.autoencoder import encode_sample, fit_statistics, make_autoencoder
 from spectool.models.coverage import RandomCoverage
 from spectool.models.losses import BetaLoss
 from spectool.models.mlp import GaussianMLP, gaussian_loss
+from spectool.models.recipes import training_recipe
 from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle
 from spectool.prepare import prepare_marziano2024
@@ -151,7 +152,7 @@ def make_atlas(network, galaxies):
     Returns
     -------
     xarray.Dataset
-        ``latent`` (galaxy, latent) and the columns of `PARAMETERS`.
+        ``latent`` (galaxy, latent_dim) and the columns of `PARAMETERS`.
     """
     return encode_sample(network, galaxies)[["latent", *PARAMETERS]].drop_vars("wavelength", errors="ignore")
 
@@ -217,7 +218,9 @@ def open_model(path_or_name=REFERENCE, *, seed=60):
     path = resolve(path_or_name)
     beside = path.with_name(f"{path.stem}_parameters.safetensors")
     if set(info.recipe.get("parameters", ())) == set(ATLAS_COLUMNS) and "atlas_latent" in info.arrays:
-        atlas = xr.Dataset({"latent": (("galaxy", "latent"), info.arrays["atlas_latent"].astype(np.float32))})
+        atlas = xr.Dataset(
+            {"latent": (("galaxy", "latent_dim"), info.arrays["atlas_latent"].astype(np.float32))}
+        )
         columns = zip(ATLAS_COLUMNS, info.arrays["atlas_parameters"].T, strict=True)
         atlas = atlas.assign({name: ("galaxy", values) for name, values in columns})
     else:
@@ -250,14 +253,10 @@ def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None
     LatentModel
     """
     galaxies = draw_galaxies(n_galaxies, seed=seed)
-    flux, mask = galaxies["flux"].values, galaxies["mask"].values
-    wavelength = np.array(galaxies["wavelength"].values)
+    flux, wavelength = galaxies["flux"].values, np.array(galaxies["wavelength"].values)
     split = n_galaxies - n_galaxies // 10
-    train, valid = (
-        {"flux": flux[rows], "mask": mask[rows]} for rows in (slice(0, split), slice(split, None))
-    )
     network = make_autoencoder("light", seed=seed)
-    network.set_pixel_statistics(flux[:split].mean(axis=0), flux[:split].std(axis=0), wavelength)
+    fit_statistics(network, flux[:split], wavelength, seed=seed)
 
     def report(history):
         if on_progress is not None:
@@ -265,21 +264,16 @@ def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None
 
     history = fit(
         network,
-        train,
-        valid,
-        loss=BetaLoss(beta),
-        epochs=1000,
-        batch_size=64,
-        lr=2e-3,
-        optimizer="adamw",
-        schedule=one_cycle(),
-        patience=None,
+        {"flux": flux[:split]},
+        {"flux": flux[split:]},
+        # Annealed from above as in the paper's notebook: dimensions that are not needed stay closed.
+        loss=BetaLoss(beta, start=10.0),
         max_seconds=seconds,
         augment=RandomCoverage(wavelength),
-        clip=10.0,
         callbacks=[report],
         seed=seed,
         progress=False,
+        **{**training_recipe("light"), "epochs": 1000},
     )
     atlas = make_atlas(network, galaxies)
     scores = np.asarray(informativeness(atlas["latent"], galaxies["flux"]))

@@ -106,7 +106,7 @@ class LatentModel:
         Its ``arrays`` may hold ``latent_min`` and ``latent_max`` (n_latent,), the range that the encoder has
         seen, and ``informative``; what is missing is measured on the atlas.
     atlas : xarray.Dataset
-        Galaxies of the training set: ``latent`` (galaxy, latent) and per-galaxy parameters.
+        Galaxies of the training set: ``latent`` (galaxy, latent_dim) and per-galaxy parameters.
     predict : callable, optional
         From latents (n, n_latent) to the mean and standard deviation, each (n, column), of `columns`.
     columns : tuple of str

@@ -27,7 +27,7 @@ def make_model(seed=0, informative=(4, 1, 3), name="small"):
     latent = rng.normal(size=(200, N_LATENT)).astype(np.float32)
     atlas = xr.Dataset(
         {
-            "latent": (("galaxy", "latent"), latent),
+            "latent": (("galaxy", "latent_dim"), latent),
             "log_mass": ("galaxy", 10 + latent[:, 4]),
             "log_sfr": ("galaxy", latent[:, 1]),
         }

@@ -71,7 +71,7 @@ def test_a_predictor_finds_what_the_latents_tell_and_admits_what_they_do_not(gal
     latent = rng.normal(size=(1500, 3)).astype(np.float32)
     columns = {name: ("galaxy", rng.normal(size=1500)) for name in latent_data.PARAMETERS}
     columns["log_sfr"] = ("galaxy", 2 * latent[:, 1] + 0.1 * rng.normal(size=1500))
-    atlas = xr.Dataset({"latent": (("galaxy", "latent"), latent), **columns})
+    atlas = xr.Dataset({"latent": (("galaxy", "latent_dim"), latent), **columns})
     predictor = latent_data.fit_predictor(atlas)
     mean, sigma = predictor.predict(latent)
     k = list(latent_data.PARAMETERS).index("log_sfr")
@@ -85,7 +85,7 @@ def test_retraining_gives_a_model_with_its_galaxies_and_reports_on_the_way():
     model = latent_data.retrain(
         n_galaxies=120, seconds=0.5, on_progress=lambda part, loss: seen.append((part, loss))
     )
-    assert model.atlas.sizes == {"galaxy": 120, "latent": 32}
+    assert model.atlas["latent"].shape == (120, 32)
     assert model.info.arrays["informative"].size >= 1
     assert seen[-1][0] == 1.0
     assert np.isfinite([loss for _, loss in seen]).all()
