@@ -1,18 +1,26 @@
 import subprocess
 import sys
 
-import numpy as np
-
 from spectool.measure.usage import Usage, tree_rss
 
 
 def test_the_peak_sees_memory_that_was_given_back():
-    with Usage(interval=0.01) as usage:
-        before = tree_rss() / 1e6
-        block = np.ones(25_000_000)
+    code = """import sys
+block = bytearray(b"x") * 200_000_000
+print("taken", flush=True); sys.stdin.readline()
+del block
+print("given back", flush=True); sys.stdin.readline()"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
+        assert child.stdout.readline() == "taken\n"
+        usage = Usage(child.pid, interval=60)
         usage._look()
-        del block
-    assert usage.peak_rss_mb > before + 190
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "given back\n"
+        usage.stop()
+        assert tree_rss(child.pid) < 150e6 < 195e6 < usage.peak_rss_mb * 1e6
+        child.stdin.close()
 
 
 def test_children_are_counted():
