@@ -53,7 +53,7 @@ class RandomCoverage:
         def uniform(low, high, *shape):
             return low + (high - low) * torch.rand(n, *shape, generator=generator, device=generator.device)
 
-        wave = torch.as_tensor(self.wavelength, dtype=torch.float32, device=generator.device)
+        wave = torch.tensor(np.array(self.wavelength, dtype=np.float32), device=generator.device)
         low, high = self._windows(uniform, float(wave[0]), float(wave[-1]))
         hidden = (wave < low[:, None]) | (wave > high[:, None])
         if self.max_gaps:
