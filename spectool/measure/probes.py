@@ -225,7 +225,8 @@ def _fit_predict(kind, z, truth, train, test, rng):
     else:
         raise ValueError(f"a probe is 'linear' or 'mlp', not {kind!r}")
     mean, spread = truth[train].mean(axis=0), truth[train].std(axis=0)
-    with threadpool_limits(n_workers()), warnings.catch_warnings():
+    # The matrices are small: threads would spend their time waiting for each other.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the score on other galaxies tells what matters
         model = make_pipeline(StandardScaler(), model).fit(z[train], (truth[train] - mean) / spread)
         predicted = model.predict(z[test]).reshape(len(test), -1)
