@@ -6,7 +6,8 @@ import xarray as xr
 from spectool.explore.latent_state import LatentModel, single_thread
 from spectool.measure.information import informativeness
 from spectool.mocks import make_marziano2024
-from spectool.models.autoencoder import encode_sample, fit_statistics, make_autoencoder
+from spectool.models.apply import encode_sample
+from spectool.models.autoencoder import fit_statistics, make_autoencoder
 from spectool.models.coverage import RandomCoverage
 from spectool.models.losses import BetaLoss
 from spectool.models.mlp import GaussianMLP, gaussian_loss

@@ -12,7 +12,7 @@ import traitlets
 import xarray as xr
 from scipy.spatial import KDTree
 
-from spectool.models.autoencoder import decode_latent, encode_sample
+from spectool.models.apply import decode_latent, encode_sample
 from spectool.models.store import ModelInfo
 
 

@@ -10,7 +10,7 @@ reconstructed.
 import numpy as np
 import xarray as xr
 
-from spectool.models.autoencoder import reconstruct
+from spectool.models.apply import reconstruct
 from spectool.models.mlp import GaussianMLP, gaussian_loss
 from spectool.models.registry import Predictor
 from spectool.models.store import load_model

@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.models import autoencoder, losses
+from spectool.models import apply, autoencoder
 from spectool.models.autoencoder import ConvBetaVAE, fit_statistics, make_autoencoder
 from spectool.models.coverage import RandomCoverage, survey_mask
 from spectool.models.layers import GappyComponents, conv_shape
@@ -218,7 +218,7 @@ def test_encode_sample_masks_and_counts():
     ivar = np.ones((5, N))
     ivar[2] = 0.0
     data = sample(ivar=ivar, mask=np.zeros((5, N), bool)).assign(flux=(("galaxy", "wavelength"), flux))
-    out = autoencoder.encode_sample(tiny(), data)
+    out = apply.encode_sample(tiny(), data)
     assert out["latent"].dims == ("galaxy", "latent_dim")
     assert np.isnan(out["latent"].values[2]).all()
     assert np.isfinite(out["latent"].values[[0, 1, 3, 4]]).all()
@@ -229,26 +229,24 @@ def test_encode_sample_masks_and_counts():
 
 def test_reconstruct_decodes_the_mean():
     model, data = tiny(), sample()
-    out = autoencoder.reconstruct(model, data)
-    expected = autoencoder.decode_latent(model, out["latent"].values)
+    out = apply.reconstruct(model, data)
+    expected = apply.decode_latent(model, out["latent"].values)
     np.testing.assert_array_equal(out["reconstruction"].values, expected)
-    np.testing.assert_allclose(
-        autoencoder.decode_latent(model, out["latent"].values[0]), expected[0], rtol=1e-5
-    )
+    np.testing.assert_allclose(apply.decode_latent(model, out["latent"].values[0]), expected[0], rtol=1e-5)
 
 
 def test_sample_of_other_pixels_is_refused():
     with pytest.raises(ValueError, match="119 pixels, the model 120"):
-        autoencoder.encode_sample(tiny(), sample().isel(wavelength=slice(1, None)))
+        apply.encode_sample(tiny(), sample().isel(wavelength=slice(1, None)))
     with pytest.raises(ValueError, match="another wavelength grid"):
-        autoencoder.encode_sample(tiny(), sample().assign_coords(wavelength=WAVELENGTH + 100.0))
+        apply.encode_sample(tiny(), sample().assign_coords(wavelength=WAVELENGTH + 100.0))
     with pytest.raises(ValueError, match="variable 'flux'"):
-        autoencoder.encode_sample(tiny(), xr.Dataset())
+        apply.encode_sample(tiny(), xr.Dataset())
 
 
 def test_latent_vectors_of_another_model_are_refused():
     with pytest.raises(ValueError, match="made by another model"):
-        autoencoder.decode_latent(tiny(), np.zeros((3, 5)))
+        apply.decode_latent(tiny(), np.zeros((3, 5)))
 
 
 def test_bad_options_are_told():

@@ -158,7 +158,7 @@ def test_the_entry_reads_a_stored_model(model, galaxies, tmp_path, entries):
     marziano2024.WEIGHTS not in shipped_models(), reason="the reference weights are not shipped"
 )
 def test_the_shipped_encoder_takes_all_996_real_spectra(shared):
-    from spectool.models.autoencoder import reconstruct
+    from spectool.models.apply import reconstruct
     from spectool.models.store import load_model
 
     with np.load(shared / "data" / "sdss_galaxies.npz") as data:

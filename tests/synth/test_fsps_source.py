@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from spectool.mocks import make_marziano2024
-from spectool.models.autoencoder import encode_sample, fit_statistics, make_autoencoder
+from spectool.models.apply import encode_sample
+from spectool.models.autoencoder import fit_statistics, make_autoencoder
 from spectool.synth.fsps_source import FSPSError, _refine, check_sps_home, load_fsps_grid
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
