@@ -5,7 +5,7 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.models import apply, autoencoder
+from spectool.models import apply, autoencoder, losses
 from spectool.models.autoencoder import ConvBetaVAE, fit_statistics, make_autoencoder
 from spectool.models.coverage import RandomCoverage, survey_mask
 from spectool.models.layers import GappyComponents, conv_shape
