@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from spectool.wavelength import rebin_matrix
 
 KM_S = 299792.458
-STEP = 50.0
+STEP = 60.0
 COARSE = 400.0
 PAD = 2500.0
 
@@ -19,7 +19,7 @@ PAD = 2500.0
 class Plan:
     """Where to broaden, and how to come back to the output's pixels.
 
-    Broadening only matters where pixels are narrower than lines. There, spectra are built on pixels of 50 km/s
+    Broadening only matters where pixels are narrower than lines. There, spectra are built on pixels of 60 km/s
     (a little beyond, so that the ends do not wrap around), convolved by FFT and rebinned; elsewhere they are
     built on the output's pixels at once.
 
@@ -79,7 +79,7 @@ def broaden(flux, dispersion, plan):
     """Convolve with a Gaussian in velocity and return to the output's pixels.
 
     The two rebinnings, in and out of the internal pixels of width w, smooth like a variance of w^2 / 12 each, which
-    is taken off the Gaussian's: dispersions down to 20 km/s are exact to second order.
+    is taken off the Gaussian's: dispersions down to 25 km/s are exact to second order.
 
     Parameters
     ----------

@@ -84,17 +84,17 @@ def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):
     fwhm : float
         Instrumental or library resolution [Angstrom], added in quadrature.
     """
-    width = torch.diff(edges).float()
-    widest = float(dispersion.max())
-    for i, centre in enumerate(wavelength):
-        sigma_max = np.hypot(centre * widest / KM_S, fwhm * FWHM_TO_SIGMA)
-        bounds = torch.tensor([centre - REACH * sigma_max, centre + REACH * sigma_max], dtype=edges.dtype)
-        first, last = torch.searchsorted(edges, bounds).tolist()
-        first, last = max(first - 1, 0), min(last, len(width))
-        if last <= first:
-            continue
-        sigma = torch.sqrt((dispersion * (centre / KM_S)) ** 2 + (fwhm * FWHM_TO_SIGMA) ** 2)
-        offset = (edges[first : last + 1] - centre).float()
-        cumulative = torch.erf(offset[None, :] * (0.5**0.5 / sigma)[:, None])
-        profile = torch.diff(cumulative, dim=1) * (0.5 / width[first:last])
-        flux[:, first:last].addcmul_(profile, luminosity[:, i, None])
+    lsf = fwhm * FWHM_TO_SIGMA
+    reach = REACH * np.hypot(wavelength * (float(dispersion.max()) / KM_S), lsf)
+    pixels = edges.numpy()
+    first = np.maximum(np.searchsorted(pixels, wavelength - reach) - 1, 0)
+    last = np.minimum(np.searchsorted(pixels, wavelength + reach), len(pixels) - 1)
+    centres = torch.from_numpy(wavelength.astype("f4"))
+    inverse = 0.5**0.5 / torch.sqrt(torch.outer(dispersion / KM_S, centres) ** 2 + lsf**2)
+    half, density = 0.5 * luminosity, 1.0 / torch.diff(edges).float()
+    for i in np.flatnonzero(last > first):
+        window = slice(first[i], last[i])
+        offset = (edges[first[i] : last[i] + 1] - wavelength[i]).float()
+        cumulative = torch.outer(inverse[:, i], offset).erf_()
+        share = (cumulative[:, 1:] - cumulative[:, :-1]).mul_(density[window])
+        flux[:, window].addcmul_(share, half[:, i, None])
