@@ -1,7 +1,10 @@
 """Train and score the beta-VAE of marziano2024, and write the weights that the package ships.
 
-    python tools/train_marziano2024.py --config light --beta 0.3 --n 20000 --minutes 5
-    python tools/train_marziano2024.py --config reference --beta 0.3 --n 100000 --minutes 60 --out reference
+    for beta in 0.1 0.3 0.9; do
+        python tools/train_marziano2024.py --config light --beta $beta --n 40000 --no-parameters; done
+    python tools/train_marziano2024.py --beta 0.3 --start 0 --n 40000 --no-parameters \\
+        --out marziano2024_constant_beta0.3
+    python tools/train_marziano2024.py --config reference --n 100000 --minutes 38 --out marziano2024_reference
 
 The spectra are synthesized once and kept (float16, about 9 kB each) in a cache folder. A killed training goes
 on where it was when the same command is given again. The paper's 20% served for validation and for the test;
