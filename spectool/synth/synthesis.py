@@ -259,7 +259,10 @@ def _synthesize_batch(galaxies, grid, operators):
         absorbed = absorbed - lines.sum(1)
     if operators.dust_templates is not None:
         absorbed = absorbed + (young + old) @ operators.width
-    flux = attenuate(young, old, relative_depth(operators.log_ratio, index), dust1, dust2)
+    if dust1.any() or dust2.any():
+        flux = attenuate(young, old, relative_depth(operators.log_ratio, index), dust1, dust2)
+    else:
+        flux = young.add_(old)
     if operators.dust_templates is not None:
         absorbed = absorbed - flux @ operators.width
     flux = broadening.broaden(flux, dispersion, operators.plan)

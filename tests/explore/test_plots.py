@@ -48,7 +48,9 @@ def test_traversal_shows_the_change_of_each_pixel():
     wavelength = np.linspace(4000, 7000, 50)
     spectra = np.ones((3, 50)) + np.array([-0.5, 0, 0.5])[:, None] * (wavelength > 6500)
     layout = plots.plot_traversal(wavelength, [-1, 0, 1], spectra)
-    right = next(plot for plot in layout.select({"type": Plot}) if plot.title and plot.title.text == "change per pixel")
+    right = next(
+        plot for plot in layout.select({"type": Plot}) if plot.title and plot.title.text == "change per pixel"
+    )
     drawn = right.renderers[0].data_source.data["y"]
     assert np.allclose(drawn, np.where(wavelength > 6500, 1.0, 0.0))
 
