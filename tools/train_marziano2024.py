@@ -25,6 +25,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.measure.information import informativeness
+from spectool.mocks import normalize_mocks
 from spectool.models import store
 from spectool.models.autoencoder import count_parameters, fit_statistics, make_autoencoder
 from spectool.models.coverage import RandomCoverage, survey_mask
@@ -34,6 +35,7 @@ from spectool.models.recipes import training_recipe
 from spectool.models.rows import Rows, select, split, take
 from spectool.models.training import fit, one_cycle
 from spectool.parallel import n_workers
+from spectool.prepare import MARZIANO2024_WINDOW
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
@@ -52,7 +54,6 @@ PARAMETERS = {
     "age_lw": "Gyr",
     "log_z_lw": "",
 }
-NORMALISED_BY = (5000.0, 5500.0)
 SURVEY_REDSHIFTS = (0.0, 0.3)
 ATLAS_SIZE = 3000
 
@@ -150,15 +151,13 @@ def make_spectra(options, wavelength) -> tuple[np.ndarray, xr.Dataset]:
         galaxies = draw_population(
             options.n, grid_age=grid.age, seed=options.seed, independent=options.independent
         )
-        inside = (wavelength >= NORMALISED_BY[0]) & (wavelength <= NORMALISED_BY[1])
         shape = (options.n, len(wavelength))
         flux = np.lib.format.open_memmap(folder / "flux.npy", mode="w+", dtype=np.float16, shape=shape)
         columns = []
         for start in tqdm(range(0, options.n, 2048), desc="synthesis", disable=options.quiet):
             rows = slice(start, start + 2048)
             some = synthesize(galaxies.isel(galaxy=rows), grid, wavelength=wavelength, progress=False)
-            spectra = some["flux"].values
-            flux[rows] = spectra / np.median(spectra[:, inside], axis=1, keepdims=True)
+            flux[rows] = normalize_mocks(some)["flux"].values
             columns.append(some.drop_dims(["wavelength", "age"]))
         flux.flush()
         columns = xr.concat(columns, "galaxy")
@@ -371,7 +370,7 @@ def describe_recipe(options) -> dict:
         "configuration": options.config,
         "galaxies": {"n": options.n, "seed": options.seed, "independent": options.independent},
         "split": {"fractions": [0.8, 0.1, 0.1], "seed": options.seed},
-        "normalised_by": list(NORMALISED_BY),
+        "normalised_by": list(MARZIANO2024_WINDOW),
         "masked_in_training": not options.full_coverage,
         "survey_redshifts": list(SURVEY_REDSHIFTS),
         "training": training,
