@@ -1,5 +1,7 @@
 """How many workers and threads this machine grants: the one place that decides it."""
 
+import ctypes
+import gc
 import os
 
 import joblib
@@ -32,3 +34,15 @@ def n_workers() -> int:
     if not granted > 0:
         raise ValueError(f"CPU_LIMIT must be a positive number of cores, such as 2, but it is {limit!r}")
     return int(max(1, min(cores, granted)))
+
+
+def release_memory():
+    """Give freed memory back to the system before worker processes need it.
+
+    The C library of Linux keeps freed blocks for later; where memory is limited, as on Binder, they count as used.
+    Elsewhere only Python's own garbage is collected.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

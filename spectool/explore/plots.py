@@ -110,7 +110,8 @@ def plot_curves(
         plot.y_range = Range1d(*flux_range(np.stack([np.asarray(c) for c in curves.values()])))
         LineMarks(plot, (float(x.min()), float(x.max())), width - 80)
     for (name, values), color in zip(curves.items(), CYCLE, strict=False):
-        plot.line(x, np.asarray(values, dtype=np.float32), color=color, line_width=1.6, legend_label=name)
+        # A copy: a figure that held a view would keep the whole sample in memory.
+        plot.line(x, np.array(values, dtype=np.float32), color=color, line_width=1.6, legend_label=name)
     plot.legend.location = legend
     plot.legend.click_policy = "hide"
     return plot

@@ -200,7 +200,8 @@ def plot_spectra(
     wavelength = np.asarray(wavelength, dtype=np.float32)
     window = window or (float(wavelength[0]), float(wavelength[-1]))
     shown = (wavelength >= window[0]) & (wavelength <= window[1])
-    values = {name: np.asarray(flux, dtype=np.float32) for name, flux in spectra.items()}
+    # Copies: a figure that held a view would keep the whole sample in memory.
+    values = {name: np.array(flux, dtype=np.float32) for name, flux in spectra.items()}
     low, high = flux_range(np.stack([flux[shown] for flux in values.values()]))
     plot = figure(
         title=title or None,

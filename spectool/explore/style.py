@@ -118,21 +118,14 @@ def _bokeh_models_only():
 
 
 def use_bokeh():
-    """Prepare the notebook for Bokeh and HoloViews figures, without a server and without a CDN.
+    """Prepare the notebook for Bokeh figures, and HoloViews ones in `show`, without a server and without a CDN.
 
     BokehJS is written into the notebook's output, so figures draw on a machine without a network. Call it
     once, in a notebook's first code cell, before any figure.
     """
     with _bokeh_models_only():
         output_notebook(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]), hide_banner=True)
-    import holoviews as hv
-    import holoviews.plotting.bokeh
-
     curdoc().theme = THEME
-    hv.Store.set_current_backend("bokeh")
-    renderer = hv.renderer("bokeh")
-    renderer.webgl = False
-    renderer.theme = THEME
 
 
 def to_bokeh(figure):
@@ -150,7 +143,12 @@ def to_bokeh(figure):
     if isinstance(figure, Model):
         return figure
     import holoviews as hv
+    import holoviews.plotting.bokeh
 
+    hv.Store.set_current_backend("bokeh")
+    renderer = hv.renderer("bokeh")
+    renderer.webgl = False
+    renderer.theme = THEME
     return hv.render(figure, backend="bokeh")
 
 

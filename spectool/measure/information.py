@@ -8,21 +8,16 @@ find both.
 """
 
 import warnings
-from functools import partial
 from typing import NamedTuple
-from unittest.mock import patch
 
 import numpy as np
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
-from scipy.special import ndtri
-from scipy.stats import rankdata
+from joblib.externals.loky import get_reusable_executor
 from tqdm.auto import tqdm
 
-from spectool.parallel import n_workers
-
-THRESHOLD_FIT = 1e-4
-"""Log-likelihood at which a fit stops; 1e-3 biases estimates of mixtures by 40%: never loosen it."""
+from spectool.measure.mixtures import estimate, estimate_at
+from spectool.parallel import n_workers, release_memory
 
 _FEWEST = 100
 
@@ -45,7 +40,7 @@ class MutualInformation(NamedTuple):
     bias: float
 
 
-def informativeness(latent, flux, mask=None, *, batch_size=4096):
+def informativeness(latent, flux, mask=None, *, batch_size=256):
     """Mean absolute covariance of each latent dimension with the pixels, eq. 11 of `marziano2024`.
 
     Parameters
@@ -151,8 +146,8 @@ def mutual_information(x, y, *, seed, n_max=2000, n_bootstrap=10, n_shuffles=10,
     rng = np.random.default_rng(seed)
     x, y = _finite_subsample(x, y, rng, n_max, ("x", "y"))
     shuffles = [rng.permutation(y) for _ in range(n_shuffles)]
-    mi, error = _estimate(x, y, n_bootstrap, gaussianize)
-    bias = np.mean([_estimate(x, other, 0, gaussianize)[0] for other in shuffles]) if shuffles else np.nan
+    mi, error = estimate(x, y, n_bootstrap, gaussianize)
+    bias = np.mean([estimate(x, other, 0, gaussianize)[0] for other in shuffles]) if shuffles else np.nan
     return MutualInformation(float(mi), float(error), float(bias))
 
 
@@ -258,48 +253,14 @@ def _require_gmm_mi():
 
 def _run(jobs, gaussianize, n_jobs, progress):
     """Yield (place, (mi, error)) as the pairs are done."""
-    work = (delayed(_estimate_at)(*job, gaussianize) for job in jobs)
+    release_memory()
+    work = (delayed(estimate_at)(*job, gaussianize) for job in jobs)
     with parallel_config(backend="loky", inner_max_num_threads=1):
         done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
         yield from tqdm(done, total=len(jobs), desc="mutual information", unit="pair", disable=not progress)
-
-
-def _estimate_at(place, x, y, n_bootstrap, gaussianize):
-    good = np.isfinite(x) & np.isfinite(y)
-    return place, _estimate(x[good], y[good], n_bootstrap, gaussianize)
-
-
-def _estimate(x, y, n_bootstrap, gaussianize):
-    """Mutual information and its bootstrap error (NaN without) of two finite arrays."""
-    if not gaussianize:
-        try:
-            return _fit_mixture((x - x.mean()) / x.std(), (y - y.mean()) / y.std(), n_bootstrap)
-        except ValueError as error:  # a component on a single outlier; ranks have none
-            if "covariance" not in str(error):
-                raise
-    return _fit_mixture(_normal_scores(x), _normal_scores(y), n_bootstrap)
-
-
-def _fit_mixture(x, y, n_bootstrap):
-    import gmm_mi.mi
-    from gmm_mi.mi import EstimateMI, GMMFitParamHolder, MIDistParamHolder, SelectComponentsParamHolder
-
-    estimator = EstimateMI(
-        GMMFitParamHolder(init_type="kmeans_sklearn", threshold_fit=THRESHOLD_FIT, reg_covar=1e-6),
-        SelectComponentsParamHolder(n_inits=1, threshold_components=1e-3, max_components=10),
-    )
-    # Its progress bar, one per pair, would bury ours; its warnings tell of fits that needed all components.
-    with patch.object(gmm_mi.mi, "tqdm", partial(tqdm, disable=True)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mi, error = estimator.fit_estimate(
-            np.stack([x, y], axis=1), mi_dist_params=MIDistParamHolder(n_bootstrap=n_bootstrap)
-        )
-    return float(mi), float("nan" if error is None else error)
-
-
-def _normal_scores(values):
-    """Ranks turned into quantiles of the standard normal distribution; equal values share theirs."""
-    return ndtri(rankdata(values) / (values.size + 1))
+    if n_jobs > 1:
+        # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
+        get_reusable_executor().shutdown(wait=True)
 
 
 def _finite_subsample(x, y, rng, n_max, names):
