@@ -64,7 +64,8 @@ def sps_wavelength():
 
     The sampling is that of a MILES-based stellar population code: 0.9 A between 3540 and 7350 A, and about 12 A
     (ultraviolet) and 20 A (near infrared) outside, so that most pixels lie between 3000 and 8000 A as in the
-    paper's Fig. 4. The grid is also a weighting: a sum over pixels counts the optical some fifteen times.
+    paper's Fig. 4. The grid is also a weighting: in a sum over pixels an Angstrom of the optical counts as much as
+    some thirteen of the ultraviolet.
 
     Returns
     -------

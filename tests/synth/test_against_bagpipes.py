@@ -7,8 +7,6 @@ import xarray as xr
 from spectool.synth import SSPGrid, sfh, synthesize
 from spectool.wavelength import pixel_edges, rebin_matrix, vacuum_to_air
 
-pytest.importorskip("bagpipes", reason="bagpipes is a test dependency: pip install '.[test]'")
-
 # age [Gyr], tau [Gyr], log mass, Z / Zsun, log U, A_V, eta, slope, velocity dispersion [km/s]
 SETS = [
     (12.0, 0.5, 11.0, 1.00, -3.0, 0.1, 1.0, 0.7, 250.0),

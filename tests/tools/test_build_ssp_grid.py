@@ -7,8 +7,6 @@ import pytest
 
 from spectool.synth.sfh import age_bin_edges
 
-pytest.importorskip("bagpipes", reason="bagpipes is a test dependency: pip install '.[test]'")
-
 
 @pytest.fixture(scope="module")
 def tool(root):
