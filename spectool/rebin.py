@@ -64,3 +64,34 @@ def rebin_spectra(flux, variance, good, edges_in, edges_out):
     covered = apply(operator, 1.0)
     scale = np.divide(1.0, covered, out=np.zeros_like(covered), where=covered > 0)
     return apply(operator, flux) * scale, apply(operator.power(2), variance) * scale**2, covered
+
+
+def rebin_common(flux, edges_in, edges_out):
+    """Rebin spectra that share their input pixels, each to pixels of its own; quicker than `rebin_spectra`.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (batch, n_in)
+        Flux density; pixels that are not finite count as absent.
+    edges_in : ndarray, shape (n_in + 1,)
+    edges_out : ndarray, shape (batch, n_out + 1)
+        Increasing pixel edges in the same unit.
+
+    Returns
+    -------
+    flux, covered : ndarray, shape (batch, n_out), float64
+        As of `rebin_spectra`.
+    """
+    width = np.diff(edges_in)
+    result = np.empty((len(flux), edges_out.shape[1] - 1))
+    covered = np.empty_like(result)
+    for row, (values, target) in enumerate(zip(flux, edges_out, strict=True)):
+        good = np.isfinite(values)
+        within = np.concatenate([[0.0], np.cumsum(np.where(good, values, 0.0) * width)])
+        seen = np.concatenate([[0.0], np.cumsum(good * width)])
+        overlap = np.diff(np.interp(target, edges_in, seen))
+        result[row] = np.diff(np.interp(target, edges_in, within))
+        # A sum over many pixels is good to 1e-16 of the whole: a sliver below that is nothing.
+        result[row] *= np.divide(1.0, overlap, out=np.zeros_like(overlap), where=overlap > 1e-9)
+        covered[row] = overlap / np.diff(target)
+    return result, covered

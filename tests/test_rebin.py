@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectool.rebin import rebin_spectra
+from spectool.rebin import rebin_common, rebin_spectra
 from spectool.wavelength import pixel_edges, rebin_matrix
 
 
@@ -53,3 +53,16 @@ def test_bad_pixels_are_not_looked_at(rng):
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_spectra_with_common_pixels_rebin_alike(rng):
+    flux, edges_in, edges_out = make_batch(rng)
+    edges_out = edges_out / (1 + rng.uniform(0, 0.2, (len(flux), 1)))
+    flux[1, 40:60] = np.nan
+    everywhere = np.broadcast_to(edges_in[0], edges_in.shape)
+    expected, _, covered = rebin_spectra(flux, flux, np.isfinite(flux), everywhere, edges_out)
+    got, got_covered = rebin_common(flux, edges_in[0], edges_out)
+    np.testing.assert_allclose(got_covered, covered, atol=1e-7)
+    some = covered > 1e-6
+    np.testing.assert_allclose(got[some], expected[some], rtol=1e-6)
+    assert (got[got_covered == 0] == 0).all() and 0 < some.sum() < some.size

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 
-from spectool.rebin import rebin_spectra
+from spectool.rebin import rebin_common
 from spectool.surveys.sdss_files import DLOGLAM, FLUX_UNIT, IVAR_UNIT, LOGLAM0, PIXEL_VELOCITY
 from spectool.surveys.sdss_noise import EXPOSURE, FWHM_TO_SIGMA, lsf_pixels, noise_variance
 from spectool.wavelength import pixel_edges
@@ -20,7 +20,7 @@ def sdss_wavelength(low=3800.0, high=9200.0):
     return 10 ** (LOGLAM0 + DLOGLAM * np.arange(first, last + 1))
 
 
-def blur(flux, sigma):
+def blur(flux, sigma, *, reach=None):
     """Convolve each pixel with its own Gaussian.
 
     Parameters
@@ -28,21 +28,33 @@ def blur(flux, sigma):
     flux : ndarray, shape (batch, n)
     sigma : ndarray, shape (batch, n)
         In pixels; 0 leaves the pixel as it is.
+    reach : int, optional
+        Pixels after which kernels are cut; default 4 times the largest sigma.
 
     Returns
     -------
     ndarray, shape (batch, n)
-        Kernels are cut at 4 sigma and renormalised; beyond the ends the flux stays constant.
+        Kernels are renormalised; beyond the ends the flux stays constant.
     """
-    reach = max(int(np.ceil(4 * sigma.max())), 1)
-    padded = np.pad(flux, ((0, 0), (reach, reach)), mode="edge")
-    narrow = -0.5 / np.maximum(sigma, 1e-6) ** 2
-    total, weight = np.zeros_like(flux), np.zeros_like(flux)
-    for step in range(-reach, reach + 1):
-        kernel = np.exp(narrow * step**2)
-        weight += kernel
-        total += kernel * padded[:, reach + step : reach + step + flux.shape[1]]
-    return total / weight
+    reach = max(int(np.ceil(4 * sigma.max())), 1) if reach is None else reach
+    total, n = np.empty_like(flux), flux.shape[1]
+    for first in range(0, len(flux), 8):  # a few rows at once stay in the processor's cache
+        part = slice(first, first + 8)
+        padded = np.pad(flux[part], ((0, 0), (reach, reach)), mode="edge")
+        # exp(-s^2 / 2 sigma^2) for s = 1, 2, ... by multiplication: k_s = k_(s-1) a^(2s-1), a = k_1.
+        kernel = np.exp(-0.5 / np.maximum(sigma[part], 1e-6) ** 2).astype(flux.dtype)
+        ratio, square = kernel.copy(), kernel * kernel
+        weight, blurred = 1 + 2 * kernel, flux[part].copy()
+        for step in range(1, reach + 1):
+            if step > 1:
+                ratio *= square
+                kernel *= ratio
+                weight += 2 * kernel
+            both = padded[:, reach - step : reach - step + n] + padded[:, reach + step : reach + step + n]
+            both *= kernel
+            blurred += both
+        total[part] = blurred / weight
+    return total
 
 
 def luminosity_to_flux(redshift, cosmology=None):
@@ -90,9 +102,7 @@ def _scale(sample, cosmology, fibre_fraction, median_flux):
 def _observe_batch(flux, edges, fwhm, redshift, fine_edges, wavelength):
     """Resample and blur one batch to SDSS pixels; returns flux (still rest-frame units) and coverage."""
     stretch = 1 + redshift[:, None]
-    target = np.broadcast_to(fine_edges, (len(flux), fine_edges.size))
-    good = np.isfinite(flux)
-    fine, _, covered = rebin_spectra(flux, np.zeros(flux.shape), good, edges * stretch, target)
+    fine, covered = rebin_common(flux, edges, fine_edges / stretch)
     centre = np.sqrt(fine_edges[1:] * fine_edges[:-1])
     to_pixels = 1 / (np.log(10) * DLOGLAM)
     own = np.interp(centre / stretch, 0.5 * (edges[1:] + edges[:-1]), fwhm) * FWHM_TO_SIGMA
@@ -101,9 +111,10 @@ def _observe_batch(flux, edges, fwhm, redshift, fine_edges, wavelength):
     # SDSS's pixel, which wdisp includes and the final mean over fine pixels brings, is a box of variance
     # 1/12.
     variance = np.clip(lsf_pixels(centre) ** 2 - own_variance - 1 / 12, 0, None)
-    blurred = blur(fine, np.sqrt(variance) * OVERSAMPLING)
+    reach = int(np.ceil(4 * OVERSAMPLING * lsf_pixels(centre).max()))  # the same for every batch
+    blurred = blur(fine.astype("f4"), np.sqrt(variance) * OVERSAMPLING, reach=reach)
     shape = (len(flux), wavelength.size, OVERSAMPLING)
-    return blurred.reshape(shape).mean(axis=2), covered.reshape(shape).mean(axis=2)
+    return blurred.reshape(shape).mean(axis=2, dtype=float), covered.reshape(shape).mean(axis=2)
 
 
 def observe_sdss(
@@ -115,6 +126,7 @@ def observe_sdss(
     median_flux=None,
     exposure=EXPOSURE,
     noise=True,
+    keep_truth=False,
     cosmology=None,
     batch_size=64,
 ):
@@ -130,7 +142,8 @@ def observe_sdss(
         dims (galaxy, wavelength): ``flux`` in Lsun / Angstrom (or without unit), column ``redshift`` (> 0),
         coordinate ``wavelength`` [Angstrom, vacuum, rest frame], and ``attrs["fwhm"]`` or a variable ``fwhm``
         (wavelength,): the templates' resolution [Angstrom]; default 2.5, that of MILES.
-    seed : int or numpy.random.Generator
+    seed : int, numpy.random.Generator, or array_like of int, shape (galaxy, k)
+        With one row per galaxy each has a noise of its own that does not depend on which others are observed.
     wavelength : ndarray, optional
         SDSS pixels (constant steps of 1e-4 dex); default `sdss_wavelength`.
     fibre_fraction : float or array_like (galaxy,)
@@ -142,6 +155,8 @@ def observe_sdss(
         Seconds; SDSS's standard is 2700.
     noise : bool
         Without it ``flux`` is what noise would be added to, and ``ivar`` stays that of the noise.
+    keep_truth : bool
+        Keep ``truth``, the same without noise.
     cosmology : astropy.cosmology.FLRW, optional
         Default Planck 2018.
     batch_size : int
@@ -160,8 +175,8 @@ def observe_sdss(
     ValueError
         If a column or unit is missing, or a redshift is not positive.
     """
-    rng = np.random.default_rng(seed)
     scale, redshift = _scale(sample, cosmology, fibre_fraction, median_flux)
+    draw = _noise_source(seed, redshift.size)
     scale = np.broadcast_to(scale, redshift.shape)
     wavelength = sdss_wavelength() if wavelength is None else np.asarray(wavelength, float)
     step = DLOGLAM / OVERSAMPLING
@@ -174,23 +189,43 @@ def observe_sdss(
     fwhm = np.broadcast_to(np.asarray(fwhm, float), rest.shape)
     shape = (redshift.size, wavelength.size)
     flux, ivar, mask = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
+    truth = np.empty(shape, np.float32) if keep_truth else None
     for first in range(0, redshift.size, batch_size):
         part = slice(first, min(first + batch_size, redshift.size))
         given = sample["flux"].isel(galaxy=part).transpose("galaxy", "wavelength").values.astype(float)
         seen, covered = _observe_batch(given, edges, fwhm, redshift[part], fine_edges, wavelength)
         seen *= scale[part, None]
         variance = noise_variance(seen, wavelength, exposure=exposure)
-        if noise:
-            seen = seen + rng.standard_normal(seen.shape) * np.sqrt(variance)
         mask[part] = covered < 0.999
+        if keep_truth:
+            truth[part] = np.where(mask[part], 0, seen)
+        if noise:
+            seen = seen + draw(part, seen.shape) * np.sqrt(variance)
         flux[part], ivar[part] = np.where(mask[part], 0, seen), np.where(mask[part], 0, 1 / variance)
-    return _observed(sample, wavelength, {"flux": flux, "ivar": ivar, "mask": mask}, exposure)
+    pixels = {"flux": flux, "ivar": ivar, "mask": mask}
+    return _observed(sample, wavelength, pixels | ({"truth": truth} if keep_truth else {}), exposure)
+
+
+def _noise_source(seed, n_galaxies):
+    """A function of (rows, shape) that gives their normal deviates."""
+    if not isinstance(seed, np.random.Generator) and np.ndim(seed) == 2:
+        seeds = np.asarray(seed)
+        if len(seeds) != n_galaxies:
+            raise ValueError(f"there are {len(seeds)} seeds for {n_galaxies} galaxies")
+        return lambda rows, shape: np.stack(
+            [np.random.default_rng(row.tolist()).standard_normal(shape[1]) for row in seeds[rows]]
+        )
+    rng = np.random.default_rng(seed)
+    return lambda rows, shape: rng.standard_normal(shape)
 
 
 def _observed(sample, wavelength, pixels, exposure):
     """Put the observation together with the sample's per-galaxy columns."""
     columns = sample.drop_vars([n for n in sample.variables if "wavelength" in sample[n].dims])
-    dims, units = ("galaxy", "wavelength"), {"flux": FLUX_UNIT, "ivar": IVAR_UNIT, "mask": ""}
+    dims, units = (
+        ("galaxy", "wavelength"),
+        {"flux": FLUX_UNIT, "truth": FLUX_UNIT, "ivar": IVAR_UNIT, "mask": ""},
+    )
     new = {n: xr.Variable(dims, values, {"units": units[n]}) for n, values in pixels.items()}
     lsf = lsf_pixels(wavelength) * PIXEL_VELOCITY
     new["lsf_sigma"] = xr.Variable(

@@ -81,6 +81,32 @@ def test_noise_is_what_ivar_says_and_independent_of_batches():
     np.testing.assert_array_equal(noisy["flux"], again["flux"])
 
 
+def test_a_seed_per_galaxy_lets_each_be_observed_alone():
+    rest = make_rest(2e7, np.linspace(0.05, 0.2, 6))
+    seeds = np.array([[7, k] for k in range(6)])
+    together = sdss.observe_sdss(rest, seed=seeds, keep_truth=True)
+    alone = sdss.observe_sdss(rest.isel(galaxy=[4, 1]), seed=seeds[[4, 1]])
+    np.testing.assert_array_equal(together["flux"][[4, 1]], alone["flux"])
+    clean = sdss.observe_sdss(rest, seed=0, noise=False)
+    np.testing.assert_array_equal(together["truth"], clean["flux"])
+    assert together["truth"].attrs["units"] == together["flux"].attrs["units"]
+    assert (together["flux"][0] - together["truth"][0]).std() > 0.5 * np.median(clean["ivar"][0]) ** -0.5
+    with pytest.raises(ValueError, match="2 seeds for 6 galaxies"):
+        sdss.observe_sdss(rest, seed=seeds[:2])
+
+
+def test_blur_is_a_convolution_with_each_pixels_own_gaussian(rng):
+    flux, sigma = rng.lognormal(size=(11, 300)), np.tile(np.linspace(0, 3, 300), (11, 1))
+    offset = np.arange(-14, 15)
+    padded = np.pad(flux, ((0, 0), (14, 14)), mode="edge")
+    expected = np.empty_like(flux)
+    for pixel in range(300):
+        kernel = np.exp(-0.5 * (offset / max(sigma[0, pixel], 1e-3)) ** 2)
+        expected[:, pixel] = padded[:, pixel : pixel + 29] @ kernel / kernel.sum()
+    np.testing.assert_allclose(sdss.blur(flux, sigma, reach=14), expected, rtol=1e-9)
+    np.testing.assert_allclose(sdss.blur(flux.astype("f4"), sigma), expected, rtol=2e-3)
+
+
 def test_red_sky_lines_are_noisier():
     wavelength = sdss.sdss_wavelength()
     variance = sdss_noise.noise_variance(np.full(wavelength.size, 10.0), wavelength)
