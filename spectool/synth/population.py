@@ -51,7 +51,14 @@ _VARIABILITY_DEX = np.array([0.20, 0.20, 0.20, 0.15, 0.10, 0.0])
 
 
 def draw_population(
-    n, *, grid_age, seed, independent=False, redshift_range=REDSHIFT_RANGE, surviving_fraction=None
+    n,
+    *,
+    grid_age,
+    seed,
+    independent=False,
+    metallicity_sfr=True,
+    redshift_range=REDSHIFT_RANGE,
+    surviving_fraction=None,
 ):
     """Draw galaxies ready for ``spectool.synth.synthesis.synthesize``.
 
@@ -78,6 +85,10 @@ def draw_population(
         The same seed gives the same bytes.
     independent : bool
         Draw every parameter independently.
+    metallicity_sfr : bool
+        Whether gas metallicity follows mass and star-formation rate, or (a null test) mass only: then its median
+        is that of a galaxy on the star-forming sequence at that mass, whatever the galaxy's own rate. Masses,
+        rates, dust and histories are the same either way.
     redshift_range : tuple of float
         Lowest and highest redshift, 0 < low < high. The intergalactic medium is left out, so stay below 1 or
         so. Default 0.01-1 (`marziano2024` does not state its own).
@@ -106,7 +117,7 @@ def draw_population(
     if surviving.shape != age.shape:
         raise ValueError(f"surviving_fraction has shape {surviving.shape}, but there are {age.size} ages")
     rng = np.random.default_rng(seed)
-    columns = _draw_columns(n, rng, redshift_range)
+    columns = _draw_columns(n, rng, redshift_range, metallicity_sfr)
     if independent:
         columns = _make_independent(columns, rng, redshift_range)
     galaxies = xr.Dataset(
@@ -117,6 +128,7 @@ def draw_population(
         coords={"age": ("age", age, {"units": "yr"})},
         attrs={
             "independent": int(independent),
+            "metallicity_sfr": int(metallicity_sfr),
             "redshift_range": list(map(float, redshift_range)),
             "cosmology": Planck18.name,
         },
@@ -160,14 +172,15 @@ def _check(n, age, redshift_range):
         )
 
 
-def _draw_columns(n, rng, redshift_range):
+def _draw_columns(n, rng, redshift_range, metallicity_sfr=True):
     """Every per-galaxy number of a realistic population, as a dict of arrays of shape (n,)."""
     c = {"redshift": _draw_redshift(n, rng, redshift_range)}
     cosmic_age = age_of_universe(c["redshift"])
     c["log_mass"] = _draw_mass(rng, c["redshift"])
     c["is_quiescent"] = rng.random(n) < relations.quiescent_fraction(c["log_mass"], c["redshift"])
     c["log_sfr"] = _draw_sfr(rng, c["log_mass"], cosmic_age, c["is_quiescent"])
-    _draw_metals(rng, c)
+    sequence = relations.star_forming_sequence(c["log_mass"], cosmic_age)
+    _draw_metals(rng, c, c["log_sfr"] if metallicity_sfr else sequence)
     _draw_dust(rng, c, cosmic_age)
     narrower = np.where(c["is_quiescent"], 0.0, -0.08)  # discs are colder than spheroids of their mass
     log_sigma = relations.velocity_dispersion(c["log_mass"]) + narrower + 0.09 * rng.standard_normal(n)
@@ -227,10 +240,13 @@ def _draw_sfr(rng, log_mass, cosmic_age, is_quiescent):
     return np.minimum(np.where(is_quiescent, quiescent, forming), log_mass - 8.4)
 
 
-def _draw_metals(rng, c):
-    """Gas and stellar metallicity, whose deviations from their relations go together (r = 0.5), and log U."""
+def _draw_metals(rng, c, log_sfr):
+    """Gas and stellar metallicity, whose deviations from their relations go together (r = 0.5), and log U.
+
+    ``log_sfr`` is the rate that the relation of the gas is told.
+    """
     n = c["log_mass"].size
-    median = relations.gas_metallicity(c["log_mass"], c["log_sfr"])
+    median = relations.gas_metallicity(c["log_mass"], log_sfr)
     c["log_z_gas"] = _truncated_normal(rng, median, 0.07, -1.5, relations.MAX_LOG_Z_GAS)
     gas_deviate = (c["log_z_gas"] - median) / 0.07
     deviate = 0.5 * gas_deviate + np.sqrt(0.75) * _truncated_normal(rng, np.zeros(n), 1.0, -2.0, 2.0)

@@ -200,6 +200,27 @@ def test_null_population_keeps_the_marginal_distributions(real, null):
     assert ks_2samp(specific_sfr(real), specific_sfr(null)).pvalue > 1e-4
 
 
+def test_metallicity_can_be_told_of_mass_alone():
+    told, untold = (
+        draw_population(8000, grid_age=AGE, seed=8, metallicity_sfr=told, redshift_range=(0.02, 0.05))
+        for told in (True, False)
+    )
+    for name in ("log_mass", "log_sfr", "dust1", "dust2", "mass_formed", "spectral_class"):
+        np.testing.assert_array_equal(told[name], untold[name])
+    forming = ~told.is_quiescent.values & (told.log_mass.values < 10)
+    excess = told.log_sfr - relations.star_forming_sequence(told.log_mass, age_of_universe(told.redshift))
+
+    def trend(galaxies):
+        on_sequence = relations.star_forming_sequence(galaxies.log_mass, age_of_universe(galaxies.redshift))
+        residual = galaxies.log_z_gas - relations.gas_metallicity(galaxies.log_mass, on_sequence)
+        return spearmanr(residual[forming], excess[forming]).statistic
+
+    assert trend(told) < -0.3
+    assert abs(trend(untold)) < 4 / np.sqrt(forming.sum())
+    at_fixed = (told.log_z_gas - untold.log_z_gas)[forming]
+    assert abs(float(at_fixed.median())) < 0.01
+
+
 def test_redshift_range_is_kept():
     galaxies = draw_population(500, grid_age=AGE, seed=6, redshift_range=(0.02, 0.05))
     assert galaxies.redshift.min() >= 0.02 and galaxies.redshift.max() <= 0.05
