@@ -146,7 +146,7 @@ def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
     return add_history(out.assign_attrs(constant=float(constant)), text)
 
 
-def add_noise(sample, *, seed, sigma=SIGMA):
+def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
     """Add Gaussian noise to normalised spectra and divide by the summed flux again, as the paper does.
 
     Parameters
@@ -156,6 +156,8 @@ def add_noise(sample, *, seed, sigma=SIGMA):
     seed : int or numpy.random.Generator
     sigma : float or array_like (wavelength,) or (galaxy, wavelength)
         In normalised units.
+    unit_noise : array_like (galaxy, wavelength), optional
+        Standard normal numbers to scale by `sigma` in place of ones drawn with `seed`: the same noise at any level.
 
     Returns
     -------
@@ -175,8 +177,9 @@ def add_noise(sample, *, seed, sigma=SIGMA):
     if not np.all(np.isfinite(sigma) & (sigma >= 0)):
         raise ValueError("sigma holds values that are negative or not finite")
     flux = sample["flux"].values
-    noise = np.random.default_rng(seed).standard_normal(flux.shape, dtype="f4") * sigma
-    noisy = flux + noise
+    if unit_noise is None:
+        unit_noise = np.random.default_rng(seed).standard_normal(flux.shape, dtype="f4")
+    noisy = flux + np.asarray(unit_noise, "f4") * sigma
     total = noisy.sum(axis=1, dtype=float)
     constant = sample.attrs["constant"]
     usable = np.isfinite(sample["norm"].values) & (total > 0.1 * constant)
