@@ -1,0 +1,210 @@
+"""Active nuclei: narrow lines with their own ratios, broad Balmer lines and a power law, added to spectra.
+
+The ratios are those of the Seyfert and LINER branches of Kewley et al. (2006, MNRAS 372, 961, their Figs. 1-2) and the
+luminosities those of Kauffmann et al. (2003, MNRAS 346, 1055, their Fig. 8) in the middle, scattered; everything is a
+stand-in for photoionisation by a nucleus, not a model of it. A host keeps the lines of its own young stars, so that
+galaxies with a weak nucleus are composite, as in nature.
+"""
+
+import numpy as np
+import torch
+
+from spectool.synth.dust import relative_depth
+from spectool.synth.nebular import FWHM_TO_SIGMA, add_lines
+from spectool.wavelength import pixel_edges
+
+# Median and scatter of: log L(H-alpha)/Lsun at log M = 10.8; log [NII]6583/Ha, [OIII]5007/Hb, [SII]/Ha, [OI]6300/Ha
+# and [OII]/Hb, the doublets summed.
+KINDS = {
+    "Seyfert": ((6.6, 0.45), (-0.05, 0.12), (0.80, 0.20), (-0.35, 0.10), (-0.90, 0.15), (0.45, 0.15)),
+    "LINER": ((6.3, 0.35), (0.10, 0.12), (0.40, 0.15), (-0.08, 0.12), (-0.60, 0.12), (0.75, 0.15)),
+}
+RATIOS = ("agn_log_n2", "agn_log_o3", "agn_log_s2", "agn_log_o1", "agn_log_o2")
+SEYFERT_SHARE = 0.4
+BROAD_SHARE = 0.03
+BALMER_DECREMENT = 3.1
+"""Narrow H-alpha / H-beta of active nuclei, above the 2.86 of HII regions: Gaskell & Ferland (1984, PASP 96, 393)."""
+
+_BALMER = {
+    "H 1 6563": BALMER_DECREMENT,
+    "H 1 4861": 1.0,
+    "H 1 4340": 0.468,
+    "H 1 4102": 0.259,
+    "H 1 3970": 0.159,
+}
+_DESCRIPTIONS = {
+    "agn_log_h_alpha": ("dex(Lsun)", "narrow H-alpha luminosity of the nucleus, before dust"),
+    "agn_log_n2": ("dex", "log [NII]6583 / H-alpha of the nucleus"),
+    "agn_log_o3": ("dex", "log [OIII]5007 / H-beta of the nucleus"),
+    "agn_log_s2": ("dex", "log [SII]6716+6731 / H-alpha of the nucleus"),
+    "agn_log_o1": ("dex", "log [OI]6300 / H-alpha of the nucleus"),
+    "agn_log_o2": ("dex", "log [OII]3726+3729 / H-beta of the nucleus"),
+    "agn_log_broad": ("dex(Lsun)", "broad H-alpha luminosity, before dust"),
+    "agn_fwhm": ("km / s", "width of the broad lines"),
+    "agn_slope": ("", "power-law index of the nucleus' continuum, f_lambda"),
+}
+
+
+def draw_agn(galaxies, *, seed, seyfert_share=SEYFERT_SHARE, broad_share=BROAD_SHARE):
+    """Give a nucleus to every galaxy whose ``spectral_class`` is "AGN".
+
+    Narrow H-alpha goes as M^0.5 with 0.35-0.45 dex of scatter. Broad H-alpha is 0.7 +- 0.3 dex brighter than the
+    narrow one (Stern & Laor 2012, MNRAS 426, 2703) and 1500-8000 km/s wide (about 3000). Broad-line nuclei have the
+    narrow lines of Seyferts, and a continuum of slope -1.56 +- 0.3 (Vanden Berk et al. 2001).
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        From `spectool.synth.population.draw_population`: ``spectral_class``, ``log_mass``.
+    seed : int, sequence of int or numpy.random.Generator
+    seyfert_share, broad_share : float
+        Seyferts among the nuclei without broad lines, and nuclei with broad lines.
+
+    Returns
+    -------
+    Dataset
+        With ``agn_type`` ("" where there is none, "Seyfert", "LINER", "broad-line") and, NaN where they do not apply,
+        ``agn_log_h_alpha``, ``agn_log_n2``, ``agn_log_o3``, ``agn_log_s2``, ``agn_log_o1``, ``agn_log_o2``,
+        ``agn_log_broad``, ``agn_fwhm``, ``agn_slope``.
+    """
+    rng = np.random.default_rng(seed)
+    log_mass = galaxies["log_mass"].values
+    n = log_mass.size
+    active = galaxies["spectral_class"].values == "AGN"
+    broad = active & (rng.random(n) < broad_share)
+    seyfert = broad | (active & (rng.random(n) < seyfert_share))
+    deviates = np.clip(rng.standard_normal((6, n)), -2.5, 2.5)
+    middle, scatter = np.where(seyfert, *(np.array(KINDS[k]).T[..., None] for k in ("Seyfert", "LINER")))
+    drawn = middle + scatter * deviates
+    columns = {"agn_log_h_alpha": drawn[0] + 0.5 * (log_mass - 10.8)}
+    columns |= dict(zip(RATIOS, drawn[1:], strict=True))
+    columns["agn_log_broad"] = (
+        columns["agn_log_h_alpha"] + 0.7 + 0.3 * np.clip(rng.standard_normal(n), -2.5, 2.5)
+    )
+    columns["agn_fwhm"] = np.clip(3000 * 10 ** (0.2 * rng.standard_normal(n)), 1500, 8000)
+    columns["agn_slope"] = -1.56 + 0.3 * rng.standard_normal(n)
+    kind = np.where(broad, "broad-line", np.where(seyfert, "Seyfert", np.where(active, "LINER", "")))
+    out = galaxies.assign(agn_type=("galaxy", kind, {"units": ""}))
+    for name, values in columns.items():
+        where = broad if name in ("agn_log_broad", "agn_fwhm", "agn_slope") else active
+        units, text = _DESCRIPTIONS[name]
+        out[name] = ("galaxy", np.where(where, values, np.nan), {"units": units, "long_name": text})
+    return out
+
+
+def narrow_lines(galaxies):
+    """Narrow-line luminosities of nuclei before dust.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        From `draw_agn`; active ones only.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Name of a line, as in the embedded Cloudy grid, to luminosities (galaxy,) [Lsun].
+    """
+    alpha = 10.0 ** galaxies["agn_log_h_alpha"].values
+    beta = alpha / BALMER_DECREMENT
+    n2, o3, s2, o1, o2 = (10.0 ** galaxies[name].values for name in RATIOS)
+    lines = {name: share * beta for name, share in _BALMER.items()}
+    # Doublets from one level have fixed ratios; [SII] and [OII] are those of some 300 electrons per cm3, [OIII]4363 of
+    # 13,000-14,000 K (Osterbrock & Ferland 2006); [NeIII] and HeII as in the narrow-line regions of their Table 14.2.
+    lines |= {"N 2 6583": n2 * alpha, "N 2 6548": n2 * alpha / 3.05}
+    lines |= {"O 3 5007": o3 * beta, "O 3 4959": o3 * beta / 2.98, "O 3 4363": 0.015 * o3 * beta}
+    lines |= {"S 2 6716": s2 * alpha * 0.53, "S 2 6731": s2 * alpha * 0.47}
+    lines |= {"O 1 6300": o1 * alpha, "O 1 6364": o1 * alpha / 3.03}
+    lines |= {"O 2 3726": o2 * beta * 0.48, "O 2 3729": o2 * beta * 0.52}
+    lines |= {"Ne 3 3869": 0.1 * o3 * beta, "Ne 3 3967": 0.03 * o3 * beta}
+    seyfert = galaxies["agn_type"].values != "LINER"
+    return lines | {"He 2 4686": np.where(seyfert, 0.25, 0.05) * beta}
+
+
+def continuum_luminosity(log_broad):
+    """Luminosity density at 5100 A [Lsun / Angstrom] that goes with a broad H-alpha luminosity [dex Lsun].
+
+    Greene & Ho (2005, ApJ 630, 122), eq. 1: L(H-alpha) = 5.25e42 (lambda L_5100 / 1e44)^1.157 erg/s.
+    """
+    log_sun = np.log10(3.828e33)
+    return 10 ** ((log_broad + log_sun - np.log10(5.25e42)) / 1.157 + 44 - log_sun) / 5100
+
+
+def add_agn(sample, *, fibre_fraction=1.0):
+    """Add the light of active nuclei to rest-frame spectra.
+
+    Narrow lines have the width of the host's stars (Greene & Ho 2005, ApJ 627, 721) and the dust of its young
+    stars; broad lines and continuum lie behind its diffuse dust only.
+
+    Parameters
+    ----------
+    sample : Dataset
+        From `spectool.synth.synthesis.synthesize` with ``keep_lines=True``, of galaxies from `draw_agn`.
+    fibre_fraction : float or array_like (galaxy,)
+        Share of the galaxy's light that an observation will keep: the nucleus is divided by it, because a fibre on the
+        centre holds all of it.
+
+    Returns
+    -------
+    Dataset
+        A new one, with the nuclei in ``flux`` and their narrow lines in ``line_luminosity``. Lines outside the
+        sample's wavelengths are left out.
+
+    Raises
+    ------
+    ValueError
+        If a column of `draw_agn` or ``line_luminosity`` is missing.
+    """
+    missing = [name for name in ("agn_type", "line_luminosity") if name not in sample]
+    if missing:
+        raise ValueError(
+            f"the sample lacks {', '.join(missing)}: use draw_agn, and synthesize with keep_lines=True"
+        )
+    rows = np.flatnonzero(sample["agn_type"].values != "")
+    if not rows.size:
+        return sample
+    some = sample.isel(galaxy=rows)
+    gain = 1 / np.broadcast_to(fibre_fraction, sample.sizes["galaxy"])[rows]
+    dust1, dust2, index, dispersion = (
+        torch.from_numpy(some[name].values.astype("f4"))
+        for name in ("dust1", "dust2", "dust_index", "velocity_dispersion")
+    )
+    wavelength = sample["wavelength"].values
+    edges, fwhm = torch.from_numpy(pixel_edges(wavelength)), sample.attrs.get("fwhm", 2.5)
+    positions = dict(zip(sample["line"].values.tolist(), range(sample.sizes["line"]), strict=True))
+    at = sample["line_wavelength"].values
+
+    def dim(luminosity, centres, depth):
+        ratio = torch.from_numpy(np.log(centres / 5500.0).astype("f4"))
+        return luminosity * torch.exp(-depth[:, None] * relative_depth(ratio, index))
+
+    def draw(luminosity):
+        kept = [name for name in luminosity if name in positions]
+        values = np.stack([luminosity[name] * gain for name in kept], axis=1)
+        where = np.array([positions[name] for name in kept])
+        return torch.from_numpy(values.astype("f4")), where
+
+    flux = torch.from_numpy(some["flux"].transpose("galaxy", "wavelength").values.copy())
+    narrow, where = draw(narrow_lines(some))
+    narrow = dim(narrow, at[where], dust1 + dust2)
+    add_lines(flux, edges, at[where], narrow, dispersion, fwhm)
+    lines = sample["line_luminosity"].transpose("galaxy", "line").values.copy()
+    lines[np.ix_(rows, where)] += narrow.numpy()
+
+    broad = some["agn_type"].values == "broad-line"
+    if broad.any():
+        log_broad = np.where(broad, some["agn_log_broad"].values, -np.inf)
+        balmer = {name: 10**log_broad * share / BALMER_DECREMENT for name, share in _BALMER.items()}
+        luminosity, where = draw(balmer)
+        sigma = np.where(broad, some["agn_fwhm"].values, 100.0) * FWHM_TO_SIGMA
+        width = torch.from_numpy(sigma.astype("f4"))
+        add_lines(flux, edges, at[where], dim(luminosity, at[where], dust2), width, fwhm)
+        slope = np.where(broad, some["agn_slope"].values, 0.0)[:, None]
+        power_law = (continuum_luminosity(log_broad) * gain)[:, None] * (wavelength / 5100) ** slope
+        flux += dim(torch.from_numpy(power_law.astype("f4")), wavelength, dust2)
+    whole = sample["flux"].transpose("galaxy", "wavelength").values.copy()
+    whole[rows] = flux.numpy()
+    return sample.assign(
+        flux=(("galaxy", "wavelength"), whole, sample["flux"].attrs),
+        line_luminosity=(("galaxy", "line"), lines, sample["line_luminosity"].attrs),
+    )
