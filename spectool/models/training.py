@@ -14,6 +14,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from spectool.models.checkpoint import read_checkpoint, write_checkpoint
+from spectool.models.plateau import Plateau
 from spectool.models.rows import check_rows, read_batch
 
 
@@ -51,7 +52,7 @@ class History:
     best_epoch
         Epoch with the lowest ``valid_loss``, whose weights the model has after `fit`.
     stopped
-        ``"epochs"``, ``"patience"``, ``"time"`` or ``"interrupted"``.
+        ``"epochs"``, ``"patience"``, ``"plateau"``, ``"time"`` or ``"interrupted"``.
     """
 
     records: list[dict] = field(default_factory=list)
@@ -99,6 +100,7 @@ def fit(
     optimizer: str = "adam",
     schedule: Callable[[Step], float] | None = None,
     patience: int | None = 20,
+    plateau: Plateau | None = None,
     max_seconds: float | None = None,
     augment: Callable[[dict, Step], dict] | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
@@ -133,6 +135,8 @@ def fit(
         ``"adam"``: coupled, an L2 penalty in the gradient; ``"adamw"``: decoupled (Loshchilov & Hutter 2019).
     patience
         Stop after so many epochs without a lower validation loss; None = never.
+    plateau
+        Lowers the learning rate and stops by what the loss does (`spectool.models.plateau.Plateau`).
     max_seconds
         Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint`
         counted. The learning curve then depends on the machine's speed.
@@ -168,6 +172,7 @@ def fit(
     run = _Run(model, train, valid, loss, batch_size, augment, schedule, lr, clip, seed, device)
     run.limits(epochs, max_seconds)
     run.make_optimizer(optimizer, weight_decay)
+    run.plateau = plateau
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(checkpoint)
     saved = time.monotonic()
@@ -179,8 +184,9 @@ def fit(
     try:
         with bar, torch.random.fork_rng(devices=[]):
             for epoch in range(len(history.records), epochs):
-                if run.out_of_time() or (patience is not None and epoch - history.best_epoch >= patience):
-                    history.stopped = "time" if run.out_of_time() else "patience"
+                reason = run.reason_to_stop(epoch, patience)
+                if reason:
+                    history.stopped = reason
                     break
                 run.one_epoch(epoch, bar)
                 if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
@@ -229,6 +235,18 @@ class _Run:
     def out_of_time(self) -> bool:
         return self.max_seconds is not None and self.elapsed() >= self.max_seconds
 
+    def reason_to_stop(self, epoch: int, patience: int | None) -> str:
+        if self.out_of_time():
+            return "time"
+        if patience is not None and epoch - self.history.best_epoch >= patience:
+            return "patience"
+        return "plateau" if self.plateau_state()[1] else ""
+
+    def plateau_state(self) -> tuple[float, bool]:
+        if self.plateau is None:
+            return 1.0, False
+        return self.plateau.replay([record[self.plateau.monitor] for record in self.history.records])
+
     def generators(self, *key: int) -> tuple[np.random.Generator, torch.Generator]:
         sequence = np.random.SeedSequence([self.seed, *key])
         noise = torch.Generator(self.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
@@ -245,10 +263,10 @@ class _Run:
         torch.manual_seed(noise.initial_seed())
         order = shuffle.permutation(self.n_train)
         self.model.train()
-        sums, seen, factor = {}, 0, 1.0
+        sums, seen, factor, lowered = {}, 0, 1.0, self.plateau_state()[0]
         for k in range(self.n_batches):
             step = self.step(epoch + k / self.n_batches, noise, training=True)
-            factor = self.schedule(step) if self.schedule is not None else 1.0
+            factor = lowered * (self.schedule(step) if self.schedule is not None else 1.0)
             rows = order[k * self.batch_size : (k + 1) * self.batch_size]
             values = self.update(rows, step, self.lr * factor)
             _add(sums, values, len(rows))
