@@ -1,0 +1,180 @@
+"""Spectral classes from measured lines: curves on the BPT diagram, and the five classes of Scourfield (2023)."""
+
+import numpy as np
+
+from spectool.prepare import add_history
+
+CLASSES = (
+    "emission line galaxy",
+    "absorption galaxy",
+    "quiescent galaxy",
+    "narrow-line AGN",
+    "broad-line AGN",
+)
+UNCLASSIFIED = "unclassified"
+BPT_LINES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583")
+
+
+def kewley2001(log_n2):
+    """Upper limit of star formation on the BPT diagram, Kewley et al. (2001, ApJ 556, 121, eq. 5).
+
+    Parameters
+    ----------
+    log_n2 : array_like
+        log10([N II] 6583 / Hα).
+
+    Returns
+    -------
+    ndarray
+        log10([O III] 5007 / Hβ) on the curve; -inf at and beyond its asymptote, where nothing is star-forming; NaN
+        for NaN.
+    """
+    return _hyperbola(log_n2, 0.47, 1.19)
+
+
+def kauffmann2003(log_n2):
+    """Lower limit of composite spectra on the BPT diagram, Kauffmann et al. (2003, MNRAS 346, 1055, eq. 1).
+
+    Parameters
+    ----------
+    log_n2 : array_like
+        log10([N II] 6583 / Hα).
+
+    Returns
+    -------
+    ndarray
+        log10([O III] 5007 / Hβ) on the curve; -inf at and beyond its asymptote; NaN for NaN.
+    """
+    return _hyperbola(log_n2, 0.05, 1.30)
+
+
+def _hyperbola(log_n2, asymptote, offset):
+    x = np.asarray(log_n2, float)
+    inside = x < asymptote
+    curve = np.where(np.isnan(x), np.nan, -np.inf)
+    return np.divide(0.61, x - asymptote, out=curve, where=inside) + offset
+
+
+def bpt_class(log_n2, log_o3):
+    """Classes on the BPT diagram (Baldwin, Phillips & Terlevich 1981).
+
+    Parameters
+    ----------
+    log_n2, log_o3 : array_like
+        log10([N II] 6583 / Hα), log10([O III] 5007 / Hβ).
+
+    Returns
+    -------
+    ndarray of str
+        "star-forming" on or below `kauffmann2003`, "AGN" above `kewley2001`, "composite" between, and
+        "unclassified" where a ratio is NaN.
+    """
+    log_n2, log_o3 = np.broadcast_arrays(np.asarray(log_n2, float), np.asarray(log_o3, float))
+    result = np.full(log_n2.shape, "composite", dtype="<U12")
+    result[log_o3 <= kauffmann2003(log_n2)] = "star-forming"
+    result[log_o3 > kewley2001(log_n2)] = "AGN"
+    result[np.isnan(log_n2) | np.isnan(log_o3)] = UNCLASSIFIED
+    return result
+
+
+def log_ratio(numerator, denominator):
+    """log10 of a flux ratio; NaN, without a warning, where either is not positive.
+
+    Parameters
+    ----------
+    numerator, denominator : array_like
+
+    Returns
+    -------
+    ndarray
+    """
+    a, b = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
+    usable = (a > 0) & (b > 0)
+    ratio = np.divide(a, b, out=np.ones(a.shape), where=usable)
+    return np.where(usable, np.log10(ratio), np.nan)
+
+
+def classify(line_table, *, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0):
+    """The five classes of Scourfield (2023, Section 2) from measured lines.
+
+    In this order: *broad-line AGN* where broad Hα is detected; of those with Hα and Hβ in emission at ``min_sn``,
+    *narrow-line AGN* above the curve of Kewley et al. (2001) and *emission line galaxy* below; of the
+    rest, *absorption galaxy* where Balmer absorption is detected at ``min_sn`` and *quiescent galaxy* where it is
+    not. A galaxy counts as an AGN only if [O III] 5007 and [N II] 6583 are detected, too.
+
+    Parameters
+    ----------
+    line_table : Dataset
+        From `measure_lines_linear` (or with the same columns): ``line_flux``, ``line_sn`` (galaxy, line), per galaxy
+        ``balmer_absorption_sn`` and, optionally, ``broad_h_alpha_sn`` and ``broad_gain``.
+    min_sn : float
+    min_broad_sn, min_broad_gain : float
+        Signal-to-noise ratio of broad Hα, and by how much broad lines must lower chi2.
+
+    Returns
+    -------
+    Dataset
+        The table with ``spectral_class`` (galaxy), "unclassified" where a line is missing or the fit failed, and
+        ``log_n2``, ``log_o3`` (NaN where a flux is not positive); ``attrs["history"]`` counts the classes and names
+        the first unclassified rows.
+
+    Raises
+    ------
+    ValueError
+        If a column or one of the four lines is missing.
+    """
+    _check(line_table)
+    flux = {name: line_table["line_flux"].sel(line=name).values for name in BPT_LINES}
+    sn = {name: line_table["line_sn"].sel(line=name).values for name in BPT_LINES}
+    absorption = line_table["balmer_absorption_sn"].values
+    log_n2, log_o3 = log_ratio(flux["[N II] 6583"], flux["Hα"]), log_ratio(flux["[O III] 5007"], flux["Hβ"])
+
+    emission = (sn["Hα"] > min_sn) & (sn["Hβ"] > min_sn)
+    detected = (sn["[N II] 6583"] > min_sn) & (sn["[O III] 5007"] > min_sn)
+    missing = np.isnan(sn["Hα"]) | np.isnan(sn["Hβ"])
+    missing |= emission & (np.isnan(sn["[N II] 6583"]) | np.isnan(sn["[O III] 5007"]))
+    missing |= ~emission & np.isnan(absorption)
+    broad = np.zeros(missing.shape, bool)
+    if "broad_h_alpha_sn" in line_table:
+        broad = line_table["broad_h_alpha_sn"].values > min_broad_sn
+        if "broad_gain" in line_table:
+            broad &= line_table["broad_gain"].values > min_broad_gain
+    if "fit_status" in line_table:
+        missing |= line_table["fit_status"].values != 0
+        broad &= line_table["fit_status"].values == 0
+
+    name = np.where(absorption > min_sn, "absorption galaxy", "quiescent galaxy").astype("<U20")
+    with np.errstate(invalid="ignore"):
+        active = emission & detected & (log_o3 > kewley2001(log_n2))
+    name[emission] = "emission line galaxy"
+    name[active] = "narrow-line AGN"
+    name[missing] = UNCLASSIFIED
+    name[broad] = "broad-line AGN"
+    result = line_table.assign(
+        spectral_class=("galaxy", name, {"units": "", "reference": "Scourfield et al. (2023), Section 2"}),
+        log_n2=("galaxy", log_n2, {"units": "dex", "long_name": "log [N II] 6583 / Hα"}),
+        log_o3=("galaxy", log_o3, {"units": "dex", "long_name": "log [O III] 5007 / Hβ"}),
+    )
+    return add_history(result, _count(name, int((emission & ~detected & ~missing).sum())))
+
+
+def _check(line_table):
+    for column in ("line_flux", "line_sn", "balmer_absorption_sn"):
+        if column not in line_table:
+            raise ValueError(
+                f"the line table has no `{column}`: classify takes what measure_lines_linear returns, not "
+                f"{sorted(map(str, line_table.data_vars))}"
+            )
+    missing = [name for name in BPT_LINES if name not in line_table["line"].values]
+    if missing:
+        raise ValueError(f"classes need the lines {', '.join(BPT_LINES)}: measure {', '.join(missing)}, too")
+
+
+def _count(name, undetected):
+    counts = ", ".join(f"{kind}: {int((name == kind).sum())}" for kind in CLASSES)
+    text = f"classified: {counts}; {undetected} of the emission line galaxies lack [O III] or [N II]"
+    rows = np.flatnonzero(name == UNCLASSIFIED)
+    if rows.size:
+        shown = ", ".join(map(str, rows[:8])) + (", ..." if rows.size > 8 else "")
+        text += f"; unclassified: {rows.size} with a line missing or a failed fit (rows {shown})"
+    return text
