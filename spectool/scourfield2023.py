@@ -5,17 +5,21 @@ fibre's share of its light and the noise of its observation - so that a selectio
 (`spectool.scourfield2023_selection`).
 """
 
+from functools import cache
+
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.denoising import scourfield2023_wavelength
 from spectool.prepare import add_history, resample, to_rest_frame
+from spectool.rebin import rebin_common
 from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
+from spectool.wavelength import pixel_edges
 
 SEED = 2023
 BLOCK = 4096
@@ -48,6 +52,11 @@ TRUE_LINES = {
 }
 
 
+@cache
+def _embedded_grid():
+    return SSPGrid.embedded()
+
+
 def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
     """The 4096 candidates of one block: population, nuclei and fibre fractions.
 
@@ -67,7 +76,7 @@ def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
         As `draw_population` and `draw_agn`, with ``candidate`` (block * 4096 + row), ``fibre_fraction`` (lognormal)
         and the population's class renamed to ``population_class``.
     """
-    grid = grid or SSPGrid.embedded()
+    grid = grid or _embedded_grid()
     rng = np.random.default_rng([seed, block, _POPULATION])
     galaxies = draw_population(
         BLOCK, grid_age=grid.age, seed=rng, redshift_range=REDSHIFT_RANGE, metallicity_sfr=metallicity_sfr
@@ -98,11 +107,12 @@ def observe_candidates(galaxies, *, seed=SEED, grid=None):
     Dataset
         See `rebuild`.
     """
-    grid = grid or SSPGrid.embedded()
+    grid = grid or _embedded_grid()
     native = grid.wavelength[(grid.wavelength > _REST[0]) & (grid.wavelength < _REST[1])]
     rest = synthesize(galaxies, grid, wavelength=native, keep_lines=True, progress=False)
-    magnitude = r_magnitude(rest)
-    share = galaxies["fibre_fraction"].values
+    redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
+    to_flux = luminosity_to_flux(redshift)
+    magnitude = r_magnitude(rest, to_flux)
     rest = add_agn(rest, fibre_fraction=share)
     numbers = galaxies["candidate"].values
     seeds = np.stack([np.full_like(numbers, seed), np.full_like(numbers, _NOISE), numbers], axis=1)
@@ -110,28 +120,35 @@ def observe_candidates(galaxies, *, seed=SEED, grid=None):
         rest, seed=seeds, wavelength=sdss_wavelength(*_OBSERVED), fibre_fraction=share, keep_truth=True
     )
     bins, pixels = scourfield2023_wavelength(), ("galaxy", "wavelength")
-    truth = resample(to_rest_frame(seen.assign(flux=seen["truth"])), bins)["flux"]
-    beyond = (seen["observed_wavelength"] < FIRST_PIXEL).values
-    seen["mask"] = (pixels, seen["mask"].values | beyond, seen["mask"].attrs)
-    out = resample(to_rest_frame(seen.drop_vars("truth")), bins)
-    out["truth"] = (pixels, truth.values, truth.attrs | {"long_name": "flux without noise"})
+    stretch = 1 + redshift[:, None]
+    observed = seen["observed_wavelength"].values
+    truth, _ = rebin_common(seen["truth"].values, pixel_edges(observed), pixel_edges(bins) * stretch)
+    mask = seen["mask"].values | (observed < FIRST_PIXEL)
+    seen = seen.drop_vars("truth").assign(mask=(pixels, mask, seen["mask"].attrs))
+    out = resample(to_rest_frame(seen), bins)
+    about = {"units": out["flux"].attrs["units"], "long_name": "flux without noise"}
+    out["truth"] = (pixels, (truth * stretch).astype("f4"), about)
     out["r_magnitude"] = ("galaxy", magnitude, {"units": "mag", "long_name": "whole galaxy, AB, 5500-7000 A"})
-    return _name_lines(out).drop_vars(["mass_formed", "age"])
+    line_flux = to_flux * (1 + redshift) * share
+    return _name_lines(out, line_flux).drop_vars(["mass_formed", "age"])
 
 
-def r_magnitude(sample):
+def r_magnitude(sample, to_flux=None):
     """AB magnitude of whole galaxies in a flat band at 5500-7000 A, SDSS's r to some 0.05 mag.
 
     Parameters
     ----------
     sample : Dataset
         Rest frame, ``flux`` [Lsun / Angstrom], ``redshift``.
+    to_flux : ndarray, shape (galaxy,), optional
+        `luminosity_to_flux` of the redshifts, if it is known.
 
     Returns
     -------
     ndarray, shape (galaxy,)
     """
     redshift = sample["redshift"].values
+    to_flux = luminosity_to_flux(redshift) if to_flux is None else to_flux
     wavelength, flux = sample["wavelength"].values, sample["flux"].values
     width = np.gradient(wavelength)
     seen = wavelength * (1 + redshift[:, None])
@@ -141,14 +158,12 @@ def r_magnitude(sample):
     reference = (
         (inside * width / wavelength).sum(axis=1) / (1 + redshift) ** 2 * 3631e-23 * 2.99792458e18 / 1e-17
     )
-    return -2.5 * np.log10(photons * luminosity_to_flux(redshift) / reference)
+    return -2.5 * np.log10(photons * to_flux / reference)
 
 
-def _name_lines(sample):
+def _name_lines(sample, to_flux):
     """Replace ``line_luminosity`` of all lines by the fluxes in the fibre of those that are measured."""
     luminosity = sample["line_luminosity"].sel(line=list(TRUE_LINES.values()))
-    redshift = sample["redshift"].values
-    to_flux = luminosity_to_flux(redshift) * (1 + redshift) * sample["fibre_fraction"].values
     where = luminosity["line_wavelength"].values
     out = sample.drop_dims("line").assign_coords(
         line=("line", list(TRUE_LINES)), line_wavelength=("line", where, {"units": "Angstrom"})
@@ -196,7 +211,7 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
     ids = np.atleast_1d(np.asarray(ids, dtype=np.int64))
     if not ids.size or ids.min() < 0:
         raise ValueError("give the numbers of the candidates to rebuild, each 0 or more")
-    grid = SSPGrid.embedded()
+    grid = _embedded_grid()
     wanted, back = np.unique(ids, return_inverse=True)
     parts = []
     with tqdm(total=wanted.size, desc="rebuilding", unit="galaxy", disable=not progress) as bar:

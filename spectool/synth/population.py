@@ -4,6 +4,8 @@ The relations and their sources are in `spectool.synth.relations`; this module a
 galaxy's mass, star-formation rate and age into a star-formation history on the ages of an SSP grid.
 """
 
+from functools import cache
+
 import numpy as np
 import xarray as xr
 from astropy.cosmology import Planck18
@@ -154,8 +156,14 @@ def age_of_universe(redshift):
         At least 0.
     """
     redshift = np.asarray(redshift, dtype=float)
-    nodes = np.linspace(0, max(1.0, float(np.max(redshift))), 513)
-    return np.interp(redshift, nodes, Planck18.age(nodes).to_value("Gyr"))
+    return np.interp(redshift, *_age_nodes(max(1.0, float(np.max(redshift)))))
+
+
+@cache
+def _age_nodes(highest):
+    """Redshifts to `highest`, and the ages of the universe [Gyr] there: integrals that take long."""
+    nodes = np.linspace(0, highest, 513)
+    return nodes, Planck18.age(nodes).to_value("Gyr")
 
 
 def _check(n, age, redshift_range):
