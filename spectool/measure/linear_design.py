@@ -171,7 +171,7 @@ def _lay_windows(centre, ratio, column, reported, edges, wavelength, lsf, reach)
     )
 
 
-def profiles(design, velocity, dispersion):
+def profiles(design, velocity, dispersion, *, slopes=False):
     """Gaussians of unit flux, averaged over the pixels of their windows.
 
     Parameters
@@ -179,16 +179,29 @@ def profiles(design, velocity, dispersion):
     design : LineDesign
     velocity, dispersion : Tensor, shape (batch,)
         Offset and intrinsic sigma [km/s]; the line-spread function is added in quadrature.
+    slopes : bool
+        Return the derivatives, too.
 
     Returns
     -------
-    Tensor, shape (batch, member, width), float64
+    profile : Tensor, shape (batch, member, width), float64
         [1 / Angstrom]
+    derivatives : Tensor, shape (batch, 2, member, width)
+        With respect to velocity [per km/s] and to the natural log of the dispersion.
     """
     edges = torch.from_numpy(design.edges[design.start[:, None] + np.arange(design.width + 1)])
-    centre, lsf = torch.from_numpy(design.wavelength), torch.from_numpy(design.lsf)
-    sigma = centre / KM_S * torch.sqrt(dispersion[:, None] ** 2 + lsf**2)
-    shifted = centre * (1 + velocity[:, None] / KM_S)
-    offset = (edges - shifted[..., None]) / (2**0.5 * sigma[..., None])
-    cumulative = torch.erf(offset)
-    return 0.5 * torch.diff(cumulative, dim=-1) / torch.diff(edges, dim=-1)
+    scale, lsf = torch.from_numpy(design.wavelength / KM_S), torch.from_numpy(design.lsf)
+    dispersion = dispersion[:, None]
+    sigma = (scale * torch.sqrt(dispersion**2 + lsf**2))[..., None]
+    shifted = scale * (KM_S + velocity[:, None])
+    offset = (edges - shifted[..., None]) / sigma
+    width = torch.diff(edges, dim=-1)
+    profile = 0.5 * torch.diff(torch.erf(offset * 0.5**0.5), dim=-1) / width
+    if not slopes:
+        return profile
+    height = torch.exp(-0.5 * offset**2) / ((2 * torch.pi) ** 0.5 * sigma)
+    by_centre = -torch.diff(height, dim=-1) / width
+    by_sigma = -torch.diff(offset * height, dim=-1) / width
+    by_velocity = by_centre * scale[:, None]
+    by_log_dispersion = by_sigma * (scale**2 * dispersion**2)[..., None] / sigma
+    return profile, torch.stack([by_velocity, by_log_dispersion], dim=1)

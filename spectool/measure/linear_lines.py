@@ -7,10 +7,10 @@ import torch
 
 from spectool.measure.balmer import balmer_absorption
 from spectool.measure.linear_basis import ContinuumBasis, continuum_basis
+from spectool.measure.linear_blocks import KinematicPrior, LineEliminator
 from spectool.measure.linear_design import DOUBLETS, KM_S, STRONG, WAVELENGTHS, LineDesign, build_design
 from spectool.measure.linear_solver import (
     ContinuumOperator,
-    LineEliminator,
     broad_lines,
     build_operator,
     factorize,
@@ -31,10 +31,10 @@ BROAD_SN, BROAD_GAIN = 5.0, 30.0
 MIN_COVERAGE = 0.8
 MIN_PIXELS = 60
 OK, BAD_INPUT, FAILED = 0, 1, 2
-_DISPERSION_PRIOR = (np.log(110.0), 0.6)
-_VELOCITY_PRIOR = 120.0
-_VELOCITY_STEPS = (100.0, 40.0)
-_MAX_VELOCITY = 250.0
+PRIOR = KinematicPrior(velocity=100.0, centre=float(np.log(85.0)), log_dispersion=0.5)
+_VELOCITY_STEP = 100.0
+_MAX_VELOCITY = 300.0
+_STEPS = 3  # Gauss-Newton steps of the kinematics
 _LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
 
 
@@ -49,6 +49,7 @@ class _Fitter:
     all_lines: LineEliminator
     strong_lines: LineEliminator | None
     dispersions: tuple
+    free: tuple  # velocity, dispersion: whether they are fitted
     local: torch.Tensor  # (pixel, line): pixels near each line
 
     @property
@@ -134,18 +135,18 @@ def measure_lines_linear(
     spectra = read_spectra(sample, variable, lsf, LSF)
     if len(dispersions) < 1 or min(dispersions) < 0:
         raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
-    fitter = _prepare(spectra, tuple(lines), tuple(dispersions), continuum, broad, doublets, grid)
+    fitter = _prepare(spectra, tuple(lines), tuple(dispersions), continuum, velocity, broad, doublets, grid)
     scale = "upwards" if scale_errors else None
     scale = scale if spectra.has_ivar else "always"
     parts = []
     with torch.inference_mode():
         for first in range(0, spectra.n_galaxies, batch_size):
             flux, ivar = spectra.batch(first, first + batch_size)
-            parts.append(_fit_batch(flux, ivar, fitter, velocity, scale, keep_fit))
+            parts.append(_fit_batch(flux, ivar, fitter, scale, keep_fit))
     return assemble_table(sample, parts, tuple(lines), spectra, keep_fit)
 
 
-def _prepare(spectra, lines, dispersions, continuum, broad, doublets, grid):
+def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, grid):
     wavelength = spectra.wavelength
     edges = pixel_edges(wavelength)
     if isinstance(continuum, str):
@@ -172,21 +173,21 @@ def _prepare(spectra, lines, dispersions, continuum, broad, doublets, grid):
         all_lines=LineEliminator(design, operator),
         strong_lines=LineEliminator(design, operator, strong),
         dispersions=dispersions,
+        free=(bool(velocity), len(dispersions) > 1),
         local=torch.from_numpy(local.astype(float)),
     )
 
 
-def _fit_batch(flux, ivar, fitter, velocity, scale, keep_fit):
+def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     """Fit one batch; flux and ivar (batch, n) float64 Tensors. Returns a dict of arrays."""
     operator, design = fitter.operator, fitter.design
     continuum = factorize(flux, ivar, operator, design.width)
-    speed, dispersion = _find_kinematics(continuum, fitter, velocity)
-    blocks = fitter.all_lines(continuum, speed, dispersion)
+    speed, dispersion = _find_kinematics(continuum, fitter)
     n_narrow, n_all = fitter.n_narrow, len(operator.vectors)
+    blocks = fitter.all_lines(continuum, speed, dispersion)
     solution, failed = solve(continuum, blocks, n_narrow)
     coefficients = torch.nn.functional.pad(solution.coefficients, (0, n_all - n_narrow))
-    column_flux, covariance = solution.flux, solution.covariance
-    result = {}
+    column_flux, result = solution.flux, {}
     if operator.n_broad:
         second, failed_too = solve(continuum, blocks, n_all)
         broad_flux, broad_covariance = broad_lines(continuum, blocks, second, n_narrow)
@@ -195,15 +196,17 @@ def _fit_batch(flux, ivar, fitter, velocity, scale, keep_fit):
         error = broad_covariance[:, 0, 0] ** 0.5
         adopt = (broad_flux[:, 0] > BROAD_SN * error) & (gain > BROAD_GAIN) & ~failed_too
         column_flux = torch.where(adopt[:, None], second.flux, column_flux)
-        covariance = torch.where(adopt[:, None, None], second.covariance, covariance)
         coefficients = torch.where(adopt[:, None], second.coefficients, coefficients)
-        result |= {"broad_flux": broad_flux[:, 0], "broad_error": error, "broad_gain": gain, "adopted": adopt}
+        result = {"broad_flux": broad_flux[:, 0], "broad_error": error, "broad_gain": gain, "adopted": adopt}
+    covariance = _covariance(
+        continuum, blocks, (speed, dispersion), column_flux, fitter, result.get("adopted")
+    )
     member_flux = column_flux[:, design.column] * torch.from_numpy(design.ratio)
     model = _line_model(blocks.profile, member_flux, fitter)
     stars = coefficients @ operator.vectors
     result |= _describe(flux, ivar, stars, model, continuum, blocks, member_flux, covariance, fitter)
     result["failed"] = failed | continuum.failed
-    result |= {"velocity": speed, "dispersion": dispersion.expand(len(flux))}
+    result |= {"velocity": speed, "dispersion": dispersion}
     result["n_good"] = (ivar > 0).sum(1)
     if scale:
         factor = result["chi2"] ** 0.5
@@ -214,33 +217,48 @@ def _fit_batch(flux, ivar, fitter, velocity, scale, keep_fit):
     return {name: value.numpy() for name, value in result.items()}
 
 
-def _find_kinematics(continuum, fitter, velocity):
+def _find_kinematics(continuum, fitter):
     """Velocity and dispersion [km/s] that lower chi2 most, Tensors of shape (batch,)."""
-    n, used = len(continuum.whitened), len(fitter.operator.vectors)
+    used = len(fitter.operator.vectors)
     log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
-    still = torch.zeros(1, dtype=torch.float64)
-    badness = torch.empty(n, len(log_nodes), dtype=torch.float64)
-    centre, width = _DISPERSION_PRIOR
+    speed = torch.zeros(len(continuum.whitened), dtype=torch.float64)
+    badness = torch.empty(len(speed), len(log_nodes), dtype=torch.float64)
     for i, node in enumerate(log_nodes):
-        blocks = fitter.strong_lines(continuum, still, torch.exp(node)[None])
-        badness[:, i] = ((node - centre) / width) ** 2 - line_gain(continuum, blocks, used)
+        blocks = fitter.strong_lines(continuum, speed[:1], torch.exp(node)[None])
+        badness[:, i] = ((node - PRIOR.centre) / PRIOR.log_dispersion) ** 2
+        badness[:, i] -= line_gain(continuum, blocks, used)
     log_dispersion = _parabola_minimum(log_nodes, badness)
-    dispersion = torch.exp(log_dispersion)
-    speed = torch.zeros(n, dtype=torch.float64)
-    if not velocity:
-        return speed, dispersion
-    for step in _VELOCITY_STEPS:
-        trial = torch.empty(n, 3, dtype=torch.float64)
-        for i in range(3):
-            moved = speed + (i - 1) * step
-            blocks = fitter.strong_lines(continuum, moved, dispersion)
-            trial[:, i] = (moved / _VELOCITY_PRIOR) ** 2 - line_gain(continuum, blocks, used)
-        curvature = trial[:, 0] - 2 * trial[:, 1] + trial[:, 2]
-        shift = 0.5 * (trial[:, 0] - trial[:, 2]) / curvature
-        # Where the three points open downwards, go to the lower end.
-        shift = torch.where(curvature > 0, shift, torch.sign(trial[:, 0] - trial[:, 2]) * 1.5)
-        speed = (speed + step * shift.nan_to_num().clamp(-1.5, 1.5)).clamp(-_MAX_VELOCITY, _MAX_VELOCITY)
-    return speed, dispersion
+    if fitter.free[0]:
+        nodes = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64) * _VELOCITY_STEP
+        badness = (nodes / PRIOR.velocity).repeat(len(speed), 1) ** 2
+        for i, node in enumerate(nodes):
+            blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
+            badness[:, i] -= line_gain(continuum, blocks, used)
+        speed = _parabola_minimum(nodes, badness)
+    for _ in range(_STEPS if any(fitter.free) else 0):
+        dispersion = torch.exp(log_dispersion)
+        blocks = fitter.strong_lines(continuum, speed, dispersion)
+        flux = solve(continuum, blocks, used)[0].flux
+        blocks = fitter.strong_lines.with_kinematics(
+            blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free
+        )
+        step = solve(continuum, blocks, used)[0].flux[:, -2:].nan_to_num()
+        speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
+        speed = speed.clamp(-_MAX_VELOCITY, _MAX_VELOCITY)
+        log_dispersion = log_dispersion + (step[:, 1] * PRIOR.log_dispersion).clamp(-0.5, 0.5)
+        log_dispersion = log_dispersion.clamp(log_nodes[0] - 1, log_nodes[-1])
+    return speed, torch.exp(log_dispersion)
+
+
+def _covariance(continuum, blocks, kinematics, flux, fitter, adopted):
+    """Covariance of the columns' fluxes, that from the kinematics included, shape (batch, c, c)."""
+    n = flux.shape[1]
+    blocks = fitter.all_lines.with_kinematics(blocks, continuum, *kinematics, flux, PRIOR, fitter.free)
+    covariance = solve(continuum, blocks, fitter.n_narrow)[0].covariance[:, :n, :n]
+    if adopted is None or not adopted.any():
+        return covariance
+    other = solve(continuum, blocks, len(fitter.operator.vectors))[0].covariance[:, :n, :n]
+    return torch.where(adopted[:, None, None], other, covariance)
 
 
 def _parabola_minimum(nodes, values):

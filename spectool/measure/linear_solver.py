@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spectool.measure.linear_design import KM_S, LineDesign, profiles
+from spectool.measure.linear_design import KM_S
 
 RIDGE = 1e-9
 
@@ -117,93 +117,6 @@ def factorize(flux, ivar, operator, width):
 
 
 @dataclass(frozen=True)
-class LineBlocks:
-    """The lines' part of the normal equations after the continuum is eliminated.
-
-    Attributes
-    ----------
-    whitened : Tensor, shape (batch, k, c)
-        Factor^-1 times the continuum-line products.
-    normal : Tensor, shape (batch, c, c)
-        Line-line products.
-    right : Tensor, shape (batch, c)
-    coverage : Tensor, shape (batch, member)
-        Share of each member's flux on pixels that are seen.
-    profile : Tensor, shape (batch, member, width)
-        Of unit flux of the column.
-    """
-
-    whitened: torch.Tensor
-    normal: torch.Tensor
-    right: torch.Tensor
-    coverage: torch.Tensor
-    profile: torch.Tensor
-
-
-class LineEliminator:
-    """Builds `LineBlocks` for batches that share a design and an operator.
-
-    Parameters
-    ----------
-    design : LineDesign
-    operator : ContinuumOperator
-    members : ndarray of int, optional
-        Use these members only (for the kinematics, the strong ones).
-    """
-
-    def __init__(self, design, operator, members=None):
-        if members is not None:
-            column = np.unique(design.column[members], return_inverse=True)[1]
-            design = LineDesign(
-                wavelength=design.wavelength[members],
-                ratio=design.ratio[members],
-                column=column,
-                reported=np.arange(len(members)),
-                start=design.start[members],
-                width=design.width,
-                edges=design.edges,
-                lsf=design.lsf[members],
-            )
-        self.design = design
-        self.windows = torch.from_numpy(design.windows)
-        padded = torch.nn.functional.pad(operator.vectors, (design.width, design.width))
-        self.vectors = padded[:, self.windows].permute(1, 2, 0).contiguous()  # (member, width, k)
-        self.share = torch.zeros(design.n_columns, len(design.column), dtype=torch.float64)
-        self.share[design.column, np.arange(len(design.column))] = torch.from_numpy(design.ratio)
-        self.pairs = design.overlaps()
-        widths = np.diff(design.edges)
-        self.pixel_width = torch.from_numpy(widths[design.windows])
-
-    def __call__(self, continuum, velocity, dispersion):
-        """Blocks for the batch with these kinematics, Tensors of shape (batch,) or (1,) [km/s]."""
-        profile = profiles(self.design, velocity, dispersion)
-        ivar = continuum.weighted[:, self.windows]
-        seen = (ivar > 0).to(torch.float64)
-        weighted = ivar * profile
-        cross = torch.bmm(weighted.transpose(0, 1), self.vectors)  # (member, batch, k)
-        cross = torch.einsum("cm,mnk->nkc", self.share, cross)
-        right = (continuum.data[:, self.windows] * profile).sum(-1) @ self.share.T
-        normal = self._line_products(weighted, profile)
-        coverage = (seen * (profile * self.pixel_width)).sum(-1)
-        whitened = torch.linalg.solve_triangular(continuum.factor, cross, upper=False)
-        return LineBlocks(whitened, normal, right, coverage, profile)
-
-    def _line_products(self, weighted, profile):
-        column, ratio = self.design.column, self.design.ratio
-        normal = torch.zeros(len(weighted), len(self.share), len(self.share), dtype=torch.float64)
-        own = (weighted * profile).sum(-1)
-        for m, c in enumerate(column):
-            normal[:, c, c] += ratio[m] ** 2 * own[:, m]
-        for m, k, offset in self.pairs:
-            reach = self.design.width - offset
-            product = (weighted[:, m, offset:] * profile[:, k, :reach]).sum(-1) * (ratio[m] * ratio[k])
-            a, b = column[m], column[k]
-            normal[:, a, b] += product
-            normal[:, b, a] += product
-        return normal
-
-
-@dataclass(frozen=True)
 class Solution:
     """Amplitudes of the lines' columns and what goes with them.
 
@@ -259,13 +172,11 @@ def _schur(continuum, blocks, used):
     whitened = blocks.whitened[:, :used]
     matrix = blocks.normal - whitened.mT @ whitened
     right = blocks.right - (whitened.mT @ continuum.whitened[:, :used, None])[..., 0]
-    diagonal = matrix.diagonal(dim1=1, dim2=2)
     # A column that is hardly seen would make the matrix singular: it is taken out.
-    unseen = blocks.normal.diagonal(dim1=1, dim2=2)
-    unseen = unseen <= 1e-8 * unseen.amax(1, keepdim=True)
-    keep = (~unseen).to(torch.float64)
+    keep = blocks.seen.to(torch.float64)
     matrix *= keep[:, :, None] * keep[:, None, :]
-    diagonal += RIDGE * diagonal + unseen
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    diagonal += RIDGE * diagonal + (1 - keep)
     right = right * keep
     factor, info = torch.linalg.cholesky_ex(matrix)
     failed = (info > 0) | ~torch.isfinite(right).all(1)
