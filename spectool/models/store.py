@@ -13,8 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from spectool.models.quantize import is_quantized, quantize_rows, restore_rows
+
 #: Classes that a file may name, and where they are.
-CLASSES = {"ConvBetaVAE": "spectool.models.autoencoder", "GaussianMLP": "spectool.models.mlp"}
+CLASSES = {
+    "ConvBetaVAE": "spectool.models.autoencoder",
+    "DenseAutoencoder": "spectool.models.dense",
+    "GaussianMLP": "spectool.models.mlp",
+    "NoiseAwareAutoencoder": "spectool.models.noise_aware",
+    "PCAModel": "spectool.models.pca",
+}
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models"
 FORMAT = "spectool-model-1"
 
@@ -48,7 +56,7 @@ class ModelInfo:
 
 
 def save_model(
-    path, model: nn.Module, *, recipe: dict, metrics: dict, config=None, arrays=None, half=False
+    path, model: nn.Module, *, recipe: dict, metrics: dict, config=None, arrays=None, half=False, int8=False
 ) -> Path:
     """Write a model.
 
@@ -67,6 +75,9 @@ def save_model(
     half
         Weights in float16, half the size. Buffers (statistics, wavelengths) and `arrays` are kept as they
         are.
+    int8
+        Large matrices in 8 bits, row by row (`spectool.models.quantize`), other weights in float16: a quarter of
+        the size. Call `round_weights` before the model is scored.
 
     Returns
     -------
@@ -85,10 +96,12 @@ def save_model(
     tensors = {}
     for name, value in model.state_dict().items():
         value = value.detach().cpu().contiguous().clone()
-        if half and name in weights:
+        if int8 and name in weights and is_quantized(value):
+            value, tensors[f"step/{name}"] = quantize_rows(value)
+        elif (half or int8) and name in weights:
             value = value.half()
             if not torch.isfinite(value).all():
-                raise ValueError(f"weight {name} does not fit into float16: store it with half=False")
+                raise ValueError(f"weight {name} does not fit into float16: store it in float32")
         tensors[f"model/{name}"] = value
     for name, value in (arrays or {}).items():
         tensors[f"array/{name}"] = torch.from_numpy(np.array(value, order="C"))
@@ -146,6 +159,9 @@ def load_model(path_or_name, *, expected: str | None = None, n_latent: int | Non
         )
     model = getattr(importlib.import_module(CLASSES[kind]), kind)(**config)
     own = {name.removeprefix("model/"): v for name, v in tensors.items() if name.startswith("model/")}
+    for name, value in tensors.items():
+        if name.startswith("step/"):
+            own[name.removeprefix("step/")] = restore_rows(own[name.removeprefix("step/")], value)
     try:
         model.load_state_dict(own)
     except RuntimeError as error:

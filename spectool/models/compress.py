@@ -1,0 +1,140 @@
+"""Make a trained dense autoencoder small: each layer's matrix as a product of two thin ones.
+
+A trained layer's outputs fill few directions, and of those few matter to the prediction. With the outputs'
+covariance C over the training spectra and the mean product M of the prediction's derivatives by them (in units of
+the loss), the directions to keep are the leading eigenvectors of M^1/2 C M^1/2: what is dropped costs half the sum
+of the other eigenvalues in loss, to second order. This is the output side of activation-aware factorisation, with
+the curvature of the loss (Gauss-Newton) as the metric.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from spectool.models.dense import DenseAutoencoder, LowRankLinear, is_dense
+
+_RIDGE = 1e-6
+# The layers that give and read the latent vector are small, and every output of theirs counts.
+_NARROW = 64
+
+
+def compress(
+    model: DenseAutoencoder, flux, weight, *, tolerance: float, seed, probes: int = 2, batch_size: int = 512
+) -> DenseAutoencoder:
+    """A copy whose dense layers have as low a rank as a given rise of the loss allows.
+
+    Parameters
+    ----------
+    model
+        Trained; left as it is.
+    flux
+        (N, n_pixels) training spectra as the encoder reads them; a few thousand.
+    weight
+        (N, n_pixels) weights of the loss, eq. 3 (`spectool.models.weighted.pixel_weights`).
+    tolerance
+        Rise of the loss (per spectrum) that all layers together may cause, shared out evenly. An estimate:
+        measure the loss of what comes out.
+    seed
+        Of the random directions in which derivatives are taken: an int or a `numpy.random.Generator`.
+    probes
+        Such directions per spectrum.
+    batch_size
+        Spectra at a time.
+
+    Returns
+    -------
+    DenseAutoencoder
+        In evaluation mode; ``config["ranks"]`` says what became of each layer (None: whole).
+
+    Raises
+    ------
+    ValueError
+        If the model is compressed already.
+    """
+    if model.config["ranks"] is not None:
+        raise ValueError("this model is compressed already: compress the trained one")
+    model.eval()
+    layers = dense_layers(model)
+    moments = _measure(model, layers, flux, weight, probes, batch_size, seed)
+    allowed = tolerance / len(layers)
+    factors = [_factorise(layer, *moment, allowed) for layer, moment in zip(layers, moments, strict=True)]
+    config = model.config | {"ranks": [None if f is None else len(f[0]) for f in factors]}
+    small = DenseAutoencoder(**config)
+    small.set_statistics(*(x.numpy() for x in (model.pixel_mean, model.pixel_scale, model.wavelength)))
+    with torch.no_grad():
+        for old, new, factor in zip(layers, dense_layers(small), factors, strict=True):
+            if isinstance(new, LowRankLinear):
+                for target, value in zip(
+                    (new.into.weight, new.out.weight, new.out.bias), factor, strict=True
+                ):
+                    target.copy_(value)
+            else:
+                new.load_state_dict(old.state_dict())
+    return small.eval()
+
+
+def dense_layers(model: DenseAutoencoder) -> list:
+    """Dense layers from the first of the encoder to the last of the decoder."""
+    return [layer for part in (model.encoder, model.decoder) for layer in part if is_dense(layer)]
+
+
+def _measure(model, layers, flux, weight, probes, batch_size, seed) -> list:
+    """Per layer: mean and covariance of its outputs, and the mean product of the prediction's derivatives."""
+    generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+    sums = [
+        [torch.zeros(w, dtype=torch.float64), *torch.zeros(2, w, w, dtype=torch.float64)]
+        for w in _out(layers)
+    ]
+    outputs, n = [], len(flux)
+    handles = [layer.register_forward_hook(lambda _, __, y: outputs.append(y)) for layer in layers]
+    try:
+        for start in range(0, n, batch_size):
+            rows = slice(start, start + batch_size)
+            outputs.clear()
+            read, weights = (torch.from_numpy(np.asarray(x[rows], dtype=np.float32)) for x in (flux, weight))
+            predicted, _, log_var = model(read)
+            seen, scaled = list(outputs), predicted * weights.sqrt()
+            if model.variational:
+                # Two posteriors whose log variances differ by d diverge by d^2 / 4.
+                scaled = torch.cat([scaled, log_var / 2**0.5], dim=1)
+            for total, y in zip(sums, seen, strict=True):
+                y = y.detach().double()
+                total[0] += y.sum(dim=0) / n
+                total[1] += y.T @ y / n
+            for probe in range(probes):
+                direction = torch.randn(scaled.shape, generator=generator)
+                found = torch.autograd.grad(scaled, seen, direction, retain_graph=probe < probes - 1)
+                for total, g in zip(sums, found, strict=True):
+                    g = g.double()
+                    total[2] += g.T @ g / (n * probes)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [(mean, second - torch.outer(mean, mean), metric) for mean, second, metric in sums]
+
+
+def _out(layers) -> list[int]:
+    return [layer.out_features for layer in layers]
+
+
+def _factorise(layer, mean, covariance, metric, allowed):
+    """Matrices (rank, n_in), (n_out, rank) and bias (n_out,) of the thin layers; None if they would not be smaller."""
+    size = len(mean)
+    if min(layer.in_features, size) < _NARROW:
+        return None
+    metric = metric + _RIDGE * metric.diagonal().mean().clamp(min=1e-30) * torch.eye(size, dtype=metric.dtype)
+    values, vectors = torch.linalg.eigh(metric)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    inverse = (vectors / values.clamp(min=1e-300).sqrt()) @ vectors.T
+    loss, directions = torch.linalg.eigh(root @ covariance @ root)
+    loss, directions = loss.clamp(min=0).flip(0), directions.flip(1)
+    dropped = 0.5 * (loss.sum() - loss.cumsum(0))
+    rank = max(1, min(size, int((dropped > allowed).sum()) + 1))
+    if rank * (layer.in_features + size) >= layer.in_features * size:
+        return None
+    kept, spread = directions[:, :rank], loss[:rank].clamp(min=1e-30).sqrt()
+    # Coefficients of unit variance: then all rows of both matrices round alike in 8 bits.
+    into, out = (kept / spread).T @ root, inverse @ (kept * spread)
+    bias = layer.bias.detach().double()
+    return into @ layer.weight.detach().double(), out, mean + out @ (into @ (bias - mean))
