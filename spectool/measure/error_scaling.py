@@ -1,0 +1,132 @@
+"""Errors that mean what they say: scaled, and biases found, on validation data (split conformal prediction).
+
+A network's line fluxes have no honest formal error: the fit to a de-noised spectrum knows nothing of how the spectrum
+was guessed. What it is off by is learnt on galaxies that the network has not been trained on, in bins of what it says.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.68
+
+
+@dataclass(frozen=True)
+class ErrorScaling:
+    """What predictions are off by, in bins of the prediction.
+
+    Attributes
+    ----------
+    edges : ndarray, shape (bin + 1,)
+        Of the predicted value; the outer bins are open.
+    bias : ndarray, shape (bin,)
+        Median of prediction minus reference.
+    error : ndarray, shape (bin,)
+        Half width about prediction - bias that held the reference for `level` of the galaxies.
+    count : ndarray of int, shape (bin,)
+    level : float
+    """
+
+    edges: np.ndarray
+    bias: np.ndarray
+    error: np.ndarray
+    count: np.ndarray
+    level: float = LEVEL
+
+    def find(self, predicted):
+        """Bin of each predicted value, -1 for NaN."""
+        predicted = np.asarray(predicted, float)
+        inner = np.searchsorted(
+            self.edges[1:-1], np.where(np.isfinite(predicted), predicted, 0), side="right"
+        )
+        return np.where(np.isfinite(predicted), inner, -1)
+
+    def apply(self, predicted):
+        """Correct predictions and give them errors.
+
+        Parameters
+        ----------
+        predicted : array_like, shape (...,)
+
+        Returns
+        -------
+        corrected, error : ndarray, shape (...,)
+            NaN where `predicted` is.
+        """
+        predicted, which = np.asarray(predicted, float), self.find(predicted)
+        known = which >= 0
+        corrected = np.where(known, predicted - self.bias[which], np.nan)
+        return corrected, np.where(known, self.error[which], np.nan)
+
+
+def fit_error_scaling(predicted, reference, *, n_bins=10, min_count=30, level=LEVEL):
+    """Learn bias and error of predictions from validation data.
+
+    Bins hold equal numbers. The half width of a bin is the ceil((n + 1) level)-th smallest distance from the bias, the
+    conformal quantile (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094), which covers at least `level` of
+    exchangeable new galaxies.
+
+    Parameters
+    ----------
+    predicted, reference : array_like, shape (galaxy,)
+        Say log fluxes from de-noised and from original spectra; pairs that are not both finite are left out.
+    n_bins : int
+        At most so many.
+    min_count : int
+        Pairs per bin, at least.
+    level : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    ErrorScaling
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than `min_count` pairs, or the level is out of range.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is a share between 0 and 1, not {level}")
+    predicted, reference = np.asarray(predicted, float), np.asarray(reference, float)
+    both = np.isfinite(predicted) & np.isfinite(reference)
+    predicted, reference = predicted[both], reference[both]
+    if predicted.size < min_count:
+        raise ValueError(
+            f"{predicted.size} galaxies have both values: {min_count} are needed to learn an error"
+        )
+    n_bins = max(1, min(n_bins, predicted.size // min_count))
+    edges = np.quantile(predicted, np.linspace(0, 1, n_bins + 1))
+    which = np.searchsorted(edges[1:-1], predicted, side="right")
+    bias, error, count = (
+        np.full(n_bins, np.nan),
+        np.full(n_bins, np.nan),
+        np.bincount(which, minlength=n_bins),
+    )
+    for k in np.flatnonzero(count):
+        off = (predicted - reference)[which == k]
+        bias[k] = np.median(off)
+        rank = min(int(np.ceil((off.size + 1) * level)), off.size) - 1
+        error[k] = np.sort(np.abs(off - bias[k]))[rank]
+    return ErrorScaling(edges, bias, error, count, level)
+
+
+def coverage(value, error, reference):
+    """Share of references within one error, and its binomial standard error.
+
+    Parameters
+    ----------
+    value, error, reference : array_like
+        Of one shape; what is not finite in all is left out.
+
+    Returns
+    -------
+    share, sampling_error : float
+        NaN without data.
+    """
+    value, error, reference = (np.asarray(a, float) for a in (value, error, reference))
+    good = np.isfinite(value) & np.isfinite(error) & np.isfinite(reference)
+    if not good.any():
+        return np.nan, np.nan
+    share = float(np.mean(np.abs(value - reference)[good] <= error[good]))
+    return share, float(np.sqrt(max(share * (1 - share), 1e-12) / good.sum()))
