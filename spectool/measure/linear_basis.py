@@ -100,7 +100,7 @@ def continuum_basis(
     x = np.log(wavelength / wavelength[0]) / np.log(wavelength[-1] / wavelength[0])
     polynomials = mean * np.array(
         [legendre.legval(2 * x - 1, row) for row in np.eye(degree + 1)[1:]]
-    ).reshape(degree, -1)
+    ).reshape(degree, wavelength.size)
     spread = [[np.inf], widening * np.sqrt(pca.explained_variance_), np.full(degree, calibration)]
     basis = ContinuumBasis(
         vectors=np.concatenate([mean[None], pca.components_.astype(float), polynomials]),

@@ -235,13 +235,13 @@ def _find_kinematics(continuum, fitter):
             blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
             badness[:, i] -= line_gain(continuum, blocks, used)
         speed = _parabola_minimum(nodes, badness)
+    # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
+    lines = fitter.all_lines
     for _ in range(_STEPS if any(fitter.free) else 0):
         dispersion = torch.exp(log_dispersion)
-        blocks = fitter.strong_lines(continuum, speed, dispersion)
+        blocks = lines(continuum, speed, dispersion)
         flux = solve(continuum, blocks, used)[0].flux
-        blocks = fitter.strong_lines.with_kinematics(
-            blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free
-        )
+        blocks = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
         step = solve(continuum, blocks, used)[0].flux[:, -2:].nan_to_num()
         speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
         speed = speed.clamp(-_MAX_VELOCITY, _MAX_VELOCITY)
