@@ -10,9 +10,10 @@ def extinction_curve(wavelength, *, law="F99", r_v=3.1):
     ----------
     wavelength : ndarray
         Observed wavelength [Angstrom].
-    law : {"F99", "G23"}
+    law : {"F99", "G23", "CCM89"}
         Fitzpatrick (1999, PASP 111, 63), 1000 A to 3.3 micron, which Schlafly & Finkbeiner (2011) calibrate
-        their E(B-V) with, or Gordon et al. (2023, ApJ 950, 86); both from the ``dust_extinction`` package.
+        their E(B-V) with; Gordon et al. (2023, ApJ 950, 86); or Cardelli, Clayton & Mathis (1989, ApJ 345, 245),
+        still the custom for lines of gas. All from the ``dust_extinction`` package.
     r_v : float
         A(V) / E(B-V).
 
@@ -22,9 +23,9 @@ def extinction_curve(wavelength, *, law="F99", r_v=3.1):
         For another law, or wavelengths outside its range.
     """
     from astropy import units as u
-    from dust_extinction.parameter_averages import F99, G23
+    from dust_extinction.parameter_averages import CCM89, F99, G23
 
-    laws = {"F99": F99, "G23": G23}
+    laws = {"F99": F99, "G23": G23, "CCM89": CCM89}
     if law not in laws:
         raise ValueError(f"unknown extinction law {law!r}: choose from {', '.join(laws)}")
     return r_v * laws[law](Rv=r_v)(np.asarray(wavelength, float) * u.AA)

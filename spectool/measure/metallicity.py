@@ -1,0 +1,309 @@
+"""Gas metallicity, 12 + log(O/H), from ratios of strong lines: published calibrations with their limits.
+
+Every calibration is tied to electron temperatures or (Pettini & Pagel, in part) to photo-ionisation models, so each
+has a scale of its own: values on different scales differ by up to some 0.3 dex for the same galaxy and must not be
+mixed (Kewley & Ellison 2008). Indices are base-10 logarithms of flux ratios:
+
+- N2 = [N II] 6583 / H-alpha, O3 = [O III] 5007 / H-beta, S2 = [S II] (6716 + 6731) / H-alpha;
+- O3N2 = O3 / N2, O3S2 = O3 / S2.
+
+Only neighbouring lines are divided by each other, so dust matters little: for O3N2 of 12 + log(O/H) less than 0.02
+dex per magnitude of E(B-V).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from spectool.measure.reddening import deredden as take_out_dust
+from spectool.measure.reddening import pick
+from spectool.wavelength import LINES
+
+OXYGEN_SUN = 8.69
+"""12 + log(O/H) of the Sun (Asplund et al. 2009, ARA&A 47, 481): the zero point of Curti et al. (2020)."""
+
+PAPER_SN = {"Hα": 15.0}
+"""The cut of Scourfield et al. (2023, Section 5)."""
+
+REASONS = (
+    "",
+    "not measured",
+    "flux not positive",
+    "S/N too low",
+    "dust not known",
+    "outside the calibration",
+)
+"""Why a galaxy has no metallicity; the first stands for one that has, and the first that applies is given."""
+
+_O3 = ((("[O III] 5007",), 1), (("Hβ",), -1))
+_N2 = ((("[N II] 6583",), 1), (("Hα",), -1))
+_S2 = ((("[S II] 6716", "[S II] 6731"), 1), (("Hα",), -1))
+
+
+def _over(upper, lower):
+    return upper + tuple((lines, -sign) for lines, sign in lower)
+
+
+INDICES = {"N2": _N2, "O3N2": _over(_O3, _N2), "O3S2": _over(_O3, _S2)}
+"""Index -> the sums of lines that it multiplies (1) and divides by (-1)."""
+
+
+class Metallicity(NamedTuple):
+    """Metallicities as arrays.
+
+    Attributes
+    ----------
+    value, error : ndarray
+        12 + log(O/H) and its error [dex]; NaN where there is none.
+    valid : ndarray of bool
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    valid: np.ndarray
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """One published relation between a line index and 12 + log(O/H).
+
+    Attributes
+    ----------
+    name : str
+    index : str
+        One of `INDICES`.
+    coefficients : tuple of float
+        Of the polynomial, lowest power first: 12 + log(O/H) in the index; or, if `inverse`, the index in
+        12 + log(O/H) - 8.69, solved numerically where it is valid (and monotonic).
+    inverse : bool
+    valid_range : (float, float)
+        Of the index; of 12 + log(O/H) if `inverse`. Outside there is no value.
+    scatter : float
+        Of single H II regions or galaxies about the calibration [dex]; not in the errors given.
+    scale, reference : str
+    """
+
+    name: str
+    index: str
+    coefficients: tuple
+    inverse: bool
+    valid_range: tuple
+    scatter: float
+    scale: str
+    reference: str
+
+    @property
+    def lines(self):
+        """Names of the lines that it needs."""
+        return tuple(dict.fromkeys(line for lines, _ in INDICES[self.index] for line in lines))
+
+    def __call__(self, line_table):
+        """Metallicities from the fluxes of a line table, without any cut in S/N.
+
+        Parameters
+        ----------
+        line_table : Dataset
+            ``line_flux`` and ``line_flux_error`` (..., line).
+
+        Returns
+        -------
+        Metallicity
+            Shape of the table without ``line``.
+        """
+        flux, error = _fluxes(line_table, self.lines)
+        return self.from_index(*line_index(flux, error, self.index))
+
+    def from_index(self, index, error=0.0):
+        """Metallicities from the index itself.
+
+        Parameters
+        ----------
+        index, error : array_like
+            The index and its error [dex]; errors are propagated to first order.
+
+        Returns
+        -------
+        Metallicity
+        """
+        index, error = np.broadcast_arrays(np.asarray(index, float), np.asarray(error, float))
+        polynomial = np.polynomial.Polynomial(self.coefficients)
+        low, high = self.valid_range
+        if self.inverse:
+            grid = np.linspace(low, high, 4001)
+            values = polynomial(grid - OXYGEN_SUN)
+            order = np.argsort(values)
+            value = np.interp(index, values[order], grid[order], left=np.nan, right=np.nan)
+            slope = 1 / polynomial.deriv()(value - OXYGEN_SUN)
+        else:
+            inside = (index >= low) & (index <= high)
+            value = np.where(inside, polynomial(index), np.nan)
+            slope = polynomial.deriv()(index)
+        valid = np.isfinite(value)
+        return Metallicity(value, np.where(valid, np.abs(slope) * error, np.nan), valid)
+
+
+def _fluxes(line_table, lines):
+    flux = {line: pick(line_table, "line_flux", line).values for line in lines}
+    return flux, {line: pick(line_table, "line_flux_error", line).values for line in lines}
+
+
+def line_index(flux, error, index):
+    """A line index and its error.
+
+    Parameters
+    ----------
+    flux, error : dict of str to ndarray
+        By line; errors are independent.
+    index : str
+        One of `INDICES`.
+
+    Returns
+    -------
+    value, error : ndarray
+        [dex]; NaN where a flux is not positive or not known. To first order in the errors.
+    """
+    total, variance = 0.0, 0.0
+    for lines, sign in INDICES[index]:
+        part = sum(flux[line] for line in lines)
+        noise = sum(error[line] ** 2 for line in lines)
+        positive = np.logical_and.reduce([flux[line] > 0 for line in lines])
+        part = np.where(positive, part, np.nan)
+        total = total + sign * np.log10(part)
+        variance = variance + noise / (part * np.log(10)) ** 2
+    return total, np.sqrt(variance)
+
+
+_TE_MODELS = "electron temperatures of H II regions, models of a few metal-rich ones"
+_TE = "electron temperatures of H II regions"
+_TE_STACKS = "electron temperatures of galaxies, most of them stacked SDSS spectra"
+_PP04 = "Pettini & Pagel (2004, MNRAS 348, L59)"
+_M13 = "Marino et al. (2013, A&A 559, A114)"
+_C20 = "Curti et al. (2020, MNRAS 491, 944), Table 2"
+_C20_RANGE = (7.6, 8.85)
+_C20_TURN = (7.65, 8.85)  # the parabola of O3N2 turns over at 7.64: below, one ratio has two metallicities
+_C20_N2, _C20_O3N2 = (-0.489, 1.513, -2.554, -5.293, -2.867), (0.281, -4.765, -2.268)
+_C20_O3S2 = (0.191, -4.292, -2.538, 0.053, 0.332)
+_ROWS = (
+    ("PP04 O3N2", "O3N2", (8.73, -0.32), False, (-1.0, 1.9), 0.14, _TE_MODELS, f"{_PP04}, eq. 3"),
+    ("PP04 N2", "N2", (9.37, 2.03, 1.26, 0.32), False, (-2.5, -0.3), 0.18, _TE_MODELS, f"{_PP04}, eq. 2"),
+    ("PP04 N2 linear", "N2", (8.90, 0.57), False, (-2.5, -0.3), 0.18, _TE_MODELS, f"{_PP04}, eq. 1"),
+    ("Marino 2013 O3N2", "O3N2", (8.533, -0.214), False, (-1.1, 1.7), 0.18, _TE, f"{_M13}, eq. 2"),
+    ("Marino 2013 N2", "N2", (8.743, 0.462), False, (-1.6, -0.2), 0.16, _TE, f"{_M13}, eq. 4"),
+    ("Curti 2020 O3N2", "O3N2", _C20_O3N2, True, _C20_TURN, 0.09, _TE_STACKS, _C20),
+    ("Curti 2020 N2", "N2", _C20_N2, True, _C20_RANGE, 0.10, _TE_STACKS, _C20),
+    ("Curti 2020 O3S2", "O3S2", _C20_O3S2, True, _C20_RANGE, np.nan, _TE_STACKS, _C20),
+)
+
+CALIBRATIONS = {row[0]: Calibration(*row) for row in _ROWS}
+"""Name -> `Calibration`; called with a line table, each gives value, error and whether it is valid."""
+
+o3n2_pp04 = CALIBRATIONS["PP04 O3N2"]
+"""12 + log(O/H) = 8.73 - 0.32 O3N2, eq. 6 of Scourfield et al. (2023)."""
+
+
+def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=None, n_draws=0, seed=None):
+    """Gas metallicities of galaxies from their lines, with what is missing counted and explained.
+
+    Parameters
+    ----------
+    line_table : Dataset
+        ``line_flux``, ``line_flux_error`` (..., line), any unit.
+    calibration : str
+        One of `CALIBRATIONS`.
+    deredden : bool
+        Correct for dust by the Balmer decrement first (`spectool.measure.reddening.deredden`).
+    min_sn : float or dict of str to float, optional
+        Lowest S/N of every line of the calibration, or of the lines named; default `PAPER_SN`.
+    n_draws : int
+        0: errors to first order. More: half the distance between the 16th and 84th percentile of that many
+        draws of the fluxes, dust included; better than first order where a line's S/N is below some 5. Draws
+        outside the calibration have no value, so errors near its ends are too small.
+    seed : int or numpy.random.Generator, optional
+        For the draws.
+
+    Returns
+    -------
+    Dataset
+        The table's columns without ``line``, and ``oxygen``, ``oxygen_error`` [dex] (NaN if not valid),
+        ``valid``, ``reason`` (one of `REASONS`). The calibration's own scatter is not in the errors, but in the
+        attributes of ``oxygen``, with scale, reference and the Sun's value.
+
+    Raises
+    ------
+    ValueError
+        If the calibration is unknown, a line is not in the table, or the dust was taken out already.
+    """
+    if calibration not in CALIBRATIONS:
+        raise ValueError(f"unknown calibration {calibration!r}: choose from {', '.join(CALIBRATIONS)}")
+    rule = CALIBRATIONS[calibration]
+    if n_draws and seed is None:
+        raise ValueError("draws need a seed")
+    lines = take_out_dust(line_table) if deredden else line_table
+    result, code = rule(lines), _why_not(line_table, lines, rule, min_sn)
+    valid, spread = code == 0, result.error
+    if n_draws:
+        spread = _drawn_error(line_table, rule, deredden, n_draws, np.random.default_rng(seed))
+    keep = lines.drop_vars([n for n in lines.variables if {"line", "wavelength"} & set(lines[n].dims)])
+    dims = pick(line_table, "line_flux", rule.lines[0]).dims
+    attrs = {"units": "dex", "calibration": rule.name, "reference": rule.reference, "scale": rule.scale}
+    attrs |= {"description": "12 + log(O/H)", "oxygen_sun": OXYGEN_SUN, "calibration_scatter": rule.scatter}
+    out = keep.assign(
+        oxygen=(dims, np.where(valid, result.value, np.nan), attrs),
+        oxygen_error=(dims, np.where(valid, spread, np.nan), {"units": "dex"}),
+        valid=(dims, valid, {"units": ""}),
+        reason=(dims, np.array(REASONS)[code], {"units": ""}),
+    )
+    counts = [(name, int((code == i).sum())) for i, name in enumerate(REASONS) if name]
+    told = f"{rule.name}: {int(valid.sum())} of {valid.size} have a metallicity; " + ", ".join(
+        f"{count} {name}" for name, count in counts
+    )
+    before = keep.attrs.get("history")
+    return out.assign_attrs(history=f"{before}\n{told}" if before else told)
+
+
+def _why_not(given, lines, rule, min_sn):
+    """Index into `REASONS`, the first that applies; S/N and signs are those of the fluxes as given."""
+    cuts = PAPER_SN if min_sn is None else min_sn
+    cuts = cuts if isinstance(cuts, dict) else dict.fromkeys(rule.lines, float(cuts))
+    flux, error = _fluxes(given, dict.fromkeys((*rule.lines, *cuts)))
+    code = np.where(rule(lines).valid, 0, 5).astype(np.int8)
+    for corrected in _fluxes(lines, rule.lines)[0].values():
+        code[~np.isfinite(corrected)] = 4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for line, cut in cuts.items():
+            code[~(flux[line] / error[line] >= cut)] = 3
+    for line in flux:
+        code[flux[line] <= 0] = 2
+    for line in flux:
+        code[~(np.isfinite(flux[line]) & np.isfinite(error[line]) & (error[line] > 0))] = 1
+    return code
+
+
+def _drawn_error(line_table, rule, deredden, n_draws, rng, *, chunk=2_000_000):
+    """Half the 16th to 84th percentile of the metallicity over draws of the fluxes."""
+    names = list(dict.fromkeys((*rule.lines, "Hα", "Hβ"))) if deredden else list(rule.lines)
+    table = line_table.sel(line=names)[["line_flux", "line_flux_error"]]
+    order = (*(d for d in table["line_flux"].dims if d != "line"), "line")
+    flux, error = (table[n].transpose(*order).values.astype(float) for n in table)
+    shape, flat = flux.shape[:-1], (-1, len(names))
+    flux, error = flux.reshape(flat), error.reshape(flat)
+    spread, step = np.full(len(flux), np.nan), max(1, chunk // (n_draws * len(names)))
+    for first in range(0, len(flux), step):
+        part = slice(first, first + step)
+        noise = rng.standard_normal((n_draws, *flux[part].shape))
+        draws = _drawn_table(table, flux[part] + error[part] * noise, error[part], names)
+        values = rule(take_out_dust(draws, min_sn=-np.inf) if deredden else draws).value
+        known = np.isfinite(values).sum(axis=0) > n_draws / 2
+        low, high = np.nanpercentile(values[:, known], [16, 84], axis=0)
+        spread[part][known] = 0.5 * (high - low)
+    return spread.reshape(shape)
+
+
+def _drawn_table(table, flux, error, names):
+    dims = ("draw", "galaxy", "line")
+    return xr.Dataset(
+        {"line_flux": (dims, flux), "line_flux_error": (dims, np.broadcast_to(error, flux.shape))},
+        coords={"line": names, "line_wavelength": ("line", [LINES[name] for name in names])},
+    )
