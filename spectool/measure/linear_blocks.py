@@ -77,6 +77,9 @@ class LineEliminator:
         self.vectors = padded[:, self.windows].permute(1, 2, 0).contiguous()  # (member, width, k)
         self.share = torch.zeros(design.n_columns, len(design.column), dtype=torch.float64)
         self.share[design.column, np.arange(len(design.column))] = torch.from_numpy(design.ratio)
+        first = np.unique(design.column, return_index=True)[1]
+        self.first, self.column = torch.from_numpy(first), torch.from_numpy(design.column)
+        self.other = torch.from_numpy(np.setdiff1d(np.arange(len(design.column)), first))
         self.pairs = design.overlaps()
         widths = np.diff(design.edges)
         self.pixel_width = torch.from_numpy(widths[design.windows])
@@ -88,7 +91,7 @@ class LineEliminator:
         seen = (ivar > 0).to(torch.float64)
         weighted = ivar * profile
         cross = torch.bmm(weighted.transpose(0, 1), self.vectors)  # (member, batch, k)
-        cross = torch.einsum("cm,mnk->nkc", self.share, cross)
+        cross = self._sum_members(cross).permute(1, 2, 0)
         right = (continuum.data[:, self.windows] * profile).sum(-1) @ self.share.T
         normal = self._line_products(weighted, profile)
         coverage = (seen * (profile * self.pixel_width)).sum(-1)
@@ -128,7 +131,7 @@ class LineEliminator:
         change *= widths[:, None]
         weighted = change * continuum.weighted[:, None]
         cross = (weighted @ self.padded.T).mT  # (batch, k, 2)
-        by_line = torch.einsum("nqmw,nmw->nqm", weighted[:, :, self.windows], profile) @ self.share.T
+        by_line = (weighted[:, :, self.windows] * profile[:, None]).sum(-1) @ self.share.T
         own = weighted @ change.mT + torch.eye(2, dtype=torch.float64)
         offset = torch.stack([velocity, torch.log(dispersion) - prior.centre], dim=1) / widths
         right = (change @ continuum.data[..., None])[..., 0] - offset
@@ -142,6 +145,12 @@ class LineEliminator:
             seen=torch.cat([blocks.seen, torch.tensor(free).expand(len(flux), 2)], dim=1),
             profile=profile,
         )
+
+    def _sum_members(self, values):
+        """From members to columns along the first axis."""
+        ratio = torch.from_numpy(self.design.ratio)[:, None, None]
+        total = values[self.first] * ratio[self.first]
+        return total.index_add_(0, self.column[self.other], values[self.other] * ratio[self.other])
 
     def _line_products(self, weighted, profile):
         column, ratio = self.design.column, self.design.ratio

@@ -15,8 +15,8 @@ from spectool.measure.linear_solver import (
     build_operator,
     factorize,
     gaussian_on_pixels,
-    line_gain,
     solve,
+    solve_lines,
 )
 from spectool.measure.linear_table import assemble_table, read_spectra
 from spectool.wavelength import pixel_edges
@@ -226,23 +226,24 @@ def _find_kinematics(continuum, fitter):
     for i, node in enumerate(log_nodes):
         blocks = fitter.strong_lines(continuum, speed[:1], torch.exp(node)[None])
         badness[:, i] = ((node - PRIOR.centre) / PRIOR.log_dispersion) ** 2
-        badness[:, i] -= line_gain(continuum, blocks, used)
+        badness[:, i] -= solve_lines(continuum, blocks, used)[1]
     log_dispersion = _parabola_minimum(log_nodes, badness)
     if fitter.free[0]:
         nodes = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64) * _VELOCITY_STEP
         badness = (nodes / PRIOR.velocity).repeat(len(speed), 1) ** 2
         for i, node in enumerate(nodes):
             blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
-            badness[:, i] -= line_gain(continuum, blocks, used)
+            badness[:, i] -= solve_lines(continuum, blocks, used)[1]
         speed = _parabola_minimum(nodes, badness)
     # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
-    lines = fitter.all_lines
+    lines, flux = fitter.all_lines, None
     for _ in range(_STEPS if any(fitter.free) else 0):
         dispersion = torch.exp(log_dispersion)
         blocks = lines(continuum, speed, dispersion)
-        flux = solve(continuum, blocks, used)[0].flux
+        flux = solve_lines(continuum, blocks, used)[0] if flux is None else flux
         blocks = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
-        step = solve(continuum, blocks, used)[0].flux[:, -2:].nan_to_num()
+        solution = solve_lines(continuum, blocks, used)[0].nan_to_num()
+        flux, step = solution[:, :-2], solution[:, -2:]
         speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
         speed = speed.clamp(-_MAX_VELOCITY, _MAX_VELOCITY)
         log_dispersion = log_dispersion + (step[:, 1] * PRIOR.log_dispersion).clamp(-0.5, 0.5)

@@ -136,11 +136,23 @@ class Solution:
     coefficients: torch.Tensor
 
 
-def line_gain(continuum, blocks, used):
-    """By how much lines lower chi2, shape (batch,); ``used`` vectors of the operator count as continuum."""
-    factor, right = _schur(continuum, blocks, used)[:2]
-    part = torch.linalg.solve_triangular(factor, right[..., None], upper=False)
-    return (part**2).sum((1, 2))
+def solve_lines(continuum, blocks, used):
+    """Amplitudes alone.
+
+    Parameters
+    ----------
+    continuum, blocks, used
+        As in `solve`.
+
+    Returns
+    -------
+    flux : Tensor, shape (batch, c)
+    gain : Tensor, shape (batch,)
+        By how much the lines lower chi2.
+    """
+    factor, right, _ = _schur(continuum, blocks, used)
+    flux = torch.cholesky_solve(right[..., None], factor)[..., 0]
+    return flux, (right * flux).sum(1)
 
 
 def solve(continuum, blocks, used):
