@@ -14,7 +14,7 @@ TOOL = "tools/measure_scourfield2023.py"
 KINDS = ("PCA", "AE", "VAE")
 SIZES = (2, 4, 6, 10)
 QUANTITIES = {"peak": "line_peak", "integrated": "line_flux"}
-ACTIVE = ("narrow-line AGN", "broad-line AGN")
+STAR_FORMING = "emission line galaxy"
 N_BINS = 10
 
 NEEDED = {
@@ -91,22 +91,26 @@ def source_name(kind, size):
     return f"{kind} {size}"
 
 
-def log_flux(product, source, line, quantity):
-    """Logarithm of a line's flux in every galaxy.
+def log_flux(lines, line, quantity):
+    """Logarithm of a line's flux, and its formal error.
 
     Parameters
     ----------
-    product : xarray.Dataset
-        From `open_lines`.
-    source, line : str
+    lines : xarray.Dataset
+        A line table (galaxy, line).
+    line : str
     quantity : {"peak", "integrated"}
 
     Returns
     -------
-    ndarray, shape (galaxy,)
-        log10 of the normalised (times Angstrom) flux; NaN where the line was not measured, or is not positive.
+    value, error : ndarray, each shape (galaxy,)
+        log10 of the normalised (times Angstrom) flux, and its error [dex]; NaN where the line was not measured, or is
+        not positive.
     """
-    return log_positive(product[QUANTITIES[quantity]].sel(source=source, line=line).values)
+    name = QUANTITIES[quantity]
+    flux, error = (lines[n].sel(line=line).values.astype(float) for n in (name, f"{name}_error"))
+    value = log_positive(flux)
+    return value, np.where(np.isfinite(value), error / np.where(flux > 0, flux, 1) / np.log(10), np.nan)
 
 
 def log_positive(values):
@@ -137,12 +141,12 @@ def diagnostics(lines, classes):
     -------
     dict of str to ndarray, each shape (galaxy,)
         ``n2``, ``o3``: log [N II] 6583 / Hα and log [O III] 5007 / Hβ. ``oh``: 12 + log(O/H) after Pettini & Pagel
-        (2004), O3N2. NaN where a line is missing, and ``oh`` where the calibration does not hold or an active
-        nucleus ionises the gas.
+        (2004), O3N2. NaN where a line is missing, and ``oh`` where the calibration does not hold or the galaxy is
+        not classified as star-forming.
     """
     flux = {name: lines["line_flux"].sel(line=name).values for name in BPT_LINES}
     oh, _, valid = o3n2_pp04(lines)
-    usable = np.asarray(valid) & ~np.isin(classes, ACTIVE)
+    usable = np.asarray(valid) & (np.asarray(classes) == STAR_FORMING)
     return {
         "n2": log_ratio(flux["[N II] 6583"], flux["Hα"]),
         "o3": log_ratio(flux["[O III] 5007"], flux["Hβ"]),

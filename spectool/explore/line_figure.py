@@ -55,7 +55,9 @@ class LineFigure:
             self.scatter[panel.name] = panels.ScatterPanel(panel, self.sources, x_range=shared)
         self.spectrum = SpectrumPanels(wavelength, height=self.scatter["latent"].plot.height)
         self._decorate()
-        self.widget = LiveBokeh(self._arrange())
+        grid = self._arrange()
+        self.widget = LiveBokeh(grid)
+        grid.toolbar.autohide = False  # against the theme, which is there only now
         self.points.selected.on_change("indices", lambda attr, old, new: self._brushed(new))
         self._fitted = None
         self.show_points()
@@ -84,7 +86,7 @@ class LineFigure:
         shared = [
             tool for plot in plots.values() for tool in plot.toolbar.tools if isinstance(tool, SHARED_TOOLS)
         ]
-        toolbar = Toolbar(tools=group_tools(shared), logo=None, autohide=False)
+        toolbar = Toolbar(tools=group_tools(shared), logo=None)
         # The spectra keep their own tool for dragging: it zooms.
         box = self.scatter["flux"].tools[0]
         toolbar.active_drag = next(tool for tool in toolbar.tools if box in tool.tools)
@@ -115,9 +117,8 @@ class LineFigure:
                 if not np.array_equal(self.points.data[name], values, equal_nan=True):
                     self.points.data[name] = values
             self.sources["bins"].data = panels.percentile_columns(state.bins)
-            unit = "normalised" if state.quantity == "peak" else "normalised × Å"
-            flux = self.scatter["residual"].plot
-            flux.xaxis.axis_label = f"log original {state.line} {state.quantity} flux ({unit})"
+            what = "peak (norm.)" if state.quantity == "peak" else "flux (norm. Å)"
+            self.scatter["residual"].plot.xaxis.axis_label = f"log original {state.line} {what}"
             latent = self.scatter["latent"].plot
             latent.xaxis.axis_label, latent.yaxis.axis_label = (f"{state.source}: z{k}" for k in state.axes)
             self.spectrum.look_at(state.line)
@@ -153,8 +154,13 @@ class LineFigure:
             at = state.live_index
             columns = list(state.points)
             if state.live:
-                source = {f"from_{name}": state.points[name][at] for name in columns}
-                self.sources["live"].data = {**{name: state.live[name] for name in columns}, **source}
+                x, error = state.live["original"], np.nan_to_num(state.live["original_error"])
+                self.sources["live"].data = {
+                    **{name: state.live[name] for name in columns},
+                    **{f"from_{name}": state.points[name][at] for name in columns},
+                    "original_low": x - error,
+                    "original_high": x + error,
+                }
             else:
                 self.sources["live"].data = {name: [] for name in self.sources["live"].data}
             self._show_ring()

@@ -50,7 +50,7 @@ class Panel:
 
 PANELS = (
     Panel("flux", "original", "recovered", "", "log recovered", 172),
-    Panel("residual", "original", "residual", "log original flux", "difference (dex)", 110),
+    Panel("residual", "original", "residual", "log original flux", "Δ (dex)", 110),
     Panel("bpt", "n2", "o3", "log [N II] 6583 / Hα", "log [O III] 5007 / Hβ", 282, (-1.6, 0.6), (-1.1, 1.2)),
     Panel("mzr", "log_mass", "oh", "log stellar mass (M☉)", "12 + log(O/H), PP04 O3N2", 282),
     Panel("latent", "latent_x", "latent_y", "z0", "z1", 204),
@@ -111,6 +111,11 @@ class ScatterPanel:
         panel, plot = self.panel, self.plot
         columns = {"x0": f"from_{panel.x}", "y0": f"from_{panel.y}", "x1": panel.x, "y1": panel.y}
         plot.segment(**columns, source=sources["live"], color="black", line_width=1, alpha=0.7)
+        if panel.x == "original":
+            error = {"y0": panel.y, "y1": panel.y, "line_width": 1.5}
+            plot.segment(
+                x0="original_low", x1="original_high", source=sources["live"], color="black", **error
+            )
         plot.scatter(
             panel.x,
             panel.y,
@@ -134,10 +139,11 @@ class ScatterPanel:
     def _make_tools(self, dots):
         hover = HoverTool(
             renderers=[dots],
+            limit=1,
             tooltips=[
                 ("", "@kind, galaxy @candidate"),
-                ("original", "@original{0.00}"),
-                ("recovered", "@recovered{0.00}"),
+                ("log original", "@original{0.00} ± @original_error{0.00}"),
+                ("log recovered", "@recovered{0.00} ± @recovered_error{0.00}"),
                 ("S/N of Hα", "@sn{0.0}"),
             ],
         )
@@ -241,7 +247,10 @@ def constant_columns(state):
 def empty_sources(state):
     """Build the sources that the panels share: points, live positions, the marked galaxy, the percentiles."""
     columns = list(state.points)
-    live = [f"{prefix}{name}" for name in columns for prefix in ("", "from_")]
+    live = [f"{prefix}{name}" for name in columns for prefix in ("", "from_")] + [
+        "original_low",
+        "original_high",
+    ]
     return {
         "points": ColumnDataSource({**constant_columns(state), **state.points}, name="points"),
         "live": ColumnDataSource({name: [] for name in live}, name="live"),

@@ -9,11 +9,12 @@ from spectool.explore.spectrum import LineMarks
 from spectool.explore.style import DECODED, OKABE_ITO
 from spectool.wavelength import LINES
 
+# In the order in which they are drawn: the de-noised one as a band, so that what it hides shows.
 CURVES = {
-    "noisy": ("noise-added", "#C4C4C4", 0.8, "solid"),
-    "original": ("original", "#505050", 1.5, "solid"),
-    "denoised": ("de-noised", DECODED, 1.7, "solid"),
-    "fit": ("its fit", OKABE_ITO["vermillion"], 1.4, "dashed"),
+    "noisy": ("noise-added", "#C8C8C8", 0.8, "solid"),
+    "denoised": ("de-noised", DECODED, 2.6, "solid"),
+    "original": ("original", "black", 1.0, "solid"),
+    "fit": ("fit", OKABE_ITO["orange"], 1.3, "dashed"),
 }
 NAMED = ("[O II]", "Hδ", "Hβ", "[O III] 5007", "Hα", "[S II] 6716")  # over the whole range
 HALF_WINDOW = 90.0  # Angstrom shown on either side of the chosen line
@@ -110,6 +111,7 @@ class SpectrumPanels:
         centre = LINES[line]
         low = min(max(centre - HALF_WINDOW, self.full_range[0]), self.full_range[1] - 2 * HALF_WINDOW)
         window = (low, low + 2 * HALF_WINDOW)
+        self.near.xaxis.axis_label = f"around {line} (Å)"
         self.near.x_range.update(start=window[0], end=window[1], reset_start=window[0], reset_end=window[1])
         self.marks["near"].update(window)
 
@@ -133,15 +135,19 @@ class SpectrumPanels:
     def _fit_flux(self, plot, refit):
         shown = (self.wavelength >= plot.x_range.start) & (self.wavelength <= plot.x_range.end)
         values = {name: np.asarray(self.source.data[name])[shown] for name in CURVES}
-        noise = float(np.nanstd(values["noisy"] - values["original"]))
+        noise = np.nanstd(values["noisy"] - values["original"])
         wanted = np.concatenate([values["original"], values["denoised"]])
         wanted = wanted[np.isfinite(wanted)]
         if not wanted.size:
             return
-        # The noise may run out of the frame: it would flatten what is to be compared.
-        low = min(0.0, float(wanted.min())) - noise
-        high = float(wanted.max()) + noise
-        high += 0.28 * (high - low)
+        if plot is self.whole:
+            # Lines may run out of the frame, and the noise too: they would flatten the continuum.
+            level = abs(float(np.median(wanted)))
+            wanted = np.clip(wanted, -0.5 * level, 2.5 * level)
+        margin = 0.6 * float(np.nan_to_num(noise))
+        low, high = min(0.0, float(wanted.min())) - margin, float(wanted.max()) + margin
+        high += 0.3 * (high - low)
         now = plot.y_range
-        if refit or now.start > low or not 0.5 * (now.end - now.start) < high - low < now.end - now.start:
+        fits = now.start <= low and high <= now.end and high - low > 0.5 * (now.end - now.start)
+        if refit or not fits:
             now.update(start=low, end=high)

@@ -168,19 +168,21 @@ class LineState(traitlets.HasTraits):
             self._place()
             self.brush(self.example())
             if self.live_index.size:
-                self.show(self.live_index[self.live_index.size // 2])
+                self.show(self.live_index[-1])
 
     def _place(self):
         """Compute the columns of all panels."""
         passing = self.passing
-        x = data.log_flux(self.product, "original", self.line, self.quantity)
-        y = data.log_flux(self.product, self.source, self.line, self.quantity)
+        x, x_error = data.log_flux(self.product.sel(source="original"), self.line, self.quantity)
+        y, y_error = data.log_flux(self.product.sel(source=self.source), self.line, self.quantity)
         x, y = np.where(passing, x, np.nan), np.where(passing, y, np.nan)
         latent = self.product["latent"].sel(model=self.source).values
         columns = {
             "original": x,
             "recovered": y,
             "residual": y - x,
+            "original_error": x_error,
+            "recovered_error": y_error,
             "log_mass": self.product["log_mass"].values,
             "latent_x": latent[:, self.axes[0]],
             "latent_y": latent[:, self.axes[1]],
@@ -203,15 +205,17 @@ class LineState(traitlets.HasTraits):
 
     # ---- brushed galaxies
 
-    def example(self, n=6):
-        """Galaxies to open with: spread over the flux of the chosen line, from each class in turn."""
+    def example(self):
+        """Galaxies to open with, brightest in the line last: one of each class, and a bright one that forms stars."""
         x = self.points["original"]
+        both = np.isfinite(x) & np.isfinite(self.points["recovered"])
         chosen = []
-        for name in CLASSES:
-            members = np.flatnonzero(np.isfinite(x) & np.isfinite(self.points["recovered"]))
-            members = members[self.galaxy_class[members] == name]
-            chosen.append(spread(members, x, 2 if name == CLASSES[0] else 1))
-        return np.sort(np.concatenate(chosen))[:n]
+        for name, rank in ((CLASSES[0], 0.9), *((name, 0.5) for name in CLASSES)):
+            members = np.flatnonzero(both & (self.galaxy_class == name))
+            if members.size:
+                members = members[np.argsort(x[members], kind="stable")]
+                chosen.append(int(members[int(rank * (members.size - 1))]))
+        return sorted(set(chosen), key=lambda galaxy: x[galaxy])
 
     def brush(self, index):
         """Mark galaxies in all panels; up to `MAX_LIVE` of them get spectra, spread evenly in the line's flux.
@@ -329,14 +333,15 @@ class LineState(traitlets.HasTraits):
         if self.spectra is None:
             return
         at = self.live_index
-        chosen = self.spectra.sel(line=self.line)
-        y = data.log_positive(chosen[data.QUANTITIES[self.quantity]].values)
+        y, y_error = data.log_flux(self.spectra, self.line, self.quantity)
         x = self.points["original"][at]
         latent = self.spectra["latent"].values
         columns = {
             "original": x,
             "recovered": y,
             "residual": y - x,
+            "original_error": self.points["original_error"][at],
+            "recovered_error": y_error,
             "log_mass": self.points["log_mass"][at],
             "latent_x": latent[:, self.axes[0]],
             "latent_y": latent[:, self.axes[1]],

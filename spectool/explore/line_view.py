@@ -38,7 +38,10 @@ CSS = f"""<style>
 .line-controls .widget-toggle-buttons .jupyter-button {{ margin: 0 1px 0 0; }}
 .line-controls .widget-label {{ width: auto; margin-right: 6px; }}
 .line-controls .widget-readout {{ min-width: 46px; overflow: visible; }}
-.line-status .widget-html-content {{ font-size: 13px; line-height: 18px; overflow-wrap: anywhere; }}
+.line-status .widget-html-content {{ font-size: 13px; line-height: 20px; height: 20px; white-space: nowrap; }}
+.line-message .widget-html-content {{ font-size: 13px; line-height: 18px; overflow-wrap: anywhere; }}
+.line-controls .widget-toggle-buttons {{ flex: 0 0 auto; overflow: visible; }}
+.line-controls .widget-toggle-buttons .jupyter-widget-ToggleButtons-content {{ flex-wrap: nowrap; }}
 .line-warning {{ color: {OKABE_ITO["vermillion"]}; }}
 {CLASS_RULES}
 .line-class button:not(.mod-active) {{ opacity: 0.5; }}
@@ -113,7 +116,7 @@ class LineView:
             min=SIGMA_RANGE[0],
             max=SIGMA_RANGE[1],
             step=0.001,
-            description="noise σ of brushed",
+            description="noise σ of brushed galaxies",
             readout_format=".3f",
             layout=W.Layout(flex="1 1 300px", min_width="0"),
         )
@@ -122,7 +125,7 @@ class LineView:
         narrow = W.Layout(width="auto", flex="0 0 auto")
         self.back = W.Button(icon="chevron-left", layout=narrow, tooltip="spectrum before")
         self.next = W.Button(icon="chevron-right", layout=narrow, tooltip="next spectrum")
-        self.which = W.HTML(layout=W.Layout(flex="1 1 auto", min_width="0"))
+        self.which = W.HTML(layout=W.Layout(flex="1 1 0", min_width="0", overflow="hidden"))
         self.reset = W.Button(description="Reset", icon="undo", layout=narrow)
         self.png = W.Button(description="PNG", icon="image", layout=narrow, tooltip="save the figure")
         self.csv = W.Button(description="CSV", icon="table", layout=narrow, tooltip="save the points")
@@ -139,7 +142,7 @@ class LineView:
         rows = [
             W.HBox([self.line, self.quantity, self.kind, self.size, space, *files], layout=row),
             W.HBox(list(self.classes.values()), layout=row),
-            W.HBox([self.sn, self.sigma], layout=row),
+            W.HBox([self.sn, W.HTML(layout=W.Layout(width="12px")), self.sigma], layout=row),
             W.HBox(
                 [
                     W.Label("BPT, MZR:"),
@@ -155,8 +158,9 @@ class LineView:
         ]
         controls = W.VBox([*rows, self.message, self.summary], layout=W.Layout(width="100%"))
         controls.add_class("line-controls")
-        for text in (self.summary, self.message, self.which):
+        for text in (self.summary, self.which):
             text.add_class("line-status")
+        self.message.add_class("line-message")
         self.figure.widget.layout = W.Layout(width="100%")
         return W.VBox([W.HTML(CSS), controls, self.figure.widget], layout=W.Layout(width="100%"))
 
@@ -279,14 +283,14 @@ def describe_recovery(state):
             f"<b>{html.escape(state.line)}</b>, {state.source}: no galaxy chosen has the line in both spectra"
         )
     parts = [
-        f"<b>{html.escape(state.line)} {state.quantity} flux, {state.source}</b>: recovered in {n:,} of {of:,} "
-        f"galaxies ({n / of:.0%})",
-        f"σ = <b>{found['sigma']:.2f}</b>, σ<sub>fill</sub> = <b>{found['sigma_fill']:.2f}</b>, "
+        f"<b>{html.escape(state.line)} {state.quantity}, {state.source}</b>",
+        f"{n:,} of {of:,} recovered ({n / of:.0%})",
+        f"σ = <b>{found['sigma']:.2f}</b>, σ_fill = <b>{found['sigma_fill']:.2f}</b>, "
         f"median {found['median']:+.2f} dex",
     ]
     paper = data.paper_scatter(state.source, state.line) if state.quantity == "peak" else None
     if paper:
-        parts.append(f"paper’s Table 6: {paper[0]:.2f}, {paper[1]:.2f}")
+        parts.append(f"paper: σ {paper[0]:.2f}, σ_fill {paper[1]:.2f}")
     return " &nbsp;·&nbsp; ".join(parts)
 
 
@@ -298,15 +302,14 @@ def describe_shown(state):
     if not n:
         hidden = ": all of them are filtered out" if state.brushed.size else ""
         return f"drag a box over points in any of the four panels{hidden}"
-    count = f"{int(np.flatnonzero(state.live_index == state.shown)[0]) + 1}/{n}"
-    if state.brushed.size > n:
-        count += f" (of {state.brushed.size:,} brushed)"
     if state.busy:
         return f"rebuilding {n} spectra …"
     at = state.shown
+    place = f"{int(np.flatnonzero(state.live_index == at)[0]) + 1}/{n}"
+    brushed = f" of {state.brushed.size:,} brushed" if state.brushed.size > n else ""
     return (
-        f"<b>{count}</b> galaxy {state.candidates[at]}, {state.galaxy_class[at]}, "
-        f"log M* {float(state.product['log_mass'][at]):.1f}, S/N of Hα {state.sn[at]:.0f}"
+        f"<b>{place}</b>{brushed} · galaxy {state.candidates[at]} · {SHORT.get(state.galaxy_class[at], '')} "
+        f"· log M* {float(state.product['log_mass'][at]):.1f} · Hα S/N {state.sn[at]:.0f}"
     )
 
 
