@@ -9,38 +9,32 @@ the curvature of the loss (Gauss-Newton) as the metric.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
 from spectool.models.dense import DenseAutoencoder, LowRankLinear, is_dense
+from spectool.models.training import fit, one_cycle
+from spectool.models.weighted import weighted_squares
 
 _RIDGE = 1e-6
 # The layers that give and read the latent vector are small, and every output of theirs counts.
 _NARROW = 64
 
 
-def compress(
-    model: DenseAutoencoder, flux, weight, *, tolerance: float, seed, probes: int = 2, batch_size: int = 512
-) -> DenseAutoencoder:
+def compress(model: DenseAutoencoder, moments: list, *, tolerance: float) -> DenseAutoencoder:
     """A copy whose dense layers have as low a rank as a given rise of the loss allows.
 
     Parameters
     ----------
     model
         Trained; left as it is.
-    flux
-        (N, n_pixels) training spectra as the encoder reads them; a few thousand.
-    weight
-        (N, n_pixels) weights of the loss, eq. 3 (`spectool.models.weighted.pixel_weights`).
+    moments
+        From `measure_layers`.
     tolerance
-        Rise of the loss (per spectrum) that all layers together may cause, shared out evenly. An estimate:
-        measure the loss of what comes out.
-    seed
-        Of the random directions in which derivatives are taken: an int or a `numpy.random.Generator`.
-    probes
-        Such directions per spectrum.
-    batch_size
-        Spectra at a time.
+        Rise of the loss (per spectrum) that all layers together may cause, shared out evenly. An estimate, and
+        `refine` takes most of it back: measure the loss of what comes out.
 
     Returns
     -------
@@ -54,9 +48,7 @@ def compress(
     """
     if model.config["ranks"] is not None:
         raise ValueError("this model is compressed already: compress the trained one")
-    model.eval()
     layers = dense_layers(model)
-    moments = _measure(model, layers, flux, weight, probes, batch_size, seed)
     allowed = tolerance / len(layers)
     factors = [_factorise(layer, *moment, allowed) for layer, moment in zip(layers, moments, strict=True)]
     config = model.config | {"ranks": [None if f is None else len(f[0]) for f in factors]}
@@ -74,13 +66,94 @@ def compress(
     return small.eval()
 
 
+def refine(
+    small: DenseAutoencoder,
+    model: DenseAutoencoder,
+    train,
+    valid,
+    *,
+    epochs: int = 4,
+    lr: float = 3e-4,
+    seed=0,
+) -> None:
+    """Train a compressed model, in place, to answer as the whole one does on noise that neither has seen.
+
+    Parameters
+    ----------
+    small, model
+        From `compress`, and what it was made from.
+    train, valid
+        Arrays by name, as `spectool.models.training.fit` takes them: ``flux``, ``sigma`` (the noise to add to it,
+        afresh for each batch) and ``weight``; `valid` has ``input`` too.
+    epochs, lr, seed
+        As for `fit`.
+    """
+    fit(
+        small,
+        train,
+        valid,
+        loss=functools.partial(_difference, model),
+        augment=_add_noise,
+        epochs=epochs,
+        lr=lr,
+        batch_size=64,
+        optimizer="fused adam",
+        schedule=one_cycle(0.0),
+        seed=seed,
+        progress=False,
+    )
+
+
+def _add_noise(batch, step):
+    noise = torch.randn(batch["flux"].shape, generator=step.generator)
+    return batch | {"input": batch["flux"] + batch["sigma"] * noise}
+
+
+def _difference(model, small, batch, step) -> dict:
+    with torch.no_grad():
+        target, mu, log_var = model(batch["input"])
+    predicted, own_mu, own_log_var = small(batch["input"])
+    loss = weighted_squares(predicted, target, batch["weight"]).mean()
+    if model.variational:
+        # So that the posteriors agree too: their divergence, with the means' part left to the prediction.
+        loss = loss + 0.25 * (own_log_var - log_var).square().sum(dim=1).mean()
+        loss = loss + 0.5 * (own_mu - mu).square().sum(dim=1).mean()
+    return {"loss": loss}
+
+
 def dense_layers(model: DenseAutoencoder) -> list:
     """Dense layers from the first of the encoder to the last of the decoder."""
     return [layer for part in (model.encoder, model.decoder) for layer in part if is_dense(layer)]
 
 
-def _measure(model, layers, flux, weight, probes, batch_size, seed) -> list:
-    """Per layer: mean and covariance of its outputs, and the mean product of the prediction's derivatives."""
+def measure_layers(
+    model: DenseAutoencoder, flux, weight, *, seed, probes: int = 2, batch_size: int = 512
+) -> list:
+    """What a trained model's layers do on some spectra, and how much the loss minds.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    flux
+        (N, n_pixels) training spectra as the encoder reads them; a few thousand.
+    weight
+        (N, n_pixels) weights of the loss, eq. 3 (`spectool.models.weighted.pixel_weights`).
+    seed
+        Of the random directions in which derivatives are taken: an int or a `numpy.random.Generator`.
+    probes
+        Such directions per spectrum.
+    batch_size
+        Spectra at a time.
+
+    Returns
+    -------
+    list
+        Per dense layer, from the encoder's first: mean and covariance of its outputs, and the mean product of the
+        prediction's derivatives by them.
+    """
+    model.eval()
+    layers = dense_layers(model)
     generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
     sums = [
         [torch.zeros(w, dtype=torch.float64), *torch.zeros(2, w, w, dtype=torch.float64)]
