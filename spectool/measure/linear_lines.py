@@ -24,7 +24,6 @@ from spectool.wavelength import pixel_edges
 DISPERSIONS = (40.0, 63.0, 100.0, 158.0, 251.0, 398.0)
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
 MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
-LSF = 70.0
 BROAD = ("Hα", "Hβ")
 BROAD_SIGMA = 1500.0
 BROAD_SN, BROAD_GAIN = 5.0, 30.0
@@ -99,7 +98,7 @@ def measure_lines_linear(
     velocity : bool
         Fit a common velocity offset of up to 250 km/s.
     lsf : float or array_like (wavelength,), optional
-        Sigma of the line-spread function [km/s]. Default: variable ``lsf_sigma`` (wavelength,) if there, else 70.
+        Sigma of the line-spread function [km/s]. Default: `spectool.measure.resolution.line_spread`.
     continuum : {"templates"} or ContinuumBasis
     broad : bool
         Test for broad (1500 km/s) Hα and Hβ; where they lower chi2 by 30 at a signal-to-noise ratio of 5, the
@@ -132,7 +131,7 @@ def measure_lines_linear(
     """
     if lines is None:
         lines = MEASURED
-    spectra = read_spectra(sample, variable, lsf, LSF)
+    spectra = read_spectra(sample, variable, lsf)
     if len(dispersions) < 1 or min(dispersions) < 0:
         raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
     fitter = _prepare(spectra, tuple(lines), tuple(dispersions), continuum, velocity, broad, doublets, grid)

@@ -8,6 +8,7 @@ import xarray as xr
 from astropy import units as u
 
 from spectool.measure.linear_design import WAVELENGTHS
+from spectool.measure.resolution import line_spread
 from spectool.prepare import add_history
 
 MIN_PIXELS = 60
@@ -89,7 +90,7 @@ def guess_ivar(flux):
     return np.divide(1.0, sigma**2, out=np.zeros_like(sigma), where=sigma > 0)
 
 
-def read_spectra(sample, variable, lsf, default_lsf):
+def read_spectra(sample, variable, lsf):
     """Take a sample's arrays apart and check them.
 
     Parameters
@@ -97,8 +98,7 @@ def read_spectra(sample, variable, lsf, default_lsf):
     sample : Dataset
     variable : str
     lsf : float, array_like (wavelength,) or None
-        [km/s]; None for the variable ``lsf_sigma`` or else `default_lsf`.
-    default_lsf : float
+        [km/s]; None for `spectool.measure.resolution.line_spread`.
 
     Returns
     -------
@@ -122,9 +122,8 @@ def read_spectra(sample, variable, lsf, default_lsf):
     if set(sample[variable].dims) != set(dims):
         raise ValueError(f"`{variable}` has dimensions {sample[variable].dims}, not {dims}")
     wavelength = sample["wavelength"].values.astype(float)
-    if lsf is None and "lsf_sigma" in sample and sample["lsf_sigma"].dims == ("wavelength",):
-        lsf = sample["lsf_sigma"].values
-    lsf = np.broadcast_to(np.asarray(default_lsf if lsf is None else lsf, float), wavelength.shape)
+    lsf = line_spread(sample, wavelength) if lsf is None else np.asarray(lsf, float)
+    lsf = np.broadcast_to(lsf, wavelength.shape)
     if not (np.isfinite(lsf) & (lsf >= 0)).all():
         raise ValueError("lsf, the sigma of the line-spread function [km/s], must be finite and not negative")
     arrays = {
