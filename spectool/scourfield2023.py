@@ -6,6 +6,7 @@ fibre's share of its light and the noise of its observation - so that a selectio
 """
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,7 @@ from spectool.rebin import rebin_common
 from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.grid import SSPGrid
+from spectool.synth.low_ionisation import mend_low_ionisation
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 from spectool.wavelength import pixel_edges
@@ -26,6 +28,7 @@ BLOCK = 4096
 REDSHIFT_RANGE = (0.024, 0.05)
 FIRST_PIXEL = 3800.0
 """Observed wavelength [Angstrom] where SDSS spectra begin: bluer pixels are masked (the bluest at z < 0.027)."""
+SELECTION = Path(__file__).parent / "data" / "scourfield2023_selection.nc"
 FIBRE_FRACTION, FIBRE_SCATTER = 0.3, 0.15
 """Median share of a galaxy's light in the 3" fibre (Brinchmann et al. 2004, MNRAS 351, 1151), scatter in dex."""
 
@@ -113,7 +116,7 @@ def observe_candidates(galaxies, *, seed=SEED, grid=None):
     redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
     to_flux = luminosity_to_flux(redshift)
     magnitude = r_magnitude(rest, to_flux)
-    rest = add_agn(rest, fibre_fraction=share)
+    rest = add_agn(mend_low_ionisation(rest), fibre_fraction=share)
     numbers = galaxies["candidate"].values
     seeds = np.stack([np.full_like(numbers, seed), np.full_like(numbers, _NOISE), numbers], axis=1)
     seen = observe_sdss(
@@ -213,20 +216,27 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
         raise ValueError("give the numbers of the candidates to rebuild, each 0 or more")
     grid = _embedded_grid()
     wanted, back = np.unique(ids, return_inverse=True)
-    parts = []
+    parts, waiting = [], []
+    blocks = np.unique(wanted // BLOCK)
     with tqdm(total=wanted.size, desc="rebuilding", unit="galaxy", disable=not progress) as bar:
-        for block in np.unique(wanted // BLOCK):
+        for block in blocks:
             galaxies = draw_block(int(block), seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
-            rows = wanted[wanted // BLOCK == block] % BLOCK
-            for first in range(0, rows.size, batch_size):
-                some = galaxies.isel(galaxy=rows[first : first + batch_size])
+            waiting.append(galaxies.isel(galaxy=wanted[wanted // BLOCK == block] % BLOCK))
+            if block != blocks[-1] and sum(some.sizes["galaxy"] for some in waiting) < batch_size:
+                continue
+            galaxies, waiting = _concat(waiting), []
+            for first in range(0, galaxies.sizes["galaxy"], batch_size):
+                some = galaxies.isel(galaxy=slice(first, first + batch_size))
                 seen = observe_candidates(some, seed=seed, grid=grid)
                 parts.append(seen if keep_truth else seen.drop_vars("truth"))
                 bar.update(some.sizes["galaxy"])
-    whole = xr.concat(
-        parts, "galaxy", data_vars="minimal", coords="minimal", compat="override", join="override"
-    )
+    whole = _concat(parts)
     whole = whole.isel(galaxy=back) if not np.array_equal(back, np.arange(back.size)) else whole
     masked = whole["mask"].values
     text = f"{ids.size} candidates rebuilt (seed {seed}), {masked.mean():.2%} of the pixels masked"
     return add_history(whole.assign_attrs(parts[0].attrs, history="", seed=seed), text)
+
+
+def _concat(parts):
+    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+    return parts[0] if len(parts) == 1 else xr.concat(parts, "galaxy", **how)

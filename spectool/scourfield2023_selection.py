@@ -1,0 +1,287 @@
+"""Choose the galaxies of Scourfield et al. (2023, Sections 2 and 5) among numbered candidates, by measured lines.
+
+Steps, run by ``tools/select_scourfield2023.py``: blocks of candidates are drawn; a random part of them, smaller where
+H-alpha fluxes are common (`keep_probability`), is observed and measured (`measure_block`); each then stands for
+1 / probability candidates, and bins of measured H-alpha flux are filled with probabilities that give the pool the
+class proportions of the paper's Table 1 (`select`).
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from spectool.measure.classes import CLASSES, bpt_class, classify
+from spectool.measure.linear_lines import measure_lines_linear
+from spectool.scourfield2023 import SEED, draw_block, observe_candidates
+from spectool.surveys.sdss import luminosity_to_flux
+from spectool.synth.grid import SSPGrid
+from spectool.synth.sfh import share_younger_than
+from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights
+
+TABLE1 = dict(zip(CLASSES, (50948, 20771, 12204, 2968, 17), strict=True))
+"""Candidates of each class in the paper, 86,908 in all; `CLASSES` is in Table 1's order."""
+MAGNITUDE_LIMIT = 17.77
+"""r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
+MIN_SN = 3.0
+_SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are spectool.scourfield2023's
+_PREDICTED = np.linspace(-1.0, 4.0, 26)
+_ALPHA_PER_PHOTON = 1.37e-12 / 3.828e33
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a sample is selected.
+
+    Attributes
+    ----------
+    low, high : float
+        Range of log10 H-alpha flux [1e-17 erg/s/cm2], in ten bins.
+    star_forming : bool
+        Only star-forming galaxies.
+    metallicity_sfr : bool
+        Of which population; False is the null test's.
+    n_blocks, wanted : int
+        Blocks of candidates, and how many to observe per 0.2 dex of predicted flux.
+    n_bin, n_top : int
+        Galaxies per bin, and in the highest one.
+    """
+
+    low: float
+    high: float
+    star_forming: bool
+    metallicity_sfr: bool
+    n_blocks: int
+    wanted: int
+    n_bin: int = 1000
+    n_top: int = 1000
+
+
+SAMPLES = {
+    "uniform": Recipe(0.2, 3.4, False, True, 80, 3500),
+    "star-forming": Recipe(1.4, 3.2, True, True, 80, 3500, n_top=778),
+    "null": Recipe(1.4, 3.2, True, False, 30, 3500, n_top=778),
+}
+
+
+def predict_h_alpha(galaxies, grid=None):
+    """Roughly the H-alpha flux that candidates will show in the fibre, without synthesizing them.
+
+    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland 2006), and
+    the nucleus, behind their dust.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        From `spectool.scourfield2023.draw_block`.
+    grid : SSPGrid, optional
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+        [1e-17 erg/s/cm2]
+    """
+    grid = grid or SSPGrid.embedded()
+    young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
+    mass = (
+        galaxies["mass_formed"].values[:, young] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[young]
+    )
+    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
+    photons = np.einsum("gz,ga,za->g", weights, mass, grid.ionizing_rate[:, young], optimize=True)
+    depth = galaxies["dust1"] + galaxies["dust2"]
+    nucleus = 10 ** galaxies["agn_log_h_alpha"].fillna(-9).values
+    light = photons * _ALPHA_PER_PHOTON * galaxies["fibre_fraction"].values + nucleus
+    redshift = galaxies["redshift"].values
+    nodes = np.linspace(redshift.min() * 0.999, redshift.max() * 1.001, 64)
+    to_flux = np.exp(np.interp(redshift, nodes, np.log(luminosity_to_flux(nodes) * (1 + nodes))))
+    return light * to_flux * np.exp(-depth.values * (6564.6 / 5500) ** galaxies["dust_index"].values)
+
+
+def keep_probability(predicted, n_blocks, wanted):
+    """Probability to be observed in each 0.2 dex of predicted flux, so that some `wanted` are.
+
+    Parameters
+    ----------
+    predicted : ndarray
+        Fluxes [1e-17 erg/s/cm2] of one or more whole blocks.
+    n_blocks : float
+        How many times as many will be drawn.
+    wanted : int
+
+    Returns
+    -------
+    ndarray, shape (27,)
+        For log10 flux below -1, in 25 steps to 4, and above; each between 0.02 and 1.
+    """
+    which = np.digitize(np.log10(predicted), _PREDICTED)
+    counts = np.bincount(which, minlength=_PREDICTED.size + 1) * n_blocks
+    return np.clip(wanted / np.maximum(counts, 1), 0.02, 1)
+
+
+def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True, grid=None):
+    """The candidates of a block that are observed, chosen at random with the probability of their predicted flux.
+
+    Parameters
+    ----------
+    block : int
+    probability : ndarray, shape (27,)
+        From `keep_probability`.
+    seed : int
+    metallicity_sfr : bool
+    grid : SSPGrid, optional
+
+    Returns
+    -------
+    Dataset
+        Rows of `draw_block`, with ``probability``.
+    """
+    galaxies = draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
+    which = np.digitize(np.log10(predict_h_alpha(galaxies, grid)), _PREDICTED)
+    chance = np.random.default_rng([seed, block, _SCREEN]).random(which.size)
+    galaxies = galaxies.assign(probability=("galaxy", probability[which], {"units": ""}))
+    return galaxies.isel(galaxy=np.flatnonzero(chance < probability[which]))
+
+
+def measure_candidates(galaxies, *, seed=SEED, grid=None):
+    """Observe candidates, measure their lines and classify them as the paper does.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        From `screen_block`.
+    seed : int
+    grid : SSPGrid, optional
+
+    Returns
+    -------
+    Dataset
+        Per galaxy ``candidate``, ``probability``, ``r_magnitude``, ``h_alpha_flux`` [1e-17 erg/s/cm2],
+        ``h_alpha_sn``, ``spectral_class`` and ``is_star_forming``: an emission line galaxy below the curve of
+        Kauffmann et al. (2003), with all four lines at a signal-to-noise ratio of 3 (class 1 of the MPA-JHU table).
+    """
+    seen = observe_candidates(galaxies, seed=seed, grid=grid)
+    table = classify(measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line")))
+    sn = table["line_sn"].sel(line=["Hβ", "[O III] 5007", "Hα", "[N II] 6583"]).values
+    forming = (bpt_class(table["log_n2"], table["log_o3"]) == "star-forming") & (sn > MIN_SN).all(axis=1)
+    name = table["spectral_class"].values
+    columns = {
+        "candidate": seen["candidate"].values,
+        "probability": seen["probability"].values,
+        "r_magnitude": seen["r_magnitude"].values,
+        "h_alpha_flux": table["line_flux"].sel(line="Hα").values,
+        "h_alpha_sn": sn[:, 2],
+        "spectral_class": name.astype("<U20"),
+        "is_star_forming": forming & (name == "emission line galaxy"),
+    }
+    units = {"r_magnitude": "mag", "h_alpha_flux": "1e-17 erg / (s cm2)"}
+    return xr.Dataset({k: ("galaxy", v, {"units": units.get(k, "")}) for k, v in columns.items()})
+
+
+def class_weights(table):
+    """Factor by which each candidate counts so that the pool has the class proportions of Table 1.
+
+    Parameters
+    ----------
+    table : Dataset
+        ``spectral_class``, ``probability`` of the pool.
+
+    Returns
+    -------
+    weights : ndarray, shape (galaxy,)
+        Proportional to chances in the pool, 1 / probability included.
+    natural : dict
+        Share of each class among the candidates as they come.
+    """
+    name, weights = table["spectral_class"].values, 1 / table["probability"].values
+    natural = {kind: float(weights[name == kind].sum() / weights.sum()) for kind in CLASSES}
+    total = sum(TABLE1.values())
+    for kind, share in natural.items():
+        if share > 0:
+            weights[name == kind] *= TABLE1[kind] / total / share
+    return weights, natural
+
+
+def draw_weighted(weights, n, rng):
+    """Rows drawn without replacement, each with a chance exactly proportional to its weight (or certain).
+
+    Systematic sampling: chances above 1 are cut and the others raised until all sum to n.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (m,)
+        Positive.
+    n : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of int
+        min(n, m) rows.
+    """
+    if n >= weights.size:
+        return np.arange(weights.size)
+    chance = np.zeros(weights.size)
+    free = np.ones(weights.size, bool)
+    while True:
+        chance[free] = weights[free] * (n - (~free).sum()) / weights[free].sum()
+        over = free & (chance > 1)
+        if not over.any():
+            break
+        chance[over], free[over] = 1.0, False
+    order = rng.permutation(weights.size)
+    ends = np.cumsum(chance[order])
+    picks = np.searchsorted(ends, rng.random() + np.arange(n))
+    return order[np.minimum(picks, weights.size - 1)]
+
+
+def select(table, recipe, *, seed=SEED):
+    """Fill the bins of H-alpha flux and split the sample.
+
+    Parameters
+    ----------
+    table : Dataset
+        Measured candidates, see `measure_candidates`.
+    recipe : Recipe
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        In random order: ``candidate``, ``spectral_class``, ``h_alpha_flux``, ``h_alpha_bin`` (0-9), ``split`` ("train"
+        or, for a fifth of them, "test"); ``attrs``: ``counts`` (JSON, class -> number per bin), ``proportions`` (JSON,
+        Table 1's), ``natural`` (JSON), ``observed`` (candidates in the pool).
+    """
+    rng = np.random.default_rng([seed, _SELECT])
+    name = table["spectral_class"].values
+    pool = table.isel(
+        galaxy=np.flatnonzero((table["r_magnitude"].values < MAGNITUDE_LIMIT) & np.isin(name, CLASSES))
+    )
+    weights, natural = class_weights(pool)
+    usable = pool["h_alpha_flux"].values > 0
+    if recipe.star_forming:
+        usable &= pool["is_star_forming"].values
+    flux = np.log10(np.where(usable, pool["h_alpha_flux"].values, 1e-30))
+    which = np.digitize(flux, np.linspace(recipe.low, recipe.high, 11)) - 1
+    chosen = []
+    for k in range(10):
+        rows = np.flatnonzero(which == k)
+        n = recipe.n_top if k == 9 else recipe.n_bin
+        chosen.append(rows[draw_weighted(weights[rows], n, rng)])
+    rows = rng.permutation(np.concatenate(chosen))
+    split = np.full(rows.size, "train", dtype="<U5")
+    split[rng.permutation(rows.size)[: round(0.2 * rows.size)]] = "test"
+    columns = ["candidate", "spectral_class", "h_alpha_flux"]
+    out = pool[columns].isel(galaxy=rows)
+    out = out.assign(
+        h_alpha_bin=("galaxy", which[rows].astype("i1"), {"units": ""}),
+        split=("galaxy", split, {"units": ""}),
+    )
+    kinds = out["spectral_class"].values
+    counts = {k: np.bincount(which[rows][kinds == k], minlength=10).tolist() for k in CLASSES}
+    return out.assign_attrs(
+        counts=json.dumps(counts),
+        proportions=json.dumps(TABLE1),
+        natural=json.dumps(natural),
+        observed=pool.sizes["galaxy"],
+    )
