@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats.mstats import mjci
 
 from spectool.measure import mzr
 from spectool.measure.mzr import RELATIONS
@@ -77,6 +78,13 @@ def test_the_error_of_the_median_is_the_bootstraps():
     drawn = np.median(y[rng.integers(y.size, size=(20_000, y.size))], axis=1).std()
     out = mzr.running_median(np.ones(y.size), y, bins=[0.5, 1.5])
     assert out["median_error"].item() == pytest.approx(drawn, rel=0.03)
+
+
+@pytest.mark.parametrize("n", [11, 38, 20_001])
+def test_the_error_of_the_median_is_scipys(n):
+    y = np.random.default_rng(n).gamma(2.0, size=n)
+    ours = mzr.running_median(np.full(n, 9.0), y, bins=[8, 10])["median_error"].item()
+    assert ours == pytest.approx(mjci(y, prob=[0.5])[0], rel=1e-6)
 
 
 def test_few_galaxies_give_no_median_and_bad_ones_are_counted():
