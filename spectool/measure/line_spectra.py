@@ -12,7 +12,7 @@ from spectool.prepare import LOWEST_REDSHIFT, spectral_coordinate
 from spectool.surveys.sdss_files import PIXEL_VELOCITY
 from spectool.surveys.sdss_noise import lsf_pixels
 
-TEMPLATE_FWHM = 2.5  # Angstrom, of the embedded grid (MILES)
+TEMPLATE_FWHM, TEMPLATE_PIXEL = 2.5, 0.9  # Angstrom, of the embedded grid (MILES)
 _UNIFORM = 0.02  # share of a pixel by which steps in log wavelength may differ
 
 
@@ -219,5 +219,8 @@ def _lsf(sample, given, rest, grid):
     redshift = sample["redshift"].values if "redshift" in sample else np.zeros(1)
     typical = np.nanmedian(redshift) if np.isfinite(redshift).any() else 0.0
     survey_lsf = lsf_pixels(rest * (1 + typical)) * PIXEL_VELOCITY
-    # Simulated spectra are nowhere sharper than the templates that they are made of.
-    return np.maximum(survey_lsf, templates) if "simulated" in survey else survey_lsf
+    if "simulated" not in survey:
+        return survey_lsf
+    # Simulated spectra are nowhere sharper than what they are made of: templates, on their pixels, on SDSS's.
+    pixels = (TEMPLATE_PIXEL / rest * KM_S) ** 2 / 12 + PIXEL_VELOCITY**2 / 12
+    return np.maximum(survey_lsf, np.sqrt(templates**2 + pixels))
