@@ -126,8 +126,9 @@ class SpectrumPanels:
             Fit the flux axes in any case, not only where a spectrum leaves them.
         """
         for column in CURVES:
-            values = spectra.get(column, np.full(self.wavelength.size, np.nan))
-            self.source.data[column] = np.asarray(values, dtype=np.float32)
+            values = spectra.get(column, np.full(self.wavelength.size, np.nan)).astype(np.float32)
+            if not np.array_equal(values, self.source.data[column], equal_nan=True):
+                self.source.data[column] = values
         if spectra:
             for plot in (self.whole, self.near):
                 self._fit_flux(plot, refit)

@@ -184,10 +184,11 @@ class LineView:
         self.json.on_click(lambda _: self._export(save_state, "json", "application/json"))
         self.load.observe(lambda change: self._load(change["new"]), "value")
         link(self.state, [*DEFAULTS, "classes", "sn_range", "sigma"], self._show_choices)
-        link(self.state, ["points", "bins"], self._show_points)
+        # All are set before the first is told of: one of those that change together is enough.
+        link(self.state, ["points"], self._show_points)
         link(self.state, ["brushed"], self.figure.show_brushed)
         link(self.state, ["shown"], lambda: self._show_live(refit=True))
-        link(self.state, ["live", "spectra", "busy", "problem"], self._show_live)
+        link(self.state, ["live", "busy", "problem"], self._show_live)
 
     def _choose(self, **options):
         with self.state.lock:
