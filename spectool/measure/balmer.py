@@ -1,56 +1,53 @@
-"""How certainly a spectrum shows Balmer absorption: the paper's line between absorption and quiescent galaxies."""
+"""Balmer lines as a survey pipeline sees them: emission and absorption together, over a local continuum."""
 
 import torch
 
 from spectool.measure.linear_design import KM_S
 
-LINES = (4102.892, 4341.684)  # Hδ, Hγ
-SIGMA = 450.0  # km/s: the core of A stars' lines, seen through a galaxy's dispersion
-SIDEBANDS = (1000.0, 3000.0)  # km/s from the line: where the pseudo-continuum is
+SIGMA = 250.0  # km/s, pixels of 276 km/s included: between an emission line and the stars' absorption
+REACH = 2500.0  # km/s on either side
+_SEEN = 0.6
 
 
-def balmer_absorption(flux, ivar, wavelength, line_model_variance=None):
-    """Depth of Hδ and Hγ below a straight local pseudo-continuum, emission subtracted.
+def net_line(flux, ivar, wavelength, centre):
+    """Area of a line above a straight local continuum, negative in absorption.
 
-    Around each line a straight line minus a Gaussian of 450 km/s is fitted by weighted least squares to the
-    pixels within 3000 km/s; the two Gaussians' areas are summed.
+    A straight line plus a Gaussian of 250 km/s, fitted by weighted least squares to the pixels within 2500 km/s.
+    Nothing is known of the stars: an emission line that fills its absorption has no area.
 
     Parameters
     ----------
-    flux, ivar : Tensor, shape (batch, n)
-        Flux without emission lines; ivar 0 where there is nothing to see.
+    flux, ivar : Tensor, shape (batch, n), float64
+        Flux without other emission lines; ivar 0 where there is nothing to see.
     wavelength : Tensor, shape (n,)
         Pixel centres [Angstrom].
-    line_model_variance : tuple of Tensor, optional
-        Variances of the emission subtracted at Hδ and Hγ, shape (batch,) [(flux Angstrom)^2].
+    centre : float
+        The line's [Angstrom].
 
     Returns
     -------
-    depth, error : Tensor, shape (batch,)
-        [flux Angstrom], positive in absorption; NaN where fewer than 60% of the pixels of either line are seen.
+    area, error : Tensor, shape (batch,)
+        [flux Angstrom]; NaN where fewer than 60% of the pixels around the line, or in it, are seen.
     """
-    depth = torch.zeros(len(flux), dtype=torch.float64)
-    variance, usable = depth.clone(), torch.ones(len(flux), dtype=torch.bool)
-    for i, centre in enumerate(LINES):
-        speed = (wavelength / centre - 1) * KM_S
-        inside = speed.abs() <= SIDEBANDS[1]
-        if int(inside.sum()) < 6:
-            return depth * torch.nan, variance * torch.nan
-        speed, weight = speed[inside], ivar[:, inside]
-        shape = torch.exp(-0.5 * (speed / SIGMA) ** 2) / ((2 * torch.pi) ** 0.5 * SIGMA * centre / KM_S)
-        design = torch.stack([-shape, torch.ones_like(speed), speed / SIDEBANDS[1]])
-        normal = torch.einsum("np,ip,jp->nij", weight, design, design)
-        right = (weight * flux[:, inside]) @ design.T
-        seen = (weight > 0).to(torch.float64)
-        core = speed.abs() <= 2 * SIGMA
-        good = (seen.mean(1) > 0.6) & (seen[:, core].mean(1) > 0.6)
-        normal[~good] = torch.eye(3, dtype=torch.float64)
-        inverse, info = torch.linalg.inv_ex(normal)
-        depth += (inverse[:, 0] * right).sum(1)
-        variance += inverse[:, 0, 0]
-        if line_model_variance is not None:
-            # What is subtracted wrongly as emission comes back as depth.
-            variance += line_model_variance[i]
-        usable &= good & (info == 0)
-    nan = torch.full_like(depth, torch.nan)
-    return torch.where(usable, depth, nan), torch.where(usable, variance, nan) ** 0.5
+    speed = (wavelength / centre - 1) * KM_S
+    inside = speed.abs() <= REACH
+    nan = torch.full((len(flux),), torch.nan, dtype=torch.float64)
+    if int(inside.sum()) < 6 or float(speed.min()) > -REACH / 2 or float(speed.max()) < REACH / 2:
+        return nan, nan
+    speed, weight = speed[inside], ivar[:, inside]
+    shape = torch.exp(-0.5 * (speed / SIGMA) ** 2) / ((2 * torch.pi) ** 0.5 * SIGMA * centre / KM_S)
+    design = torch.stack([shape, torch.ones_like(speed), speed / REACH])
+    # Scaled by the weights, the equations of faint and bright spectra are equally far from singular.
+    scale = weight.sum(1, keepdim=True)
+    relative = weight / torch.where(scale > 0, scale, 1.0)
+    products = (design[:, None] * design[None]).reshape(9, -1)
+    normal = (relative @ products.T).reshape(-1, 3, 3)
+    right = (relative * flux[:, inside]) @ design.T
+    seen = (weight > 0).to(torch.float64)
+    usable = (seen.mean(1) > _SEEN) & (seen[:, speed.abs() <= 2 * SIGMA].mean(1) > _SEEN)
+    normal[~usable] = torch.eye(3, dtype=torch.float64)
+    inverse, info = torch.linalg.inv_ex(normal)
+    usable &= info == 0
+    area = (inverse[:, 0] * right).sum(1)
+    error = (inverse[:, 0, 0] / torch.where(scale[:, 0] > 0, scale[:, 0], 1.0)) ** 0.5
+    return torch.where(usable, area, nan), torch.where(usable, error, nan)

@@ -12,6 +12,7 @@ CLASSES = (
     "broad-line AGN",
 )
 UNCLASSIFIED = "unclassified"
+NET_COLUMNS = ("net_h_alpha_sn", "net_h_beta_sn")
 BPT_LINES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583")
 
 
@@ -94,19 +95,26 @@ def log_ratio(numerator, denominator):
     return np.where(usable, np.log10(ratio), np.nan)
 
 
-def classify(line_table, *, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0):
+def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0):
     """The five classes of Scourfield (2023, Section 2) from measured lines.
 
     In this order: *broad-line AGN* where broad Hα is detected; of those with Hα and Hβ in emission at ``min_sn``,
-    *narrow-line AGN* above the curve of Kewley et al. (2001) and *emission line galaxy* below; of the
-    rest, *absorption galaxy* where Balmer absorption is detected at ``min_sn`` and *quiescent galaxy* where it is
-    not. A galaxy counts as an AGN only if [O III] 5007 and [N II] 6583 are detected, too.
+    *narrow-line AGN* above the curve of Kewley et al. (2001) and *emission line galaxy* below; of the rest,
+    *absorption galaxy* where Hα or Hβ is detected in absorption at ``min_sn`` and *quiescent galaxy* where neither is.
+    A galaxy counts as an AGN only if [O III] 5007 and [N II] 6583 are detected, too; the ratios are those of
+    the fluxes corrected for the stars.
+
+    The paper's classes come from the SDSS pipeline (through Vanderplas & Connolly 2009, AJ 138, 1365), which fits lines
+    above a local continuum and knows no stars: its emission lines are those that outshine the absorption. So do
+    ``net_h_alpha_sn`` and ``net_h_beta_sn``. With ``net=False`` emission is what ``line_sn`` finds, stars subtracted.
 
     Parameters
     ----------
     line_table : Dataset
         From `measure_lines_linear` (or with the same columns): ``line_flux``, ``line_sn`` (galaxy, line), per galaxy
-        ``balmer_absorption_sn`` and, optionally, ``broad_h_alpha_sn`` and ``broad_gain``.
+        ``balmer_absorption_sn``, ``net_h_alpha_sn`` and ``net_h_beta_sn``, optionally ``broad_h_alpha_sn`` and
+        ``broad_gain``.
+    net : bool
     min_sn : float
     min_broad_sn, min_broad_gain : float
         Signal-to-noise ratio of broad Hα, and by how much broad lines must lower chi2.
@@ -123,33 +131,29 @@ def classify(line_table, *, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0):
     ValueError
         If a column or one of the four lines is missing.
     """
-    _check(line_table)
-    flux = {name: line_table["line_flux"].sel(line=name).values for name in BPT_LINES}
-    sn = {name: line_table["line_sn"].sel(line=name).values for name in BPT_LINES}
+    _check(line_table, net)
+    flux, sn = (
+        {name: line_table[column].sel(line=name).values for name in BPT_LINES}
+        for column in ("line_flux", "line_sn")
+    )
     absorption = line_table["balmer_absorption_sn"].values
+    hydrogen = [line_table[c].values for c in NET_COLUMNS] if net else [sn["Hα"], sn["Hβ"]]
     log_n2, log_o3 = log_ratio(flux["[N II] 6583"], flux["Hα"]), log_ratio(flux["[O III] 5007"], flux["Hβ"])
-
-    emission = (sn["Hα"] > min_sn) & (sn["Hβ"] > min_sn)
+    emission = (hydrogen[0] > min_sn) & (hydrogen[1] > min_sn)
     detected = (sn["[N II] 6583"] > min_sn) & (sn["[O III] 5007"] > min_sn)
-    missing = np.isnan(sn["Hα"]) | np.isnan(sn["Hβ"])
-    missing |= emission & (np.isnan(sn["[N II] 6583"]) | np.isnan(sn["[O III] 5007"]))
+    missing = np.isnan(hydrogen[0]) | np.isnan(hydrogen[1])
+    missing |= emission & np.isnan([sn[name] for name in BPT_LINES]).any(axis=0)
     missing |= ~emission & np.isnan(absorption)
-    broad = np.zeros(missing.shape, bool)
-    if "broad_h_alpha_sn" in line_table:
-        broad = line_table["broad_h_alpha_sn"].values > min_broad_sn
-        if "broad_gain" in line_table:
-            broad &= line_table["broad_gain"].values > min_broad_gain
+    failed = np.zeros(missing.shape, bool)
     if "fit_status" in line_table:
-        missing |= line_table["fit_status"].values != 0
-        broad &= line_table["fit_status"].values == 0
+        failed = line_table["fit_status"].values != 0
 
     name = np.where(absorption > min_sn, "absorption galaxy", "quiescent galaxy").astype("<U20")
-    with np.errstate(invalid="ignore"):
-        active = emission & detected & (log_o3 > kewley2001(log_n2))
     name[emission] = "emission line galaxy"
-    name[active] = "narrow-line AGN"
+    name[emission & detected & (log_o3 > kewley2001(log_n2))] = "narrow-line AGN"
     name[missing] = UNCLASSIFIED
-    name[broad] = "broad-line AGN"
+    name[_is_broad(line_table, min_broad_sn, min_broad_gain)] = "broad-line AGN"
+    name[failed] = UNCLASSIFIED
     result = line_table.assign(
         spectral_class=("galaxy", name, {"units": "", "reference": "Scourfield et al. (2023), Section 2"}),
         log_n2=("galaxy", log_n2, {"units": "dex", "long_name": "log [N II] 6583 / Hα"}),
@@ -158,8 +162,17 @@ def classify(line_table, *, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0):
     return add_history(result, _count(name, int((emission & ~detected & ~missing).sum())))
 
 
-def _check(line_table):
-    for column in ("line_flux", "line_sn", "balmer_absorption_sn"):
+def _is_broad(line_table, min_sn, min_gain):
+    broad = np.zeros(line_table.sizes["galaxy"], bool)
+    if "broad_h_alpha_sn" in line_table:
+        broad = line_table["broad_h_alpha_sn"].values > min_sn
+        if "broad_gain" in line_table:
+            broad = broad & (line_table["broad_gain"].values > min_gain)
+    return broad
+
+
+def _check(line_table, net):
+    for column in ("line_flux", "line_sn", "balmer_absorption_sn", *(NET_COLUMNS if net else ())):
         if column not in line_table:
             raise ValueError(
                 f"the line table has no `{column}`: classify takes what measure_lines_linear returns, not "

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spectool.measure.balmer import balmer_absorption
 from spectool.measure.linear_basis import ContinuumBasis, continuum_basis
-from spectool.measure.linear_blocks import KinematicPrior, LineEliminator
+from spectool.measure.linear_blocks import LineEliminator
 from spectool.measure.linear_design import DOUBLETS, KM_S, STRONG, WAVELENGTHS, LineDesign, build_design
+from spectool.measure.linear_kinematics import MAX_VELOCITY, PRIOR, find_kinematics
+from spectool.measure.linear_results import describe, line_model
 from spectool.measure.linear_solver import (
     ContinuumOperator,
     broad_lines,
@@ -16,7 +17,6 @@ from spectool.measure.linear_solver import (
     factorize,
     gaussian_on_pixels,
     solve,
-    solve_lines,
 )
 from spectool.measure.linear_table import assemble_table, read_spectra
 from spectool.wavelength import pixel_edges
@@ -27,19 +27,12 @@ MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II
 BROAD = ("Hα", "Hβ")
 BROAD_SIGMA = 1500.0
 BROAD_SN, BROAD_GAIN = 5.0, 30.0
-MIN_COVERAGE = 0.8
-MIN_PIXELS = 60
-OK, BAD_INPUT, FAILED = 0, 1, 2
-PRIOR = KinematicPrior(velocity=100.0, centre=float(np.log(85.0)), log_dispersion=0.5)
-_VELOCITY_STEP = 100.0
-_MAX_VELOCITY = 300.0
-_STEPS = 3  # Gauss-Newton steps of the kinematics
 _LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
 
 
 @dataclass(frozen=True)
-class _Fitter:
-    """What all batches share."""
+class Fitter:
+    """What all batches share; see `measure_lines_linear`."""
 
     wavelength: np.ndarray
     edges: np.ndarray
@@ -117,12 +110,13 @@ def measure_lines_linear(
     -------
     Dataset, dims (galaxy, line)
         ``line_flux``, ``line_flux_error``, ``line_sn``, ``line_peak``, ``line_peak_error`` (of the pixel-integrated
-        profile), ``line_an`` (peak over the residuals' rms within 4500 km/s); per galaxy ``gas_velocity``,
+        profile), ``line_an`` (peak over the residuals' rms within 4500 km/s). Per galaxy: ``gas_velocity``,
         ``gas_dispersion``, ``chi2`` (per degree of freedom), ``fit_status`` (0 ok, 1 bad input, 2 failed),
-        ``fit_message``, ``balmer_absorption_sn``, and with `broad` ``broad_h_alpha_flux``, ``broad_h_alpha_sn``,
-        ``broad_gain`` (by how much broad lines lower chi2); and the sample's per-galaxy columns. A line of which
-        less than 80% of the profile's weight falls on good pixels is NaN; ``attrs["history"]`` counts these, and
-        spectra that could not be fitted.
+        ``fit_message``; ``net_h_alpha_sn``, ``net_h_beta_sn`` of the lines above a local continuum, stars and all, as a
+        survey's pipeline has them, and ``balmer_absorption_sn``, the deeper of these two, positive in absorption;
+        with `broad`, ``broad_h_alpha_flux``, ``broad_h_alpha_sn`` and ``broad_gain`` (by how much broad lines lower
+        chi2); and the sample's per-galaxy columns. A line of which less than 80% of the profile's weight falls on
+        good pixels is NaN; ``attrs["history"]`` counts these, and spectra that could not be fitted.
 
     Raises
     ------
@@ -157,14 +151,12 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
     shapes = [gaussian_on_pixels(WAVELENGTHS[name], BROAD_SIGMA, edges) for name in BROAD if broad]
     operator = build_operator(continuum, np.array(shapes).reshape(-1, wavelength.size))
     widest = np.hypot(max(dispersions), spectra.lsf.max())
-    design = build_design(
-        lines, wavelength, edges, spectra.lsf, 4 * widest + _MAX_VELOCITY, doublets=doublets
-    )
+    design = build_design(lines, wavelength, edges, spectra.lsf, 4 * widest + MAX_VELOCITY, doublets=doublets)
     strong = np.array([i for i, name in enumerate(lines) if name in STRONG], dtype=int)
     strong = strong if strong.size else design.reported
     centre = np.array([WAVELENGTHS[name] for name in lines])
     local = np.abs(wavelength[:, None] / centre - 1) * KM_S <= _LOCAL
-    return _Fitter(
+    return Fitter(
         wavelength=wavelength,
         edges=edges,
         design=design,
@@ -181,7 +173,7 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     """Fit one batch; flux and ivar (batch, n) float64 Tensors. Returns a dict of arrays."""
     operator, design = fitter.operator, fitter.design
     continuum = factorize(flux, ivar, operator, design.width)
-    speed, dispersion = _find_kinematics(continuum, fitter)
+    speed, dispersion = find_kinematics(continuum, fitter)
     n_narrow, n_all = fitter.n_narrow, len(operator.vectors)
     blocks = fitter.all_lines(continuum, speed, dispersion)
     solution, failed = solve(continuum, blocks, n_narrow)
@@ -201,9 +193,13 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
         continuum, blocks, (speed, dispersion), column_flux, fitter, result.get("adopted")
     )
     member_flux = column_flux[:, design.column] * torch.from_numpy(design.ratio)
-    model = _line_model(blocks.profile, member_flux, fitter)
+    model = line_model(design, blocks.profile, member_flux)
     stars = coefficients @ operator.vectors
-    result |= _describe(flux, ivar, stars, model, continuum, blocks, member_flux, covariance, fitter)
+    residual = torch.where(ivar > 0, flux - stars - model, 0.0)
+    result |= describe(residual, ivar, stars, blocks, member_flux, covariance, fitter)
+    n_columns = blocks.seen.sum(1)
+    freedom = (ivar > 0).sum(1) - continuum.n_effective - n_columns
+    result["chi2"] = (residual**2 * ivar).sum(1) / freedom.clamp(min=1)
     result["failed"] = failed | continuum.failed
     result |= {"velocity": speed, "dispersion": dispersion}
     result["n_good"] = (ivar > 0).sum(1)
@@ -216,40 +212,6 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     return {name: value.numpy() for name, value in result.items()}
 
 
-def _find_kinematics(continuum, fitter):
-    """Velocity and dispersion [km/s] that lower chi2 most, Tensors of shape (batch,)."""
-    used = len(fitter.operator.vectors)
-    log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
-    speed = torch.zeros(len(continuum.whitened), dtype=torch.float64)
-    badness = torch.empty(len(speed), len(log_nodes), dtype=torch.float64)
-    for i, node in enumerate(log_nodes):
-        blocks = fitter.strong_lines(continuum, speed[:1], torch.exp(node)[None])
-        badness[:, i] = ((node - PRIOR.centre) / PRIOR.log_dispersion) ** 2
-        badness[:, i] -= solve_lines(continuum, blocks, used)[1]
-    log_dispersion = _parabola_minimum(log_nodes, badness)
-    if fitter.free[0]:
-        nodes = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64) * _VELOCITY_STEP
-        badness = (nodes / PRIOR.velocity).repeat(len(speed), 1) ** 2
-        for i, node in enumerate(nodes):
-            blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
-            badness[:, i] -= solve_lines(continuum, blocks, used)[1]
-        speed = _parabola_minimum(nodes, badness)
-    # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
-    lines, flux = fitter.all_lines, None
-    for _ in range(_STEPS if any(fitter.free) else 0):
-        dispersion = torch.exp(log_dispersion)
-        blocks = lines(continuum, speed, dispersion)
-        flux = solve_lines(continuum, blocks, used)[0] if flux is None else flux
-        blocks = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
-        solution = solve_lines(continuum, blocks, used)[0].nan_to_num()
-        flux, step = solution[:, :-2], solution[:, -2:]
-        speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
-        speed = speed.clamp(-_MAX_VELOCITY, _MAX_VELOCITY)
-        log_dispersion = log_dispersion + (step[:, 1] * PRIOR.log_dispersion).clamp(-0.5, 0.5)
-        log_dispersion = log_dispersion.clamp(log_nodes[0] - 1, log_nodes[-1])
-    return speed, torch.exp(log_dispersion)
-
-
 def _covariance(continuum, blocks, kinematics, flux, fitter, adopted):
     """Covariance of the columns' fluxes, that from the kinematics included, shape (batch, c, c)."""
     n = flux.shape[1]
@@ -259,62 +221,3 @@ def _covariance(continuum, blocks, kinematics, flux, fitter, adopted):
         return covariance
     other = solve(continuum, blocks, len(fitter.operator.vectors))[0].covariance[:, :n, :n]
     return torch.where(adopted[:, None, None], other, covariance)
-
-
-def _parabola_minimum(nodes, values):
-    """Place of the minimum of each row of ``values`` (batch, node) at evenly spaced nodes, shape (batch,)."""
-    lowest = values.argmin(1)
-    if len(nodes) < 3:
-        return nodes[lowest]
-    middle = lowest.clamp(1, len(nodes) - 2)
-    left, centre, right = (values.gather(1, (middle + i)[:, None])[:, 0] for i in (-1, 0, 1))
-    curvature = left - 2 * centre + right
-    shift = torch.where(curvature > 0, 0.5 * (left - right) / curvature, (lowest - middle).to(values.dtype))
-    step = nodes[1] - nodes[0]
-    return nodes[middle] + step * shift.nan_to_num().clamp(-1, 1)
-
-
-def _line_model(profile, member_flux, fitter):
-    """All narrow lines on the spectrum's pixels, shape (batch, n)."""
-    design = fitter.design
-    padded = torch.zeros(len(member_flux), len(design.edges) - 1, dtype=torch.float64)
-    for m, first in enumerate(design.start):
-        padded[:, first : first + design.width] += profile[:, m] * member_flux[:, m, None]
-    return padded[:, design.width : -design.width]
-
-
-def _describe(flux, ivar, stars, model, continuum, blocks, member_flux, covariance, fitter):
-    """Fluxes, peaks and their errors of the lines asked for, and how good the fit is."""
-    design = fitter.design
-    reported = design.reported
-    ratio = torch.from_numpy(design.ratio[reported])
-    error = covariance.diagonal(dim1=1, dim2=2)[:, design.column[reported]] ** 0.5 * ratio
-    line_flux = member_flux[:, reported]
-    hidden = blocks.coverage[:, reported] < MIN_COVERAGE
-    nan = torch.tensor(torch.nan, dtype=torch.float64)
-    tip = blocks.profile[:, reported].amax(-1)
-    seen = (ivar > 0).to(torch.float64)
-    residual = (flux - stars - model) * seen
-    rms = ((residual**2) @ fitter.local / (seen @ fitter.local)) ** 0.5
-    n_lines = (blocks.coverage @ torch.from_numpy(np.eye(design.n_columns)[design.column]) > 0.2).sum(1)
-    freedom = seen.sum(1) - continuum.n_effective - n_lines
-    absorbed, absorption_error = balmer_absorption(
-        (flux - model) * seen, ivar, torch.from_numpy(fitter.wavelength), _balmer_variance(error, fitter)
-    )
-    return {
-        "flux": torch.where(hidden, nan, line_flux),
-        "flux_error": torch.where(hidden, nan, error),
-        "peak": torch.where(hidden, nan, line_flux * tip),
-        "peak_error": torch.where(hidden, nan, error * tip),
-        "an": torch.where(hidden, nan, line_flux * tip / rms),
-        "chi2": (residual**2 * ivar).sum(1) / freedom.clamp(min=1),
-        "absorption_sn": absorbed / absorption_error,
-    }
-
-
-def _balmer_variance(error, fitter):
-    """Variances of the fitted Hδ and Hγ, if they are among the lines."""
-    place = {centre: i for i, centre in enumerate(fitter.design.wavelength[fitter.design.reported])}
-    if WAVELENGTHS["Hδ"] not in place or WAVELENGTHS["Hγ"] not in place:
-        return None
-    return tuple((error[:, place[WAVELENGTHS[name]]] ** 2).nan_to_num() for name in ("Hδ", "Hγ"))

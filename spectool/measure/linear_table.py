@@ -165,6 +165,7 @@ def assemble_table(sample, parts, lines, spectra, keep_fit):
     area = (flux_unit * u.AA).to_string()
     with np.errstate(invalid="ignore", divide="ignore"):
         result["sn"] = result["flux"] / result["flux_error"]
+        result["absorption_sn"] = -np.fmin(result["net_h_alpha_sn"], result["net_h_beta_sn"])
         if "broad_flux" in result:
             result["broad_sn"] = result["broad_flux"] / result["broad_error"]
     by_line = {
@@ -179,6 +180,8 @@ def assemble_table(sample, parts, lines, spectra, keep_fit):
         "gas_velocity": ("velocity", "km / s"),
         "gas_dispersion": ("dispersion", "km / s"),
         "chi2": ("chi2", ""),
+        "net_h_alpha_sn": ("net_h_alpha_sn", ""),
+        "net_h_beta_sn": ("net_h_beta_sn", ""),
         "balmer_absorption_sn": ("absorption_sn", ""),
         "broad_h_alpha_flux": ("broad_flux", area),
         "broad_h_alpha_sn": ("broad_sn", ""),
