@@ -20,7 +20,7 @@ class ErrorScaling:
     edges : ndarray, shape (bin + 1,)
         Of the predicted value; the outer bins are open.
     bias : ndarray, shape (bin,)
-        Median of prediction minus reference.
+        Median of prediction minus reference, or 0.
     error : ndarray, shape (bin,)
         Half width about prediction - bias that held the reference for `level` of the galaxies.
     count : ndarray of int, shape (bin,)
@@ -59,7 +59,7 @@ class ErrorScaling:
         return corrected, np.where(known, self.error[which], np.nan)
 
 
-def fit_error_scaling(predicted, reference, *, n_bins=10, min_count=30, level=LEVEL):
+def fit_error_scaling(predicted, reference, *, n_bins=10, min_count=30, correct_bias=True, level=LEVEL):
     """Learn bias and error of predictions from validation data.
 
     Bins hold equal numbers. The half width of a bin is the ceil((n + 1) level)-th smallest distance from the bias, the
@@ -74,6 +74,8 @@ def fit_error_scaling(predicted, reference, *, n_bins=10, min_count=30, level=LE
         At most so many.
     min_count : int
         Pairs per bin, at least.
+    correct_bias : bool
+        False: predictions stay as they are (``bias`` is 0), and errors are about them.
     level : float
         Between 0 and 1.
 
@@ -105,7 +107,7 @@ def fit_error_scaling(predicted, reference, *, n_bins=10, min_count=30, level=LE
     )
     for k in np.flatnonzero(count):
         off = (predicted - reference)[which == k]
-        bias[k] = np.median(off)
+        bias[k] = np.median(off) if correct_bias else 0.0
         rank = min(int(np.ceil((off.size + 1) * level)), off.size) - 1
         error[k] = np.sort(np.abs(off - bias[k]))[rank]
     return ErrorScaling(edges, bias, error, count, level)

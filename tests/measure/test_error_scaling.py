@@ -55,3 +55,14 @@ def test_few_galaxies_make_fewer_bins_and_too_few_are_refused():
 
 def test_coverage_of_nothing_is_unknown():
     assert np.isnan(coverage([np.nan], [1.0], [1.0])[0])
+
+
+def test_without_correction_the_bias_counts_as_error():
+    corrected = fit_error_scaling(*draw(4000, 1))
+    scaling = fit_error_scaling(*draw(4000, 1), correct_bias=False)
+    assert (scaling.bias == 0).all() and scaling.error[0] > 1.3 * corrected.error[0]
+    predicted, truth = draw(4000, 2)
+    value, error = scaling.apply(predicted)
+    np.testing.assert_array_equal(value, predicted)
+    share, sampling = coverage(value, error, truth)
+    assert share == pytest.approx(0.68, abs=0.03 + sampling)

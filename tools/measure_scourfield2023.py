@@ -1,0 +1,214 @@
+"""Measure with pPXF what the de-noisers of scourfield2023 say, and write the tables that the dashboards open.
+
+    python -m tools.measure_scourfield2023 lines     the 2,000 test galaxies: original, noise-added, twelve models
+    python -m tools.measure_scourfield2023 mzr       star-forming galaxies seen by a survey like DESI (Section 5)
+    python -m tools.measure_scourfield2023 null      the same with galaxies whose metallicity knows only mass
+
+Every finished set of fits stays in a cache folder: a run that was interrupted goes on where it was. About ten minutes
+on two cores, after tools/train_scourfield2023.py has made the models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+import xarray as xr
+
+from spectool.denoising import SIGMA, TEST_NOISE_SEED, add_noise
+from spectool.measure.error_scaling import fit_error_scaling
+from spectool.measure.lines import MEASURED, fit_lines
+from spectool.models import scourfield2023 as paper
+from spectool.models.denoise import denoise
+from spectool.models.store import load_model
+from spectool.scourfield2023 import SELECTION, make_scourfield2023
+
+DATA = SELECTION.parent
+KEPT = ("line_flux", "line_flux_error", "line_peak", "line_peak_error", "line_an")
+COLUMNS = (
+    "candidate", "redshift", "log_mass", "log_sfr", "log_z_gas", "spectral_class", "h_alpha_flux", "norm", "sn_median",
+)  # fmt: skip
+N_VALID = 1000
+MANTISSA_BITS = 11
+NULL_TRAINED, TRAINED = "scourfield2023_null_vae6", "scourfield2023_mzr_vae6"
+
+
+def main(arguments=None) -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("lines", "mzr", "null"), nargs="+")
+    parser.add_argument("--n", type=int, help="so many galaxies (a trial)")
+    parser.add_argument("--out", type=Path, default=DATA)
+    parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "fits")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    for what in options.what:
+        product = {"lines": measure_uniform, "mzr": measure_mzr, "null": measure_null}[what](options)
+        path = write(product, options.out / f"scourfield2023_{what}.nc")
+        print(json.dumps({"file": path.name, "mb": path.stat().st_size / 1e6, **count_failures(product)}))
+
+
+def measure_uniform(options) -> xr.Dataset:
+    """Lines of the uniform sample's test galaxies, in the original, the noise-added and twelve de-noised spectra."""
+    sample = make_scourfield2023("uniform", split="test", n=options.n, progress=not options.quiet)
+    sample = add_noise(sample, seed=np.random.default_rng(TEST_NOISE_SEED), sigma=SIGMA)
+    tables = {
+        "original": fit("uniform original", sample, options),
+        "noise-added": fit("uniform noise-added", sample, options, variable="noisy"),
+    }
+    latent = {}
+    for size in paper.LATENT_SIZES:
+        for kind in ("PCA", "AE", "VAE"):
+            name = f"{kind} {size}"
+            model = (
+                load_model("scourfield2023_pca")[0].use(size)
+                if kind == "PCA"
+                else load_model(f"scourfield2023_{kind.lower()}{size}")[0]
+            )
+            said = denoise(model, sample)
+            latent[name] = said["latent"].values
+            tables[name] = fit(f"uniform {name}", said, options)
+    product = join(tables, sample)
+    widest = max(paper.LATENT_SIZES)
+    padded = [np.pad(z, ((0, 0), (0, widest - z.shape[1])), constant_values=np.nan) for z in latent.values()]
+    about = {"units": "", "long_name": "mean of the latent posterior"}
+    product = product.assign_coords(model=list(latent))
+    return product.assign(latent=(("model", "galaxy", "dim"), np.stack(padded).astype("f4"), about))
+
+
+def measure_mzr(options) -> xr.Dataset:
+    """Lines of star-forming galaxies: original, DESI-like, de-noised by three networks."""
+    sample, valid = (seen_by_desi("star-forming", split, options) for split in ("test", "valid"))
+    return measure_desi("star-forming", sample, valid, TRAINED, NULL_TRAINED, options)
+
+
+def measure_null(options) -> xr.Dataset:
+    """The same for galaxies whose metallicity does not know their star formation."""
+    sample, valid = (seen_by_desi("null", split, options) for split in ("test", "valid"))
+    return measure_desi("null", sample, valid, NULL_TRAINED, TRAINED, options)
+
+
+def measure_desi(name, sample, valid, own, other, options) -> xr.Dataset:
+    """Lines before and after: ``own`` was trained on the same population, ``other`` on the other one."""
+    models = {
+        "de-noised": own,
+        "de-noised, other training": other,
+        "noise-aware": "scourfield2023_noise_aware",
+    }
+    tables = {
+        "original": fit(f"{name} original", sample, options),
+        "DESI-like": fit(f"{name} DESI-like", sample, options, variable="noisy"),
+    }
+    reference = fit(f"{name} validation original", valid, options)["line_flux"].values
+    calibrated = {}
+    for source, file in models.items():
+        model, _ = load_model(file)
+        tables[source] = fit(f"{name} {source}", denoise(model, sample), options)
+        learnt = fit(f"{name} validation {source}", denoise(model, valid), options)["line_flux"].values
+        calibrated[source] = calibrate(learnt, reference, tables[source]["line_flux"].values)
+    product = join(tables, sample)
+    whole = np.full(product["line_flux"].shape, np.nan, "f4")
+    for k, source in enumerate(product["source"].values):
+        if source in calibrated:
+            whole[k] = calibrated[source]
+    about = {
+        "units": "Angstrom",
+        "long_name": "error learnt on validation galaxies, holds the original's in 68%",
+    }
+    return product.assign(line_flux_error_calibrated=(("source", "galaxy", "line"), whole, about))
+
+
+def calibrate(learnt, reference, predicted) -> np.ndarray:
+    """Errors (galaxy, line) of fluxes predicted, from what those of validation galaxies were off by."""
+    errors = np.full(predicted.shape, np.nan, "f4")
+    for k in range(predicted.shape[1]):
+        scaling = fit_error_scaling(learnt[:, k], reference[:, k], correct_bias=False)
+        errors[:, k] = scaling.apply(predicted[:, k])[1]
+    return errors
+
+
+def seen_by_desi(name, split, options) -> xr.Dataset:
+    """Galaxies at z = 0.1 with DESI's noise; validation galaxies are those that the networks were chosen with."""
+    sample = make_scourfield2023(
+        name, split="test" if split == "test" else "train", n=None, progress=not options.quiet
+    )
+    seed = TEST_NOISE_SEED if split == "test" else [0, 1]
+    if split == "valid":
+        sample = paper.add_desi_noise(sample, seed=np.random.default_rng(seed))
+        rows = paper.split_validation(sample.sizes["galaxy"], seed=0)[1]
+        return sample.isel(galaxy=rows[: options.n or N_VALID])
+    return paper.add_desi_noise(sample.isel(galaxy=slice(options.n)), seed=np.random.default_rng(seed))
+
+
+def fit(name, sample, options, *, variable="flux") -> xr.Dataset:
+    """Lines of one set of spectra, kept."""
+    path = options.cache / f"{name.replace(' ', '_').replace(',', '')}_{sample.sizes['galaxy']}.npz"
+    print(name, flush=True)
+    return fit_lines(sample, variable=variable, checkpoint=path, progress=not options.quiet)
+
+
+def join(tables, sample) -> xr.Dataset:
+    """One table of all sources."""
+    first = next(iter(tables.values()))
+    product = xr.Dataset(coords={"source": list(tables), "line": list(MEASURED)})
+    product = product.assign_coords(
+        line_wavelength=("line", first["line_wavelength"].values, {"units": "Angstrom"})
+    )
+    for name in KEPT:
+        values = np.stack([table[name].transpose("galaxy", "line").values for table in tables.values()])
+        product[name] = (("source", "galaxy", "line"), values.astype("f4"), first[name].attrs)
+    for name in ("chi2", "fit_status"):
+        values = np.stack([table[name].values for table in tables.values()])
+        product[name] = (("source", "galaxy"), values, {"units": ""})
+    sigma = 1 / np.sqrt(np.where(sample["ivar"].values > 0, sample["ivar"].values, np.nan))
+    sample = sample.assign(
+        sn_median=("galaxy", np.nanmedian(sample["flux"].values / sigma, axis=1), {"units": ""})
+    )
+    for name in COLUMNS:
+        values = sample[name].values
+        product[name] = (
+            "galaxy",
+            values.astype("f4") if values.dtype == "f8" else values,
+            sample[name].attrs,
+        )
+    return product
+
+
+def write(product, path) -> Path:
+    """Write a table; numbers keep 12 significant bits (0.02%), so that it compresses."""
+    encoding = {}
+    for name, variable in product.data_vars.items():
+        if variable.dtype.kind == "f":
+            product[name] = variable.copy(data=round_mantissa(variable.values.astype("f4")))
+            encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
+    recipe = {"made by": "tools/measure_scourfield2023.py", "noise seed": TEST_NOISE_SEED}
+    product.attrs = {"recipe": json.dumps(recipe)}
+    product.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    path.chmod(0o644)
+    return path
+
+
+def round_mantissa(values) -> np.ndarray:
+    """float32 with the last bits of the mantissa set to zero, rounded."""
+    bits = values.view(np.uint32)
+    drop = 23 - MANTISSA_BITS
+    rounded = (bits + np.uint32(1 << (drop - 1))) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
+    return np.where(np.isfinite(values), rounded.view(np.float32), values)
+
+
+def count_failures(product) -> dict:
+    """Fits that failed, by source."""
+    bad = (product["fit_status"].values != 0).sum(axis=1)
+    return {"failed": dict(zip(product["source"].values.tolist(), bad.tolist(), strict=True))}
+
+
+if __name__ == "__main__":
+    main()
