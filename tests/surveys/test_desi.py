@@ -1,0 +1,127 @@
+"""DESI's noise has the size and the run with wavelength of a photon budget, and fluxes fall with the distance."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.cosmology import Planck18
+
+from spectool.denoising import add_noise, normalize_total, scourfield2023_wavelength
+from spectool.surveys import desi
+
+UNIT = "1e-17 erg / (Angstrom s cm2)"
+
+
+def make_sample(level=20.0, redshift=(0.03, 0.045), sn=30.0, n=1):
+    wavelength = scourfield2023_wavelength()
+    redshift = np.repeat(redshift, n).astype(float)
+    truth = np.full((redshift.size, wavelength.size), level, "f4")
+    ivar = np.full(truth.shape, (sn / level) ** 2, "f4")
+    dims = ("galaxy", "wavelength")
+    return xr.Dataset(
+        {
+            "flux": (dims, truth.copy(), {"units": UNIT}),
+            "truth": (dims, truth, {"units": UNIT}),
+            "ivar": (dims, ivar, {"units": "1e34 Angstrom2 s2 cm4 / erg2"}),
+            "mask": (dims, np.zeros(truth.shape, bool), {"units": ""}),
+            "redshift": ("galaxy", redshift, {"units": ""}),
+            "candidate": ("galaxy", np.arange(redshift.size), {"units": ""}),
+        },
+        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
+    )
+
+
+def test_electrons_are_photons_times_throughput():
+    """By hand: 1e-17 erg/s/cm2/A for 180 s on 8.66 m2 at 6500 A, photons of 1.907 eV, 39% of them detected."""
+    energy = 1.907 * 1.602e-12
+    assert desi.electrons_per_flux(6500.0) == pytest.approx(1e-17 * 8.66e4 * 180 / energy * 0.39, rel=2e-3)
+
+
+def test_a_bright_galaxy_survey_exposure_sees_r_20_5_in_the_fibre_at_a_few_per_pixel():
+    """And the blue end, where the detectors' noise wins, is several times noisier than the red."""
+    magnitude, wavelength = 20.5, 6450.0
+    flux = 10 ** (-0.4 * (magnitude + 48.6)) * 2.998e18 / wavelength**2 / 1e-17
+    sigma = desi.noise_sigma(np.array([wavelength]), flux=np.array([flux]))
+    assert 1.5 < flux / sigma[0] < 5
+    blue, red = desi.noise_sigma(np.array([3900.0, 7000.0]))
+    assert 3 < blue / red < 8
+    lines = desi.noise_sigma(np.array([8885.0, 8828.8]))
+    assert lines[1] > 1.3 * desi.noise_sigma(np.array([8190.0]))[0]
+
+
+def test_noise_falls_with_exposure_and_width_and_rises_with_the_source():
+    wavelength = np.array([4000.0, 6500.0, 9000.0])
+    once = desi.noise_sigma(wavelength)
+    wide = desi.noise_sigma(wavelength, width=3.2)
+    assert (
+        wide > 0.5 * once - 1e-9
+    ).all()  # four times the pixels; only the sky's subtraction does not average
+    np.testing.assert_allclose(wide[:2], 0.5 * once[:2], rtol=0.05)
+    long = desi.noise_sigma(wavelength, exposure=720.0)
+    assert (long < 0.5 * once + 0.02).all()  # photons as 1 / 2, read-out as 1 / 4
+    assert (desi.noise_sigma(wavelength, flux=100.0) > 2 * once).all()
+    np.testing.assert_array_equal(desi.noise_sigma(wavelength, flux=-5.0), once)
+
+
+def test_flux_falls_with_the_square_of_the_distance():
+    sample = make_sample()
+    moved = desi.observe_desi_like(sample, seed=0)
+    distance = Planck18.luminosity_distance([0.03, 0.045, 0.1]).value
+    expected = 20 * (distance[:2] / distance[2]) ** 2
+    np.testing.assert_allclose(moved.truth, np.broadcast_to(expected[:, None], (2, 825)), rtol=1e-4)
+    np.testing.assert_allclose(moved.flux.mean("wavelength"), expected, rtol=0.05)
+    assert (moved.redshift == 0.1).all() and moved.redshift_original.values.tolist() == [0.03, 0.045]
+    assert "DESI" in moved.attrs["survey"] and (moved.candidate == sample.candidate).all()
+
+
+def test_noise_is_what_ivar_says_and_varies_with_wavelength():
+    sample = make_sample(sn=1e4, n=100)
+    moved = desi.observe_desi_like(sample, seed=4)
+    pull = ((moved.flux - moved.truth) * np.sqrt(moved.ivar)).values
+    assert pull.mean() == pytest.approx(0, abs=4 / np.sqrt(pull.size))
+    assert pull.std() == pytest.approx(1, abs=4 / np.sqrt(2 * pull.size))
+    measured = (moved.flux - moved.truth)[:100].std("galaxy")
+    np.testing.assert_allclose(measured, moved.desi_sigma[0], rtol=0.5)
+    assert float(moved.desi_sigma[0, 0] / moved.desi_sigma[0, 600]) > 3
+    again = desi.observe_desi_like(sample, seed=4)
+    np.testing.assert_array_equal(moved.flux, again.flux)
+
+
+def test_the_noise_that_was_there_stays():
+    """Scaled with the flux, and part of ivar."""
+    noisy = make_sample(sn=5.0)
+    moved = desi.observe_desi_like(noisy, seed=0, exposure=1e9)
+    signal = (moved.truth * np.sqrt(moved.ivar)).values
+    assert np.median(signal) == pytest.approx(5.0, rel=0.02)
+
+
+def test_normalised_samples_come_back_to_flux(rng):
+    sample = make_sample()
+    sample["truth"] *= np.linspace(0.5, 1.5, 825).astype("f4")
+    sample["flux"] = sample["truth"] * (1 + 0.01 * rng.standard_normal(sample.flux.shape).astype("f4"))
+    for name in ("flux", "truth"):
+        sample[name].attrs["units"] = UNIT
+    sample.mask[0, :3] = True
+    expected = desi.observe_desi_like(sample, seed=2)
+    got = desi.observe_desi_like(normalize_total(sample, constant=30.0), seed=2)
+    np.testing.assert_allclose(got.truth, expected.truth, rtol=1e-4)
+    np.testing.assert_allclose(got.flux, expected.flux, atol=2e-3)
+    assert got.mask[0, :3].all() and (got.ivar.values[0, :3] == 0).all() and "norm" not in got
+    again = normalize_total(got, constant=30.0)
+    np.testing.assert_allclose(again.flux.sum("wavelength"), 30.0, rtol=1e-4)
+    with pytest.raises(ValueError, match="normalize_total before"):
+        add_noise(got, seed=1)
+
+
+def test_bad_input_is_refused():
+    sample = make_sample()
+    with pytest.raises(ValueError, match="lacks ivar"):
+        desi.observe_desi_like(sample.drop_vars("ivar"), seed=0)
+    with pytest.raises(ValueError, match="positive redshifts"):
+        desi.observe_desi_like(sample, redshift=0.0, seed=0)
+    with pytest.raises(ValueError, match="DESI sees 3600-9800 A"):
+        desi.observe_desi_like(sample, redshift=0.5, seed=0)
+    with pytest.raises(ValueError, match="exposure must be positive"):
+        desi.noise_sigma(np.array([5000.0]), exposure=0)
+    sample.flux.attrs["units"] = "Lsun / Angstrom"
+    with pytest.raises(ValueError, match="solLum"):
+        desi.observe_desi_like(sample, seed=0)
