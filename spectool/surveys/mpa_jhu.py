@@ -6,10 +6,11 @@ corrected for the Milky Way's dust, not for the galaxy's own, and scaled to the 
 """
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import xarray as xr
-from astropy.table import Table, vstack
+from astropy.table import Table
 from tqdm.auto import tqdm
 
 from spectool.surveys.sdss_archive import DATA_RELEASE, cache_folder
@@ -20,7 +21,8 @@ REDSHIFT_RANGE = (0.024, 0.05)
 H_ALPHA_EDGES = tuple(10 ** np.linspace(0.2, 3.4, 11))
 """Ten bins of H-alpha flux [1e-17 erg/s/cm2] of Scourfield et al. (2023, Section 2)."""
 
-NO_VALUE = -999.0  # the tables hold -9999, or -1, where there is nothing: no column of ours gets there
+# The tables hold -9999 where there is nothing, in some columns -1: what is not above these is no value.
+NO_VALUE, NO_POSITIVE = -99.0, 0.0
 
 CATALOGUE_LINES = {
     "[O II] 3726": "oii_3726",
@@ -69,10 +71,19 @@ _COLUMNS = (
 )
 _TEXT = ("run2d", "sdss_class", "subclass")
 _INTEGER = ("specobjid", "plate", "mjd", "fiberid", "bptclass")
+_POSITIVE = (
+    "redshift",
+    "log_mass",
+    "log_mass_p16",
+    "log_mass_p84",
+    "oxygen_mpa_jhu",
+    "velocity_dispersion",
+    "d4000_n",
+)
 
 
 def catalogue_sql(low, high, n, *, redshift_range=REDSHIFT_RANGE, star_forming=False, seed=0):
-    """The query of one bin of H-alpha flux, as SkyServer takes it.
+    """The query of one bin of H-alpha flux, as SkyServer takes it: short, because it travels in the address.
 
     Parameters
     ----------
@@ -91,11 +102,10 @@ def catalogue_sql(low, high, n, *, redshift_range=REDSHIFT_RANGE, star_forming=F
     str
     """
     a, b = np.random.default_rng(seed).integers(100_000, 1_000_000, 2)
-    wanted = [f"{sql} AS {name}" for name, sql, _ in _COLUMNS]
-    for name in CATALOGUE_LINES.values():
-        wanted += [f"l.{name}_flux AS {name}_flux", f"l.{name}_flux_err AS {name}_flux_err"]
+    wanted = [sql for _, sql, _ in _COLUMNS]
+    wanted += [f"l.{line}_flux{end}" for line in CATALOGUE_LINES.values() for end in ("", "_err")]
     tables = " ".join(
-        f"JOIN {table} AS {short} ON {short}.specObjID = s.specObjID"
+        f"JOIN {table} {short} ON {short}.specObjID=s.specObjID"
         for table, short in (
             ("galSpecLine", "l"),
             ("galSpecInfo", "i"),
@@ -104,11 +114,11 @@ def catalogue_sql(low, high, n, *, redshift_range=REDSHIFT_RANGE, star_forming=F
         )
     )
     return (
-        f"SELECT TOP {int(n)} {', '.join(wanted)} FROM SpecObj AS s {tables} "
-        f"WHERE s.z > {redshift_range[0]:g} AND s.z < {redshift_range[1]:g} AND s.zWarning = 0 AND i.reliable = 1 "
-        f"AND l.h_alpha_flux >= {low:.6g} AND l.h_alpha_flux < {high:.6g} "
-        + ("AND i.subclass = 'STARFORMING' " if star_forming else "")
-        + f"ORDER BY (CAST(s.plate AS bigint) * {a} + CAST(s.fiberID AS bigint) * {b}) % 1000003, s.specObjID"
+        f"SELECT TOP {int(n)} {','.join(wanted)} FROM SpecObj s {tables} "
+        f"WHERE s.z>{redshift_range[0]:g} AND s.z<{redshift_range[1]:g} AND s.zWarning=0 AND i.reliable=1 "
+        f"AND l.h_alpha_flux>={low:.6g} AND l.h_alpha_flux<{high:.6g} "
+        + ("AND i.subclass='STARFORMING' " if star_forming else "")
+        + f"ORDER BY (CAST(s.plate AS bigint)*{a}+CAST(s.fiberID AS bigint)*{b})%1000003,s.specObjID"
     )
 
 
@@ -160,32 +170,30 @@ def query_catalogue(
     """
     edges = np.asarray(h_alpha_edges, float)
     folder = cache_folder(cache) / "mpa_jhu"
-    parts = []
-    for i in tqdm(range(edges.size - 1), desc="MPA-JHU catalogue", unit="bin", disable=not progress):
+    header, rows, counts = [], [], []
+    bins = pairwise(edges)
+    for low, high in tqdm(
+        bins, total=edges.size - 1, desc="MPA-JHU catalogue", unit="bin", disable=not progress
+    ):
         sql = catalogue_sql(
-            edges[i],
-            edges[i + 1],
-            n_per_bin,
-            redshift_range=redshift_range,
-            star_forming=star_forming,
-            seed=seed,
+            low, high, n_per_bin, redshift_range=redshift_range, star_forming=star_forming, seed=seed
         )
         key = hashlib.sha256(f"{skyserver_url} {data_release} {sql}".encode()).hexdigest()[:16]
-        path = folder / f"bin_{key}.ecsv"
+        path = folder / f"bin_{key}.csv"
         if path.exists():
-            table = Table.read(path, format="ascii.ecsv")
+            lines = path.read_text().splitlines()
         else:
-            table = _ask(sql, skyserver_url, data_release, timeout)
-            _write(table, path)
-        table["h_alpha_bin"] = np.full(len(table), i)
-        parts.append(table)
-    table = vstack([part for part in parts if len(part)] or parts[:1], metadata_conflicts="silent")
-    if not len(table):
+            lines = _ask(sql, skyserver_url, data_release, timeout)
+            _write(lines, path)
+        header, rows = lines[:1], rows + lines[1:]
+        counts.append(len(lines) - 1)
+    if not rows:
         raise ValueError(
             f"no galaxy of MPA-JHU has a redshift of {redshift_range[0]:g}-{redshift_range[1]:g} and an H-alpha flux "
             f"of {edges[0]:.3g}-{edges[-1]:.3g}e-17 erg/s/cm2: widen the ranges"
         )
-    return _to_dataset(table, edges, [len(part) for part in parts], n_per_bin, data_release)
+    table = _tidy(Table.read(header + rows, format="ascii.csv"))
+    return _to_dataset(table, edges, counts, n_per_bin, data_release)
 
 
 def _names():
@@ -194,7 +202,7 @@ def _names():
 
 
 def _ask(sql, url, data_release, timeout):
-    """One query as a table with our columns (no rows if nothing matches)."""
+    """One query's answer as lines of CSV: a header of our columns, and a row for each galaxy."""
     from astroquery.exceptions import TimeoutError as AstroqueryTimeout
     from astroquery.sdss import SDSS, conf
 
@@ -208,45 +216,47 @@ def _ask(sql, url, data_release, timeout):
     if not answer.ok:
         raise ConnectionError(f"{url}: the server answered {answer.status_code} {answer.reason}")
     lines = [line for line in answer.text.splitlines() if line.strip() and not line.startswith("#")]
-    names = _names()
-    if len(lines) == 1 and lines[0].split(",")[0] in (names[0], "No objects have been found"):
-        return Table(names=names, dtype=["U16" if n in _TEXT else float for n in names])
-    try:
-        table = Table.read(lines, format="ascii.csv")
-    except (ValueError, IndexError) as error:
-        raise ConnectionError(f"{url} did not answer with a table but with {answer.text[:200]!r}") from error
-    missing = sorted(set(names) - set(table.colnames))
-    if missing:
+    ours = ",".join(_names())
+    if len(lines) == 1 and lines[0].strip('"').startswith("No objects have been found"):
+        return [ours]
+    theirs = [name.split(".")[1].lower() for _, name, _ in _COLUMNS] + _names()[len(_COLUMNS) :]
+    if (
+        not lines
+        or [name.strip(' "').lower() for name in lines[0].split(",")] != theirs
+        or any(line.count(",") != ours.count(",") for line in lines)
+    ):
         raise ConnectionError(
-            f"{url} did not answer with the table asked for: {', '.join(missing[:5])} are missing"
+            f"{url} did not answer with the table asked for, but with {answer.text[:200]!r}"
         )
-    return table[names]
+    return [ours, *lines[1:]]
 
 
-def _write(table, path):
+def _tidy(table):
+    """The table with the types that we need: an answer's own depend on which cells happen to be empty."""
+    for name in table.colnames:
+        column = np.ma.asarray(table[name])
+        if name in _TEXT:
+            table[name] = np.char.strip(np.ma.filled(column.astype(str), ""))
+        elif name in _INTEGER:
+            table[name] = np.ma.filled(column, -1).astype(np.int64)
+        else:
+            values = np.ma.filled(column.astype(float), np.nan)
+            table[name] = np.where(values > (NO_POSITIVE if name in _POSITIVE else NO_VALUE), values, np.nan)
+    return table
+
+
+def _write(lines, path):
     """Write whole or not at all: an interrupt leaves no half table behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    table.write(part, format="ascii.ecsv", overwrite=True)
+    part.write_text("\n".join(lines))
     part.replace(path)
 
 
-def _floats(column):
-    values = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
-    return np.where(values > NO_VALUE, values, np.nan)
-
-
 def _to_dataset(table, edges, counts, n_per_bin, data_release):
-    columns = {}
-    for name, _, unit in _COLUMNS:
-        values = table[name]
-        if name in _TEXT:
-            values = np.char.strip(np.ma.filled(np.ma.asarray(values).astype(str), ""))
-        else:
-            values = np.asarray(values).astype(np.int64) if name in _INTEGER else _floats(values)
-        columns[name] = ("galaxy", values, {"units": unit})
+    columns = {name: ("galaxy", np.asarray(table[name]), {"units": unit}) for name, _, unit in _COLUMNS}
     flux, error = (
-        np.stack([_floats(table[f"{line}_flux{end}"]) for line in CATALOGUE_LINES.values()], axis=1)
+        np.stack([table[f"{line}_flux{end}"] for line in CATALOGUE_LINES.values()], axis=1)
         for end in ("", "_err")
     )
     bad = ~(error > 0)  # MPA-JHU marks lines that it did not fit by errors of -1 or 0
@@ -254,9 +264,8 @@ def _to_dataset(table, edges, counts, n_per_bin, data_release):
     dims, unit = ("galaxy", "line"), {"units": "1e-17 erg / (s cm2)"}
     columns |= {"line_flux": (dims, flux, unit), "line_flux_error": (dims, error, unit)}
     columns["line_sn"] = (dims, flux / error, {"units": ""})
-    h_alpha = _floats(table["h_alpha_flux"])
-    columns["h_alpha_flux"] = ("galaxy", h_alpha, unit)
-    columns["h_alpha_bin"] = ("galaxy", np.asarray(table["h_alpha_bin"], int), {"units": ""})
+    columns["h_alpha_flux"] = ("galaxy", np.asarray(table["h_alpha_flux"]), unit)
+    columns["h_alpha_bin"] = ("galaxy", np.repeat(np.arange(len(counts)), counts), {"units": ""})
     wavelength = [LINES[name] for name in CATALOGUE_LINES]
     coords = {
         "line": list(CATALOGUE_LINES),
