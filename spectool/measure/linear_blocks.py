@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spectool.measure.linear_design import LineDesign, profiles
+from spectool.measure.linear_design import LineDesign, profile_slopes, profiles
 
 _FEWEST = 0.05
 
@@ -120,18 +120,19 @@ class LineEliminator:
         LineBlocks
             The last two columns are in units of the prior's widths.
         """
-        profile, slopes = profiles(self.design, velocity, dispersion, slopes=True)
+        moving = self.design.reported  # the lines that are too faint to report do not tell
+        slopes = profile_slopes(self.design, velocity, dispersion, moving)
         design, pixels = self.design, continuum.weighted.shape[1]
         member_flux = flux[:, design.column] * torch.from_numpy(design.ratio)
         widths = torch.tensor([prior.velocity, prior.log_dispersion], dtype=torch.float64)
         change = torch.zeros(len(flux), 2, pixels, dtype=torch.float64)
-        for m, first in enumerate(design.start):
-            moved = slopes[:, :, m] * member_flux[:, m, None, None]
-            change[:, :, first : first + design.width] += moved
+        for i, m in enumerate(moving):
+            window = slice(design.start[m], design.start[m] + design.width)
+            change[:, :, window] += slopes[:, :, i] * member_flux[:, m, None, None]
         change *= widths[:, None]
         weighted = change * continuum.weighted[:, None]
         cross = (weighted @ self.padded.T).mT  # (batch, k, 2)
-        by_line = (weighted[:, :, self.windows] * profile[:, None]).sum(-1) @ self.share.T
+        by_line = (weighted[:, :, self.windows] * blocks.profile[:, None]).sum(-1) @ self.share.T
         own = weighted @ change.mT + torch.eye(2, dtype=torch.float64)
         offset = torch.stack([velocity, torch.log(dispersion) - prior.centre], dim=1) / widths
         right = (change @ continuum.data[..., None])[..., 0] - offset
@@ -143,7 +144,7 @@ class LineEliminator:
             right=torch.cat([blocks.right, right], dim=1),
             coverage=blocks.coverage,
             seen=torch.cat([blocks.seen, torch.tensor(free).expand(len(flux), 2)], dim=1),
-            profile=profile,
+            profile=blocks.profile,
         )
 
     def _sum_members(self, values):

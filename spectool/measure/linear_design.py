@@ -171,7 +171,7 @@ def _lay_windows(centre, ratio, column, reported, edges, wavelength, lsf, reach)
     )
 
 
-def profiles(design, velocity, dispersion, *, slopes=False):
+def profiles(design, velocity, dispersion):
     """Gaussians of unit flux, averaged over the pixels of their windows.
 
     Parameters
@@ -179,29 +179,43 @@ def profiles(design, velocity, dispersion, *, slopes=False):
     design : LineDesign
     velocity, dispersion : Tensor, shape (batch,)
         Offset and intrinsic sigma [km/s]; the line-spread function is added in quadrature.
-    slopes : bool
-        Return the derivatives, too.
 
     Returns
     -------
-    profile : Tensor, shape (batch, member, width), float64
+    Tensor, shape (batch, member, width), float64
         [1 / Angstrom]
-    derivatives : Tensor, shape (batch, 2, member, width)
-        With respect to velocity [per km/s] and to the natural log of the dispersion.
     """
-    edges = torch.from_numpy(design.edges[design.start[:, None] + np.arange(design.width + 1)])
-    scale, lsf = torch.from_numpy(design.wavelength / KM_S), torch.from_numpy(design.lsf)
-    dispersion = dispersion[:, None]
-    sigma = (scale * torch.sqrt(dispersion**2 + lsf**2))[..., None]
-    shifted = scale * (KM_S + velocity[:, None])
-    offset = (edges - shifted[..., None]) / sigma
-    width = torch.diff(edges, dim=-1)
-    profile = 0.5 * torch.diff(torch.erf(offset * 0.5**0.5), dim=-1) / width
-    if not slopes:
-        return profile
+    offset, _, _, width = _offsets(design, velocity, dispersion, np.arange(len(design.start)))
+    return torch.diff(torch.erf(offset * 0.5**0.5), dim=-1) * (0.5 / width)
+
+
+def profile_slopes(design, velocity, dispersion, members):
+    """Derivatives of `profiles` with respect to velocity and to the natural log of the dispersion.
+
+    Parameters
+    ----------
+    design, velocity, dispersion
+        As in `profiles`.
+    members : ndarray of int, shape (m,)
+
+    Returns
+    -------
+    Tensor, shape (batch, 2, m, width), float64
+        [1 / Angstrom / (km/s)], [1 / Angstrom]
+    """
+    offset, sigma, scale, width = _offsets(design, velocity, dispersion, members)
     height = torch.exp(-0.5 * offset**2) / ((2 * torch.pi) ** 0.5 * sigma)
     by_centre = -torch.diff(height, dim=-1) / width
     by_sigma = -torch.diff(offset * height, dim=-1) / width
-    by_velocity = by_centre * scale[:, None]
-    by_log_dispersion = by_sigma * (scale**2 * dispersion**2)[..., None] / sigma
-    return profile, torch.stack([by_velocity, by_log_dispersion], dim=1)
+    by_log_dispersion = by_sigma * (scale * dispersion[:, None, None]) ** 2 / sigma
+    return torch.stack([by_centre * scale, by_log_dispersion], dim=1)
+
+
+def _offsets(design, velocity, dispersion, members):
+    """Pixel edges from the line in units of sigma, sigma [A], Angstrom per km/s, and pixel widths [A]."""
+    edges = torch.from_numpy(design.edges[design.start[members, None] + np.arange(design.width + 1)])
+    scale = torch.from_numpy(design.wavelength[members] / KM_S)[:, None]
+    lsf = torch.from_numpy(design.lsf[members])[:, None]
+    sigma = scale * torch.sqrt(dispersion[:, None, None] ** 2 + lsf**2)
+    offset = (edges - scale * (KM_S + velocity[:, None, None])) / sigma
+    return offset, sigma, scale, torch.diff(edges, dim=-1)

@@ -27,6 +27,8 @@ def find_kinematics(continuum, fitter):
     -------
     velocity, dispersion : Tensor, shape (batch,)
         [km/s]
+    extended : LineBlocks or None
+        Lines and kinematics together as of the last step, for the covariance; None if nothing was free.
     """
     used = len(fitter.operator.vectors)
     log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
@@ -45,19 +47,19 @@ def find_kinematics(continuum, fitter):
             badness[:, i] -= solve_lines(continuum, blocks, used)[1]
         speed = parabola_minimum(nodes, badness)
     # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
-    lines, flux = fitter.all_lines, None
+    lines, flux, extended = fitter.all_lines, None, None
     for _ in range(_STEPS if any(fitter.free) else 0):
         dispersion = torch.exp(log_dispersion)
         blocks = lines(continuum, speed, dispersion)
         flux = solve_lines(continuum, blocks, used)[0] if flux is None else flux
-        blocks = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
-        solution = solve_lines(continuum, blocks, used)[0].nan_to_num()
+        extended = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
+        solution = solve_lines(continuum, extended, used)[0].nan_to_num()
         flux, step = solution[:, :-2], solution[:, -2:]
         speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
         speed = speed.clamp(-MAX_VELOCITY, MAX_VELOCITY)
         log_dispersion = log_dispersion + (step[:, 1] * PRIOR.log_dispersion).clamp(-0.5, 0.5)
         log_dispersion = log_dispersion.clamp(log_nodes[0] - 1, log_nodes[-1])
-    return speed, torch.exp(log_dispersion)
+    return speed, torch.exp(log_dispersion), extended
 
 
 def parabola_minimum(nodes, values):

@@ -8,12 +8,13 @@ import torch
 from spectool.measure.linear_basis import ContinuumBasis, continuum_basis
 from spectool.measure.linear_blocks import LineEliminator
 from spectool.measure.linear_design import DOUBLETS, KM_S, STRONG, WAVELENGTHS, LineDesign, build_design
-from spectool.measure.linear_kinematics import MAX_VELOCITY, PRIOR, find_kinematics
+from spectool.measure.linear_kinematics import MAX_VELOCITY, find_kinematics
 from spectool.measure.linear_results import describe, line_model
 from spectool.measure.linear_solver import (
     ContinuumOperator,
     broad_lines,
     build_operator,
+    covariance_of,
     factorize,
     gaussian_on_pixels,
     solve,
@@ -133,7 +134,7 @@ def measure_lines_linear(
     scale = scale if spectra.has_ivar else "always"
     parts = []
     with torch.inference_mode():
-        for first in range(0, spectra.n_galaxies, batch_size):
+        for first in range(0, max(spectra.n_galaxies, 1), batch_size):
             flux, ivar = spectra.batch(first, first + batch_size)
             parts.append(_fit_batch(flux, ivar, fitter, scale, keep_fit))
     return assemble_table(sample, parts, tuple(lines), spectra, keep_fit)
@@ -173,7 +174,7 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     """Fit one batch; flux and ivar (batch, n) float64 Tensors. Returns a dict of arrays."""
     operator, design = fitter.operator, fitter.design
     continuum = factorize(flux, ivar, operator, design.width)
-    speed, dispersion = find_kinematics(continuum, fitter)
+    speed, dispersion, extended = find_kinematics(continuum, fitter)
     n_narrow, n_all = fitter.n_narrow, len(operator.vectors)
     blocks = fitter.all_lines(continuum, speed, dispersion)
     solution, failed = solve(continuum, blocks, n_narrow)
@@ -189,9 +190,9 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
         column_flux = torch.where(adopt[:, None], second.flux, column_flux)
         coefficients = torch.where(adopt[:, None], second.coefficients, coefficients)
         result = {"broad_flux": broad_flux[:, 0], "broad_error": error, "broad_gain": gain, "adopted": adopt}
-    covariance = _covariance(
-        continuum, blocks, (speed, dispersion), column_flux, fitter, result.get("adopted")
-    )
+    covariance = solution.covariance
+    if extended is not None:
+        covariance = _covariance(continuum, extended, design.n_columns, fitter, result.get("adopted"))
     member_flux = column_flux[:, design.column] * torch.from_numpy(design.ratio)
     model = line_model(design, blocks.profile, member_flux)
     stars = coefficients @ operator.vectors
@@ -212,12 +213,10 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     return {name: value.numpy() for name, value in result.items()}
 
 
-def _covariance(continuum, blocks, kinematics, flux, fitter, adopted):
-    """Covariance of the columns' fluxes, that from the kinematics included, shape (batch, c, c)."""
-    n = flux.shape[1]
-    blocks = fitter.all_lines.with_kinematics(blocks, continuum, *kinematics, flux, PRIOR, fitter.free)
-    covariance = solve(continuum, blocks, fitter.n_narrow)[0].covariance[:, :n, :n]
+def _covariance(continuum, extended, n, fitter, adopted):
+    """Covariance of the first n columns' fluxes, that from the kinematics included, shape (batch, n, n)."""
+    covariance = covariance_of(continuum, extended, fitter.n_narrow)[:, :n, :n]
     if adopted is None or not adopted.any():
         return covariance
-    other = solve(continuum, blocks, len(fitter.operator.vectors))[0].covariance[:, :n, :n]
+    other = covariance_of(continuum, extended, len(fitter.operator.vectors))[:, :n, :n]
     return torch.where(adopted[:, None, None], other, covariance)

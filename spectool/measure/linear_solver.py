@@ -98,7 +98,7 @@ def factorize(flux, ivar, operator, width):
     amplitude, error = right[:, 0] / diagonal[:, 0], diagonal[:, 0] ** -0.5
     amplitude = torch.maximum(amplitude.abs(), error)
     prior = (operator.spread * amplitude[:, None]) ** -2
-    n_effective = (diagonal / (diagonal + prior)).sum(1)
+    n_effective = (diagonal / (diagonal + prior)).nan_to_num().sum(1)
     diagonal += prior + RIDGE * diagonal + (diagonal == 0)
     factor, info = torch.linalg.cholesky_ex(normal)
     failed = (info > 0) | ~torch.isfinite(right).all(1)
@@ -153,6 +153,11 @@ def solve_lines(continuum, blocks, used):
     factor, right, _ = _schur(continuum, blocks, used)
     flux = torch.cholesky_solve(right[..., None], factor)[..., 0]
     return flux, (right * flux).sum(1)
+
+
+def covariance_of(continuum, blocks, used):
+    """Covariance of the amplitudes, shape (batch, c, c); arguments as in `solve`."""
+    return torch.cholesky_inverse(_schur(continuum, blocks, used)[0])
 
 
 def solve(continuum, blocks, used):
