@@ -43,7 +43,7 @@ class Results:
 
     def __init__(self, n_galaxies, n_lines, n_pixels=0, *, path=None, fingerprint=""):
         shapes = {"flux": n_lines, "error": n_lines, "peak": n_lines, "peak_error": n_lines, "an": n_lines}
-        shapes |= {"gas": 2, "star": 2, "chi2": None}
+        shapes |= {"gas": 2, "star": 2, "broad": None, "chi2": None}
         shapes |= {"continuum": n_pixels, "line_model": n_pixels} if n_pixels else {}
         self.values = {
             name: np.full(n_galaxies if size is None else (n_galaxies, size), np.nan)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectool.measure.line_worker import line_template
+from spectool.measure.line_setup import line_template
 from spectool.measure.linear_design import DOUBLETS, NUISANCE
 from spectool.measure.linear_lines import MEASURED
 from spectool.wavelength import LINES
@@ -11,6 +11,7 @@ from spectool.wavelength import LINES
 BLENDED = 150.0
 # Their ratio 3729 / 3726 at an electron density of 100 per cm3 (Osterbrock & Ferland 2006, Fig. 5.8).
 O2_RATIO = 1.36
+BALMER = ("Hα", "Hβ", "Hγ", "Hδ")
 O2_DOUBLET = {"[O II] 3729": ("[O II] 3726", 1 / O2_RATIO)}
 
 
@@ -36,8 +37,8 @@ def line_columns(lines, velscale, *, doublets=None):
         Vacuum [Angstrom].
     columns : ndarray, shape (member, column)
         Flux of each member per unit of amplitude.
-    reported : ndarray of int, shape (line,)
-        The members asked for.
+    reported, balmer : ndarray of int, shapes (line,), (4,)
+        The members asked for; Hα, Hβ, Hγ and Hδ.
 
     Raises
     ------
@@ -70,8 +71,8 @@ def line_columns(lines, velscale, *, doublets=None):
     columns = np.zeros((len(members), count))
     for k, (_, column, share) in enumerate(members):
         columns[k, column] = share
-    reported = np.array([names.index(name) for name in lines])
-    return np.array([m[0] for m in members]), columns, reported
+    reported, balmer = (np.array([names.index(n) for n in some]) for some in (lines, BALMER))
+    return np.array([m[0] for m in members]), columns, reported, balmer
 
 
 def gas_templates(edges, lsf, wavelength):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from spectool.measure.line_worker import KM_S
+from spectool.measure.line_setup import KM_S
 from spectool.measure.linear_table import guess_ivar
 from spectool.measure.ppxf_templates import FWHM_TO_SIGMA
 from spectool.prepare import LOWEST_REDSHIFT, spectral_coordinate

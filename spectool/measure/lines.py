@@ -13,8 +13,9 @@ from astropy import units as u
 
 from spectool.measure.line_batch import NOT_FITTED, Results, fingerprint, run_fits
 from spectool.measure.line_columns import gas_templates, line_columns
+from spectool.measure.line_setup import FitSetup
 from spectool.measure.line_spectra import read_spectra
-from spectool.measure.line_worker import BAD_INPUT, FAILED, OK, FitSetup
+from spectool.measure.line_worker import BAD_INPUT, FAILED, OK
 from spectool.measure.linear_lines import MEASURED
 from spectool.measure.ppxf_templates import REDDENING, stellar_templates, template_edges, template_lsf
 from spectool.prepare import add_history
@@ -38,6 +39,7 @@ def fit_lines(
     kinematics="free",
     gas_dispersion=GAS_DISPERSION,
     stellar_dispersion=STELLAR_DISPERSION,
+    broad=True,
     degree=-1,
     doublets=None,
     lsf=None,
@@ -71,6 +73,8 @@ def fit_lines(
         Whether velocities and dispersions are fitted; spectra too noisy for that keep those that are given.
     gas_dispersion, stellar_dispersion : float or array_like (galaxy,)
         Intrinsic [km/s], to begin with or fixed.
+    broad : bool
+        Let Balmer lines have broad wings in spectra that ask for them: broad-line AGN.
     degree : int
         Of additive polynomials; -1 for none. They make Balmer absorption, and so Balmer lines, uncertain.
     doublets : dict, optional
@@ -99,6 +103,7 @@ def fit_lines(
         dims (galaxy, line): ``line_flux`` and ``line_flux_error`` [flux unit Angstrom], ``line_sn``, ``line_peak`` of
         the profile on the spectrum's own (rest-frame) pixels and its error, ``line_an`` (peak over the local residual's
         rms); per galaxy ``gas_velocity``, ``gas_dispersion``, ``stellar_velocity``, ``stellar_dispersion`` [km/s],
+        ``broad_h_alpha_flux``,
         ``chi2`` per degree of freedom, ``fit_status`` (0 ok, 1 bad input, 2 failed) and ``fit_message``. Lines that are
         masked or out of range are NaN and counted in ``attrs["history"]``. All per-galaxy columns of `sample` are
         kept. After an interrupt ``attrs["interrupted"]`` is 1 and what was not fitted has status 2.
@@ -115,7 +120,7 @@ def fit_lines(
         raise ValueError(f"kinematics are 'free' or 'fixed', not {kinematics!r}")
     spectra = read_spectra(sample, variable, lsf, fit_range, grid)
     rescale = not spectra.has_ivar if rescale_errors is None else bool(rescale_errors)
-    setup = _make_setup(spectra, lines, doublets, grid, templates, reddening).with_options(
+    setup = _make_setup(spectra, lines, doublets, broad, grid, templates, reddening).with_options(
         degree=int(degree),
         free=kinematics == "free",
         fit_stellar_velocity=spectra.velscale < 2 * FINE,
@@ -155,14 +160,14 @@ def _per_galaxy(value, count, name):
     return value
 
 
-def _make_setup(spectra, lines, doublets, grid, selection, reddening):
+def _make_setup(spectra, lines, doublets, broad, grid, selection, reddening):
     """Templates on pixels that serve all spectra."""
     ratio = int(np.ceil(spectra.velscale / FINE))
     edges = template_edges(*spectra.reach, spectra.step, ratio)
     centres = np.sqrt(edges[1:] * edges[:-1])
     lsf = template_lsf(edges, spectra.lsf_at(centres), ratio)
     stars = stellar_templates(edges, lsf, grid=grid, selection=selection, reddening=reddening)
-    wavelength, columns, reported = line_columns(lines, spectra.velscale, doublets=doublets)
+    wavelength, columns, reported, balmer = line_columns(lines, spectra.velscale, doublets=doublets)
     gas = gas_templates(edges, lsf, wavelength)
     size = 2 ** int(np.ceil(np.log2(centres.size)))
     return FitSetup(
@@ -175,6 +180,7 @@ def _make_setup(spectra, lines, doublets, grid, selection, reddening):
         gas_rfft=np.fft.rfft(gas, size, axis=1),
         columns=columns,
         reported=reported,
+        balmer=balmer if broad else balmer[:0],
     )
 
 
@@ -199,6 +205,7 @@ def _assemble(sample, results, lines, spectra, keep_fit):
         "gas_dispersion": (values["gas"][:, 1], "km / s"),
         "stellar_velocity": (values["star"][:, 0], "km / s"),
         "stellar_dispersion": (values["star"][:, 1], "km / s"),
+        "broad_h_alpha_flux": (values["broad"], flux),
         "chi2": (values["chi2"], ""),
     }
     table = xr.Dataset(
