@@ -1,0 +1,207 @@
+"""What the mass-metallicity dashboard writes and reads: the figure, the galaxies as a table, its state."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from spectool.explore.mzr_data import h_alpha_sn, true_oxygen
+from spectool.explore.mzr_figure import SAMPLE_COLORS, relation_style
+from spectool.explore.mzr_layer import CLASS_PALETTE, PALETTE, UNKNOWN
+from spectool.explore.mzr_panel import COLORS
+from spectool.explore.mzr_state import DEFAULTS
+from spectool.measure.mzr import RELATIONS
+
+STATE_FORMAT = "spectool mass-metallicity state 1"
+
+
+def save_state(state, path):
+    """Write the controls and the galaxy looked at as JSON.
+
+    Parameters
+    ----------
+    state : MzrState
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    saved = {"format": STATE_FORMAT, **{name: getattr(state, name) for name in DEFAULTS}}
+    saved["selected"] = list(state.selected)
+    path = Path(path)
+    path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def load_state(state, source, *, name="the state file"):
+    """Set the controls as they were saved.
+
+    Parameters
+    ----------
+    state : MzrState
+        Is left alone if the file does not fit.
+    source : str, pathlib.Path or bytes
+        A file, or its content.
+    name : str
+        What to call content in errors.
+
+    Raises
+    ------
+    ValueError
+        If it is no state file, lacks a control, or names a sample, calibration, relation or galaxy that is not here.
+    """
+    if not isinstance(source, bytes):
+        source, name = Path(source).read_bytes(), Path(source).name
+    try:
+        saved = json.loads(source.decode("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{name} is not a state file of this dashboard: {error}") from error
+    if not isinstance(saved, dict) or saved.get("format") != STATE_FORMAT:
+        raise ValueError(f"{name} is not a state file of this dashboard")
+    missing = DEFAULTS.keys() - saved.keys()
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+    with state.lock:
+        galaxy = _find_galaxy(state, saved.get("selected"), name)
+        try:
+            state.set(**{control: saved[control] for control in DEFAULTS})
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name}: {error}") from error
+        if galaxy:
+            state.select(*galaxy)
+        else:
+            state.clear()
+
+
+def _find_galaxy(state, selected, name):
+    if not selected:
+        return None
+    if not (isinstance(selected, list) and len(selected) == 2):
+        raise ValueError(f"{name}: 'selected' must be the galaxy's family and number, not {selected!r}")
+    for sample_name, sample in state.samples.items():
+        found = np.flatnonzero(sample["candidate"].values == selected[1])
+        if sample.attrs["family"] == selected[0] and found.size:
+            return sample_name, int(found[0])
+    raise ValueError(f"{name} looks at the galaxy {selected[1]} of {selected[0]!r}, which is not here")
+
+
+def save_csv(state, path):
+    """Write the galaxies of the shown samples, measured or not.
+
+    Parameters
+    ----------
+    state : MzrState
+    path : str or pathlib.Path
+
+    Returns
+    -------
+    pathlib.Path
+        One row per sample and galaxy; masses in dex(Msun), rates in dex(Msun/yr), metallicities as 12 + log(O/H).
+        Comment lines begin with ``#``.
+    """
+    tables = []
+    for panel in state.panels:
+        sample, oxygen = state.samples[panel.name], state.oxygen(panel.name)
+        table = {"sample": panel.name, "candidate": sample["candidate"].values}
+        for column in ("log_mass", "log_sfr", "spectral_class"):
+            table[column] = sample[column].values if column in sample else np.nan
+        table |= {"oxygen": oxygen.value, "oxygen_error": oxygen.error, "h_alpha_sn": h_alpha_sn(sample)}
+        table["true_oxygen"] = true_oxygen(sample)
+        table = pd.DataFrame(table)
+        table["measured"] = np.isin(np.arange(len(table)), panel.index)
+        tables.append(table)
+    path = Path(path)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        dust = "corrected by the Balmer decrement" if state.dust_corrected else "not corrected for dust"
+        file.write(
+            f"# 12 + log(O/H) by {state.calibration}, {dust}; measured: S/N of Hα above {state.min_sn:g}\n"
+        )
+        pd.concat(tables).to_csv(file, index=False, float_format="%.6g")
+    return path
+
+
+def save_png(state, path, *, window=None):
+    """Draw the panels, with medians, relations and histograms.
+
+    Parameters
+    ----------
+    state : MzrState
+    path : str or pathlib.Path
+    window : (float, float, float, float), optional
+        Lowest and highest mass, lowest and highest metallicity.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    from matplotlib.figure import Figure
+
+    overlaid = state.overlaid and len(state.panels) == 2
+    n = 1 if overlaid else len(state.panels)
+    figure = Figure(figsize=(5.6 * n + 0.8, 6), layout="constrained")
+    axes = figure.subplots(2, n, sharex=True, sharey="row", squeeze=False, height_ratios=(3.4, 1))
+    mapped = None
+    for i, panel in enumerate(state.panels):
+        column = 0 if overlaid else i
+        color = SAMPLE_COLORS[i] if overlaid else None
+        mapped = _draw_panel(axes[0, column], state, panel, color) or mapped
+        _draw_histogram(axes[1, column], panel, color)
+    for column in range(n):
+        _draw_relations(axes[0, column], state)
+        axes[1, column].set_xlabel("log M* / M☉")
+    axes[0, 0].set_ylabel(f"12 + log(O/H), {state.calibration}")
+    axes[1, 0].set_ylabel("galaxies")
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
+    axes[1, 0].legend(frameon=False, fontsize=8)
+    if window:
+        axes[0, 0].set(xlim=window[:2], ylim=window[2:])
+    if mapped is not None and not overlaid:
+        bar = figure.colorbar(mapped, ax=axes[0, :].tolist(), pad=0.01)
+        bar.set_label(COLORS[state.color])
+    path = Path(path)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _draw_panel(axes, state, panel, color):
+    from matplotlib.colors import ListedColormap
+
+    line = color or "black"
+    mapped = None
+    if color:
+        axes.scatter(panel.mass, panel.oxygen, s=4, color=color, alpha=0.3, lw=0, rasterized=True)
+    else:
+        classes = state.color == "class"
+        low, high = (-0.5, len(CLASS_PALETTE) - 0.5) if classes else state.color_range
+        colormap = ListedColormap(CLASS_PALETTE if classes else PALETTE).with_extremes(bad=UNKNOWN)
+        options = {"c": panel.color, "cmap": colormap, "vmin": low, "vmax": high, "plotnonfinite": True}
+        mapped = axes.scatter(panel.mass, panel.oxygen, s=5, alpha=0.8, lw=0, rasterized=True, **options)
+    m = panel.median
+    spread = np.stack([m["median"] - m["q16"], m["q84"] - m["median"]])
+    axes.errorbar(
+        m["mass"], m["median"], spread, color=line, lw=1.5, elinewidth=1, marker="o", ms=4, mfc="white"
+    )
+    axes.errorbar(m["mass"], m["median"], m["error"], fmt="none", ecolor=line, elinewidth=4)
+    label = f"{panel.name}: {panel.mass.size:,} of {panel.n_galaxies:,}, scatter {panel.scatter[0]:.3f} dex"
+    axes.set_title(label, fontsize=10, color=line, loc="right" if axes.get_title("left") else "left")
+    return mapped
+
+
+def _draw_histogram(axes, panel, color):
+    if color:
+        axes.stairs(panel.n_measured, panel.edges, color=color, lw=1.6, label=f"{panel.name}, measured")
+        return
+    axes.stairs(panel.n_all, panel.edges, fill=True, color="#E69F00", alpha=0.45, label="all galaxies")
+    axes.stairs(panel.n_measured, panel.edges, fill=True, color="#0072B2", alpha=0.75, label="measured")
+
+
+def _draw_relations(axes, state):
+    dashes = {"dotdash": (0, (1, 1, 4, 1))}
+    mass = np.linspace(7.5, 12, 181)
+    limits = axes.get_xlim(), axes.get_ylim()
+    for name in state.relations:
+        color, dash = relation_style(name)
+        axes.plot(mass, RELATIONS[name](mass), color=color, ls=dashes.get(dash, dash), lw=2, label=name)
+    axes.set(xlim=limits[0], ylim=limits[1])

@@ -1,0 +1,193 @@
+"""One sample as the mass-metallicity figure draws it: points or an image, its median, its histogram, a mark."""
+
+import numpy as np
+from bokeh.models import ColumnDataSource, LinearColorMapper
+
+from spectool.explore.mzr_image import MAX_POINTS, N_CELLS, count_image, median_image
+from spectool.explore.style import MAP_PALETTE, OKABE_ITO
+
+# On white the light end of the map would vanish.
+PALETTE = MAP_PALETTE[:236]
+CLASS_PALETTE = tuple(
+    OKABE_ITO[name] for name in ("blue", "vermillion", "orange", "reddish_purple", "bluish_green")
+)
+UNKNOWN, HOLE = "#B8B8B8", "#FFFFFF00"
+ALL_COLOR, MEASURED_COLOR = OKABE_ITO["orange"], OKABE_ITO["blue"]
+EMPTY = np.zeros(0, dtype=np.float32)
+NO_IMAGE = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
+MEDIAN_COLUMNS = ("mass", "q16", "median", "q84", "low", "high")
+
+
+def fading(color):
+    """Palette from nearly transparent to a colour, for counts."""
+    return tuple(f"{color}{alpha:02x}" for alpha in np.linspace(40, 230, 64).astype(int))
+
+
+class SampleLayer:
+    """Sources of one sample, and the glyphs that show them in any number of plots.
+
+    Parameters
+    ----------
+    number : int
+        0 or 1; the sources are named by it, such as ``"points0"``.
+    """
+
+    def __init__(self, number):
+        self.panel, self._color = None, None
+        self.points = ColumnDataSource({"x": EMPTY, "y": EMPTY, "c": EMPTY}, name=f"points{number}")
+        self.image = ColumnDataSource(NO_IMAGE, name=f"image{number}")
+        self.median = ColumnDataSource(dict.fromkeys(MEDIAN_COLUMNS, EMPTY), name=f"median{number}")
+        self.mark = ColumnDataSource({"x": EMPTY, "y": EMPTY}, name=f"mark{number}")
+        self.bars = ColumnDataSource(
+            dict.fromkeys(("left", "right", "all", "measured"), EMPTY), name=f"histogram{number}"
+        )
+        self.mapper = LinearColorMapper(palette=PALETTE, low=0, high=1, nan_color=UNKNOWN)
+        self.image_mapper = LinearColorMapper(palette=PALETTE, low=0, high=1, nan_color=HOLE)
+        self._dots, self._strokes, self._palettes = [], [], {}
+
+    # ---- glyphs
+
+    def draw_galaxies(self, plot):
+        """Add the galaxies to a plot: points, or an image; returns the renderers."""
+        image = plot.image("image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.image_mapper)
+        color = {"field": "c", "transform": self.mapper}
+        dots = plot.scatter(
+            "x", "y", source=self.points, size=5, fill_color=color, fill_alpha=0.8, line_color=None
+        )
+        # A click is answered by the kernel; the page's own selection would fade all other points.
+        dots.selection_glyph = dots.nonselection_glyph = None
+        self._dots.append(dots)
+        return [image, dots]
+
+    def draw_median(self, plot):
+        """Add the running median to a plot, with 16-84% (thin) and its own error (thick)."""
+        source = self.median
+        halo = plot.line("mass", "median", source=source, color="white", line_width=5, alpha=0.9)
+        strokes = [
+            plot.segment("mass", "q16", "mass", "q84", source=source, line_width=1.2),
+            plot.segment("mass", "low", "mass", "high", source=source, line_width=5),
+            plot.line("mass", "median", source=source, line_width=2),
+            plot.scatter("mass", "median", source=source, size=6, fill_color="white"),
+        ]
+        self._strokes += strokes
+        self._recolor()
+        return [halo, *strokes]
+
+    def draw_mark(self, plot):
+        """Add a ring around the galaxy looked at."""
+        options = {"source": self.mark, "marker": "circle", "fill_color": None, "size": 15}
+        return [
+            plot.scatter("x", "y", line_color="white", line_width=5, **options),
+            plot.scatter("x", "y", line_color="black", line_width=2.5, **options),
+        ]
+
+    def draw_bars(self, plot):
+        """Add the histograms of mass: all galaxies, and the measured ones before them."""
+        edges = {"left": "left", "right": "right", "bottom": 0, "source": self.bars, "line_color": "white"}
+        whole = plot.quad(top="all", fill_color=ALL_COLOR, fill_alpha=0.45, **edges)
+        return [whole, plot.quad(top="measured", fill_color=MEASURED_COLOR, fill_alpha=0.75, **edges)]
+
+    def draw_outline(self, plot, color):
+        """Add the histogram of the measured galaxies as an outline."""
+        edges = {"left": "left", "right": "right", "bottom": 0, "source": self.bars}
+        return [plot.quad(top="measured", fill_color=None, line_color=color, line_width=2, **edges)]
+
+    # ---- what they show
+
+    @property
+    def binned(self):
+        """Whether there are too many galaxies for points."""
+        return self.panel is not None and self.panel.mass.size > MAX_POINTS
+
+    def paint(self, color):
+        """Draw the sample in one colour, to tell it from another in the same plot; None: by the quantity."""
+        self._color = color
+        for dots in self._dots:
+            dots.glyph.fill_color = color or {"field": "c", "transform": self.mapper}
+            dots.glyph.fill_alpha = 0.35 if color else 0.8
+        self._recolor()
+
+    def _recolor(self):
+        for stroke in self._strokes:
+            stroke.glyph.line_color = self._color or "#000000"
+
+    def scale(self, low, high, *, classes=False):
+        """Set the range of the colours, or show classes."""
+        palette = CLASS_PALETTE if classes else PALETTE
+        low, high = (-0.5, len(CLASS_PALETTE) - 0.5) if classes else (low, high)
+        self._map(self.mapper, palette, low, high)
+        if not self._color:
+            self._map(self.image_mapper, palette, low, high)
+
+    def _map(self, mapper, palette, low, high):
+        # Bokeh checks a palette color by color, which takes longer than a slider's other work.
+        if self._palettes.get(mapper.id) != palette:
+            self._palettes[mapper.id] = palette
+            mapper.palette = list(palette)
+        mapper.update(low=low, high=high)
+
+    def show(self, panel):
+        """Draw another panel, all but the image: that depends on the window.
+
+        Parameters
+        ----------
+        panel : spectool.explore.mzr_panel.Panel
+        """
+        old, self.panel = self.panel, panel
+        if self.binned:
+            self.points.data = {"x": EMPTY, "y": EMPTY, "c": EMPTY}
+        elif old is not None and self._same_points(old):
+            self.points.data["c"] = panel.color
+        else:
+            self.points.data = {"x": panel.mass, "y": panel.oxygen, "c": panel.color}
+            size = 5 if panel.mass.size < 4000 else 3
+            for dots in self._dots:
+                dots.glyph.size = size
+        m = panel.median
+        self.median.data = {
+            **{key: m[key] for key in ("mass", "q16", "median", "q84")},
+            "low": m["median"] - m["error"],
+            "high": m["median"] + m["error"],
+        }
+        self.bars.data = {
+            "left": panel.edges[:-1].astype(np.float32),
+            "right": panel.edges[1:].astype(np.float32),
+            "all": panel.n_all.astype(np.float32),
+            "measured": panel.n_measured.astype(np.float32),
+        }
+
+    def _same_points(self, old):
+        panel = self.panel
+        same = len(self.points.data["x"]) == panel.mass.size and np.array_equal(old.index, panel.index)
+        return same and np.array_equal(old.oxygen, panel.oxygen) and old.name == panel.name
+
+    def show_image(self, window, *, counts):
+        """Draw the image of a window, or none where points are drawn.
+
+        Parameters
+        ----------
+        window : (float, float, float, float)
+            Lowest and highest mass, lowest and highest metallicity.
+        counts : bool
+            Show how many there are, and not their quantity.
+        """
+        if not self.binned:
+            if len(self.image.data["x"]):
+                self.image.data = NO_IMAGE
+            return
+        panel = self.panel
+        if counts or self._color:
+            image = np.log10(count_image(panel.mass, panel.oxygen, window, N_CELLS))
+            palette = fading(self._color) if self._color else PALETTE
+            top = float(np.nanmax(image)) if np.isfinite(image).any() else 1.0
+            self._map(self.image_mapper, palette, 0, max(top, 0.1))
+        else:
+            image = median_image(panel.mass, panel.oxygen, panel.color, window, N_CELLS)
+        left, right, bottom, top = window
+        self.image.data = {
+            "image": [image],
+            "x": [left],
+            "y": [bottom],
+            "dw": [right - left],
+            "dh": [top - bottom],
+        }

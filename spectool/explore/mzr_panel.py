@@ -1,0 +1,200 @@
+"""What one panel of the mass-metallicity dashboard shows of one sample, as plain arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectool.explore.mzr_data import CLASSES, true_oxygen
+from spectool.explore.mzr_image import count_nearby
+from spectool.measure.mzr import (
+    RELATIONS,
+    correlate_residuals,
+    running_median,
+    scatter_about,
+    spearman_at_fixed_mass,
+)
+
+# How the quantities that points may be coloured by are called, with units.
+COLORS = {
+    "log SFR": "log SFR (M☉ yr⁻¹)",
+    "class": "class",
+    "error": "error of 12 + log(O/H) (dex)",
+    "truth": "true 12 + log(O/H) of the mock",
+    "number": "log number of galaxies nearby",
+}
+MIN_IN_BIN = 10  # galaxies, for a median with an error worth drawing
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """The galaxies of a sample that a metallicity was measured of, and what follows from them.
+
+    Attributes
+    ----------
+    name : str
+        Of the sample.
+    index : ndarray of int, shape (measured,)
+        Along ``galaxy`` of the sample.
+    mass, oxygen, error, color : ndarray, shape (measured,)
+        float32: log M* [dex(Msun)], 12 + log(O/H) and its error [dex], and the quantity of the colour, NaN
+        where unknown.
+    n_galaxies : int
+        In the sample, measured or not.
+    edges, n_all, n_measured : ndarray
+        Mass bins and the number of galaxies in each.
+    median : dict of str to ndarray
+        ``mass``, ``q16``, ``median``, ``q84`` and ``error`` (of the median) by mass bin.
+    scatter : (float, float)
+        Standard deviation about the relation of reference, whatever its offset, and the error of that [dex].
+    offset : float
+        Median distance from the relation of reference [dex].
+    """
+
+    name: str
+    index: np.ndarray
+    mass: np.ndarray
+    oxygen: np.ndarray
+    error: np.ndarray
+    color: np.ndarray
+    n_galaxies: int
+    edges: np.ndarray
+    n_all: np.ndarray
+    n_measured: np.ndarray
+    median: dict
+    scatter: tuple[float, float]
+    offset: float
+
+
+def color_values(sample, oxygen, color):
+    """The quantity that colours the galaxies of a sample.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+    oxygen : spectool.explore.mzr_data.Oxygen
+    color : str
+        One of `COLORS` but ``"number"``, which depends on who is shown: NaN.
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+        NaN where unknown; classes by their place in `CLASSES`.
+    """
+    unknown = np.full(sample.sizes["galaxy"], np.nan)
+    if color == "log SFR":
+        return sample["log_sfr"].values if "log_sfr" in sample else unknown
+    if color == "class" and "spectral_class" in sample:
+        names = sample["spectral_class"].values.astype(str)
+        return np.select([names == name for name in CLASSES], range(len(CLASSES)), np.nan)
+    if color == "error":
+        return oxygen.error
+    if color == "truth":
+        return true_oxygen(sample)
+    return unknown
+
+
+def derive_panel(name, sample, oxygen, *, min_sn, color, reference, edges):
+    """Choose the galaxies that are measured, and derive what is shown of them.
+
+    Parameters
+    ----------
+    name : str
+    sample : xarray.Dataset
+        Of `spectool.explore.mzr_data.check_sample`.
+    oxygen : spectool.explore.mzr_data.Oxygen
+        Of all its galaxies.
+    min_sn : float
+        Hα must be more significant than that.
+    color : str
+        One of `COLORS`.
+    reference : str
+        One of `spectool.measure.mzr.RELATIONS`.
+    edges : ndarray
+        Mass bins [dex(Msun)].
+
+    Returns
+    -------
+    Panel
+    """
+    all_masses = sample["log_mass"].values
+    measured = np.isfinite(oxygen.value) & np.isfinite(all_masses) & (oxygen.h_alpha_sn > min_sn)
+    index = np.flatnonzero(measured)
+    mass, value = all_masses[index], oxygen.value[index]
+    shade = color_values(sample, oxygen, color)[index]
+    if color == "number":
+        shade = shade_by_number(mass, value)
+    return Panel(
+        name=name,
+        index=index,
+        mass=mass.astype(np.float32),
+        oxygen=value.astype(np.float32),
+        error=oxygen.error[index].astype(np.float32),
+        color=np.asarray(shade, dtype=np.float32),
+        n_galaxies=all_masses.size,
+        edges=edges,
+        n_all=np.histogram(all_masses[np.isfinite(all_masses)], edges)[0],
+        n_measured=np.histogram(mass, edges)[0],
+        **summarize(mass, value, reference, edges),
+    )
+
+
+def shade_by_number(mass, oxygen):
+    """Logarithm of the number of galaxies in the same cell of the relation, by galaxy."""
+    if mass.size == 0:
+        return mass
+    low, high = np.quantile(oxygen, [0.01, 0.99])
+    window = (mass.min(), mass.max() + 1e-3, low, high + 1e-3)
+    with np.errstate(divide="ignore"):
+        return np.log10(count_nearby(mass, oxygen, window))
+
+
+def summarize(mass, oxygen, reference, edges):
+    """Running median and scatter of the measured galaxies, as fields of a `Panel`."""
+    binned = running_median(mass, oxygen, bins=edges, min_count=MIN_IN_BIN)
+    drawn = binned.isel(bin=np.isfinite(binned["median"].values))
+    columns = {"mass": "x", "q16": "q16", "median": "median", "q84": "q84", "error": "median_error"}
+    about = scatter_about(RELATIONS[reference], mass, oxygen)
+    return {
+        "median": {name: drawn[column].values.astype(np.float32) for name, column in columns.items()},
+        "scatter": (about["std"], about["std_error"]),
+        "offset": about["offset"],
+    }
+
+
+def correlate_with_sfr(panel, sample):
+    """Ask whether metallicity follows the star-formation rate among galaxies of the same mass.
+
+    Parameters
+    ----------
+    panel : Panel
+    sample : xarray.Dataset
+        That it shows.
+
+    Returns
+    -------
+    spectool.measure.mzr.Correlation
+    """
+    rate = sample["log_sfr"].values[panel.index] if "log_sfr" in sample else np.full(panel.index.size, np.nan)
+    options = {"bins": panel.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
+    return spearman_at_fixed_mass(panel.mass, panel.oxygen, rate, **options)
+
+
+def correlate_panels(panels, samples):
+    """Ask whether two panels agree on which galaxies are metal-rich for their mass.
+
+    Parameters
+    ----------
+    panels : (Panel, Panel)
+    samples : (xarray.Dataset, xarray.Dataset)
+        That they show.
+
+    Returns
+    -------
+    spectool.measure.mzr.Correlation
+        Of the distances from the running medians, of the galaxies measured in both.
+    """
+    numbers = [s["candidate"].values[p.index] for s, p in zip(samples, panels, strict=True)]
+    _, a, b = np.intersect1d(*numbers, return_indices=True)
+    first, second = panels
+    options = {"bins": first.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
+    return correlate_residuals(first.mass[a], first.oxygen[a], second.oxygen[b], **options)

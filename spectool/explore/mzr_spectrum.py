@@ -1,0 +1,144 @@
+"""The spectra of the galaxy that was clicked, one line for each version of them."""
+
+import numpy as np
+from bokeh.models import ColumnDataSource, Label, Range1d
+from bokeh.plotting import figure
+
+from spectool.explore.bokeh_widget import LiveBokeh
+from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
+from spectool.explore.style import MUTED, OBSERVED, OKABE_ITO
+from spectool.wavelength import LINES
+
+WIDTH, HEIGHT = 640, 190
+FULL_RANGE = (3700.0, 7900.0)
+WINDOWS = {
+    "All": FULL_RANGE,
+    "[O II]": (3690.0, 3800.0),
+    "Hβ, [O III]": (4800.0, 5060.0),
+    "Hα, [N II]": (6480.0, 6660.0),
+    "[S II]": (6660.0, 6800.0),
+}
+# Behind to before: noise must not cover what was found in it.
+COLORS = (OKABE_ITO["sky_blue"], OBSERVED, OKABE_ITO["blue"], OKABE_ITO["vermillion"])
+N_SPECTRA = len(COLORS)
+
+
+def order_spectra(spectrum):
+    """Return the sources of a spectrum from the noisiest to the smoothest, with their colours.
+
+    Parameters
+    ----------
+    spectrum : xarray.Dataset
+        ``flux`` (source, wavelength).
+
+    Returns
+    -------
+    dict of str to str
+        Colour by source, in the order to draw them.
+    """
+    flux = spectrum["flux"].transpose("source", "wavelength").values
+    with np.errstate(invalid="ignore"):
+        roughness = np.nanmedian(np.abs(np.diff(flux, axis=1)), axis=1)
+    order = np.argsort(-np.nan_to_num(roughness), kind="stable")[:N_SPECTRA]
+    names = [str(spectrum["source"].values[i]) for i in order]
+    colors = COLORS if len(names) == N_SPECTRA else COLORS[: len(names)]
+    return dict(zip(names, colors, strict=True))
+
+
+class SpectrumFigure:
+    """A Bokeh figure linked to the galaxy that a `MzrState` looks at.
+
+    Parameters
+    ----------
+    state : MzrState
+    """
+
+    def __init__(self, state):
+        self.state = state
+        self.colors = {}
+        self.source = ColumnDataSource(self._empty(), name="spectrum")
+        self.x_range = Range1d(*FULL_RANGE, bounds=FULL_RANGE)
+        self.plot = figure(
+            width=WIDTH,
+            height=HEIGHT,
+            x_range=self.x_range,
+            y_range=Range1d(0, 1),
+            tools=TOOLS,
+            active_scroll=None,
+            sizing_mode="stretch_width",
+            min_border_left=62,
+            x_axis_label=WAVELENGTH_LABEL,
+            y_axis_label="normalised flux",
+        )
+        self.plot.yaxis.ticker.desired_num_ticks = 4
+        for i, color in enumerate(COLORS):
+            self.plot.line("wavelength", f"flux{i}", source=self.source, color=color, line_width=1.4)
+        self.note = Label(
+            x=WIDTH // 2,
+            y=60,
+            x_units="screen",
+            y_units="screen",
+            text_align="center",
+            text_color=MUTED,
+            text_font_size="14px",
+        )
+        self.plot.add_layout(self.note)
+        optical = {name: x for name, x in LINES.items() if FULL_RANGE[0] < x < FULL_RANGE[1]}
+        self.lines = LineMarks(self.plot, FULL_RANGE, WIDTH - 90, lines=optical)
+        self.widget = LiveBokeh(self.plot)
+        # The page reports how wide it drew the frame.
+        self.plot.on_change("inner_width", self._resized)
+        self.x_range.on_change("start", self._zoomed)
+        self.x_range.on_change("end", self._zoomed)
+        self.show()
+
+    @staticmethod
+    def _empty():
+        return {"wavelength": [], **{f"flux{i}": [] for i in range(N_SPECTRA)}}
+
+    def show(self):
+        """Draw the spectra, or say why there are none."""
+        state = self.state
+        with state.lock, self.widget.batch():
+            spectrum = state.spectrum
+            self.note.text = "" if spectrum is not None else state.spectrum_status or "click a galaxy above"
+            if spectrum is None:
+                self.colors, self.source.data = {}, self._empty()
+                return
+            self.colors = order_spectra(spectrum)
+            wavelength = spectrum["wavelength"].values.astype(np.float32)
+            data = {"wavelength": wavelength}
+            for i in range(N_SPECTRA):
+                data[f"flux{i}"] = np.full(wavelength.size, np.nan, dtype=np.float32)
+            for i, name in enumerate(self.colors):
+                data[f"flux{i}"] = spectrum["flux"].sel(source=name).values.astype(np.float32)
+            self.source.data = data
+            self._fit_flux()
+
+    def zoom(self, window):
+        """Show a window of wavelengths [Angstrom]."""
+        with self.state.lock, self.widget.batch():
+            self.x_range.update(start=float(window[0]), end=float(window[1]))
+
+    def _resized(self, attr, old, new):
+        with self.state.lock, self.widget.batch():
+            self.lines.update(width=new)
+            self.note.x = int(new) // 2
+
+    def _zoomed(self, attr, old, new):
+        with self.state.lock, self.widget.batch():
+            self.lines.update((self.x_range.start, self.x_range.end))
+            self._fit_flux()
+
+    def _fit_flux(self):
+        wavelength = np.asarray(self.source.data["wavelength"])
+        shown = (wavelength >= self.x_range.start) & (wavelength <= self.x_range.end)
+        if not shown.any() or not self.colors:
+            return
+        flux = [np.asarray(self.source.data[f"flux{i}"])[shown] for i in range(len(self.colors))]
+        # Spikes of the noisiest spectrum may leave the frame, if there is a smoother one to see.
+        if len(flux) > 1 and np.isfinite(flux[0]).any():
+            flux[0] = np.clip(flux[0], *np.nanquantile(flux[0], [0.02, 0.98]))
+        low, high = flux_range(np.stack(flux), headroom=0.3)
+        lowest = np.nanmin(flux) if np.isfinite(flux).any() else 0.0
+        self.plot.y_range.update(start=float(min(low, lowest)), end=high)

@@ -1,0 +1,342 @@
+"""What the mass-metallicity dashboard knows and does, without a widget: usable, and tested, from plain code."""
+
+import threading
+
+import numpy as np
+import traitlets
+import xarray as xr
+
+from spectool.explore.mzr_data import calibrations, check_sample, measure_oxygen, without_dust
+from spectool.explore.mzr_panel import (
+    COLORS,
+    color_values,
+    correlate_panels,
+    correlate_with_sfr,
+    derive_panel,
+)
+from spectool.measure.mzr import RELATIONS, mass_bins
+
+MAX_SN = 50.0
+REFERENCE = next(iter(RELATIONS))
+DEFAULTS = {
+    "left": "",  # the first sample
+    "right": "",  # the second, if there is one
+    "overlaid": False,
+    "calibration": "PP04 O3N2",
+    "dust_corrected": False,
+    "min_sn": 15.0,  # of Hα; Scourfield (2023, Section 5)
+    "color": "log SFR",
+    "relations": (REFERENCE,),
+    "reference": REFERENCE,
+}
+NONE = "none"
+
+
+class MzrState(traitlets.HasTraits):
+    """Which galaxies are compared on which scale, and everything that follows from it.
+
+    The traits of the controls are changed by `set` alone, which derives the rest. Observers are called in the
+    thread that made the change; all changes happen under `lock`, since ipykernel 7 runs widget callbacks in other
+    threads than cells.
+
+    Parameters
+    ----------
+    samples : dict of str to xarray.Dataset
+        See `spectool.explore.mzr_data.check_sample`. An attribute ``family`` (str) is shared by samples whose
+        ``candidate`` numbers mean the same galaxies.
+    rebuild : dict of str to callable, optional
+        By family: from the number of a candidate to its spectra, an xarray.Dataset with ``flux`` (source,
+        wavelength).
+
+    Raises
+    ------
+    ValueError
+        If there is no sample, or one lacks what is needed.
+    """
+
+    sample_names = traitlets.Tuple(read_only=True, help="names of the samples")
+    left = traitlets.Unicode(read_only=True, help="sample of the first panel")
+    right = traitlets.Unicode(NONE, read_only=True, help="sample of the second panel, or 'none'")
+    overlaid = traitlets.Bool(False, read_only=True, help="whether both are drawn in the first panel")
+    calibration = traitlets.Unicode(read_only=True, help="scale of the metallicities")
+    dust_corrected = traitlets.Bool(False, read_only=True, help="by the Balmer decrement")
+    min_sn = traitlets.Float(read_only=True, help="of Hα, that a metallicity needs")
+    color = traitlets.Unicode(read_only=True, help="what colours the galaxies")
+    relations = traitlets.Tuple(read_only=True, help="published relations that are drawn")
+    reference = traitlets.Unicode(read_only=True, help="relation that scatter is about")
+    panels = traitlets.Tuple(read_only=True, help="one Panel, or two")
+    selected = traitlets.Tuple(read_only=True, help="(family, candidate) of the galaxy looked at, or ()")
+    spectrum = traitlets.Instance(xr.Dataset, allow_none=True, read_only=True, help="of that galaxy")
+    spectrum_status = traitlets.Unicode(read_only=True, help="why there is no spectrum")
+
+    def __init__(self, samples, *, rebuild=None):
+        super().__init__()
+        if not samples:
+            raise ValueError("there is no sample to show")
+        self.lock = threading.RLock()
+        self.samples, self.rebuild = {}, dict(rebuild or {})
+        self._corrected, self._oxygen = {}, {}
+        for name, sample in samples.items():
+            self._keep(name, sample)
+        self.set_trait("left", self.sample_names[0])
+        self.reset()
+
+    def _keep(self, name, sample):
+        sample = check_sample(name, sample)
+        self.samples[name] = sample.assign_attrs(family=sample.attrs.get("family", name))
+        self.set_trait("sample_names", tuple(self.samples))
+        self._corrected.pop(name, None)
+        self._oxygen = {key: value for key, value in self._oxygen.items() if key[0] != name}
+
+    # ---- the choices
+
+    def choices(self, control):
+        """Return the values that a control may have.
+
+        Parameters
+        ----------
+        control : str
+
+        Returns
+        -------
+        list or None
+            None for a number or a switch.
+        """
+        return {
+            "left": list(self.sample_names),
+            "right": [NONE, *self.sample_names],
+            "calibration": list(calibrations()),
+            "color": list(COLORS),
+            "relations": list(RELATIONS),
+            "reference": list(RELATIONS),
+        }.get(control)
+
+    def add_sample(self, name, sample):
+        """Add a sample, or replace one.
+
+        Parameters
+        ----------
+        name : str
+        sample : xarray.Dataset
+
+        Raises
+        ------
+        ValueError
+            If it lacks what is needed.
+        """
+        with self.lock, self.hold_trait_notifications():
+            self._keep(name, sample)
+            self._derive()
+
+    def set(self, **changes):
+        """Change controls, and derive what follows from them.
+
+        Parameters
+        ----------
+        **changes
+            By name of the trait: ``left``, ``right``, ``overlaid``, ``calibration``, ``dust_corrected``,
+            ``min_sn``, ``color``, ``relations``, ``reference``.
+
+        Raises
+        ------
+        ValueError
+            If there is no such control or it cannot have that value; nothing changes then.
+        """
+        changes = {name: self._checked(name, value) for name, value in changes.items()}
+        with self.lock:
+            changes = {name: value for name, value in changes.items() if getattr(self, name) != value}
+            if not changes:
+                return
+            with self.hold_trait_notifications():
+                for name, value in changes.items():
+                    self.set_trait(name, value)
+                if changes.keys() - {"overlaid", "relations"}:
+                    self._derive()
+
+    def _checked(self, name, value):
+        if name not in DEFAULTS:
+            raise ValueError(f"there is no control {name!r}; there are: {', '.join(DEFAULTS)}")
+        choices = self.choices(name)
+        if name == "relations":
+            # In the order that they are listed in, whatever the order of the clicks.
+            unknown = [v for v in value if v not in choices]
+            value = tuple(choice for choice in choices if choice in value)
+        elif choices:
+            unknown = [value] if value not in choices else []
+        elif name == "min_sn":
+            unknown, value = [value] if not 0 <= value <= MAX_SN else [], float(value)
+            choices = [f"0 to {MAX_SN:g}"]
+        else:
+            unknown, value = [], bool(value)
+        if unknown:
+            raise ValueError(f"{name} cannot be {unknown[0]!r}; there are: {', '.join(choices)}")
+        return value
+
+    def reset(self):
+        """Go back to the first two samples and the paper's choices; no galaxy is looked at."""
+        names = self.sample_names
+        with self.lock, self.hold_trait_notifications():
+            self.clear()
+            self.set(**DEFAULTS | {"left": names[0], "right": names[1] if len(names) > 1 else NONE})
+
+    # ---- what follows
+
+    def oxygen(self, name):
+        """Metallicities of a sample on the current scale.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        spectool.explore.mzr_data.Oxygen
+        """
+        key = (name, self.calibration, self.dust_corrected)
+        if key not in self._oxygen:
+            self._oxygen[key] = measure_oxygen(self.lines(name), self.calibration)
+        return self._oxygen[key]
+
+    def lines(self, name):
+        """A sample as its metallicities are measured: its lines without dust, if that is chosen.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        xarray.Dataset
+        """
+        if not self.dust_corrected:
+            return self.samples[name]
+        if name not in self._corrected:
+            self._corrected[name] = without_dust(self.samples[name])
+        return self._corrected[name]
+
+    @property
+    def shown(self):
+        """Names of the one or two samples that are compared."""
+        return [self.left] if self.right == NONE else [self.left, self.right]
+
+    def _derive(self):
+        shown = {name: self.samples[name] for name in self.shown}
+        edges = mass_bins(np.concatenate([sample["log_mass"].values for sample in shown.values()]))
+        panels = [
+            derive_panel(
+                name,
+                sample,
+                self.oxygen(name),
+                min_sn=self.min_sn,
+                color=self.color,
+                reference=self.reference,
+                edges=edges,
+            )
+            for name, sample in shown.items()
+        ]
+        self.set_trait("panels", tuple(panels))
+
+    @property
+    def color_range(self):
+        """Lowest and highest value of the colour, the same in both panels and at every cut in S/N."""
+        values = [color_values(self.samples[name], self.oxygen(name), self.color) for name in self.shown]
+        values = np.concatenate(values)
+        values = values[np.isfinite(values)]
+        if values.size == 0:
+            return 0.0, 1.0
+        low, high = np.quantile(values, [0.02, 0.98])
+        return float(low), float(max(high, low + 1e-3))
+
+    def correlate(self):
+        """Correlate at fixed mass: metallicity with star formation in each panel, and the panels with each other.
+
+        Returns
+        -------
+        trends : list of spectool.measure.mzr.Correlation
+            One by panel.
+        agreement : spectool.measure.mzr.Correlation or None
+            None if the panels hold other galaxies, or one sample is shown.
+        """
+        panels = self.panels
+        samples = [self.samples[panel.name] for panel in panels]
+        trends = [correlate_with_sfr(p, s) for p, s in zip(panels, samples, strict=True)]
+        families = {sample.attrs["family"] for sample in samples}
+        if len({panel.name for panel in panels}) < 2 or len(families) > 1:
+            return trends, None
+        return trends, correlate_panels(panels, samples)
+
+    # ---- one galaxy
+
+    def select(self, name, galaxy):
+        """Look at a galaxy; `rebuild_spectrum` makes its spectrum.
+
+        Parameters
+        ----------
+        name : str
+            Of a sample that it is in.
+        galaxy : int
+            Its place along ``galaxy``.
+
+        Raises
+        ------
+        IndexError
+            If the sample has no such galaxy.
+        """
+        sample = self.samples[name]
+        if not 0 <= galaxy < sample.sizes["galaxy"]:
+            raise IndexError(
+                f"the sample {name!r} has galaxies 0 to {sample.sizes['galaxy'] - 1}, not {galaxy}"
+            )
+        selected = (sample.attrs["family"], int(sample["candidate"].values[galaxy]))
+        with self.lock:
+            if selected == self.selected:
+                return
+            known = sample.attrs["family"] in self.rebuild
+            with self.hold_trait_notifications():
+                self.set_trait("spectrum", None)
+                self.set_trait("spectrum_status", "rebuilding…" if known else "this sample keeps no spectra")
+                self.set_trait("selected", selected)
+
+    def clear(self):
+        """Look at no galaxy."""
+        with self.lock, self.hold_trait_notifications():
+            self.set_trait("spectrum", None)
+            self.set_trait("spectrum_status", "")
+            self.set_trait("selected", ())
+
+    def locate(self, name):
+        """Find the galaxy looked at in a sample.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        int or None
+            Its place along ``galaxy``; None if it is not there.
+        """
+        sample = self.samples[name]
+        if not self.selected or sample.attrs["family"] != self.selected[0]:
+            return None
+        found = np.flatnonzero(sample["candidate"].values == self.selected[1])
+        return int(found[0]) if found.size else None
+
+    def rebuild_spectrum(self):
+        """Rebuild the spectra of the galaxy looked at, which may take seconds.
+
+        Another galaxy that was clicked meanwhile is not disturbed. What fails is told by ``spectrum_status``.
+        """
+        selected = self.selected
+        if not selected or selected[0] not in self.rebuild:
+            return
+        spectrum, status = None, ""
+        try:
+            spectrum = self.rebuild[selected[0]](selected[1])
+        except Exception as error:  # noqa: BLE001  (whatever a paper's own code raises is told to the reader)
+            status = f"its spectrum cannot be rebuilt: {error}"
+        with self.lock:
+            if self.selected == selected:
+                with self.hold_trait_notifications():
+                    self.set_trait("spectrum", spectrum)
+                    self.set_trait("spectrum_status", status)

@@ -1,0 +1,159 @@
+"""What the mass-metallicity dashboard says in words and numbers, as HTML."""
+
+import html
+
+import numpy as np
+
+from spectool.explore.mzr_data import CLASSES, calibrations, measure_oxygen
+from spectool.explore.mzr_layer import ALL_COLOR, CLASS_PALETTE, MEASURED_COLOR, PALETTE
+from spectool.explore.mzr_panel import COLORS
+
+GALAXY_LINES = ("Hα", "Hβ", "[O III] 5007", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+
+
+def number(value, form=".2f"):
+    """Format a number; a dash where it is unknown."""
+    return f"{value:{form}}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def _table(head, rows):
+    cells = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{cells}</tr>{body}</table>"
+
+
+def short(name, length=14):
+    """A sample's name cut to fit a column."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def statistics_table(state, correlations=None):
+    """How many galaxies are measured, their scatter and the trend with star formation, by sample.
+
+    Parameters
+    ----------
+    state : MzrState
+    correlations : tuple, optional
+        From `MzrState.correlate`; without it an ellipsis stands there.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    panels = state.panels
+    trends, both = correlations or (None, None)
+    told = ["…"] * len(panels)
+    if trends:
+        told = [with_error(trend.rho, trend.error, "+.3f") for trend in trends]
+    rows = [
+        ["measured", *(f"{p.mass.size:,} of {p.n_galaxies:,}" for p in panels)],
+        ["scatter (dex)", *(with_error(*p.scatter, ".3f") for p in panels)],
+        ["median offset (dex)", *(number(p.offset, "+.3f") for p in panels)],
+        ["median error (dex)", *(number(median(p.error), ".3f") for p in panels)],
+        ["trend with SFR, ρ", *told],
+    ]
+    text = _table(["", *(short(p.name) for p in panels)], rows)
+    text += f'<div class="mzr-small">Scatter and offset: about {html.escape(state.reference)}.'
+    if both is not None:
+        r = with_error(both.rho, both.error, "+.2f")
+        text += f" At fixed mass, left and right agree with ρ = {r} ({both.n:,} galaxies)."
+    return text + "</div>"
+
+
+def median(values):
+    """Median of what is finite; NaN of nothing."""
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else np.nan
+
+
+def galaxy_table(state):
+    """Lines and metallicities of the galaxy looked at, in the samples that are shown.
+
+    Parameters
+    ----------
+    state : MzrState
+
+    Returns
+    -------
+    str
+        HTML; empty if no galaxy is looked at.
+    """
+    found = {name: state.locate(name) for name in dict.fromkeys(state.shown)}
+    found = {name: galaxy for name, galaxy in found.items() if galaxy is not None}
+    if not found:
+        return ""
+    one = {name: state.lines(name).isel(galaxy=[galaxy]) for name, galaxy in found.items()}
+    first = next(iter(one.values()))
+    about = [f"galaxy {state.selected[1]}", f"log M* {number(first['log_mass'].item())}"]
+    if "log_sfr" in first:
+        about.append(f"log SFR {number(first['log_sfr'].item())}")
+    if "spectral_class" in first:
+        about.append(html.escape(str(first["spectral_class"].item())))
+    head = [short(name) for name in one]
+    text = f"<b>{', '.join(about)}</b>"
+    lines = [
+        [line, *(line_cell(sample, line) for sample in one.values())]
+        for line in GALAXY_LINES
+        if any("line" in sample.coords and line in sample["line"].values for sample in one.values())
+    ]
+    if lines:
+        text += _table(["line flux", *head], lines)
+    rows = []
+    for calibration in calibrations():
+        cells = []
+        for sample in one.values():
+            oxygen = measure_oxygen(sample, calibration)
+            cells.append(with_error(oxygen.value[0], oxygen.error[0]))
+        rows.append([html.escape(calibration), *cells])
+    return text + _table(["12 + log(O/H)", *head], rows)
+
+
+def with_error(value, error, form=".2f"):
+    """A number with its error, as far as both are known."""
+    if np.isfinite(value) and np.isfinite(error) and error > 0:
+        return f"{number(value, form)} ± {number(error, form.lstrip('+'))}"
+    return number(value, form)
+
+
+def line_cell(sample, line):
+    """Flux and error of a line of one galaxy."""
+    if "line" not in sample.coords or line not in sample["line"].values:
+        return "–"
+    here = sample.sel(line=line)
+    flux, error = here["line_flux"].item(), here["line_flux_error"].item()
+    return f"{number(flux, '.3g')} ± {number(error, '.2g')}"
+
+
+def color_key(state):
+    """What the colours mean.
+
+    Parameters
+    ----------
+    state : MzrState
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    parts = [f"<b>{html.escape(COLORS[state.color])}</b>"]
+    if state.color == "class":
+        present = {int(c) for p in state.panels for c in np.unique(p.color[np.isfinite(p.color)])}
+        parts += [swatch(CLASS_PALETTE[i], name, "●") for i, name in enumerate(CLASSES) if i in present]
+    else:
+        low, high = state.color_range
+        stops = ", ".join(PALETTE[:: len(PALETTE) // 8])
+        bar = f'<span class="mzr-bar" style="background: linear-gradient(to right, {stops})"></span>'
+        parts.append(f"{number(low)} {bar} {number(high)}")
+    return " &nbsp; ".join(parts)
+
+
+def histogram_key():
+    """What the colours of the histograms mean."""
+    return swatch(ALL_COLOR, "all galaxies", "■") + " &nbsp; " + swatch(MEASURED_COLOR, "measured", "■")
+
+
+def swatch(color, name, sign="▬"):
+    """A coloured sign and what it stands for."""
+    return f'<span style="color:{color}">{sign}</span> {html.escape(name)}'
