@@ -9,13 +9,16 @@ the curvature of the loss (Gauss-Newton) as the metric.
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
 import torch
 
 from spectool.models.dense import DenseAutoencoder, LowRankLinear, is_dense
-from spectool.models.training import fit, one_cycle
+from spectool.models.quantize import round_weights
+from spectool.models.rows import select
+from spectool.models.training import fit
 from spectool.models.weighted import weighted_squares
 
 _RIDGE = 1e-6
@@ -72,41 +75,80 @@ def refine(
     train,
     valid,
     *,
-    epochs: int = 4,
-    lr: float = 3e-4,
-    seed=0,
-) -> None:
-    """Train a compressed model, in place, to answer as the whole one does on noise that neither has seen.
+    target: float,
+    n_steps: int = 24,
+    rows: int = 1024,
+    lr: float = 1e-4,
+    seed: int = 0,
+) -> float:
+    """Train a compressed model, in place, to answer as the whole one does, until it is as good.
+
+    It is shown the training spectra with noise drawn afresh and taught the whole model's answers; it stops as soon
+    as its validation loss, with its weights rounded to 8 bits, is the whole model's. (Longer, and it becomes better:
+    what the whole model learnt by heart averages out.)
 
     Parameters
     ----------
     small, model
         From `compress`, and what it was made from.
     train, valid
-        Arrays by name, as `spectool.models.training.fit` takes them: ``flux``, ``sigma`` (the noise to add to it,
-        afresh for each batch) and ``weight``; `valid` has ``input`` too.
-    epochs, lr, seed
-        As for `fit`.
+        From `spectool.models.scourfield2023.make_arrays`.
+    target
+        The whole model's validation loss, eq. 3.
+    n_steps, rows
+        At most so many steps, each with so many spectra.
+    lr, seed
+        As for `spectool.models.training.fit`.
+
+    Returns
+    -------
+    float
+        Relative change of the validation loss from `target`, weights rounded.
     """
-    fit(
-        small,
-        train,
-        valid,
-        loss=functools.partial(_difference, model),
-        augment=_add_noise,
-        epochs=epochs,
-        lr=lr,
-        batch_size=64,
-        optimizer="fused adam",
-        schedule=one_cycle(0.0),
-        seed=seed,
-        progress=False,
-    )
+    rng = np.random.default_rng(seed)
+    change = _rounded_loss(small, valid) / target - 1.0
+    for _ in range(n_steps):
+        if change <= 0:
+            break
+        some = select(
+            train, np.sort(rng.choice(len(train["flux"]), min(rows, len(train["flux"])), replace=False))
+        )
+        fit(
+            small,
+            some,
+            select(valid, np.arange(min(64, len(valid["flux"])))),
+            loss=functools.partial(_difference, model),
+            augment=_add_noise,
+            epochs=1,
+            lr=lr,
+            batch_size=64,
+            optimizer="fused adam",
+            seed=rng,
+            progress=False,
+        )
+        change = _rounded_loss(small, valid) / target - 1.0
+    return float(change)
+
+
+def _rounded_loss(model, arrays, batch_size: int = 1024) -> float:
+    """Mean of eq. 3 of a copy whose weights are rounded."""
+    model = copy.deepcopy(model).eval()
+    round_weights(model, int8=True)
+    total, n = 0.0, len(arrays["flux"])
+    with torch.inference_mode():
+        for start in range(0, n, batch_size):
+            part = slice(start, start + batch_size)
+            read, flux, weight = (
+                torch.from_numpy(arrays[name][part]) for name in ("input", "flux", "weight")
+            )
+            total += float(weighted_squares(model(read)[0], flux, weight).sum()) / n
+    return total
 
 
 def _add_noise(batch, step):
-    noise = torch.randn(batch["flux"].shape, generator=step.generator)
-    return batch | {"input": batch["flux"] + batch["sigma"] * noise}
+    flux = batch["flux"]
+    noisy = flux + batch["sigma"] * torch.randn(flux.shape, generator=step.generator)
+    return batch | {"input": noisy * (flux.sum(dim=1) / noisy.sum(dim=1))[:, None]}
 
 
 def _difference(model, small, batch, step) -> dict:

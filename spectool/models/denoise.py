@@ -6,8 +6,12 @@ import numpy as np
 import torch
 import xarray as xr
 
+from spectool.models.flux_errors import draw_errors, flux_errors
 
-def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", batch_size: int = 1024) -> xr.Dataset:
+
+def denoise(
+    model, sample: xr.Dataset, *, variable: str = "noisy", errors=None, batch_size: int = 1024
+) -> xr.Dataset:
     """Predict the spectra without noise.
 
     Parameters
@@ -16,11 +20,14 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", batch_size: i
         `DenseAutoencoder`, `PCAModel` or `NoiseAwareAutoencoder`, trained.
     sample
         Normalised spectra on the model's pixels (`spectool.denoising.normalize_total`), with `variable` (galaxy,
-        wavelength) and, for a noise-aware model, ``<variable>_sigma``: the error of each pixel. Where the sample's
+        wavelength) and, for a noise-aware model, ``<variable>_sigma``, the noise that was added to each pixel, and
+        ``ivar`` of what it was added to (``ivar`` alone if `variable` is ``flux``). Where the sample's
         ``mask`` is set, the flux is read as it is (interpolated), but a noise-aware model is told that it knows
         nothing there.
     variable
         What to read.
+    errors
+        The model's `ModelInfo.arrays`, to predict the errors of fluxes that it does not predict itself.
     batch_size
         Spectra at a time.
 
@@ -28,7 +35,7 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", batch_size: i
     -------
     Dataset
         The sample with ``flux`` the prediction and ``latent``, ``latent_sigma`` (galaxy, latent_dim); ``flux_error``
-        (galaxy, wavelength) where the model predicts it. The original ``flux``, ``ivar``, ``mask``, ``truth`` and
+        (galaxy, wavelength) where they are known. The original ``flux``, ``ivar``, ``mask``, ``truth`` and
         `variable` are left out. Spectra without a finite pixel are NaN and counted in ``flux.attrs["n_unusable"]``.
 
     Raises
@@ -40,7 +47,7 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", batch_size: i
     n = len(flux)
     predicted = np.full((n, model.n_pixels), np.nan, dtype=np.float32)
     latent, spread = (np.full((n, model.n_latent), np.nan, dtype=np.float32) for _ in range(2))
-    errors = np.full_like(predicted, np.nan) if sigma is not None else None
+    own = np.full_like(predicted, np.nan) if sigma is not None else None
     rows = np.flatnonzero(usable)
     model.eval()
     with torch.inference_mode():
@@ -49,8 +56,8 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", batch_size: i
             mu, log_var = model.encode(*tensors(flux, sigma, some))
             predicted[some], latent[some] = model.decode(mu).numpy(), mu.numpy()
             spread[some] = torch.exp(0.5 * log_var).numpy()
-            if errors is not None:
-                errors[some] = model.predict_error(mu, log_var).numpy()
+            if own is not None:
+                own[some] = model.predict_error(mu, log_var).numpy()
     dims = (sample[variable].dims[0], "wavelength")
     notes = {"units": "", "n_unusable": int(n - usable.sum())}
     spectra = [name for name, value in sample.data_vars.items() if "wavelength" in value.dims]
@@ -63,19 +70,52 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", batch_size: i
             {**notes, "long_name": "standard deviation of the latent posterior"},
         ),
     )
-    if errors is not None:
-        out["flux_error"] = (dims, errors, {**notes, "long_name": "error of the de-noised flux, 1 sigma"})
+    if own is None and errors is not None:
+        own = flux_errors(errors, latent)
+    if own is not None:
+        out["flux_error"] = (dims, own, {**notes, "long_name": "error of the de-noised flux, 1 sigma"})
     return out
 
 
-def sample_denoised(
+def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArray:
+    """Draw what the noise-free spectra could be: the prediction and an error of the calibrated size and correlation.
+
+    Parameters
+    ----------
+    denoised
+        From `denoise`, with ``flux_error``.
+    arrays
+        The model's `ModelInfo.arrays`: how the errors of its pixels are correlated.
+    n
+        Draws per spectrum.
+    seed
+        An int or a `numpy.random.Generator`.
+
+    Returns
+    -------
+    DataArray
+        (draw, galaxy, wavelength), float32.
+
+    Raises
+    ------
+    ValueError
+        If there are no errors to draw.
+    """
+    if "flux_error" not in denoised:
+        raise ValueError("these spectra have no errors: call denoise with errors=info.arrays")
+    flux = denoised["flux"]
+    drawn = flux.values + draw_errors(arrays, denoised["flux_error"].values, n=n, seed=seed)
+    return _draws(drawn, flux.dims[0], denoised)
+
+
+def sample_posterior(
     model, sample: xr.Dataset, *, n: int, seed, variable: str = "noisy", batch_size: int = 256
 ) -> xr.DataArray:
-    """Draw spectra from what the latent posterior leaves open.
+    """Draw latent vectors from a VAE's posterior, and decode them.
 
     A VAE trained on eq. 4 of Scourfield et al. (2023) makes its posterior narrow, because the weights of the loss
-    are those of the original spectra: its draws tell how well it knows its own answer, not how well that answer is
-    known. The draws of a `NoiseAwareAutoencoder` are calibrated.
+    are those of the original spectra: the draws tell how well it knows its own answer, not how well that answer is
+    known. For errors take `sample_denoised`.
 
     Parameters
     ----------
@@ -110,9 +150,13 @@ def sample_denoised(
             for k in range(n):
                 eps = torch.randn(mu.shape, generator=generator)
                 drawn[k, some] = model.decode(mu + torch.exp(0.5 * log_var) * eps).numpy()
+    return _draws(drawn, sample[variable].dims[0], sample)
+
+
+def _draws(values: np.ndarray, dim: str, sample: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(
-        drawn,
-        dims=("draw", sample[variable].dims[0], "wavelength"),
+        values,
+        dims=("draw", dim, "wavelength"),
         coords={name: sample[name] for name in ("wavelength",) if name in sample.coords},
         attrs={"units": "", "long_name": "draws of the de-noised flux"},
     )
@@ -147,13 +191,25 @@ def read_spectra(model, sample: xr.Dataset, variable: str):
     if not getattr(model, "reads_sigma", False):
         flux[bad] = np.broadcast_to(model.pixel_mean.numpy(), flux.shape)[bad]
         return flux, None, usable
-    name = f"{variable}_sigma"
-    if name not in sample:
-        raise ValueError(f"this model reads the error of each pixel: the sample needs {name!r}")
-    sigma = np.array(np.broadcast_to(sample[name].values, flux.shape), dtype=np.float32)
+    sigma = _total_sigma(sample, variable, flux.shape)
     bad |= masked | ~np.isfinite(sigma) | (sigma <= 0)
     flux[bad], sigma[bad] = 0.0, np.inf
     return flux, sigma, usable & ~bad.all(axis=1)
+
+
+def _total_sigma(sample: xr.Dataset, variable: str, shape) -> np.ndarray:
+    """Error of each pixel of a variable: of the noise that was added, and of what it was added to."""
+    added = f"{variable}_sigma"
+    if added not in sample and (variable != "flux" or "ivar" not in sample):
+        needed = "'ivar'" if variable == "flux" else repr(added)
+        raise ValueError(f"this model reads the error of each pixel: the sample needs {needed}")
+    variance = np.zeros(shape, dtype=np.float64)
+    if added in sample:
+        variance += sample[added].values.astype(np.float64) ** 2
+    if "ivar" in sample:
+        with np.errstate(divide="ignore"):
+            variance += 1.0 / sample["ivar"].values.astype(np.float64)
+    return np.sqrt(variance).astype(np.float32)
 
 
 def tensors(flux, sigma, rows) -> list:
