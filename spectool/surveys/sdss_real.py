@@ -9,8 +9,8 @@ from spectool.surveys.sdss_archive import DATA_RELEASE, SAS_URL, fetch_spectra
 from spectool.surveys.sdss_files import SurveyWarning, read_sdss
 
 
-def read_spectra(catalogue, *, cache=None, **options):
-    """The spectra of a catalogue's galaxies, as `read_sdss` gives them, with the catalogue's columns.
+def fetch_usable(catalogue, *, cache=None, **options):
+    """Bring the spectra of a catalogue's galaxies to the cache, and keep the galaxies that have one.
 
     Parameters
     ----------
@@ -22,9 +22,10 @@ def read_spectra(catalogue, *, cache=None, **options):
 
     Returns
     -------
-    Dataset, dims (galaxy, wavelength, line)
-        In the observed frame. Galaxies whose spectrum is missing or unusable are left out, with a `SurveyWarning`
-        and in the history.
+    catalogue : Dataset
+        Galaxies whose spectrum is missing or unusable are left out, with a `SurveyWarning` and in the history.
+    paths : list of Path
+        Of their spectra.
 
     Raises
     ------
@@ -34,25 +35,40 @@ def read_spectra(catalogue, *, cache=None, **options):
     keys = [catalogue[name].values for name in ("plate", "mjd", "fiberid")]
     got = fetch_spectra(*keys, run2d=catalogue["run2d"].values, cache=cache, **options)
     rows = np.array([row for row, path in enumerate(got.paths) if path is not None], int)
-    reasons = _summary(got.failures, got.paths)
+    reasons = _summary(got.failures)
     if not rows.size:
         raise ConnectionError(f"not one of {len(got.paths)} spectra could be fetched: {reasons}")
+    text = f"{rows.size} spectra, {got.n_downloaded} of them fetched now"
     if got.failures:
-        warnings.warn(
-            f"{len(got.failures)} of {len(got.paths)} galaxies left out: {reasons}",
-            SurveyWarning,
-            stacklevel=2,
-        )
-    spectra = read_sdss([got.paths[row] for row in rows]).rename(spectral_class="sdss_label")
-    chosen = catalogue.isel(galaxy=rows)
-    pixels = spectra.drop_vars([name for name in spectra.data_vars if name in chosen])
-    out = pixels.assign(chosen.data_vars).assign_coords(chosen.coords)
-    text = f"{rows.size} spectra read, {got.n_downloaded} of them fetched now"
-    text += f"; {len(got.failures)} left out: {reasons}" if got.failures else ""
-    return out.assign_attrs({**chosen.attrs, "history": f"{catalogue.attrs['history']}\n{text}"})
+        told = f"{len(got.failures)} of {len(got.paths)} galaxies left out: {reasons}"
+        warnings.warn(told, SurveyWarning, stacklevel=2)
+        text += f"; {told}"
+    kept = catalogue.isel(galaxy=rows)
+    return kept.assign_attrs(history=f"{catalogue.attrs['history']}\n{text}"), [
+        got.paths[row] for row in rows
+    ]
 
 
-def _summary(failures, paths):
+def join_spectra(catalogue, paths):
+    """Spectra as `read_sdss` gives them, in the observed frame, with the columns of a catalogue.
+
+    Parameters
+    ----------
+    catalogue : Dataset
+    paths : list of path
+        Of the same galaxies.
+
+    Returns
+    -------
+    Dataset, dims (galaxy, wavelength, line)
+        The catalogue wins where both have a column, the redshift for one; SDSS's own class is ``sdss_label``.
+    """
+    spectra = read_sdss(paths).rename(spectral_class="sdss_label")
+    pixels = spectra.drop_vars([name for name in spectra.data_vars if name in catalogue])
+    return pixels.assign(catalogue.data_vars).assign_coords(catalogue.coords).assign_attrs(catalogue.attrs)
+
+
+def _summary(failures):
     """Reasons with how many galaxies each costs, and one row as an example."""
     kinds = {}
     for row, reason in failures.items():
@@ -80,16 +96,9 @@ def read_real_sample(
     Returns
     -------
     Dataset
-        See `query_catalogue` and `read_spectra`.
+        See `query_catalogue` and `join_spectra`; galaxies without a usable spectrum as in `fetch_usable`.
     """
     catalogue = query_catalogue(n_per_bin, cache=cache, progress=progress, **options)
-    release = options.get("data_release", DATA_RELEASE)
-    return read_spectra(
-        catalogue,
-        cache=cache,
-        progress=progress,
-        base_url=base_url,
-        data_release=release,
-        n_connections=n_connections,
-        retries=retries,
-    )
+    where = {"base_url": base_url, "data_release": options.get("data_release", DATA_RELEASE)}
+    how = {"n_connections": n_connections, "retries": retries, "progress": progress}
+    return join_spectra(*fetch_usable(catalogue, cache=cache, **where, **how))

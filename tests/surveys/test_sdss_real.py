@@ -5,7 +5,7 @@ import pytest
 
 from spectool.surveys.mpa_jhu import query_catalogue
 from spectool.surveys.sdss_files import SurveyWarning
-from spectool.surveys.sdss_real import read_real_sample, read_spectra
+from spectool.surveys.sdss_real import fetch_usable, join_spectra, read_real_sample
 from tests.surveys.sdss_server import serve
 
 
@@ -32,7 +32,7 @@ def test_each_galaxy_has_its_own_spectrum_and_columns(archive, tmp_path):
     assert (np.diff(sample["h_alpha_bin"]) == 1).all()
     for name in ("log_mass", "log_sfr", "ebv", "line_flux", "name", "ivar", "mask"):
         assert name in sample
-    assert "10 spectra read, 10 of them fetched now" in sample.attrs["history"]
+    assert "10 spectra, 10 of them fetched now" in sample.attrs["history"]
 
 
 def test_a_second_call_needs_no_network(archive, tmp_path):
@@ -41,7 +41,7 @@ def test_a_second_call_needs_no_network(archive, tmp_path):
     again = read(archive, tmp_path)
     assert archive.asked == []
     np.testing.assert_array_equal(first["flux"], again["flux"])
-    assert "10 spectra read, 0 of them fetched now" in again.attrs["history"]
+    assert "10 spectra, 0 of them fetched now" in again.attrs["history"]
 
 
 def test_galaxies_without_a_usable_spectrum_are_left_out_and_counted(archive, tmp_path):
@@ -58,7 +58,7 @@ def test_galaxies_without_a_usable_spectrum_are_left_out_and_counted(archive, tm
         sample = read(archive, tmp_path)
     assert sample["h_alpha_bin"].values.tolist() == [0, 1, 3, 4, 6, 8, 9]
     assert sample["name"].values.tolist() == [w for i, w in enumerate(wanted) if i not in (2, 5, 7)]
-    assert "3 left out" in sample.attrs["history"]
+    assert "3 of 10 galaxies left out" in sample.attrs["history"]
 
 
 def test_not_a_single_spectrum_is_an_error(archive, tmp_path):
@@ -71,5 +71,7 @@ def test_not_a_single_spectrum_is_an_error(archive, tmp_path):
 
 def test_rows_of_a_catalogue_may_be_read_alone(archive, tmp_path):
     catalogue = query_catalogue(1, cache=tmp_path, skyserver_url=archive.url, progress=False)
-    part = read_spectra(catalogue.isel(galaxy=[7, 3]), cache=tmp_path, base_url=archive.url, progress=False)
+    some = catalogue.isel(galaxy=[7, 3])
+    part = join_spectra(*fetch_usable(some, cache=tmp_path, base_url=archive.url, progress=False))
     assert part["h_alpha_bin"].values.tolist() == [7, 3]
+    assert part["name"].values.tolist() == [f"spec-0266-51602-{f:04d}.fits" for f in some["fiberid"].values]

@@ -1,0 +1,147 @@
+"""One line changed, and the notebook's sample is made of real spectra: the same columns, bins and scale."""
+
+import numpy as np
+import pytest
+
+from spectool.denoising import scourfield2023_wavelength
+from spectool.scourfield2023_real import read_real_scourfield2023
+from spectool.surveys.sdss_files import SurveyWarning
+from spectool.wavelength import LINES
+from tests.surveys.sdss_server import catalogue_rows, serve
+
+CONSTANT = 330.0
+
+
+@pytest.fixture
+def archive():
+    with serve() as archive:
+        yield archive
+
+
+def read(archive, cache, sample="uniform", **options):
+    return read_real_scourfield2023(
+        sample,
+        cache=cache,
+        progress=False,
+        **({"constant": CONSTANT, "n_per_bin": 3} | options),
+        catalogue_options={"skyserver_url": archive.url, "timeout": 10},
+        archive_options={"base_url": archive.url, "retries": 0, "timeout": 10},
+    )
+
+
+def test_spectra_are_prepared_as_the_mocks_are(archive, tmp_path):
+    sample = read(archive, tmp_path)
+    assert sample["flux"].dims == ("galaxy", "wavelength") and sample["flux"].dtype == np.float32
+    np.testing.assert_allclose(sample["wavelength"], scourfield2023_wavelength())
+    np.testing.assert_allclose(sample["flux"].sum("wavelength"), CONSTANT, rtol=1e-5)
+    assert sample.sizes["galaxy"] == 24
+    columns = (
+        "candidate",
+        "spectral_class",
+        "split",
+        "h_alpha_flux",
+        "h_alpha_bin",
+        "redshift",
+        "log_mass",
+        "log_sfr",
+    )
+    assert set(columns) <= set(sample.data_vars) and "norm" in sample
+    assert np.isfinite(sample["flux"]).all() and sample["mask"].mean() < 0.03
+    assert "MPA-JHU" in sample.attrs["history"] and "divided by summed flux" in sample.attrs["history"]
+
+
+def test_lines_keep_their_flux_and_place(archive, tmp_path):
+    sample = read(archive, tmp_path)
+    wavelength = sample["wavelength"].values
+    near = np.abs(wavelength - LINES["Hα"]) < 30
+    beside = (np.abs(wavelength - LINES["Hα"]) < 120) & ~near
+    flux = sample["flux"] * sample["norm"]
+    excess = flux.values[:, near] - np.median(flux.values[:, beside], axis=1, keepdims=True)
+    measured = (excess * np.gradient(wavelength)[near]).sum(axis=1)
+    gain = measured / sample["h_alpha_flux"].values
+    bright = sample["h_alpha_flux"].values > 100
+    # the Milky Way's dust, E(B-V) = 0.05 x 0.86, dims H-alpha by a tenth: k(6762 A) is some 2.4
+    np.testing.assert_allclose(gain[bright], 10 ** (0.4 * 0.043 * 2.4), rtol=0.12)
+    assert np.median(gain[bright]) == pytest.approx(10 ** (0.4 * 0.043 * 2.4), rel=0.03)
+    peak = wavelength[near][np.argmax(flux.values[bright][:, near], axis=1)]
+    np.testing.assert_allclose(peak, LINES["Hα"], atol=6.1, err_msg="a bin is 6 A")
+
+
+def test_batches_and_a_second_call_change_nothing(archive, tmp_path):
+    first = read(archive, tmp_path)
+    archive.asked.clear()
+    again = read(archive, tmp_path, batch_size=5)
+    assert archive.asked == []
+    np.testing.assert_allclose(first["flux"], again["flux"], atol=1e-6)
+    np.testing.assert_array_equal(first["candidate"], again["candidate"])
+    np.testing.assert_array_equal(first["spectral_class"], again["spectral_class"])
+
+
+def test_splits_part_the_sample_and_n_fetches_no_more(archive, tmp_path):
+    whole, test, train = (read(archive, tmp_path, split=split) for split in (None, "test", "train"))
+    assert test.sizes["galaxy"] == round(0.2 * 24) and train.sizes["galaxy"] == 24 - test.sizes["galaxy"]
+    assert set(test["candidate"].values) | set(train["candidate"].values) == set(whole["candidate"].values)
+    archive.asked.clear()
+    few = read(archive, tmp_path / "other", split="test", n=2)
+    np.testing.assert_array_equal(few["candidate"], test["candidate"][:2])
+    assert sum(name.endswith(".fits") for name in archive.asked) == 2
+
+
+def test_classes_follow_the_papers_rules(tmp_path):
+    rows = catalogue_rows()
+    rows["sdss_class"] = rows["sdss_class"].astype("U8")
+    rows["sdss_class"][0] = "QSO"
+    rows["nii_6584_flux"][1], rows["oiii_5007_flux"][1] = (
+        1.2 * rows["h_alpha_flux"][1],
+        5 * rows["h_beta_flux"][1],
+    )
+    for row, depth in ((2, 4.0), (3, 0.5)):
+        rows["h_alpha_flux_err"][row] = rows["h_alpha_flux"][row]
+        rows["lick_hd_a"][row] = depth
+    with serve(rows) as archive:
+        sample = read(archive, tmp_path)
+    found = dict(
+        zip(sample["fiberid"].values.tolist(), sample["spectral_class"].values.tolist(), strict=True)
+    )
+    expected = [
+        "broad-line AGN",
+        "narrow-line AGN",
+        "absorption galaxy",
+        "quiescent galaxy",
+        "emission line galaxy",
+    ]
+    assert [found[fibre] for fibre in (1, 2, 3, 4, 5)] == expected
+
+
+def test_section_5_has_star_forming_galaxies_in_its_own_bins(archive, tmp_path):
+    sample = read(archive, tmp_path, "star-forming")
+    assert set(sample["subclass"].values) == {"STARFORMING"}
+    log = np.log10(sample["h_alpha_flux"].values)
+    assert ((log >= 1.4) & (log < 3.2)).all()
+    np.testing.assert_array_equal(sample["h_alpha_bin"], np.floor((log - 1.4) / 0.18).astype(int))
+
+
+def test_a_galaxy_without_a_spectrum_is_left_out_and_counted(archive, tmp_path):
+    del archive.spectra["spec-0266-51602-0005.fits"]
+    with pytest.warns(SurveyWarning, match="1 of 24 galaxies left out"):
+        sample = read(archive, tmp_path)
+    assert sample.sizes["galaxy"] == 23 and 5 not in sample["fiberid"].values
+
+
+def test_the_default_constant_is_the_mocks(archive, tmp_path):
+    from spectool.scourfield2023 import read_selection
+
+    sample = read(archive, tmp_path, constant=None, n=2)
+    assert sample.attrs["constant"] == read_selection("uniform").attrs["constant"]
+
+
+def test_errors_for_people(tmp_path):
+    with pytest.raises(ValueError, match="no sample 'null'; choose from uniform, star-forming"):
+        read_real_scourfield2023("null")
+    with pytest.raises(ValueError, match="split is 'train', 'test' or None"):
+        read_real_scourfield2023(split="validation")
+    with serve() as archive:
+        url = archive.url
+    where = {"skyserver_url": url, "timeout": 5}
+    with pytest.raises(ConnectionError, match="needs a network the first time"):
+        read_real_scourfield2023(cache=tmp_path, progress=False, constant=1.0, catalogue_options=where)
