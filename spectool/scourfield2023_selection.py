@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from spectool.measure.classes import CLASSES, bpt_class, classify
+from spectool.measure.classes import CLASSES, classify
 from spectool.measure.linear_lines import measure_lines_linear
-from spectool.scourfield2023 import SEED, draw_block, observe_candidates
+from spectool.scourfield2023_candidates import SEED, draw_block, observe_candidates
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.grid import SSPGrid
 from spectool.synth.sfh import share_younger_than
@@ -24,8 +24,7 @@ TABLE1 = dict(zip(CLASSES, (50948, 20771, 12204, 2968, 17), strict=True))
 """Candidates of each class in the paper, 86,908 in all; `CLASSES` is in Table 1's order."""
 MAGNITUDE_LIMIT = 17.77
 """r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
-MIN_SN = 3.0
-_SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are spectool.scourfield2023's
+_SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are the candidates'
 _PREDICTED = np.linspace(-1.0, 4.0, 26)
 _ALPHA_PER_PHOTON = 1.37e-12 / 3.828e33
 
@@ -42,8 +41,10 @@ class Recipe:
         Only star-forming galaxies.
     metallicity_sfr : bool
         Of which population; False is the null test's.
-    n_blocks, wanted : int
-        Blocks of candidates, and how many to observe per 0.2 dex of predicted flux.
+    n_blocks : int
+        Blocks of candidates.
+    wanted : tuple of (float, int)
+        How many of them to observe per 0.2 dex of predicted flux, from which log10 flux on.
     n_bin, n_top : int
         Galaxies per bin, and in the highest one.
     """
@@ -53,15 +54,16 @@ class Recipe:
     star_forming: bool
     metallicity_sfr: bool
     n_blocks: int
-    wanted: int
+    wanted: tuple
     n_bin: int = 1000
     n_top: int = 1000
 
 
+_FORMING = ((-9.0, 300), (1.0, 1500), (1.2, 11000), (1.6, 5000), (1.8, 1500))
 SAMPLES = {
-    "uniform": Recipe(0.2, 3.4, False, True, 80, 3500),
-    "star-forming": Recipe(1.4, 3.2, True, True, 80, 3500, n_top=778),
-    "null": Recipe(1.4, 3.2, True, False, 30, 3500, n_top=778),
+    "uniform": Recipe(0.2, 3.4, False, True, 80, ((-9.0, 3500),)),
+    "star-forming": Recipe(1.4, 3.2, True, True, 80, _FORMING, n_top=778),
+    "null": Recipe(1.4, 3.2, True, False, 80, _FORMING, n_top=778),
 }
 
 
@@ -74,7 +76,7 @@ def predict_h_alpha(galaxies, grid=None):
     Parameters
     ----------
     galaxies : Dataset
-        From `spectool.scourfield2023.draw_block`.
+        From `spectool.scourfield2023_candidates.draw_block`.
     grid : SSPGrid, optional
 
     Returns
@@ -99,7 +101,7 @@ def predict_h_alpha(galaxies, grid=None):
 
 
 def keep_probability(predicted, n_blocks, wanted):
-    """Probability to be observed in each 0.2 dex of predicted flux, so that some `wanted` are.
+    """Probability to be observed in each 0.2 dex of predicted flux, so that some number of galaxies is.
 
     Parameters
     ----------
@@ -107,7 +109,8 @@ def keep_probability(predicted, n_blocks, wanted):
         Fluxes [1e-17 erg/s/cm2] of one or more whole blocks.
     n_blocks : float
         How many times as many will be drawn.
-    wanted : int
+    wanted : tuple of (float, int)
+        See `Recipe`.
 
     Returns
     -------
@@ -116,7 +119,10 @@ def keep_probability(predicted, n_blocks, wanted):
     """
     which = np.digitize(np.log10(predicted), _PREDICTED)
     counts = np.bincount(which, minlength=_PREDICTED.size + 1) * n_blocks
-    return np.clip(wanted / np.maximum(counts, 1), 0.02, 1)
+    starts, numbers = np.array(wanted).T
+    lower = np.concatenate([[-9.0], _PREDICTED]) + 1e-9
+    numbers = numbers[np.searchsorted(starts, lower, side="right") - 1]
+    return np.clip(numbers / np.maximum(counts, 1), 0.02, 1)
 
 
 def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True, grid=None):
@@ -157,20 +163,20 @@ def measure_candidates(galaxies, *, seed=SEED, grid=None):
     -------
     Dataset
         Per galaxy ``candidate``, ``probability``, ``r_magnitude``, ``h_alpha_flux`` [1e-17 erg/s/cm2],
-        ``h_alpha_sn``, ``spectral_class`` and ``is_star_forming``: an emission line galaxy below the curve of
-        Kauffmann et al. (2003), with all four lines at a signal-to-noise ratio of 3 (class 1 of the MPA-JHU table).
+        ``h_alpha_sn``, ``spectral_class`` and ``is_star_forming``: an emission line galaxy that the SDSS pipeline
+        would call STARFORMING or STARBURST (Bolton et al. 2012, AJ 144, 144), the subclass that the paper takes:
+        log [OIII]/H-beta < 0.7 - 1.2 (log [NII]/H-alpha + 0.4).
     """
     seen = observe_candidates(galaxies, seed=seed, grid=grid)
     table = classify(measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line")))
-    sn = table["line_sn"].sel(line=["Hβ", "[O III] 5007", "Hα", "[N II] 6583"]).values
-    forming = (bpt_class(table["log_n2"], table["log_o3"]) == "star-forming") & (sn > MIN_SN).all(axis=1)
+    forming = (table["log_o3"] < 0.7 - 1.2 * (table["log_n2"] + 0.4)).values  # NaN is not
     name = table["spectral_class"].values
     columns = {
         "candidate": seen["candidate"].values,
         "probability": seen["probability"].values,
         "r_magnitude": seen["r_magnitude"].values,
         "h_alpha_flux": table["line_flux"].sel(line="Hα").values,
-        "h_alpha_sn": sn[:, 2],
+        "h_alpha_sn": table["line_sn"].sel(line="Hα").values,
         "spectral_class": name.astype("<U20"),
         "is_star_forming": forming & (name == "emission line galaxy"),
     }

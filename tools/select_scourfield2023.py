@@ -26,7 +26,8 @@ from spectool import denoising
 from spectool import scourfield2023_selection as selection
 from spectool.measure.classes import CLASSES
 from spectool.parallel import n_workers
-from spectool.scourfield2023 import SEED, SELECTION, draw_block, rebuild
+from spectool.scourfield2023 import SEED, SELECTION, rebuild
+from spectool.scourfield2023_candidates import draw_block
 from spectool.synth.grid import SSPGrid
 
 PILOT_BLOCKS = 4
