@@ -206,6 +206,8 @@ o3n2_pp04 = CALIBRATIONS["PP04 O3N2"]
 def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=None, n_draws=0, seed=None):
     """Gas metallicities of galaxies from their lines, with what is missing counted and explained.
 
+    The calibrations hold where stars ionise the gas: leave AGN out (`spectool.measure.classes`).
+
     Parameters
     ----------
     line_table : Dataset
