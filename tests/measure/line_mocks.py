@@ -1,0 +1,84 @@
+"""Spectra whose lines are known, drawn without the code that measures them."""
+
+import numpy as np
+import xarray as xr
+from scipy.stats import norm
+
+from spectool.denoising import scourfield2023_wavelength
+from spectool.synth.population import draw_population
+from spectool.synth.synthesis import synthesize
+from spectool.wavelength import LINES, pixel_edges
+
+FWHM = 2.5
+MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
+MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+OTHERS = {"Hε": 3971.20, "H8": 3890.16, "[Ne III]": 3869.86, "He I": 5877.25, "[S III]": 6313.81}
+
+
+def draw_fluxes(n, rng):
+    """Line fluxes for a continuum of about 1, of weak and strong lines, doublets in their ratios."""
+    h_alpha = 10 ** rng.uniform(-0.3, 2.0, n)
+    h_beta = h_alpha / rng.uniform(2.86, 5.0, n)
+    flux = {"Hα": h_alpha, "Hβ": h_beta, "Hγ": 0.46 * h_beta, "Hδ": 0.25 * h_beta}
+    flux |= {"Hε": 0.15 * h_beta, "H8": 0.2 * h_beta, "[Ne III]": 0.1 * h_beta, "He I": 0.04 * h_alpha}
+    flux["[N II] 6583"] = h_alpha * 10 ** rng.uniform(-1.2, 0.2, n)
+    flux["[N II] 6548"] = flux["[N II] 6583"] / 3.05
+    flux["[O III] 5007"] = h_beta * 10 ** rng.uniform(-0.7, 0.9, n)
+    flux["[O III] 4959"] = flux["[O III] 5007"] / 2.98
+    flux["[O III] 4363"] = 0.01 * flux["[O III] 5007"]
+    flux |= {"[O I]": 0.08 * h_alpha, "[S III]": 0.01 * h_alpha}
+    flux |= {"[S II] 6716": 0.25 * h_alpha, "[S II] 6731": 0.19 * h_alpha}
+    total = h_beta * 10 ** rng.uniform(-0.2, 0.6, n)
+    flux |= {"[O II] 3726": 0.43 * total, "[O II] 3729": 0.57 * total}
+    return flux
+
+
+def gaussians(edges, centre, flux, velocity, dispersion, lsf):
+    """Lines of all galaxies on pixels, shape (galaxy, n)."""
+    sigma = centre / 299792.458 * np.hypot(dispersion, lsf)
+    shifted = centre * (1 + velocity / 299792.458)
+    cumulative = norm.cdf((edges - shifted[:, None]) / sigma[:, None])
+    return flux[:, None] * np.diff(cumulative) / np.diff(edges)
+
+
+def make_mocks(grid, n, *, seed, sn, wavelength=None, velocity=40.0, strength=1.0):
+    """Stars from `synthesize` and lines from here, with white noise.
+
+    Returns a sample with ``flux``, ``ivar``, ``mask``, ``truth``, ``stars``, ``true_velocity``, ``true_dispersion``,
+    ``is_quiescent`` and ``true_flux`` (galaxy, true_line); the median of each continuum is 1.
+    """
+    rng = np.random.default_rng(seed)
+    wavelength = scourfield2023_wavelength() if wavelength is None else wavelength
+    edges = pixel_edges(wavelength)
+    galaxies = draw_population(n, grid_age=grid.age, seed=rng, redshift_range=(0.024, 0.05))
+    stars = synthesize(galaxies, grid, wavelength=wavelength, nebular=False, progress=False)
+    stars = stars["flux"].values.astype(float)
+    stars /= np.median(stars, axis=1, keepdims=True)
+    fluxes = {name: strength * value for name, value in draw_fluxes(n, rng).items()}
+    speed, dispersion = velocity * rng.standard_normal(n), 85 * np.exp(0.3 * rng.standard_normal(n))
+    truth = stars.copy()
+    for name, flux in fluxes.items():
+        centre = (LINES | OTHERS)[name] if name != "He I" else OTHERS[name]
+        lsf = FWHM / 2.354820045 / centre * 299792.458
+        truth += gaussians(edges, centre, flux, speed, dispersion, lsf)
+    noise = np.ones_like(truth) / sn
+    pixels = ("galaxy", "wavelength")
+    return xr.Dataset(
+        {
+            "flux": (
+                pixels,
+                truth + noise * rng.standard_normal(truth.shape),
+                {"units": "1e-17 erg/(s cm2 Angstrom)"},
+            ),
+            "ivar": (pixels, 1 / noise**2, {"units": "1e34 s2 cm4 Angstrom2 / erg2"}),
+            "mask": (pixels, np.zeros(truth.shape, bool), {"units": ""}),
+            "truth": (pixels, truth, {"units": "1e-17 erg/(s cm2 Angstrom)"}),
+            "stars": (pixels, stars, {"units": "1e-17 erg/(s cm2 Angstrom)"}),
+            "true_velocity": ("galaxy", speed, {"units": "km / s"}),
+            "true_dispersion": ("galaxy", dispersion, {"units": "km / s"}),
+            "is_quiescent": ("galaxy", galaxies["is_quiescent"].values),
+            "true_flux": (("galaxy", "true_line"), np.stack([fluxes[name] for name in MEASURED], axis=1)),
+        },
+        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
+        attrs={"fwhm": FWHM},
+    )

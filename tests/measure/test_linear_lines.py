@@ -1,0 +1,329 @@
+"""The fast fit finds what was put in, says how well it knows it, and lives through bad spectra."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import norm
+
+from spectool.measure.linear_basis import ContinuumBasis, continuum_basis
+from spectool.measure.linear_design import NUISANCE
+from spectool.measure.linear_lines import MEASURED, measure_lines_linear
+from spectool.wavelength import LINES, pixel_edges
+
+from .line_mocks import gaussians, make_mocks
+
+HALPHA = list(MEASURED).index("Hα")
+
+
+def pulls(table, sample):
+    """(measured - true) / error, and true / error."""
+    true, error = sample["true_flux"].values, table["line_flux_error"].values
+    return (table["line_flux"].values - true) / error, true / error
+
+
+@pytest.fixture(scope="module", params=[5, 25], ids=["S/N 5", "S/N 25"])
+def measured(request, grid):
+    sample = make_mocks(grid, 1200, seed=11, sn=request.param)
+    return sample, measure_lines_linear(sample, keep_fit=True)
+
+
+@pytest.fixture(scope="module")
+def few(grid):
+    return make_mocks(grid, 40, seed=5, sn=20)
+
+
+def test_fluxes_are_unbiased_and_their_errors_right(measured):
+    pull, sn = pulls(measured[1], measured[0])
+    detected = sn > 5
+    assert detected.sum() > 3000
+    assert abs(pull[detected].mean()) < 0.1
+    assert 0.9 < pull[detected].std() < 1.1
+
+
+def test_each_line_is_unbiased(measured):
+    """Also the faint ones, whose fluxes come out negative as often as noise makes them."""
+    pull = pulls(measured[1], measured[0])[0]
+    standard_error = pull.std(axis=0) / np.sqrt(len(pull))
+    assert (np.abs(pull.mean(axis=0)) < 0.1 + 3 * standard_error).all()
+    assert ((pull.std(axis=0) > 0.85) & (pull.std(axis=0) < 1.2)).all()
+
+
+def test_chi2_is_that_of_white_noise(measured):
+    chi2 = measured[1]["chi2"].values
+    assert np.median(chi2) == pytest.approx(1, abs=0.02)
+    assert chi2.std() == pytest.approx(np.sqrt(2 / 800), rel=0.15)
+
+
+def test_velocity_and_width_of_the_gas_are_found_where_lines_are_bright(measured):
+    sample, table = measured
+    bright = table["line_sn"].sel(line="Hα").values > 40
+    assert bright.sum() > 50
+    velocity = (table["gas_velocity"] - sample["true_velocity"]).values[bright]
+    ratio = (table["gas_dispersion"] / sample["true_dispersion"]).values[bright]
+    assert np.abs(np.median(velocity)) < 1.5
+    assert np.percentile(np.abs(velocity), 68) < 8
+    assert np.median(ratio) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("Hδ", 0.10), ("Hγ", 0.10), ("Hβ", 0.05), ("Hα", 0.05)])
+@pytest.mark.parametrize("quiescent", [True, False], ids=["quiescent", "star-forming"])
+def test_stars_do_not_pass_for_balmer_emission(grid, name, limit, quiescent):
+    """Without noise, the bias that the continuum leaves, in Angstrom of equivalent width."""
+    sample = make_mocks(grid, 400, seed=3, sn=30, strength=0.3)
+    table = measure_lines_linear(sample, variable="truth", keep_fit=True)
+    at = int(np.abs(sample["wavelength"].values - LINES[name]).argmin())
+    true = sample["true_flux"].values[:, list(MEASURED).index(name)]
+    width = (table["line_flux"].sel(line=name).values - true) / table["continuum"].values[:, at]
+    kind = sample["is_quiescent"].values == quiescent
+    assert kind.sum() > 50
+    assert abs(np.median(width[kind])) < limit
+    assert np.percentile(np.abs(width[kind]), 90) < 5 * limit
+
+
+def test_no_prior_and_fixed_kinematics_is_ordinary_weighted_least_squares(few):
+    """Against numpy, with a basis of its own, for fluxes, errors and chi2."""
+    wavelength, edges = few["wavelength"].values, pixel_edges(few["wavelength"].values)
+    x = np.linspace(-1, 1, wavelength.size)
+    vectors = np.stack([np.ones_like(x), x, x**2, np.sin(5 * x)])
+    basis = ContinuumBasis(vectors, np.full(4, np.inf), 0)
+    rng = np.random.default_rng(0)
+    ivar = few["ivar"].values * rng.uniform(0.2, 2, few["ivar"].shape)
+    mask = (rng.random(ivar.shape) < 0.1) & (wavelength > 5050) & (wavelength < 6500)
+    sample = few.assign(ivar=(few["ivar"].dims, ivar), mask=(few["mask"].dims, mask))
+    names = ("Hβ", "[O III] 4959", "[O III] 5007", "Hα")
+    table = measure_lines_linear(
+        sample, lines=names, continuum=basis, dispersions=(90.0,), velocity=False, broad=False, lsf=60.0
+    )
+
+    def column(centre):
+        one = np.ones(1)
+        return gaussians(edges, centre, one, 0 * one, 90 * one, 60 * one)[0]
+
+    columns = [column(LINES["Hβ"]), column(LINES["[O III] 5007"]) + column(LINES["[O III] 4959"]) / 2.98]
+    columns += [column(LINES["Hα"])] + [sum(s * column(c) for c, s in group) for group in NUISANCE]
+    design = np.concatenate([columns, vectors])
+    assert len(design) == 24
+    for row in range(3):
+        weight = np.sqrt(np.where(mask[row], 0, ivar[row]))
+        matrix, data = (design * weight).T, few["flux"].values[row] * weight
+        solution, residual, *_ = np.linalg.lstsq(matrix, data)
+        error = np.sqrt(np.diag(np.linalg.inv(matrix.T @ matrix)))
+        flux = table["line_flux"].values[row]
+        np.testing.assert_allclose(flux[[0, 2, 3]], solution[:3], rtol=1e-5)
+        np.testing.assert_allclose(table["line_flux_error"].values[row][[0, 2, 3]], error[:3], rtol=1e-5)
+        assert table["chi2"].values[row] == pytest.approx(residual[0] / ((~mask[row]).sum() - 24), rel=1e-5)
+
+
+def test_doublets_keep_their_ratios(measured):
+    flux = measured[1]["line_flux"]
+    for strong, weak, ratio in (("[O III] 5007", "[O III] 4959", 2.98), ("[N II] 6583", "[N II] 6548", 3.05)):
+        np.testing.assert_allclose(flux.sel(line=strong), ratio * flux.sel(line=weak), rtol=1e-12)
+
+
+def test_free_doublets_find_another_ratio(few):
+    table = measure_lines_linear(few, variable="truth", doublets={})
+    bright = few["true_flux"].values[:, HALPHA] > 20
+    flux = table["line_flux"].values[bright]
+    ratio = flux[:, MEASURED.index("[O III] 5007")] / flux[:, MEASURED.index("[O III] 4959")]
+    np.testing.assert_allclose(ratio, 2.98, rtol=0.01)
+
+
+def test_peak_is_that_of_the_profile_on_the_pixels(measured):
+    sample, table = measured
+    edges, sigma = pixel_edges(sample["wavelength"].values), 2.5 / 2.354820045 / LINES["Hα"] * 299792.458
+    line = table.sel(line="Hα")
+    profile = gaussians(
+        edges, LINES["Hα"], np.ones(table.sizes["galaxy"]), line["gas_velocity"].values,
+        line["gas_dispersion"].values, sigma,
+    )  # fmt: skip
+    np.testing.assert_allclose(line["line_peak"], line["line_flux"] * profile.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(line["line_peak"] / line["line_peak_error"], line["line_sn"], rtol=1e-9)
+
+
+def test_amplitude_over_noise_is_the_peak_over_the_residuals(measured):
+    sample, table = measured
+    near = np.abs(sample["wavelength"].values / LINES["Hα"] - 1) * 299792.458 <= 4500
+    residual = (sample["flux"] - table["continuum"] - table["line_model"]).values[:, near]
+    expected = table["line_peak"].sel(line="Hα").values / np.sqrt((residual**2).mean(axis=1))
+    np.testing.assert_allclose(table["line_an"].sel(line="Hα"), expected, rtol=1e-4)
+
+
+def test_results_scale_with_the_flux_and_do_not_depend_on_batches_or_company(few):
+    table = measure_lines_linear(few)
+    faint = few.assign(flux=few["flux"] * 1e-17, ivar=few["ivar"] * 1e34)
+    faint["flux"].attrs["units"] = "erg / (s cm2 Angstrom)"
+    scaled = measure_lines_linear(faint.isel(galaxy=slice(None, None, -1)), batch_size=7)
+    backwards = table.isel(galaxy=slice(None, None, -1))
+    for name in ("line_flux", "line_flux_error", "line_peak"):
+        np.testing.assert_allclose(scaled[name], backwards[name] * 1e-17, rtol=1e-6)
+    for name in ("gas_velocity", "gas_dispersion", "chi2", "net_h_alpha_sn"):
+        np.testing.assert_allclose(scaled[name], backwards[name], rtol=1e-5, atol=1e-5)
+    assert scaled["line_flux"].attrs["units"] == "erg / (s cm2)"
+
+
+def test_units_and_columns_are_those_of_a_line_table(few):
+    from astropy import units as u
+
+    table = measure_lines_linear(few)
+    assert table["line"].values.tolist() == list(MEASURED)
+    assert u.Unit(table["line_flux"].attrs["units"]) == u.Unit("1e-17 erg/(s cm2)")
+    assert u.Unit(table["line_peak"].attrs["units"]) == u.Unit("1e-17 erg/(s cm2 Angstrom)")
+    np.testing.assert_array_equal(table["true_dispersion"], few["true_dispersion"])
+    np.testing.assert_allclose(table["line_sn"], table["line_flux"] / table["line_flux_error"])
+    for name in table.data_vars:
+        if table[name].dtype.kind == "f" and name.startswith(("line", "gas", "chi", "broad", "net")):
+            u.Unit(table[name].attrs["units"])
+
+
+def test_finer_pixels_give_the_same_fluxes(grid):
+    """SDSS's 69 km/s instead of 276, at a quarter of the ivar: the same information."""
+    wavelength = 10 ** (np.log10(3700) + 1e-4 * np.arange(0, 3290))
+    sample = make_mocks(grid, 150, seed=2, sn=10, wavelength=wavelength)
+    pull, sn = pulls(measure_lines_linear(sample), sample)
+    detected = sn > 5
+    assert detected.sum() > 700
+    assert abs(pull[detected].mean()) < 0.12
+    assert 0.9 < pull[detected].std() < 1.1
+
+
+def test_broad_lines_are_found_where_they_are_and_only_there(grid):
+    sample = make_mocks(grid, 200, seed=9, sn=20)
+    edges = pixel_edges(sample["wavelength"].values)
+    broad = np.where(np.arange(200) < 40, 60.0, 0.0)
+    extra = sum(gaussians(edges, LINES[n], s * broad, 0 * broad, 1500 + 0 * broad, 0 * broad) for n, s in
+                (("Hα", 1.0), ("Hβ", 0.3)))  # fmt: skip
+    table = measure_lines_linear(sample.assign(flux=sample["flux"] + extra))
+    found = (table["broad_h_alpha_sn"] > 5).values & (table["broad_gain"] > 30).values
+    np.testing.assert_array_equal(found, broad > 0)
+    has = table.isel(galaxy=slice(40))
+    error = has["broad_h_alpha_flux"] / has["broad_h_alpha_sn"]
+    assert abs(float(((has["broad_h_alpha_flux"] - 60) / error).mean())) < 0.5
+    pull = pulls(has, sample.isel(galaxy=slice(40)))[0]
+    assert np.abs(pull[:, HALPHA]).mean() < 1.2  # narrow Hα is not led astray
+    assert "40 with broad Balmer lines" in table.attrs["history"]
+
+
+def test_bad_spectra_are_counted_and_disturb_no_other(few):
+    bad = few.copy(deep=True)
+    wavelength = bad["wavelength"].values
+    bad["flux"][0] = np.nan
+    bad["mask"][1] = True
+    bad["ivar"][2] = 0
+    bad["flux"][3, 200] = np.inf
+    bad["mask"][4] = np.abs(wavelength - LINES["Hα"]) < 30
+    bad["mask"][5] = wavelength > 5500
+    bad["ivar"][6] = np.nan
+    bad["flux"][7] = 0
+    bad["flux"][8] = -bad["flux"][8]
+    table, reference = measure_lines_linear(bad, keep_fit=True), measure_lines_linear(few)
+    assert table["fit_status"].values.tolist() == [1, 1, 1, 0, 0, 0, 1] + [0] * 33
+    assert table["fit_message"].values[0] == "fewer than 60 good pixels"
+    assert np.isnan(table["line_flux"].values[[0, 1, 2, 6]]).all()
+    assert np.isnan(table["continuum"].values[0]).all()
+    missing = np.isnan(table["line_flux"].values[4])
+    assert set(np.array(MEASURED)[missing]) == {"Hα", "[N II] 6548", "[N II] 6583"}
+    assert set(np.array(MEASURED)[np.isnan(table["line_flux"].values[5])]) == set(MEASURED[8:])
+    assert np.isfinite(table["chi2"].values[[3, 4, 5, 7, 8]]).all()
+    np.testing.assert_allclose(table["line_flux"].values[7], 0, atol=1e-12)
+    np.testing.assert_allclose(table["line_flux"].values[9:], reference["line_flux"].values[9:], rtol=1e-9)
+    history = table.attrs["history"]
+    assert "40 spectra, 4 with too few good pixels, 0 failed" in history
+    assert "826 pixels with flux not finite left out" in history
+    assert "Hα: 2" in history
+
+
+def test_masked_pixels_do_not_matter_whatever_they_hold(few):
+    mask = np.random.default_rng(1).random(few["mask"].shape) < 0.03
+    masked = few.assign(mask=(few["mask"].dims, mask))
+    spoiled = masked.assign(flux=masked["flux"].where(~mask, 1e5))
+    first, second = measure_lines_linear(masked), measure_lines_linear(spoiled)
+    np.testing.assert_array_equal(first["line_flux"], second["line_flux"])
+
+
+def test_line_at_the_edge_needs_four_fifths_of_its_flux(few):
+    """[N II] 6583 at the red end: measured until a fifth of the line is cut off."""
+    edges = pixel_edges(few["wavelength"].values)
+    last = int(np.searchsorted(edges, LINES["[N II] 6583"]))
+    for cut in range(last - 1, last + 4):
+        sample = few.isel(wavelength=slice(0, cut))
+        table = measure_lines_linear(
+            sample, variable="truth", lines=("[N II] 6583", "Hα"), velocity=False, lsf=48.0
+        )
+        sigma = LINES["[N II] 6583"] / 299792.458 * np.hypot(table["gas_dispersion"].values, 48.0)
+        covered = norm.cdf((edges[cut] - LINES["[N II] 6583"]) / sigma)
+        kept = np.isfinite(table["line_flux"].sel(line="[N II] 6583").values)
+        np.testing.assert_array_equal(kept, covered >= 0.8)
+
+
+def test_no_line_in_range_is_no_error(few):
+    table = measure_lines_linear(few.sel(wavelength=slice(4400, 4800)), lines=("Hα", "Hβ"))
+    assert np.isnan(table["line_flux"]).all()
+    assert (table["fit_status"] == 0).all()
+    assert "Hβ: 40, Hα: 40" in table.attrs["history"] or "Hα: 40, Hβ: 40" in table.attrs["history"]
+
+
+def test_unknown_noise_is_guessed(measured):
+    sample, table = measured
+    guessed = measure_lines_linear(sample.drop_vars("ivar"))
+    ratio = (guessed["line_flux_error"] / table["line_flux_error"]).values
+    assert np.median(ratio) == pytest.approx(1, abs=0.1)
+    assert "no ivar given" in guessed.attrs["history"]
+
+
+def test_errors_can_follow_the_residuals(few):
+    optimistic = few.assign(ivar=few["ivar"] * 4)
+    formal = measure_lines_linear(optimistic)
+    scaled = measure_lines_linear(optimistic, scale_errors=True)
+    expected = formal["line_flux_error"] * np.sqrt(formal["chi2"]).clip(min=1)
+    np.testing.assert_allclose(scaled["line_flux_error"], expected.transpose("galaxy", "line"))
+    assert float(formal["chi2"].median()) == pytest.approx(4, rel=0.1)
+
+
+def test_net_lines_see_emission_and_absorption_together(few):
+    """Stars alone are in absorption; strong emission on top of them is net emission."""
+    stars = measure_lines_linear(few, variable="stars")
+    assert (stars["net_h_beta_sn"] < 0).mean() > 0.9
+    assert (stars["balmer_absorption_sn"] >= -stars["net_h_alpha_sn"]).all()
+    bright = few["true_flux"].values[:, HALPHA] > 15
+    assert (measure_lines_linear(few)["net_h_alpha_sn"].values[bright] > 10).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda s: s, {"lines": ("Hα", "Hω")}, "no line 'Hω'"),
+        (lambda s: s, {"lines": ("Hα", "Hα")}, "each line once"),
+        (lambda s: s, {"variable": "noisy"}, "no variable `noisy`"),
+        (lambda s: s, {"lsf": -3.0}, "must be finite and not negative"),
+        (lambda s: s, {"dispersions": ()}, "at least one"),
+        (lambda s: s, {"continuum": "splines"}, "'templates' or a ContinuumBasis"),
+        (lambda s: s.drop_vars("wavelength"), {}, "common rest-frame grid"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_words(few, change, options, message):
+    with pytest.raises(ValueError, match=message):
+        measure_lines_linear(change(few), **options)
+
+
+def test_no_galaxy_gives_an_empty_table(few):
+    table = measure_lines_linear(few.isel(galaxy=slice(0, 0)))
+    assert dict(table.sizes) == {"galaxy": 0, "line": 14}
+
+
+def test_basis_carries_continua_it_has_not_seen(grid, few):
+    """To 0.5% of the flux for realistic galaxies, whose histories the basis was not drawn from."""
+    basis = continuum_basis(few["wavelength"].values)
+    stars = few["stars"].values
+    coefficients = np.linalg.lstsq(basis.vectors.T, stars.T)[0]
+    residual = (basis.vectors.T @ coefficients).T / stars - 1
+    assert np.sqrt((residual**2).mean()) < 0.005
+    assert continuum_basis(few["wavelength"].values) is basis
+    other = continuum_basis(few["wavelength"].values, n_components=3, degree=0, n_mixes=200)
+    assert other.vectors.shape == (4, 825)
+
+
+def test_sample_attributes_survive(few):
+    table = measure_lines_linear(few.assign_attrs(history="drawn", constant=3.0))
+    assert isinstance(table, xr.Dataset)
+    assert table.attrs["constant"] == 3.0
+    assert table.attrs["history"].startswith("drawn\n")
