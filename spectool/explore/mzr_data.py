@@ -1,19 +1,20 @@
 """What the mass-metallicity dashboard opens with: samples of galaxies, and metallicities from their lines."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from spectool.explore.mzr_spectra import rebuild_scourfield2023
+from spectool.explore.mzr_spectra import rebuild_galaxy
 from spectool.measure.metallicity import CALIBRATIONS
 from spectool.measure.reddening import deredden
 from spectool.synth.relations import OXYGEN_SUN
 
-PRODUCT = Path(__file__).resolve().parent.parent / "data" / "scourfield2023_mzr.nc"
+DATA = Path(__file__).resolve().parent.parent / "data"
 TRUTH = "truth of the mocks"
-CALIBRATED = "de-noised, calibrated errors"
+CALIBRATED = ", calibrated errors"
 
 # Classes of Table 1 of Scourfield (2023), in its order.
 CLASSES = (
@@ -90,19 +91,22 @@ def check_sample(name, sample):
     return sample
 
 
-def read_scourfield2023(path=PRODUCT):
+def read_scourfield2023(sample="mzr", *, path=None):
     """Read the star-forming test galaxies of Scourfield (2023, Section 5) with their measured lines.
 
     Parameters
     ----------
-    path : str or pathlib.Path
+    sample : {"mzr", "null"}
+        Galaxies whose metallicity knows their star formation, or only their mass.
+    path : str or pathlib.Path, optional
         Default: the shipped file.
 
     Returns
     -------
     dict of str to xarray.Dataset
-        ``"original"``, ``"DESI-like"``, ``"de-noised"``, and, where the file has them, the de-noised galaxies
-        with errors that were scaled to cover the truth.
+        By source of the file, such as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source with errors that were
+        scaled to cover the truth comes once more with these, as ``"de-noised, calibrated errors"``. Names of the null
+        sample begin with ``"null: "``.
 
     Raises
     ------
@@ -111,10 +115,11 @@ def read_scourfield2023(path=PRODUCT):
     ValueError
         If it is another one.
     """
-    path = Path(path)
+    path = Path(path or DATA / f"scourfield2023_{sample}.nc")
     if not path.exists():
         raise FileNotFoundError(
-            f"{path.name} is not in {path.parent}: tools/measure_scourfield2023.py measures the lines and writes it"
+            f"{path.name} is not in {path.parent}: `python -m tools.measure_scourfield2023 {sample}` measures the "
+            "lines and writes it"
         )
     with xr.open_dataset(path, engine="h5netcdf") as file:
         product = file.load()
@@ -123,19 +128,26 @@ def read_scourfield2023(path=PRODUCT):
         raise ValueError(
             f"{path.name} is no table of lines by source: it has no {', '.join(sorted(missing))}"
         )
-    calibrated = product.get("line_flux_error_calibrated")
-    product = product.drop_vars("line_flux_error_calibrated", errors="ignore")
-    samples = {str(name): product.sel(source=name, drop=True) for name in product["source"].values}
-    if calibrated is not None and "de-noised" in samples:
-        errors = calibrated.sel(source="de-noised", drop=True) if "source" in calibrated.dims else calibrated
-        samples[CALIBRATED] = samples["de-noised"].assign(line_flux_error=errors)
+    samples, prefix = {}, "null: " if sample == "null" else ""
+    for source in product["source"].values.astype(str).tolist():
+        table = product.sel(source=source, drop=True).assign_attrs(spectrum=source)
+        name, calibrated = prefix + source, table.get("line_flux_error_calibrated")
+        samples[name] = table.drop_vars("line_flux_error_calibrated", errors="ignore")
+        if calibrated is not None and np.isfinite(calibrated).any():
+            samples[name + CALIBRATED] = samples[name].assign(line_flux_error=calibrated)
     return samples
 
 
 #: What a notebook may name in ``open_mzr_dashboard(samples=...)``, and how its spectra are rebuilt; see
 #: `register_samples`.
-READERS = {"scourfield2023": read_scourfield2023}
-REBUILDERS = {"scourfield2023": rebuild_scourfield2023}
+READERS = {
+    "scourfield2023": read_scourfield2023,
+    "scourfield2023 null": partial(read_scourfield2023, "null"),
+}
+REBUILDERS = {
+    "scourfield2023": rebuild_galaxy,
+    "scourfield2023 null": partial(rebuild_galaxy, sample="null"),
+}
 
 
 def register_samples(key, reader, *, rebuild=None):
@@ -165,7 +177,7 @@ def read_samples(*keys):
     Returns
     -------
     dict of str to xarray.Dataset
-        By name; a name that two papers use is preceded by the paper's.
+        By name, preceded by the key where an earlier key has the same.
 
     Raises
     ------

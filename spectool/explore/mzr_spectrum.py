@@ -19,30 +19,33 @@ WINDOWS = {
     "[S II]": (6660.0, 6800.0),
 }
 # Behind to before: noise must not cover what was found in it.
-COLORS = (OKABE_ITO["sky_blue"], OBSERVED, OKABE_ITO["blue"], OKABE_ITO["vermillion"])
+COLORS = (OKABE_ITO["sky_blue"], OBSERVED, OKABE_ITO["blue"])
 N_SPECTRA = len(COLORS)
 
 
-def order_spectra(spectrum):
-    """Return the sources of a spectrum from the noisiest to the smoothest, with their colours.
+def choose_spectra(spectrum, shown=()):
+    """Choose up to three sources of a spectrum, and order them from the noisiest to the smoothest.
 
     Parameters
     ----------
     spectrum : xarray.Dataset
         ``flux`` (source, wavelength).
+    shown : sequence of str
+        Sources to choose first; then as they come.
 
     Returns
     -------
     dict of str to str
         Colour by source, in the order to draw them.
     """
-    flux = spectrum["flux"].transpose("source", "wavelength").values
-    with np.errstate(invalid="ignore"):
-        roughness = np.nanmedian(np.abs(np.diff(flux, axis=1)), axis=1)
-    order = np.argsort(-np.nan_to_num(roughness), kind="stable")[:N_SPECTRA]
-    names = [str(spectrum["source"].values[i]) for i in order]
-    colors = COLORS if len(names) == N_SPECTRA else COLORS[: len(names)]
-    return dict(zip(names, colors, strict=True))
+    names = [str(name) for name in spectrum["source"].values]
+    names = list(dict.fromkeys([*(name for name in shown if name in names), *names]))[:N_SPECTRA]
+    flux = spectrum["flux"].transpose("source", "wavelength").sel(source=names).values
+    roughness = [
+        np.median(np.abs(np.diff(row[np.isfinite(row)]))) if np.isfinite(row).sum() > 1 else 0 for row in flux
+    ]
+    order = np.argsort([-value for value in roughness], kind="stable")
+    return {names[i]: color for i, color in zip(order, COLORS, strict=False)}
 
 
 class SpectrumFigure:
@@ -105,7 +108,7 @@ class SpectrumFigure:
             if spectrum is None:
                 self.colors, self.source.data = {}, self._empty()
                 return
-            self.colors = order_spectra(spectrum)
+            self.colors = choose_spectra(spectrum, state.shown_spectra)
             wavelength = spectrum["wavelength"].values.astype(np.float32)
             data = {"wavelength": wavelength}
             for i in range(N_SPECTRA):

@@ -219,6 +219,11 @@ class MzrState(traitlets.HasTraits):
         """Names of the one or two samples that are compared."""
         return [self.left] if self.right == NONE else [self.left, self.right]
 
+    @property
+    def shown_spectra(self):
+        """Sources of rebuilt spectra that the compared samples were measured on."""
+        return [self.samples[name].attrs.get("spectrum", name) for name in self.shown]
+
     def _derive(self):
         shown = {name: self.samples[name] for name in self.shown}
         edges = mass_bins(np.concatenate([sample["log_mass"].values for sample in shown.values()]))

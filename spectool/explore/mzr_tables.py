@@ -22,11 +22,6 @@ def _table(head, rows):
     return f"<table><tr>{cells}</tr>{body}</table>"
 
 
-def short(name, length=14):
-    """A sample's name cut to fit a column."""
-    return name if len(name) <= length else name[: length - 1] + "…"
-
-
 def statistics_table(state, correlations=None):
     """How many galaxies are measured, their scatter and the trend with star formation, by sample.
 
@@ -53,7 +48,7 @@ def statistics_table(state, correlations=None):
         ["median error (dex)", *(number(median(p.error), ".3f") for p in panels)],
         ["trend with SFR, ρ", *told],
     ]
-    text = _table(["", *(short(p.name) for p in panels)], rows)
+    text = _table(["", *(p.name for p in panels)], rows)
     text += f'<div class="mzr-small">Scatter and offset: about {html.escape(state.reference)}.'
     if both is not None:
         r = with_error(both.rho, both.error, "+.2f")
@@ -90,7 +85,7 @@ def galaxy_table(state):
         about.append(f"log SFR {number(first['log_sfr'].item())}")
     if "spectral_class" in first:
         about.append(html.escape(str(first["spectral_class"].item())))
-    head = [short(name) for name in one]
+    head = list(one)
     text = f"<b>{', '.join(about)}</b>"
     lines = [
         [line, *(line_cell(sample, line) for sample in one.values())]

@@ -31,7 +31,7 @@ CSS = f"""<style>
 .mzr-table .widget-html-content {{ font-size: 12px; line-height: 17px; }}
 .mzr-table td, .mzr-table th {{ padding: 0 4px; text-align: right; white-space: nowrap; }}
 .mzr-table td:first-child, .mzr-table th:first-child {{ text-align: left; }}
-.mzr-table th {{ font-weight: 600; border-bottom: 1px solid #B0B0B0; }}
+.mzr-table th {{ white-space: normal; vertical-align: bottom; font-weight: 600; border-bottom: 1px solid #B0B0B0; }}
 .mzr-small {{ font-size: 11px; line-height: 14px; color: #505050; white-space: normal; }}
 .mzr-line .widget-html-content {{ font-size: 12px; line-height: 18px; overflow-wrap: anywhere; }}
 .mzr-bar {{ display: inline-block; width: 90px; height: 10px; }}
@@ -195,7 +195,7 @@ class MzrView:
         link(state, ["panels", "overlaid"], self._show_panels)
         link(state, ["relations"], self._show_relations)
         link(state, ["selected", "left", "right", "dust_corrected"], self._show_galaxy)
-        link(state, ["spectrum", "spectrum_status"], self._show_spectrum)
+        link(state, ["spectrum", "spectrum_status", "left", "right"], self._show_spectrum)
         state.observe(lambda _: self._rebuild(), "selected")
         state.observe(lambda _: self._list_samples(), "sample_names")
 

@@ -19,11 +19,11 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(path):
-    return mzr_data.read_scourfield2023(path)
+    return mzr_data.read_scourfield2023(path=path)
 
 
 def test_a_product_is_read_source_by_source(samples, path):
-    assert list(samples) == ["original", "DESI-like", "de-noised", CALIBRATED]
+    assert list(samples) == ["original", "DESI-like", "de-noised", "de-noised" + CALIBRATED]
     product = make_product(120)
     np.testing.assert_array_equal(
         samples["DESI-like"]["line_flux"], product["line_flux"].sel(source="DESI-like")
@@ -31,21 +31,26 @@ def test_a_product_is_read_source_by_source(samples, path):
     assert all(sample["line_flux"].dims == ("galaxy", "line") for sample in samples.values())
 
 
+def test_the_null_sample_is_told_apart(path):
+    names = list(mzr_data.read_scourfield2023("null", path=path))
+    assert names[:2] == ["null: original", "null: DESI-like"]
+
+
 def test_calibrated_errors_belong_to_the_same_fluxes(samples):
-    formal, calibrated = samples["de-noised"], samples[CALIBRATED]
+    formal, calibrated = samples["de-noised"], samples["de-noised" + CALIBRATED]
     np.testing.assert_array_equal(formal["line_flux"], calibrated["line_flux"])
     np.testing.assert_allclose(calibrated["line_flux_error"], 3 * formal["line_flux_error"], rtol=1e-6)
 
 
 def test_a_missing_product_names_the_tool_that_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"tools/measure_scourfield2023\.py"):
-        mzr_data.read_scourfield2023(tmp_path / "nothing.nc")
+    with pytest.raises(FileNotFoundError, match=r"python -m tools\.measure_scourfield2023 null"):
+        mzr_data.read_scourfield2023("null", path=tmp_path / "nothing.nc")
 
 
 def test_another_file_is_refused(tmp_path):
     xr.Dataset({"a": ("galaxy", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match=r"other\.nc .* no line, source"):
-        mzr_data.read_scourfield2023(tmp_path / "other.nc")
+        mzr_data.read_scourfield2023(path=tmp_path / "other.nc")
 
 
 @pytest.mark.parametrize("calibration", ["PP04 O3N2", "PP04 N2 linear"])

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from spectool.explore import mzr_layer
 from spectool.explore.mzr_figure import MzrFigure, fit_range
-from spectool.explore.mzr_spectrum import WINDOWS, SpectrumFigure, order_spectra
+from spectool.explore.mzr_spectrum import WINDOWS, SpectrumFigure, choose_spectra
 from spectool.explore.mzr_state import NONE, REFERENCE, MzrState
 from spectool.explore.mzr_tables import galaxy_table, statistics_table
 from spectool.explore.mzr_view import MzrView
@@ -251,7 +252,14 @@ def test_the_noisiest_spectrum_is_drawn_behind():
     noise = np.random.default_rng(1).normal(size=825)
     spectrum["flux"].values[1] += noise
     spectrum["flux"].values[0] += 0.2 * noise
-    assert list(order_spectra(spectrum)) == ["DESI-like", "original", "de-noised"]
+    assert list(choose_spectra(spectrum)) == ["DESI-like", "original", "de-noised"]
+
+
+def test_spectra_of_the_samples_that_are_shown_come_first():
+    spectrum = fake_rebuild(3)
+    more = spectrum.assign_coords(source=["a", "b", "c"])
+    spectrum = xr.concat([spectrum, more], "source")
+    assert set(choose_spectra(spectrum, ["c", "a"])) == {"c", "a", "original"}
 
 
 def test_a_galaxy_without_a_spectrum_says_so(samples):
