@@ -120,7 +120,7 @@ def fit_lines(
         raise ValueError(f"kinematics are 'free' or 'fixed', not {kinematics!r}")
     spectra = read_spectra(sample, variable, lsf, fit_range, grid)
     rescale = not spectra.has_ivar if rescale_errors is None else bool(rescale_errors)
-    setup = _make_setup(spectra, lines, doublets, broad, grid, templates, reddening).with_options(
+    setup = make_setup(spectra, lines, doublets, broad, grid, templates, reddening).with_options(
         degree=int(degree),
         free=kinematics == "free",
         fit_stellar_velocity=spectra.velscale < 2 * FINE,
@@ -160,8 +160,19 @@ def _per_galaxy(value, count, name):
     return value
 
 
-def _make_setup(spectra, lines, doublets, broad, grid, selection, reddening):
-    """Templates on pixels that serve all spectra."""
+def make_setup(spectra, lines, doublets, broad, grid, selection, reddening):
+    """Templates and lines on pixels that serve all spectra.
+
+    Parameters
+    ----------
+    spectra : spectool.measure.line_spectra.Spectra
+    lines, doublets, broad, grid, selection, reddening
+        As in `fit_lines`; `selection` is its `templates`.
+
+    Returns
+    -------
+    FitSetup
+    """
     ratio = int(np.ceil(spectra.velscale / FINE))
     edges = template_edges(*spectra.reach, spectra.step, ratio)
     centres = np.sqrt(edges[1:] * edges[:-1])
