@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+from ppxf import sps_util
+
+from spectool.measure.ppxf_templates import (
+    COMPACT_AGES,
+    COMPACT_METALLICITIES,
+    REDDENING,
+    select_populations,
+    stellar_templates,
+    template_edges,
+    template_lsf,
+    write_ppxf_templates,
+)
+from spectool.synth.grid import SSPGrid
+
+SELECTION = ((1e7, 1e9, 1e10), (-0.4, 0.0))
+
+
+@pytest.fixture(scope="module")
+def grid():
+    return SSPGrid.embedded()
+
+
+@pytest.fixture(scope="module")
+def library(grid, tmp_path_factory):
+    """The grid as pPXF's own reader sees it, on SDSS's pixels; where the grid's own pixels are uniform."""
+    file = tmp_path_factory.mktemp("templates") / "spectra_ours.npz"
+    write_ppxf_templates(grid, file, selection=SELECTION, wavelength_range=(3560, 7340))
+    return sps_util.sps_lib(file, 69.0297)
+
+
+def test_ppxf_reads_the_file_and_finds_the_grid_in_it(grid, library):
+    age, metal = select_populations(grid, SELECTION)
+    np.testing.assert_allclose(library.age_grid[:, 0] * 1e9, grid.age[age])
+    np.testing.assert_allclose(library.metal_grid[0], np.log10(grid.metallicity[metal] / grid.z_sun))
+    np.testing.assert_allclose(library.mass_no_gas_grid, grid.surviving_mass[np.ix_(metal, age)].T)
+
+
+def test_our_pixels_are_those_that_ppxf_would_make(grid, library):
+    step = library.ln_lam_temp[1] - library.ln_lam_temp[0]
+    edges = np.exp(library.ln_lam_temp[0] + step * (np.arange(len(library.lam_temp) + 1) - 0.5))
+    inside = slice(5, -5)  # pPXF extrapolates at the ends
+    no_blur = np.zeros(edges.size - 1)
+    ours = stellar_templates(edges[5:-5], no_blur[inside], grid=grid, selection=SELECTION, reddening=(0.0,))
+    theirs = library.templates.transpose(2, 1, 0).reshape(6, -1)[:, inside]
+    theirs = theirs / np.median(theirs, axis=1, keepdims=True)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_the_compact_set_is_small_and_the_full_one_is_all(grid):
+    age, metal = select_populations(grid)
+    assert (len(age), len(metal)) == (len(COMPACT_AGES), len(COMPACT_METALLICITIES))
+    age, metal = select_populations(grid, "full")
+    assert (len(age), len(metal)) == (len(grid.age), len(grid.metallicity))
+
+
+@pytest.mark.parametrize("selection", ["all", ((), (0.0,)), ((-1.0,), (0.0,))])
+def test_a_selection_that_is_none_is_refused(grid, selection):
+    with pytest.raises(ValueError, match=r"compact|positive age"):
+        select_populations(grid, selection)
+
+
+def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
+    edges = template_edges(3700, 7900, 276 / 299792.458, 4)
+    lsf = np.full(edges.size - 1, 80.0)
+    first = stellar_templates(edges, lsf, grid=grid)
+    assert stellar_templates(edges, lsf, grid=grid) is first
+    assert stellar_templates(edges, lsf + 1, grid=grid) is not first
+    assert len(first) == len(COMPACT_AGES) * len(COMPACT_METALLICITIES) * len(REDDENING)
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
+
+
+def test_dust_reddens_as_a_power_law(grid):
+    edges = template_edges(3700, 7900, 276 / 299792.458, 1)
+    lsf = np.zeros(edges.size - 1)
+    clear, dusty = stellar_templates(edges, lsf, grid=grid, selection=((1e9,), (0.0,)), reddening=(0.0, 1.0))
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    depth = -np.log(dusty / clear)
+    np.testing.assert_allclose(np.ptp(depth - (centres / 5500) ** -0.7), 0, atol=1e-9)
+
+
+def test_template_pixels_fit_into_those_of_the_spectra():
+    step = 276 / 299792.458
+    edges = template_edges(3700, 7900, step, 4)
+    np.testing.assert_allclose(np.diff(np.log(edges)), step / 4)
+    assert edges[0] < 3700 * (1 - 900 / 299792)
+    assert edges[-1] > 7900 * (1 + 900 / 299792)
+    assert (edges.size - 1) % 4 == 0
+
+
+def test_the_own_pixel_is_taken_off_the_resolution_once():
+    edges = np.exp(np.linspace(np.log(4000), np.log(5000), 1000))
+    pixel = np.log(edges[1] / edges[0]) * 299792.458
+    left = template_lsf(edges, np.full(edges.size - 1, 70.0), 1)
+    np.testing.assert_allclose(left**2 + pixel**2 / 12, 70.0**2)
+
+
+def test_a_range_without_the_grid_is_refused(grid, tmp_path):
+    with pytest.raises(ValueError, match="no pixel within"):
+        write_ppxf_templates(grid, tmp_path / "none.npz", wavelength_range=(20000, 30000))
+    with pytest.raises(ValueError, match="beyond the grid"):
+        edges = template_edges(700, 900, 1e-3, 1)
+        stellar_templates(edges, np.zeros(edges.size - 1), grid=grid)
