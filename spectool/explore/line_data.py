@@ -70,7 +70,7 @@ def open_lines(path=None):
     path = Path(path or PRODUCT)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not there: the table of measured lines is made by {TOOL} (about an hour on two cores)"
+            f"{path} is not there: the table of measured lines is made by {TOOL}"
         )
     with xr.open_dataset(path, engine="h5netcdf") as file:
         product = file.load()

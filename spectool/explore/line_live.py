@@ -136,8 +136,7 @@ def shipped_pipeline(product, *, seed=None):
 
 
 def _rebuild_normalized(candidates):
-    from spectool.scourfield2023 import rebuild
-    from spectool.scourfield2023_selection import read_selection
+    from spectool.scourfield2023 import read_selection, rebuild
 
     spectra = rebuild(candidates, keep_truth=False)[["flux", "ivar", "mask", "candidate"]]
     return normalize_total(spectra, constant=read_selection().attrs["constant"])

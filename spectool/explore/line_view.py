@@ -125,6 +125,7 @@ class LineView:
         narrow = W.Layout(width="auto", flex="0 0 auto")
         self.back = W.Button(icon="chevron-left", layout=narrow, tooltip="spectrum before")
         self.next = W.Button(icon="chevron-right", layout=narrow, tooltip="next spectrum")
+        self.clear = W.Button(icon="times", layout=narrow, tooltip="unmark all galaxies")
         self.which = W.HTML(layout=W.Layout(flex="1 1 0", min_width="0", overflow="hidden"))
         self.reset = W.Button(description="Reset", icon="undo", layout=narrow)
         self.png = W.Button(description="PNG", icon="image", layout=narrow, tooltip="save the figure")
@@ -151,6 +152,7 @@ class LineView:
                     *self.axes,
                     self.back,
                     self.next,
+                    self.clear,
                     self.which,
                 ],
                 layout=row,
@@ -178,6 +180,7 @@ class LineView:
         self.sigma.observe(lambda _: self._noise(), "value")
         self.back.on_click(lambda _: self.state.step(-1))
         self.next.on_click(lambda _: self.state.step(1))
+        self.clear.on_click(lambda _: self.state.brush([]))
         self.reset.on_click(lambda _: self.state.reset())
         self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
         self.csv.on_click(lambda _: self._export(save_csv, "csv", "text/csv"))

@@ -126,7 +126,8 @@ def test_a_brush_in_the_page_reaches_the_state_and_all_panels(view, state):
 def test_a_brush_from_code_is_marked_in_the_page(view, state):
     state.brush([9, 3])
     assert view.figure.points.selected.indices == [3, 9]
-    state.brush([])
+    view.clear.click()
+    assert state.brushed.size == 0
     assert view.figure.points.selected.indices == []
     assert "drag a box" in view.which.value
     assert np.isnan(view.figure.spectrum.source.data["original"]).all()
