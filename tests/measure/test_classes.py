@@ -1,0 +1,133 @@
+"""The curves are the published ones, and the five classes follow from the rules in their order."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.measure.classes import (
+    BPT_LINES,
+    CLASSES,
+    bpt_class,
+    classify,
+    kauffmann2003,
+    kewley2001,
+    log_ratio,
+)
+
+ELG, ABS, QUI, NLAGN, BLAGN = CLASSES
+
+
+def make_table(rows):
+    """A line table of (Hβ, [O III], Hα, [N II]) fluxes with errors 1, and columns that rows change."""
+    columns = {
+        "net_h_alpha_sn": 50.0,
+        "net_h_beta_sn": 20.0,
+        "balmer_absorption_sn": -20.0,
+        "broad_h_alpha_sn": 0.0,
+    }
+    columns |= {"broad_gain": 0.0, "fit_status": 0}
+    flux = np.array([row.get("flux", (30, 15, 90, 30)) for row in rows], float)
+    table = xr.Dataset({"line_flux": (("galaxy", "line"), flux), "line_sn": (("galaxy", "line"), flux)})
+    for name, default in columns.items():
+        table[name] = ("galaxy", np.array([row.get(name, default) for row in rows]))
+    return table.assign_coords(line=list(BPT_LINES))
+
+
+def classes(*rows, **options):
+    return classify(make_table(list(rows)), **options)["spectral_class"].values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("log_n2", "kewley", "kauffmann"),
+    [(-1.0, 0.7750, 0.7190), (-0.5, 0.5611, 0.1909), (-0.2, 0.2796, -1.14), (0.0, -0.1079, -10.9)],
+)
+def test_curves_pass_where_their_equations_put_them(log_n2, kewley, kauffmann):
+    assert kewley2001(log_n2) == pytest.approx(kewley, abs=1e-4)
+    assert kauffmann2003(log_n2) == pytest.approx(kauffmann, abs=1e-4)
+
+
+def test_nothing_forms_stars_beyond_the_asymptotes():
+    assert kewley2001([0.47, 0.6]).tolist() == [-np.inf, -np.inf]
+    assert kauffmann2003([0.05, 1.0]).tolist() == [-np.inf, -np.inf]
+    assert np.isnan(kewley2001(np.nan))
+    x = np.linspace(-1.25, 0.04, 300)  # they cross at -1.28
+    assert (kauffmann2003(x) < kewley2001(x)).all()
+
+
+@pytest.mark.parametrize("log_n2", [-1.1, -0.6, -0.3])
+def test_either_side_of_each_curve_is_its_own_class(log_n2):
+    above, below = (bpt_class(log_n2, kewley2001(log_n2) + d) for d in (1e-6, -1e-6))
+    assert (above, below) == ("AGN", "composite")
+    above, below = (bpt_class(log_n2, kauffmann2003(log_n2) + d) for d in (1e-6, -1e-6))
+    assert (above, below) == ("composite", "star-forming")
+
+
+def test_agn_lie_right_of_the_asymptotes_whatever_their_excitation():
+    assert bpt_class([0.5, 0.1, np.nan], [-2.0, -2.0, 0.0]).tolist() == ["AGN", "composite", "unclassified"]
+
+
+def test_log_ratio_of_fluxes_that_have_no_logarithm_is_nan(recwarn):
+    ratio = log_ratio([10, -1, 1, 0, np.nan, 1], [1, 1, -2, 1, 1, np.nan])
+    assert ratio[0] == 1
+    assert np.isnan(ratio[1:]).all()
+    assert not recwarn.list
+
+
+def test_emission_is_split_by_kewley_and_only_where_all_four_lines_are_seen():
+    on_curve = 10 ** kewley2001(np.log10(60 / 90))
+    above, below = (30, 30 * on_curve * 1.01, 90, 60), (30, 30 * on_curve * 0.99, 90, 60)
+    assert classes({"flux": above}, {"flux": below}) == [NLAGN, ELG]
+    assert classes({"flux": (0.2, 2.9, 90, 60)}, {"flux": (30, 400, 90, 2.9)}) == [ELG, ELG]
+    assert classes({"flux": (30, 400, 90, 3.1)}) == [NLAGN]
+
+
+def test_balmer_lines_decide_between_emission_absorption_and_nothing():
+    weak = {"net_h_alpha_sn": 2.0, "net_h_beta_sn": -1.0, "balmer_absorption_sn": 1.0}
+    deep = {"net_h_alpha_sn": -9.0, "net_h_beta_sn": -5.0, "balmer_absorption_sn": 9.0}
+    filled = {"net_h_alpha_sn": 12.0, "net_h_beta_sn": -4.0, "balmer_absorption_sn": 4.0}
+    assert classes(weak, deep, filled, {}) == [QUI, ABS, ABS, ELG]
+    assert classes(filled, net=False) == [ELG]  # stars subtracted, both lines are in emission
+    assert classes({"flux": (2, 15, 90, 30), **deep}, net=False) == [ABS]
+    assert classes(weak, min_sn=0.5) == [ABS]
+
+
+def test_broad_lines_come_first_but_need_both_signs():
+    broad = {"broad_h_alpha_sn": 20.0, "broad_gain": 500.0}
+    quiet = {"net_h_alpha_sn": 0.0, "net_h_beta_sn": 0.0, "balmer_absorption_sn": 0.0}
+    assert classes(broad, {**broad, **quiet}) == [BLAGN, BLAGN]
+    assert classes({**broad, "broad_gain": 5.0}, {**broad, "broad_h_alpha_sn": 4.0}) == [ELG, ELG]
+
+
+def test_what_is_missing_is_unclassified_named_and_counted():
+    nan = np.nan
+    table = classify(
+        make_table(
+            [
+                {"net_h_beta_sn": nan},
+                {"flux": (30, 15, 90, nan)},
+                {"fit_status": 2, "broad_h_alpha_sn": 20.0, "broad_gain": 500.0},
+                {},
+                {"net_h_alpha_sn": nan, "broad_h_alpha_sn": 20.0, "broad_gain": 500.0},
+            ]
+        )
+    )
+    expected = ["unclassified", "unclassified", "unclassified", ELG, BLAGN]
+    assert table["spectral_class"].values.tolist() == expected
+    history = table.attrs["history"]
+    assert "unclassified: 3 with a line missing or a failed fit (rows 0, 1, 2)" in history
+    assert "emission line galaxy: 1" in history
+    assert np.isnan(table["log_n2"].values[1])
+    assert table["log_o3"].values[0] == pytest.approx(np.log10(0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop_vars("net_h_beta_sn"), "no `net_h_beta_sn`"),
+        (lambda t: t.drop_vars("line_sn"), "no `line_sn`"),
+        (lambda t: t.sel(line=["Hβ", "Hα"]), "classes need the lines"),
+    ],
+)
+def test_a_table_without_what_is_needed_is_refused_in_words(change, message):
+    with pytest.raises(ValueError, match=message):
+        classify(change(make_table([{}])))

@@ -1,0 +1,86 @@
+"""Lines are as wide as `line_spread` says, in spectra that went through the telescope and the rebinning."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from spectool.denoising import scourfield2023_wavelength
+from spectool.measure.balmer import net_line
+from spectool.measure.linear_lines import measure_lines_linear
+from spectool.measure.resolution import line_spread
+from spectool.prepare import resample, to_rest_frame
+from spectool.surveys.sdss import observe_sdss, sdss_wavelength
+from spectool.synth.population import draw_population
+from spectool.synth.synthesis import synthesize
+
+BINS = scourfield2023_wavelength()
+
+
+@pytest.fixture(scope="module")
+def observed(grid):
+    galaxies = draw_population(250, grid_age=grid.age, seed=1, redshift_range=(0.024, 0.05))
+    galaxies = galaxies.isel(galaxy=np.flatnonzero(~galaxies["is_quiescent"].values)[:120])
+    native = grid.wavelength[(grid.wavelength > 3640) & (grid.wavelength < 8020)]
+    rest = synthesize(galaxies, grid, wavelength=native, keep_lines=True, progress=False).drop_dims("age")
+    seen = observe_sdss(rest, seed=1, wavelength=sdss_wavelength(3770, 8330), noise=False)
+    sample = resample(to_rest_frame(seen), BINS)
+    table = measure_lines_linear(sample, broad=False)
+    return sample, table, rest["line_luminosity"]
+
+
+def test_width_of_the_gas_comes_back(observed):
+    sample, table, _ = observed
+    bright = table["line_sn"].sel(line="Hα").values > 50
+    assert bright.sum() > 30
+    ratio = (table["gas_dispersion"] / sample["velocity_dispersion"]).values[bright]
+    assert np.median(ratio) == pytest.approx(1, abs=0.04)
+
+
+@pytest.mark.parametrize(("name", "cloudy"), [("Hδ", 4102.888), ("Hγ", 4341.68), ("Hβ", 4862.678)])
+def test_blue_lines_are_as_wide_as_they_should_be(observed, name, cloudy):
+    """Hα sets the width; were Hδ's wrong by the 20 km/s between the arms, its flux would be wrong by 12%."""
+    _, table, luminosity = observed
+    true = luminosity.values[
+        :, np.abs(luminosity["line_wavelength"].values - [[cloudy], [6564.613]]).argmin(axis=1)
+    ]
+    decrement = (table["line_flux"].sel(line=name) / table["line_flux"].sel(line="Hα")).values
+    clear = table["line_sn"].sel(line=name).values > 10
+    assert clear.sum() > 30
+    assert np.median(decrement[clear] / (true[:, 0] / true[:, 1])[clear]) == pytest.approx(1, abs=0.025)
+
+
+def test_a_sample_says_what_its_resolution_is():
+    wavelength = np.array([4000.0, 5000.0, 6500.0])
+    bare = xr.Dataset(coords={"wavelength": wavelength})
+    np.testing.assert_array_equal(line_spread(bare, wavelength), 70.0)
+    templates = line_spread(bare.assign_attrs(fwhm=2.5), wavelength)
+    np.testing.assert_allclose(templates * wavelength, 2.5 / np.sqrt(8 * np.log(2)) * 299792.458)
+    given = bare.assign(lsf_sigma=("wavelength", [90.0, 80.0, 70.0]))
+    np.testing.assert_allclose(line_spread(given, np.array([4500.0, 6500.0])), [85.0, 70.0])
+    real = line_spread(bare.assign_attrs(survey="SDSS"), wavelength)
+    mock = line_spread(bare.assign_attrs(survey="SDSS (simulated)", fwhm=2.5), wavelength)
+    assert (np.diff(real) < 0).all()
+    assert (mock > np.maximum(real, templates)).all()
+    np.testing.assert_allclose(
+        real[1], np.hypot(299792.458 / 2.3548 / 1961.3, 69.03 / np.sqrt(12)), rtol=1e-3
+    )
+
+
+def test_net_line_is_the_area_above_the_local_continuum():
+    """On a slope, in emission and in absorption, with the error of linear least squares."""
+    wavelength = torch.from_numpy(BINS.copy())
+    sigma = 250.0 * 6564.6 / 299792.458
+    shape = torch.exp(-0.5 * ((wavelength - 6564.6) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)
+    slope = 1 + (wavelength - 6564.6) / 2000
+    flux = torch.stack([slope + 5 * shape, slope - 3 * shape, slope])
+    ivar = torch.full_like(flux, 400.0)
+    area, error = net_line(flux, ivar, wavelength, 6564.6)
+    np.testing.assert_allclose(area, [5, -3, 0], atol=1e-9)
+    inside = np.abs(BINS / 6564.6 - 1) * 299792.458 <= 2500
+    design = np.stack([shape.numpy(), np.ones(825), BINS - 6564.6])[:, inside]
+    np.testing.assert_allclose(error, np.sqrt(np.linalg.inv(400 * design @ design.T)[0, 0]), rtol=1e-9)
+    ivar[0, np.abs(BINS - 6564.6) < 8] = 0
+    ivar[1] = 0
+    assert torch.isnan(net_line(flux, ivar, wavelength, 6564.6)[0]).tolist() == [True, True, False]
+    assert torch.isnan(net_line(flux, ivar, wavelength, 9000.0)[0]).all()
