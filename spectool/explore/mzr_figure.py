@@ -107,6 +107,7 @@ class MzrFigure:
 
     def _draw_plot(self, side):
         plot = figure(
+            name=f"panel{side}",
             width=WIDTH,
             height=HEIGHT,
             x_range=self.x_range,
