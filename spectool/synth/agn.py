@@ -165,46 +165,59 @@ def add_agn(sample, *, fibre_fraction=1.0):
         return sample
     some = sample.isel(galaxy=rows)
     gain = 1 / np.broadcast_to(fibre_fraction, sample.sizes["galaxy"])[rows]
-    dust1, dust2, index, dispersion = (
-        torch.from_numpy(some[name].values.astype("f4"))
-        for name in ("dust1", "dust2", "dust_index", "velocity_dispersion")
-    )
-    wavelength = sample["wavelength"].values
-    edges, fwhm = torch.from_numpy(pixel_edges(wavelength)), sample.attrs.get("fwhm", 2.5)
-    positions = dict(zip(sample["line"].values.tolist(), range(sample.sizes["line"]), strict=True))
-    at = sample["line_wavelength"].values
-
-    def dim(luminosity, centres, depth):
-        ratio = torch.from_numpy(np.log(centres / 5500.0).astype("f4"))
-        return luminosity * torch.exp(-depth[:, None] * relative_depth(ratio, index))
-
-    def draw(luminosity):
-        kept = [name for name in luminosity if name in positions]
-        values = np.stack([luminosity[name] * gain for name in kept], axis=1)
-        where = np.array([positions[name] for name in kept])
-        return torch.from_numpy(values.astype("f4")), where
-
-    flux = torch.from_numpy(some["flux"].transpose("galaxy", "wavelength").values.copy())
-    narrow, where = draw(narrow_lines(some))
-    narrow = dim(narrow, at[where], dust1 + dust2)
-    add_lines(flux, edges, at[where], narrow, dispersion, fwhm)
+    flux = some["flux"].transpose("galaxy", "wavelength").values.copy()
+    narrow, where = _add_narrow_lines(flux, some, gain)
     lines = sample["line_luminosity"].transpose("galaxy", "line").values.copy()
-    lines[np.ix_(rows, where)] += narrow.numpy()
-
-    broad = some["agn_type"].values == "broad-line"
-    if broad.any():
-        log_broad = np.where(broad, some["agn_log_broad"].values, -np.inf)
-        balmer = {name: 10**log_broad * share / BALMER_DECREMENT for name, share in _BALMER.items()}
-        luminosity, where = draw(balmer)
-        sigma = np.where(broad, some["agn_fwhm"].values, 100.0) * FWHM_TO_SIGMA
-        width = torch.from_numpy(sigma.astype("f4"))
-        add_lines(flux, edges, at[where], dim(luminosity, at[where], dust2), width, fwhm)
-        slope = np.where(broad, some["agn_slope"].values, 0.0)[:, None]
-        power_law = (continuum_luminosity(log_broad) * gain)[:, None] * (wavelength / 5100) ** slope
-        flux += dim(torch.from_numpy(power_law.astype("f4")), wavelength, dust2)
+    lines[np.ix_(rows, where)] += narrow
+    broad = np.flatnonzero(some["agn_type"].values == "broad-line")
+    if broad.size:
+        flux[broad] = _add_broad_lines(flux[broad], some.isel(galaxy=broad), gain[broad])
     whole = sample["flux"].transpose("galaxy", "wavelength").values.copy()
-    whole[rows] = flux.numpy()
+    whole[rows] = flux
     return sample.assign(
         flux=(("galaxy", "wavelength"), whole, sample["flux"].attrs),
         line_luminosity=(("galaxy", "line"), lines, sample["line_luminosity"].attrs),
     )
+
+
+def _add_narrow_lines(flux, galaxies, gain):
+    """Draw them into ``flux``; their dimmed luminosities (galaxy, k) and their places in the sample's lines."""
+    luminosity, where = _stack(narrow_lines(galaxies), galaxies, gain)
+    dimmed = _dim(luminosity, galaxies["line_wavelength"].values[where], galaxies, "dust1", "dust2")
+    _draw(flux, dimmed, where, galaxies, galaxies["velocity_dispersion"].values)
+    return dimmed.numpy(), where
+
+
+def _add_broad_lines(flux, galaxies, gain):
+    """The spectra of broad-line nuclei, with their broad Balmer lines and power law."""
+    log_broad, wavelength = galaxies["agn_log_broad"].values, galaxies["wavelength"].values
+    balmer = {name: 10**log_broad * share / BALMER_DECREMENT for name, share in _BALMER.items()}
+    luminosity, where = _stack(balmer, galaxies, gain)
+    dimmed = _dim(luminosity, galaxies["line_wavelength"].values[where], galaxies, "dust2")
+    _draw(flux, dimmed, where, galaxies, galaxies["agn_fwhm"].values * FWHM_TO_SIGMA)
+    slope = galaxies["agn_slope"].values[:, None]
+    power_law = (continuum_luminosity(log_broad) * gain)[:, None] * (wavelength / 5100) ** slope
+    return flux + _dim(torch.from_numpy(power_law.astype("f4")), wavelength, galaxies, "dust2").numpy()
+
+
+def _stack(luminosity, galaxies, gain):
+    """Luminosities of those lines that the sample has, (galaxy, k), and their places among its lines."""
+    names = galaxies["line"].values.tolist()
+    kept = [name for name in luminosity if name in names]
+    values = np.stack([luminosity[name] * gain for name in kept], axis=1)
+    return torch.from_numpy(values.astype("f4")), np.array([names.index(name) for name in kept])
+
+
+def _dim(luminosity, wavelength, galaxies, *dust):
+    """Luminosities (galaxy, k) behind the dust of the named columns."""
+    ratio = torch.from_numpy(np.log(wavelength / 5500.0).astype("f4"))
+    index = torch.from_numpy(galaxies["dust_index"].values.astype("f4"))
+    depth = torch.from_numpy(sum(galaxies[name].values for name in dust).astype("f4"))
+    return luminosity * torch.exp(-depth[:, None] * relative_depth(ratio, index))
+
+
+def _draw(flux, luminosity, where, galaxies, dispersion):
+    edges = torch.from_numpy(pixel_edges(galaxies["wavelength"].values))
+    width = torch.from_numpy(dispersion.astype("f4"))
+    at = galaxies["line_wavelength"].values[where]
+    add_lines(torch.from_numpy(flux), edges, at, luminosity, width, galaxies.attrs.get("fwhm", 2.5))
