@@ -95,7 +95,7 @@ def log_ratio(numerator, denominator):
     return np.where(usable, np.log10(ratio), np.nan)
 
 
-def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0):
+def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0, min_broad_ew=5.0):
     """The five classes of Scourfield (2023, Section 2) from measured lines.
 
     In this order: *broad-line AGN* where broad Hα is detected; of those with Hα and Hβ in emission at ``min_sn``,
@@ -112,12 +112,13 @@ def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_ga
     ----------
     line_table : Dataset
         From `measure_lines_linear` (or with the same columns): ``line_flux``, ``line_sn`` (galaxy, line), per galaxy
-        ``balmer_absorption_sn``, ``net_h_alpha_sn`` and ``net_h_beta_sn``, optionally ``broad_h_alpha_sn`` and
-        ``broad_gain``.
+        ``balmer_absorption_sn``, ``net_h_alpha_sn`` and ``net_h_beta_sn``, optionally ``broad_h_alpha_sn``,
+        ``broad_gain`` and ``broad_h_alpha_ew``.
     net : bool
     min_sn : float
-    min_broad_sn, min_broad_gain : float
-        Signal-to-noise ratio of broad Hα, and by how much broad lines must lower chi2.
+    min_broad_sn, min_broad_gain, min_broad_ew : float
+        Signal-to-noise ratio of broad Hα, by how much broad lines must lower chi2, and equivalent width [Angstrom]:
+        each is needed, as templates that do not match make weak ones.
 
     Returns
     -------
@@ -152,7 +153,7 @@ def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_ga
     name[emission] = "emission line galaxy"
     name[emission & detected & (log_o3 > kewley2001(log_n2))] = "narrow-line AGN"
     name[missing] = UNCLASSIFIED
-    name[_is_broad(line_table, min_broad_sn, min_broad_gain)] = "broad-line AGN"
+    name[_is_broad(line_table, min_broad_sn, min_broad_gain, min_broad_ew)] = "broad-line AGN"
     name[failed] = UNCLASSIFIED
     result = line_table.assign(
         spectral_class=("galaxy", name, {"units": "", "reference": "Scourfield et al. (2023), Section 2"}),
@@ -162,12 +163,13 @@ def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_ga
     return add_history(result, _count(name, int((emission & ~detected & ~missing).sum())))
 
 
-def _is_broad(line_table, min_sn, min_gain):
-    broad = np.zeros(line_table.sizes["galaxy"], bool)
-    if "broad_h_alpha_sn" in line_table:
-        broad = line_table["broad_h_alpha_sn"].values > min_sn
-        if "broad_gain" in line_table:
-            broad = broad & (line_table["broad_gain"].values > min_gain)
+def _is_broad(line_table, min_sn, min_gain, min_ew):
+    if "broad_h_alpha_sn" not in line_table:
+        return np.zeros(line_table.sizes["galaxy"], bool)
+    broad = line_table["broad_h_alpha_sn"].values > min_sn
+    for column, limit in (("broad_gain", min_gain), ("broad_h_alpha_ew", min_ew)):
+        if column in line_table:
+            broad = broad & (line_table[column].values > limit)
     return broad
 
 

@@ -9,7 +9,6 @@ from spectool.wavelength import LINES
 
 KM_S = 299792.458
 
-WAVELENGTHS = {"[O II] 3726": 3727.09, "[O II] 3729": 3729.88, "[O III] 4363": 4364.436} | LINES
 
 # Stronger member: (weaker member, its strength relative to the stronger one). Storey & Zeippen (2000, MNRAS 312, 813).
 DOUBLETS = {"[O III] 5007": ("[O III] 4959", 1 / 2.98), "[N II] 6583": ("[N II] 6548", 1 / 3.05)}
@@ -116,9 +115,9 @@ def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS, nui
     ValueError
         If a line is unknown or named twice.
     """
-    unknown = [name for name in lines if name not in WAVELENGTHS]
+    unknown = [name for name in lines if name not in LINES]
     if unknown:
-        raise ValueError(f"no line {unknown[0]!r}; spectool.wavelength.LINES has {', '.join(WAVELENGTHS)}")
+        raise ValueError(f"no line {unknown[0]!r}; spectool.wavelength.LINES has {', '.join(LINES)}")
     if len(set(lines)) < len(lines) or not len(lines):
         raise ValueError("name at least one line, and each line once")
     weaker = {weak: (strong, ratio) for strong, (weak, ratio) in doublets.items() if strong in lines}
@@ -128,11 +127,11 @@ def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS, nui
             column[name] = len(column)
     for name in lines:
         owner, ratio = weaker.get(name, (name, 1.0))
-        members.append((WAVELENGTHS[name], ratio, column[owner]))
-    asked = np.array([WAVELENGTHS[name] for name in lines])
+        members.append((LINES[name], ratio, column[owner]))
+    asked = np.array([LINES[name] for name in lines])
     for strong, (weak, ratio) in doublets.items():
         if strong in lines and weak not in lines:
-            members.append((WAVELENGTHS[weak], ratio, column[strong]))
+            members.append((LINES[weak], ratio, column[strong]))
     count = len(column)
     taken = np.array([member[0] for member in members])
     for group in nuisance:

@@ -7,7 +7,7 @@ import torch
 
 from spectool.measure.linear_basis import ContinuumBasis, continuum_basis
 from spectool.measure.linear_blocks import LineEliminator
-from spectool.measure.linear_design import DOUBLETS, KM_S, STRONG, WAVELENGTHS, LineDesign, build_design
+from spectool.measure.linear_design import DOUBLETS, KM_S, STRONG, LineDesign, build_design
 from spectool.measure.linear_kinematics import MAX_VELOCITY, find_kinematics
 from spectool.measure.linear_results import describe, line_model
 from spectool.measure.linear_solver import (
@@ -20,14 +20,14 @@ from spectool.measure.linear_solver import (
     solve,
 )
 from spectool.measure.linear_table import assemble_table, read_spectra
-from spectool.wavelength import pixel_edges
+from spectool.wavelength import LINES, pixel_edges
 
 DISPERSIONS = (40.0, 63.0, 100.0, 158.0, 251.0, 398.0)
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
 MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 BROAD = ("Hα", "Hβ")
 BROAD_SIGMA = 1500.0
-BROAD_SN, BROAD_GAIN = 5.0, 30.0
+BROAD_SN, BROAD_GAIN, BROAD_WIDTH = 5.0, 30.0, 5.0
 _LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
 
 
@@ -44,6 +44,7 @@ class Fitter:
     dispersions: tuple
     free: tuple  # velocity, dispersion: whether they are fitted
     local: torch.Tensor  # (pixel, line): pixels near each line
+    broad_pixel: int  # where broad Hα peaks
 
     @property
     def n_narrow(self):
@@ -95,8 +96,8 @@ def measure_lines_linear(
         Sigma of the line-spread function [km/s]. Default: `spectool.measure.resolution.line_spread`.
     continuum : {"templates"} or ContinuumBasis
     broad : bool
-        Test for broad (1500 km/s) Hα and Hβ; where they lower chi2 by 30 at a signal-to-noise ratio of 5, the
-        narrow fluxes are those of the fit with them.
+        Test for broad (sigma 1500 km/s) Hα and Hβ. Where they lower chi2 by 30, and broad Hα has a signal-to-noise
+        ratio of 5 and an equivalent width of 5 Angstrom, the narrow fluxes are those of the fit with them.
     doublets : dict
         As `spectool.measure.linear_design.DOUBLETS`.
     scale_errors : bool
@@ -115,9 +116,10 @@ def measure_lines_linear(
         ``gas_dispersion``, ``chi2`` (per degree of freedom), ``fit_status`` (0 ok, 1 bad input, 2 failed),
         ``fit_message``; ``net_h_alpha_sn``, ``net_h_beta_sn`` of the lines above a local continuum, stars and all, as a
         survey's pipeline has them, and ``balmer_absorption_sn``, the deeper of these two, positive in absorption;
-        with `broad`, ``broad_h_alpha_flux``, ``broad_h_alpha_sn`` and ``broad_gain`` (by how much broad lines lower
-        chi2); and the sample's per-galaxy columns. A line of which less than 80% of the profile's weight falls on
-        good pixels is NaN; ``attrs["history"]`` counts these, and spectra that could not be fitted.
+        with `broad`, ``broad_h_alpha_flux``, ``broad_h_alpha_sn``, ``broad_h_alpha_ew`` and ``broad_gain`` (by how much
+        broad lines lower chi2, in units of the chi2 per pixel if that exceeds 1); and the sample's per-galaxy columns.
+        A line of which less than 80% of the profile's weight falls on good pixels is NaN; ``attrs["history"]`` counts
+        these, and spectra that could not be fitted.
 
     Raises
     ------
@@ -149,13 +151,13 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
         continuum = continuum_basis(wavelength, grid=grid)
     if not isinstance(continuum, ContinuumBasis) or continuum.vectors.shape[1] != wavelength.size:
         raise ValueError(f"the continuum basis does not fit spectra of {wavelength.size} pixels")
-    shapes = [gaussian_on_pixels(WAVELENGTHS[name], BROAD_SIGMA, edges) for name in BROAD if broad]
+    shapes = [gaussian_on_pixels(LINES[name], BROAD_SIGMA, edges) for name in BROAD if broad]
     operator = build_operator(continuum, np.array(shapes).reshape(-1, wavelength.size))
     widest = np.hypot(max(dispersions), spectra.lsf.max())
     design = build_design(lines, wavelength, edges, spectra.lsf, 4 * widest + MAX_VELOCITY, doublets=doublets)
     strong = np.array([i for i, name in enumerate(lines) if name in STRONG], dtype=int)
     strong = strong if strong.size else design.reported
-    centre = np.array([WAVELENGTHS[name] for name in lines])
+    centre = np.array([LINES[name] for name in lines])
     local = np.abs(wavelength[:, None] / centre - 1) * KM_S <= _LOCAL
     return Fitter(
         wavelength=wavelength,
@@ -167,6 +169,7 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
         dispersions=dispersions,
         free=(bool(velocity), len(dispersions) > 1),
         local=torch.from_numpy(local.astype(float)),
+        broad_pixel=int(np.abs(wavelength - LINES[BROAD[0]]).argmin()),
     )
 
 
@@ -182,14 +185,11 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     column_flux, result = solution.flux, {}
     if operator.n_broad:
         second, failed_too = solve(continuum, blocks, n_all)
-        broad_flux, broad_covariance = broad_lines(continuum, blocks, second, n_narrow)
-        more = (continuum.whitened[:, n_narrow:] ** 2).sum(1)
-        gain = second.gain + more - solution.gain
-        error = broad_covariance[:, 0, 0] ** 0.5
-        adopt = (broad_flux[:, 0] > BROAD_SN * error) & (gain > BROAD_GAIN) & ~failed_too
+        result = _broad_result(continuum, blocks, solution, second, fitter)
+        adopt = result["adopted"] & ~failed_too
+        result["adopted"] = adopt
         column_flux = torch.where(adopt[:, None], second.flux, column_flux)
         coefficients = torch.where(adopt[:, None], second.coefficients, coefficients)
-        result = {"broad_flux": broad_flux[:, 0], "broad_error": error, "broad_gain": gain, "adopted": adopt}
     covariance = solution.covariance
     if extended is not None:
         covariance = _covariance(continuum, extended, design.n_columns, fitter, result.get("adopted"))
@@ -211,6 +211,31 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     if keep_fit:
         result |= {"continuum": stars, "line_model": model}
     return {name: value.numpy() for name, value in result.items()}
+
+
+def _broad_result(continuum, blocks, narrow, both, fitter):
+    """Broad Hα, and whether to believe in it.
+
+    Stars that the templates do not match leave residuals like broad lines: chi2 is measured in units of what it is per
+    pixel, errors with it, and the line must stand out from the continuum.
+    """
+    n_narrow, n_seen = fitter.n_narrow, (continuum.weighted > 0).sum(1).clamp(min=1)
+    flux, covariance = broad_lines(continuum, blocks, both, n_narrow)
+    left = continuum.chi2_zero - (continuum.whitened**2).sum(1) - both.gain
+    excess = (left / n_seen).clamp(min=1)
+    more = (continuum.whitened[:, n_narrow:] ** 2).sum(1)
+    gain = (both.gain + more - narrow.gain) / excess
+    error = (covariance[:, 0, 0] * excess) ** 0.5
+    level = narrow.coefficients @ fitter.operator.vectors[:n_narrow, fitter.broad_pixel]
+    width = torch.where(level > 0, flux[:, 0] / level, torch.nan)
+    adopted = (flux[:, 0] > BROAD_SN * error) & (gain > BROAD_GAIN) & (width > BROAD_WIDTH)
+    return {
+        "broad_flux": flux[:, 0],
+        "broad_error": error,
+        "broad_gain": gain,
+        "broad_width": width,
+        "adopted": adopted,
+    }
 
 
 def _covariance(continuum, extended, n, fitter, adopted):

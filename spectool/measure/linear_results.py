@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from spectool.measure.balmer import net_line
-from spectool.measure.linear_design import WAVELENGTHS
+from spectool.wavelength import LINES
 
 MIN_COVERAGE = 0.8
 
@@ -71,11 +71,11 @@ def _net_balmer(rest, ivar, profile, member_flux, fitter):
     design, wavelength = fitter.design, torch.from_numpy(fitter.wavelength)
     result = {}
     for key, name in (("net_h_alpha_sn", "Hα"), ("net_h_beta_sn", "Hβ")):
-        found = np.flatnonzero(np.isclose(design.wavelength[design.reported], WAVELENGTHS[name]))
+        found = np.flatnonzero(np.isclose(design.wavelength[design.reported], LINES[name]))
         result[key] = torch.full((len(rest),), torch.nan, dtype=torch.float64)
         if found.size:
             own = line_model(design, profile, member_flux, members=[int(design.reported[found[0]])])
             flux = torch.where(ivar > 0, rest + own, 0.0)
-            area, error = net_line(flux, ivar, wavelength, WAVELENGTHS[name])
+            area, error = net_line(flux, ivar, wavelength, LINES[name])
             result[key] = area / error
     return result

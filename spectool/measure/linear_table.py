@@ -7,9 +7,9 @@ import torch
 import xarray as xr
 from astropy import units as u
 
-from spectool.measure.linear_design import WAVELENGTHS
 from spectool.measure.resolution import line_spread
 from spectool.prepare import add_history
+from spectool.wavelength import LINES
 
 MIN_PIXELS = 60
 OK, BAD_INPUT, FAILED = 0, 1, 2
@@ -185,11 +185,12 @@ def assemble_table(sample, parts, lines, spectra, keep_fit):
         "balmer_absorption_sn": ("absorption_sn", ""),
         "broad_h_alpha_flux": ("broad_flux", area),
         "broad_h_alpha_sn": ("broad_sn", ""),
+        "broad_h_alpha_ew": ("broad_width", "Angstrom"),
         "broad_gain": ("broad_gain", ""),
     }
     columns = {name: sample[name] for name in sample.variables if sample[name].dims == ("galaxy",)}
     table = xr.Dataset(columns, attrs=dict(sample.attrs))
-    centre = [WAVELENGTHS[name] for name in lines]
+    centre = [LINES[name] for name in lines]
     table = table.assign_coords(
         line=("line", list(lines)),
         line_wavelength=("line", centre, {"units": "Angstrom", "description": "vacuum"}),

@@ -25,7 +25,7 @@ def make_table(rows):
         "balmer_absorption_sn": -20.0,
         "broad_h_alpha_sn": 0.0,
     }
-    columns |= {"broad_gain": 0.0, "fit_status": 0}
+    columns |= {"broad_gain": 0.0, "broad_h_alpha_ew": 0.0, "fit_status": 0}
     flux = np.array([row.get("flux", (30, 15, 90, 30)) for row in rows], float)
     table = xr.Dataset({"line_flux": (("galaxy", "line"), flux), "line_sn": (("galaxy", "line"), flux)})
     for name, default in columns.items():
@@ -91,11 +91,17 @@ def test_balmer_lines_decide_between_emission_absorption_and_nothing():
     assert classes(weak, min_sn=0.5) == [ABS]
 
 
-def test_broad_lines_come_first_but_need_both_signs():
-    broad = {"broad_h_alpha_sn": 20.0, "broad_gain": 500.0}
+def test_broad_lines_come_first_but_need_all_three_signs():
+    broad = {"broad_h_alpha_sn": 20.0, "broad_gain": 500.0, "broad_h_alpha_ew": 20.0}
     quiet = {"net_h_alpha_sn": 0.0, "net_h_beta_sn": 0.0, "balmer_absorption_sn": 0.0}
     assert classes(broad, {**broad, **quiet}) == [BLAGN, BLAGN]
-    assert classes({**broad, "broad_gain": 5.0}, {**broad, "broad_h_alpha_sn": 4.0}) == [ELG, ELG]
+    weak = (
+        {"broad_gain": 5.0},
+        {"broad_h_alpha_sn": 4.0},
+        {"broad_h_alpha_ew": 2.0},
+        {"broad_h_alpha_ew": np.nan},
+    )
+    assert classes(*({**broad, **change} for change in weak)) == [ELG] * 4
 
 
 def test_what_is_missing_is_unclassified_named_and_counted():
@@ -105,9 +111,14 @@ def test_what_is_missing_is_unclassified_named_and_counted():
             [
                 {"net_h_beta_sn": nan},
                 {"flux": (30, 15, 90, nan)},
-                {"fit_status": 2, "broad_h_alpha_sn": 20.0, "broad_gain": 500.0},
+                {"fit_status": 2, "broad_h_alpha_sn": 20.0, "broad_gain": 500.0, "broad_h_alpha_ew": 20.0},
                 {},
-                {"net_h_alpha_sn": nan, "broad_h_alpha_sn": 20.0, "broad_gain": 500.0},
+                {
+                    "net_h_alpha_sn": nan,
+                    "broad_h_alpha_sn": 20.0,
+                    "broad_gain": 500.0,
+                    "broad_h_alpha_ew": 20.0,
+                },
             ]
         )
     )
