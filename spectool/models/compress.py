@@ -24,6 +24,8 @@ from spectool.models.weighted import weighted_squares
 _RIDGE = 1e-6
 # The layers that give and read the latent vector are small, and every output of theirs counts.
 _NARROW = 64
+# Relative change of the loss that needs no more refining.
+_CLOSE = 1e-3
 
 
 def compress(model: DenseAutoencoder, moments: list, *, tolerance: float) -> DenseAutoencoder:
@@ -83,9 +85,9 @@ def refine(
 ) -> float:
     """Train a compressed model, in place, to answer as the whole one does, until it is as good.
 
-    It is shown the training spectra with noise drawn afresh and taught the whole model's answers; it stops as soon
-    as its validation loss, with its weights rounded to 8 bits, is the whole model's. (Longer, and it becomes better:
-    what the whole model learnt by heart averages out.)
+    It is shown the training spectra with noise drawn afresh and taught the whole model's answers; it stops where its
+    validation loss, with its weights rounded to 8 bits, is the whole model's. (Longer, and it becomes better, for
+    what the whole model learnt by heart averages out: then it would be another model, not this one made small.)
 
     Parameters
     ----------
@@ -106,17 +108,17 @@ def refine(
         Relative change of the validation loss from `target`, weights rounded.
     """
     rng = np.random.default_rng(seed)
+    n = min(rows, len(train["flux"]))
+    few = select(valid, np.arange(min(64, len(valid["flux"]))))
     change = _rounded_loss(small, valid) / target - 1.0
     for _ in range(n_steps):
-        if change <= 0:
+        if change <= _CLOSE:
             break
-        some = select(
-            train, np.sort(rng.choice(len(train["flux"]), min(rows, len(train["flux"])), replace=False))
-        )
+        before = copy.deepcopy(small.state_dict())
         fit(
             small,
-            some,
-            select(valid, np.arange(min(64, len(valid["flux"])))),
+            select(train, np.sort(rng.choice(len(train["flux"]), n, replace=False))),
+            few,
             loss=functools.partial(_difference, model),
             augment=_add_noise,
             epochs=1,
@@ -127,7 +129,21 @@ def refine(
             progress=False,
         )
         change = _rounded_loss(small, valid) / target - 1.0
+        if change < 0:
+            change = _step_back(small, before, valid, target)
     return float(change)
+
+
+def _step_back(small, before, valid, target, n: int = 6) -> float:
+    """Set the weights between those before and after a step that went too far; returns the change that is left."""
+    after = copy.deepcopy(small.state_dict())
+    low, high = 0.0, 1.0
+    for _ in range(n):
+        middle = 0.5 * (low + high)
+        small.load_state_dict({name: torch.lerp(before[name], after[name], middle) for name in after})
+        change = _rounded_loss(small, valid) / target - 1.0
+        low, high = (middle, high) if change > 0 else (low, middle)
+    return change
 
 
 def _rounded_loss(model, arrays, batch_size: int = 1024) -> float:
