@@ -9,7 +9,6 @@ from spectool.wavelength import LINES
 
 KM_S = 299792.458
 
-
 # Stronger member: (weaker member, its strength relative to the stronger one). Storey & Zeippen (2000, MNRAS 312, 813).
 DOUBLETS = {"[O III] 5007": ("[O III] 4959", 1 / 2.98), "[N II] 6583": ("[N II] 6548", 1 / 3.05)}
 

@@ -6,7 +6,7 @@ import torch
 from spectool.measure.linear_blocks import KinematicPrior
 from spectool.measure.linear_solver import solve_lines
 
-PRIOR = KinematicPrior(velocity=100.0, centre=float(np.log(85.0)), log_dispersion=0.5)
+PRIOR = KinematicPrior(velocity=100.0, centre=float(np.log(70.0)), log_dispersion=0.5)
 MAX_VELOCITY = 300.0
 _VELOCITY_STEP = 100.0
 _STEPS = 3  # of Gauss and Newton
