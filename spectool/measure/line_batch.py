@@ -5,12 +5,14 @@ import json
 import os
 import time
 import warnings
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from spectool.measure.line_worker import BAD_INPUT, FAILED, OK, fit_chunk
@@ -90,7 +92,7 @@ class Results:
         try:
             with np.load(self.path) as archive:
                 kept = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} is no checkpoint of fit_lines ({error}): remove it") from error
         if str(kept.get("fingerprint")) != self.fingerprint:
             raise ValueError(
@@ -167,7 +169,11 @@ def run_fits(setup, jobs, results, *, n_workers=None, backend="loky", progress=T
 def _fit_chunks(setup, jobs, chunks, n_workers, backend):
     """Yield each chunk's results as they come."""
     if n_workers == 1 and backend == "loky":
-        yield from (fit_chunk(setup, jobs(rows)) for rows in chunks)
+        for rows in chunks:
+            # Matrices this small are only slowed down by threads.
+            with threadpool_limits(1):
+                done = fit_chunk(setup, jobs(rows))
+            yield done
         return
     release_memory()
     options = {"inner_max_num_threads": 1} if backend == "loky" else {}

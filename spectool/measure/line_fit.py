@@ -1,8 +1,5 @@
 """One spectrum, its stars and its gas: non-negative least squares, and pPXF for the kinematics."""
 
-import contextlib
-import io
-
 import numpy as np
 from scipy.optimize import nnls
 
@@ -116,7 +113,7 @@ class SpectrumFit:
         templates : tuple
             From `convolve`.
         """
-        self.star, self.gas = star, gas
+        self.star, self.gas, self.templates = star, gas, templates
         setup, good = self.setup, self.good
         self.members, stars, _ = templates
         self.coverage = (self.members * self.pixel)[:, good].sum(axis=1)
@@ -153,12 +150,22 @@ class SpectrumFit:
         level = self.norm / np.sqrt(good.size)
         if (columns @ residual <= _BROAD_SN * level * length).all():
             return
-        before = self.norm**2
-        self.broad = broad[length > 0]
-        self.solve(self.star, self.gas, templates)
-        if before - self.norm**2 < _BROAD_GAIN * self.norm**2 / good.size:
+        self.broad = broad
+        self.keep_broad_lines_if_needed()
+
+    def keep_broad_lines_if_needed(self):
+        """Take broad lines out of the model again unless chi2 falls enough by them, and Hα is among them."""
+        if not len(self.broad):
+            return
+        broad, self.broad = self.broad, np.zeros((0, self.n))
+        self.solve(self.star, self.gas, self.templates)
+        without, self.broad = self.norm**2, broad
+        self.solve(self.star, self.gas, self.templates)
+        gained = without - self.norm**2 > _BROAD_GAIN * self.norm**2 / self.good.size
+        # Broad Hβ without broad Hα is a fault of the stellar templates.
+        if not gained or (broad[0, self.good].any() and self.broad_h_alpha == 0):
             self.broad = np.zeros((0, self.n))
-            self.solve(self.star, self.gas, templates)
+            self.solve(self.star, self.gas, self.templates)
 
     @property
     def star_weights(self):
@@ -248,24 +255,23 @@ def _call_ppxf(spectrum, kinds):
     # With one component pPXF wants no lists of lists.
     pick = (lambda values: list(values)) if len(kinds) > 1 else (lambda values: values[0])
     broad = spectrum.weights[spectrum.first_broad : spectrum.first_gas] @ spectrum.broad
-    with contextlib.redirect_stdout(io.StringIO()):
-        return ppxf(
-            np.concatenate(templates).T,
-            spectrum.flux,
-            spectrum.noise,
-            spectrum.setup.velscale,
-            pick([list(s) for s in start]),
-            bounds=pick(bounds),
-            fixed=pick(fixed),
-            component=np.repeat(np.arange(len(kinds)), [len(t) for t in templates]),
-            moments=2,
-            degree=spectrum.setup.degree,
-            goodpixels=spectrum.good,
-            sky=broad[:, None] if broad.any() else None,
-            vsyst=spectrum.shift * spectrum.setup.velscale,
-            velscale_ratio=spectrum.setup.ratio,
-            templates_rfft=np.concatenate(transforms).T,
-            linear_method="nnls",
-            ftol=_FTOL,
-            quiet=True,
-        )
+    return ppxf(
+        np.concatenate(templates).T,
+        spectrum.flux,
+        spectrum.noise,
+        spectrum.setup.velscale,
+        pick([list(s) for s in start]),
+        bounds=pick(bounds),
+        fixed=pick(fixed),
+        component=np.repeat(np.arange(len(kinds)), [len(t) for t in templates]),
+        moments=2,
+        degree=spectrum.setup.degree,
+        goodpixels=spectrum.good,
+        sky=broad[:, None] if broad.any() else None,
+        vsyst=spectrum.shift * spectrum.setup.velscale,
+        velscale_ratio=spectrum.setup.ratio,
+        templates_rfft=np.concatenate(transforms).T,
+        linear_method="nnls",
+        ftol=_FTOL,
+        quiet=True,
+    )

@@ -70,7 +70,8 @@ def amplitude_errors(fit):
     """
     setup = fit.setup
     active = fit.weights > 0
-    active[fit.first_gas :] = True
+    n_parameters = int(active.sum())
+    active[fit.first_gas :] = True  # also lines that came out as nothing have errors
     columns = [fit.scaled[:, active]]
     if "gas" in fit.fitted:
         amplitude = setup.columns @ fit.amplitudes
@@ -83,7 +84,8 @@ def amplitude_errors(fit):
     covariance = np.linalg.pinv(matrix.T @ matrix, rcond=1e-9, hermitian=True)
     first = int(active[: fit.first_gas].sum())
     variance = np.diag(covariance)[first : first + fit.used.size]
-    return np.sqrt(np.clip(variance, 0, None)) / fit.scale[fit.first_gas :], matrix.shape[1]
+    n_parameters += matrix.shape[1] - int(active.sum())
+    return np.sqrt(np.clip(variance, 0, None)) / fit.scale[fit.first_gas :], n_parameters
 
 
 def _derivatives(fit, rfft, amplitude, kinematics, which):

@@ -118,7 +118,6 @@ def read_spectra(sample, variable, lsf, fit_range, grid=None):
     flux = sample[variable].transpose(*dims).values
     noise, has_ivar = _noise(sample, variable, flux)
     wavelength, rest = spectral_coordinate(sample)
-    given = _given_lsf(sample, lsf, wavelength)
     stretch = np.ones(len(flux))
     if not rest:
         stretch, flux, noise = _to_rest(sample, flux, noise)
@@ -138,7 +137,7 @@ def read_spectra(sample, variable, lsf, fit_range, grid=None):
         log_first=log_first,
         step=step,
         lsf_wavelength=typical,
-        lsf=_lsf(sample, given, typical, grid),
+        lsf=_lsf(sample, lsf, typical, grid),
         coordinate=coordinate,
         units=sample[variable].attrs.get("units", ""),
         variable=variable,
@@ -196,31 +195,26 @@ def _log_pixels(centres):
     return log.mean(axis=1) - step * (log.shape[1] - 1) / 2, step
 
 
-def _given_lsf(sample, lsf, wavelength):
-    if lsf is None and "lsf_sigma" in sample and sample["lsf_sigma"].dims == ("wavelength",):
-        lsf = sample["lsf_sigma"].values
-    if lsf is None:
-        return None
-    lsf = np.broadcast_to(np.asarray(lsf, float), wavelength.shape[-1:])
-    if not (np.isfinite(lsf) & (lsf >= 0)).all():
-        raise ValueError("lsf, the sigma of the line-spread function [km/s], must be finite and not negative")
-    return lsf
-
-
-def _lsf(sample, given, rest, grid):
-    """Sigma [km/s] at the typical rest wavelengths of the pixels."""
-    if given is not None:
-        return given
+def _lsf(sample, lsf, rest, grid):
+    """Sigma of the line-spread function [km/s] at the typical rest wavelengths of the pixels."""
+    if lsf is not None:
+        lsf = np.broadcast_to(np.asarray(lsf, float), rest.shape)
+        if not (np.isfinite(lsf) & (lsf >= 0)).all():
+            raise ValueError("lsf, the sigma of the line-spread function [km/s], must be finite and >= 0")
+        return lsf
+    survey = str(sample.attrs.get("survey", ""))
     fwhm = TEMPLATE_FWHM if grid is None else grid.fwhm
     templates = fwhm * FWHM_TO_SIGMA / rest * KM_S
-    survey = str(sample.attrs.get("survey", ""))
-    if not survey.startswith(("SDSS", "DESI")):
+    if "lsf_sigma" in sample and sample["lsf_sigma"].dims == ("wavelength",):
+        known = sample["lsf_sigma"].values.astype(float)
+    elif survey.startswith(("SDSS", "DESI")):
+        redshift = sample["redshift"].values if "redshift" in sample else np.zeros(1)
+        typical = np.nanmedian(redshift) if np.isfinite(redshift).any() else 0.0
+        known = lsf_pixels(rest * (1 + typical)) * PIXEL_VELOCITY
+    else:
         return templates
-    redshift = sample["redshift"].values if "redshift" in sample else np.zeros(1)
-    typical = np.nanmedian(redshift) if np.isfinite(redshift).any() else 0.0
-    survey_lsf = lsf_pixels(rest * (1 + typical)) * PIXEL_VELOCITY
     if "simulated" not in survey:
-        return survey_lsf
+        return known
     # Simulated spectra are nowhere sharper than what they are made of: templates, on their pixels, on SDSS's.
     pixels = (TEMPLATE_PIXEL / rest * KM_S) ** 2 / 12 + PIXEL_VELOCITY**2 / 12
-    return np.maximum(survey_lsf, np.sqrt(templates**2 + pixels))
+    return np.maximum(known, np.sqrt(templates**2 + pixels))

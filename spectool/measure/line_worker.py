@@ -58,4 +58,6 @@ def fit_spectrum(setup, flux, noise, log_first, star, gas, begun):
     fit.solve(star, gas, begun[key])
     fit.add_broad_lines(begun[key])
     converged, message = fit.fit_kinematics(star, gas) if setup.free else (True, "")
+    # At the first kinematics, lines of another width may have looked broad.
+    fit.keep_broad_lines_if_needed()
     return measure(fit) | {"status": OK if converged else FAILED, "message": message}
