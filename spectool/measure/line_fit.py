@@ -255,23 +255,25 @@ def _call_ppxf(spectrum, kinds):
     # With one component pPXF wants no lists of lists.
     pick = (lambda values: list(values)) if len(kinds) > 1 else (lambda values: values[0])
     broad = spectrum.weights[spectrum.first_broad : spectrum.first_gas] @ spectrum.broad
-    return ppxf(
-        np.concatenate(templates).T,
-        spectrum.flux,
-        spectrum.noise,
-        spectrum.setup.velscale,
-        pick([list(s) for s in start]),
-        bounds=pick(bounds),
-        fixed=pick(fixed),
-        component=np.repeat(np.arange(len(kinds)), [len(t) for t in templates]),
-        moments=2,
-        degree=spectrum.setup.degree,
-        goodpixels=spectrum.good,
-        sky=broad[:, None] if broad.any() else None,
-        vsyst=spectrum.shift * spectrum.setup.velscale,
-        velscale_ratio=spectrum.setup.ratio,
-        templates_rfft=np.concatenate(transforms).T,
-        linear_method="nnls",
-        ftol=_FTOL,
-        quiet=True,
-    )
+    # capfit divides by the step's gain, which is 0 where there is nothing to gain.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ppxf(
+            np.concatenate(templates).T,
+            spectrum.flux,
+            spectrum.noise,
+            spectrum.setup.velscale,
+            pick([list(s) for s in start]),
+            bounds=pick(bounds),
+            fixed=pick(fixed),
+            component=np.repeat(np.arange(len(kinds)), [len(t) for t in templates]),
+            moments=2,
+            degree=spectrum.setup.degree,
+            goodpixels=spectrum.good,
+            sky=broad[:, None] if broad.any() else None,
+            vsyst=spectrum.shift * spectrum.setup.velscale,
+            velscale_ratio=spectrum.setup.ratio,
+            templates_rfft=np.concatenate(transforms).T,
+            linear_method="nnls",
+            ftol=_FTOL,
+            quiet=True,
+        )

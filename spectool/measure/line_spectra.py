@@ -121,20 +121,21 @@ def read_spectra(sample, variable, lsf, fit_range, grid=None):
     stretch = np.ones(len(flux))
     if not rest:
         stretch, flux, noise = _to_rest(sample, flux, noise)
-    centres = wavelength if wavelength.ndim == 2 else wavelength[None]
-    log_first, step = _log_pixels(centres)
-    log_first = np.broadcast_to(log_first, len(flux)) - np.log(stretch)
+    log_first, step = _log_pixels(wavelength if wavelength.ndim == 2 else wavelength[None])
+    if not (rest and wavelength.ndim == 1):
+        log_first = np.broadcast_to(log_first, len(flux)) - np.log(stretch)
+    # One row for a common grid, which tens of thousands of spectra share.
     pixel = np.exp(log_first[:, None] + step * np.arange(flux.shape[1]))
-    noise = np.where((pixel >= fit_range[0]) & (pixel <= fit_range[1]), noise, 0.0)
+    noise[np.broadcast_to((pixel < fit_range[0]) | (pixel > fit_range[1]), noise.shape)] = 0.0
     typical = np.median(pixel, axis=0)
     coordinate = sample["wavelength"] if rest and wavelength.ndim == 1 else None
     if coordinate is None:
         attrs = {"units": "Angstrom", "description": "vacuum, rest frame"}
         coordinate = xr.DataArray(pixel, dims=dims, name="rest_wavelength", attrs=attrs)
     return Spectra(
-        flux=np.where(np.isfinite(flux), flux, 0.0),
+        flux=flux,
         noise=noise,
-        log_first=log_first,
+        log_first=np.broadcast_to(log_first, len(flux)),
         step=step,
         lsf_wavelength=typical,
         lsf=_lsf(sample, lsf, typical, grid),
@@ -166,7 +167,7 @@ def _noise(sample, variable, flux):
         ivar = guess_ivar(np.where(good, flux, np.nan).astype(float))[:, None]
         variance = np.divide(1.0, ivar, out=np.zeros_like(ivar), where=ivar > 0) + variance
     good &= np.isfinite(variance) & (variance > 0)
-    return np.sqrt(np.where(good, variance, 0.0)), has_ivar
+    return np.sqrt(np.where(good, variance, 0.0), dtype=np.float32), has_ivar
 
 
 def _to_rest(sample, flux, noise):
