@@ -53,11 +53,14 @@ def denoise(
     with torch.inference_mode():
         for start in range(0, len(rows), batch_size):
             some = rows[start : start + batch_size]
-            mu, log_var = model.encode(*tensors(flux, sigma, some))
-            predicted[some], latent[some] = model.decode(mu).numpy(), mu.numpy()
+            if own is None:
+                mu, log_var = model.encode(*tensors(flux, sigma, some))
+                found = model.decode(mu)
+            else:
+                found, error, mu, log_var = model.answer(*tensors(flux, sigma, some))
+                own[some] = error.numpy()
+            predicted[some], latent[some] = found.numpy(), mu.numpy()
             spread[some] = torch.exp(0.5 * log_var).numpy()
-            if own is not None:
-                own[some] = model.predict_error(mu, log_var).numpy()
     dims = (sample[variable].dims[0], "wavelength")
     notes = {"units": "", "n_unusable": int(n - usable.sum())}
     spectra = [name for name, value in sample.data_vars.items() if "wavelength" in value.dims]

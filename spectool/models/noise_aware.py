@@ -18,6 +18,8 @@ from spectool.models.losses import kl_per_dimension
 
 #: S/N per pixel (median flux over noise) that training covers; the paper's noise of 0.04 is below 1.
 SN_RANGE = (0.4, 60.0)
+#: S/N per pixel at which the errors are scaled; between them the factor is interpolated in the logarithm.
+LEVELS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 _DEAD = 0.02
 _FLOOR = 1e-5
 
@@ -47,8 +49,8 @@ class NoiseAwareAutoencoder(nn.Module):
         self,
         *,
         n_pixels: int = 825,
-        n_latent: int = 12,
-        n_components: int = 32,
+        n_latent: int = 16,
+        n_components: int = 40,
         encoder=(192, 192),
         decoder=(128, 192),
         errors=(96,),
@@ -68,6 +70,7 @@ class NoiseAwareAutoencoder(nn.Module):
         self.register_buffer("pixel_scale", torch.ones(self.n_pixels))
         self.register_buffer("wavelength", torch.zeros(self.n_pixels, dtype=torch.float64))
         self.register_buffer("error_factor", torch.ones(self.n_pixels))
+        self.register_buffer("level_factor", torch.ones(len(LEVELS)))
         # A parameter, so that it is stored as compactly as the weights are, but never trained.
         self.components = nn.Parameter(torch.zeros(self.n_components, self.n_pixels), requires_grad=False)
         with torch.random.fork_rng(devices=[]):
@@ -134,9 +137,37 @@ class NoiseAwareAutoencoder(nn.Module):
         return self.pixel_mean + self.pixel_scale * self.to_flux(self.decoder(z))
 
     def predict_error(self, mu: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
-        """Error (B, n_pixels), 1 sigma in normalised flux, of the spectra decoded from `mu`."""
+        """Error (B, n_pixels), 1 sigma in normalised flux, of the spectra decoded from `mu`; not calibrated."""
         h = self.to_error(self.errors(torch.cat([mu, log_var], dim=1)))
-        return self.error_factor * self.pixel_scale * torch.exp(h.clamp(-9.0, 3.0)) + _FLOOR
+        return self.pixel_scale * torch.exp(h.clamp(-9.0, 3.0)) + _FLOOR
+
+    def answer(self, flux: torch.Tensor, sigma: torch.Tensor):
+        """De-noised spectra: the decoder's, updated with the pixels themselves where those are better known.
+
+        The weights are the inverse variances, as if the decoder's errors and the noise were independent: nearly so,
+        for one pixel of hundreds says little of the latent vector. So a good spectrum is never made worse.
+
+        Returns
+        -------
+        predicted, error
+            (B, n_pixels), normalised flux; the error is calibrated (`spectool.models.noise_aware_training`).
+        mu, log_var
+            (B, n_latent).
+        """
+        mu, log_var = self.encode(flux, sigma)
+        decoded, error = self.decode(mu), self.predict_error(mu, log_var)
+        precision, known = error.square().reciprocal(), sigma.square().reciprocal()
+        predicted = (precision * decoded + known * flux) / (precision + known)
+        factor = self.error_factor * self._factor_of_level(sigma)
+        return predicted, factor * (precision + known).rsqrt(), mu, log_var
+
+    def _factor_of_level(self, sigma: torch.Tensor) -> torch.Tensor:
+        typical = self.pixel_mean.median() / sigma.median(dim=1, keepdim=True).values
+        nodes = torch.log(torch.tensor(LEVELS))
+        x = torch.log(typical.clamp(LEVELS[0], LEVELS[-1]))
+        k = torch.searchsorted(nodes, x.contiguous(), right=True).clamp(1, len(LEVELS) - 1)
+        share = (x - nodes[k - 1]) / (nodes[k] - nodes[k - 1])
+        return torch.lerp(self.level_factor[k - 1], self.level_factor[k], share)
 
     def forward(self, flux, sigma, generator: torch.Generator | None = None):
         """Prediction from a draw of the latent vector (its mean without a generator), with mean and log variance."""

@@ -7,6 +7,7 @@ import torch
 
 from spectool.models.flux_errors import ONE_SIGMA, pull_modes
 from spectool.models.noise_aware import (
+    LEVELS,
     SN_RANGE,
     NoiseAwareAutoencoder,
     add_random_noise,
@@ -17,8 +18,6 @@ from spectool.models.noise_aware import (
 from spectool.models.training import fit, one_cycle
 
 EPOCHS = 150
-#: Signal-to-noise ratios per pixel at which it is scored.
-LEVELS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
 
 def make_arrays(sample) -> dict[str, np.ndarray]:
@@ -94,19 +93,19 @@ def apply(model, arrays, *, batch_size: int = 512):
     with torch.inference_mode():
         for start in range(0, len(arrays["input"]), batch_size):
             some = [torch.from_numpy(arrays[name][start : start + batch_size]) for name in ("input", "sigma")]
-            mu, log_var = model.encode(*some)
-            predicted.append(model.decode(mu).numpy())
-            errors.append(model.predict_error(mu, log_var).numpy())
+            found, error, _, _ = model.answer(*some)
+            predicted.append(found.numpy())
+            errors.append(error.numpy())
     return np.concatenate(predicted), np.concatenate(errors)
 
 
 def calibrate(model, arrays, truth, *, seed) -> np.ndarray:
-    """Scale the errors so that 68% of the noise-free fluxes of validation spectra lie within one, in each pixel.
+    """Scale the errors so that 68% of the noise-free fluxes of validation spectra lie within one.
 
     Parameters
     ----------
     model : NoiseAwareAutoencoder
-        Its ``error_factor`` is changed.
+        Its ``error_factor`` (of each pixel) and ``level_factor`` (of each S/N) are changed.
     arrays : dict
         From `make_arrays`.
     truth : ndarray, shape (N, n_pixels)
@@ -120,10 +119,18 @@ def calibrate(model, arrays, truth, *, seed) -> np.ndarray:
         See `spectool.models.flux_errors.pull_modes`.
     """
     noisy = draw_noise(arrays, seed=seed)
+    model.error_factor.fill_(1.0)
+    model.level_factor.fill_(1.0)
+    model.error_factor.copy_(torch.from_numpy(_scale(model, noisy, truth, axis=0)))
+    factors = [_scale(model, draw_noise(arrays, seed=seed, level=level), truth) for level in LEVELS]
+    model.level_factor.copy_(torch.from_numpy(np.array(factors)))
     predicted, errors = apply(model, noisy)
-    pull = (predicted - truth) / errors
-    model.error_factor.mul_(torch.from_numpy(np.quantile(np.abs(pull), ONE_SIGMA, axis=0)).float())
-    return pull_modes((predicted - truth) / apply(model, noisy)[1])
+    return pull_modes((predicted - truth) / errors)
+
+
+def _scale(model, noisy, truth, axis=None):
+    predicted, errors = apply(model, noisy)
+    return np.quantile(np.abs(predicted - truth) / errors, ONE_SIGMA, axis=axis).astype(np.float32)
 
 
 def score_levels(model, arrays, truth, *, seed, levels=LEVELS) -> dict:

@@ -124,11 +124,11 @@ def _statistics(arrays, sample, predicted, latent, errors, variable) -> dict[str
     bad = ~np.isfinite(flux) | ~(sigma > 0) | ~np.isfinite(predicted)
     if "mask" in sample:
         bad |= sample["mask"].values.astype(bool)
-    variance = np.where(bad, np.inf, np.where(bad, 1.0, sigma) ** 2 + np.nan_to_num(errors) ** 2)
+    weight = np.where(bad, 0.0, 1.0 / (np.where(bad, 1.0, sigma) ** 2 + np.nan_to_num(errors) ** 2))
     flux, model = np.where(bad, 0.0, flux), np.where(bad, 0.0, predicted)
     # The noise changed the sum by which the noisy spectrum was divided: only its shape can be compared.
-    scale = (flux * model / variance).sum(axis=1) / np.maximum((model**2 / variance).sum(axis=1), 1e-300)
-    pull = (flux - scale[:, None] * model) / np.sqrt(variance)
+    scale = (flux * model * weight).sum(axis=1) / np.maximum((model**2 * weight).sum(axis=1), 1e-30)
+    pull = (flux - scale[:, None] * model) * np.sqrt(weight)
     excess, where = _strongest_run(pull, ~bad)
     away = np.nan_to_num(latent - arrays["outlier_center"])
     distance = np.sqrt(np.einsum("ni,ij,nj->n", away, arrays["outlier_precision"], away).clip(min=0))
