@@ -16,6 +16,8 @@ BENCHMARKS = {
     "slider_to_paint_ms": "benchmarks.slider:run",
     "slider_kernel_ms": "benchmarks.slider:run",
     "mi_matrix_seconds": "benchmarks.information:mi_matrix",
+    "mzr_selection_to_paint_ms": "benchmarks.mzr:run",
+    "mzr_slider_to_paint_ms": "benchmarks.mzr:run",
     "line_fits_vs_ppxf_example": "benchmarks.lines:against_example",
     "line_fits_per_second": "benchmarks.lines:fits_per_second",
 }

@@ -1,28 +1,28 @@
 """The picture of the mass-metallicity dashboard: one or two panels, and the mass histograms below them."""
 
 import numpy as np
-from bokeh.events import Tap
+from bokeh.events import DoubleTap, Tap
 from bokeh.layouts import column, row
-from bokeh.models import ColumnDataSource, Legend, LegendItem, Range1d
+from bokeh.models import ColumnDataSource, Range1d, WheelZoomTool
 from bokeh.plotting import figure
 
 from spectool.explore.bokeh_widget import LiveBokeh
-from spectool.explore.mzr_layer import SampleLayer
+from spectool.explore.mzr_layer import SampleLayer, send
 from spectool.explore.style import OKABE_ITO
 from spectool.measure.mzr import RELATIONS
 
-TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 WIDTH, HEIGHT, HISTOGRAM_HEIGHT = 320, 276, 92  # the width before the page stretches it
 MASS_LABEL = "log M* / M☉"
 LEFT_BORDERS = (62, 40)
 TAP_PIXELS = 14
 SAMPLE_COLORS = (OKABE_ITO["blue"], OKABE_ITO["vermillion"])
-LINES = tuple(
-    zip(
-        (OKABE_ITO[n] for n in ("vermillion", "reddish_purple", "bluish_green", "sky_blue", "orange")),
-        ("solid", "dashed", "dotted", "dashdot", "dotdash"),
-        strict=True,
-    )
+# Colours that neither the median nor a sample laid over another has.
+LINES = (
+    (OKABE_ITO["reddish_purple"], "solid"),
+    (OKABE_ITO["bluish_green"], "dashed"),
+    (OKABE_ITO["orange"], "dotted"),
+    (OKABE_ITO["sky_blue"], "dashdot"),
+    ("#606060", "dotdash"),
 )
 
 
@@ -112,32 +112,29 @@ class MzrFigure:
             height=HEIGHT,
             x_range=self.x_range,
             y_range=self.y_range,
-            tools=TOOLS,
-            active_scroll="wheel_zoom",
+            tools="box_zoom",
+            # No toolbar: beside the frame it takes a sixth of its width, in it it covers galaxies.
+            toolbar_location=None,
             sizing_mode="stretch_width",
             min_border_left=LEFT_BORDERS[side],
-            # Metal-rich galaxies of low mass are rare: the corner where tools hide nobody.
-            toolbar_location="left",
-            toolbar_inner=True,
         )
+        # Without the key, a page that is scrolled would zoom what passes below the pointer.
+        plot.add_tools(WheelZoomTool(modifiers="ctrl"))
         plot.xaxis.visible = False
         plot.on_event(Tap, lambda event: self.pick(side, event.x, event.y))
+        plot.on_event(DoubleTap, lambda event: self.fit_axes())
         self.layers[side].draw_galaxies(plot)
-        items = [self._draw_relation(plot, name) for name in RELATIONS]
+        for name in RELATIONS:
+            self._draw_relation(plot, name)
         self.layers[side].draw_median(plot)
         self.layers[side].draw_mark(plot)
-        plot.add_layout(
-            Legend(items=items, location="bottom_right", label_text_font_size="11px", glyph_width=26)
-        )
         return plot
 
     def _draw_relation(self, plot, name):
         color, dash = relation_style(name)
         halo = plot.line("x", "y", source=self.curves[name], line_width=5, color="white", alpha=0.8)
         line = plot.line("x", "y", source=self.curves[name], line_width=2.4, color=color, line_dash=dash)
-        item = LegendItem(label=name, renderers=[line])
-        self._lines[name] += [halo, line, item]
-        return item
+        self._lines[name] += [halo, line]
 
     def _draw_histogram(self, side):
         plot = figure(
@@ -201,8 +198,9 @@ class MzrFigure:
         y = fit_range(np.concatenate([p.oxygen for p in panels]), margin=0.12, at_least=(8.0, 9.2))
         edges = panels[0].edges
         ranges = ((self.x_range, (float(edges[0]), float(edges[-1]))), (self.y_range, y))
-        for bokeh_range, (start, end) in ranges:
-            bokeh_range.update(start=start, end=end, reset_start=start, reset_end=end)
+        with self.state.lock, self.widget.batch():
+            for bokeh_range, (start, end) in ranges:
+                bokeh_range.update(start=start, end=end)
 
     def show_relations(self):
         """Draw the published relations that are chosen."""
@@ -218,7 +216,7 @@ class MzrFigure:
             for layer, panel in zip(self.layers, state.panels, strict=False):
                 galaxy = state.locate(panel.name)
                 here = panel.index == (-1 if galaxy is None else galaxy)
-                layer.mark.data = {"x": panel.mass[here], "y": panel.oxygen[here]}
+                send(layer.mark, {"x": panel.mass[here], "y": panel.oxygen[here]})
 
     @property
     def window(self):

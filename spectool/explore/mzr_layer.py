@@ -23,6 +23,17 @@ def fading(color):
     return tuple(f"{color}{alpha:02x}" for alpha in np.linspace(40, 230, 64).astype(int))
 
 
+def send(source, columns):
+    """Put columns into a source, only those that change if it keeps its length."""
+    old = source.data
+    if any(len(old[name]) != len(values) for name, values in columns.items()):
+        source.data = columns
+        return
+    changed = {n: v for n, v in columns.items() if not np.array_equal(old[n], v, equal_nan=True)}
+    if changed:
+        source.data.update(changed)
+
+
 class SampleLayer:
     """Sources of one sample, and the glyphs that show them in any number of plots.
 
@@ -133,33 +144,23 @@ class SampleLayer:
         ----------
         panel : spectool.explore.mzr_panel.Panel
         """
-        old, self.panel = self.panel, panel
+        self.panel, m = panel, panel.median
         if self.binned:
-            self.points.data = {"x": EMPTY, "y": EMPTY, "c": EMPTY}
-        elif old is not None and self._same_points(old):
-            self.points.data["c"] = panel.color
+            send(self.points, {"x": EMPTY, "y": EMPTY, "c": EMPTY})
         else:
-            self.points.data = {"x": panel.mass, "y": panel.oxygen, "c": panel.color}
+            send(self.points, {"x": panel.mass, "y": panel.oxygen, "c": panel.color})
             size = 5 if panel.mass.size < 4000 else 3
             for dots in self._dots:
                 dots.glyph.size = size
-        m = panel.median
-        self.median.data = {
-            **{key: m[key] for key in ("mass", "q16", "median", "q84")},
-            "low": m["median"] - m["error"],
-            "high": m["median"] + m["error"],
+        columns = {key: m[key] for key in ("mass", "q16", "median", "q84")}
+        send(self.median, columns | {"low": m["median"] - m["error"], "high": m["median"] + m["error"]})
+        bars = {
+            "left": panel.edges[:-1],
+            "right": panel.edges[1:],
+            "all": panel.n_all,
+            "measured": panel.n_measured,
         }
-        self.bars.data = {
-            "left": panel.edges[:-1].astype(np.float32),
-            "right": panel.edges[1:].astype(np.float32),
-            "all": panel.n_all.astype(np.float32),
-            "measured": panel.n_measured.astype(np.float32),
-        }
-
-    def _same_points(self, old):
-        panel = self.panel
-        same = len(self.points.data["x"]) == panel.mass.size and np.array_equal(old.index, panel.index)
-        return same and np.array_equal(old.oxygen, panel.oxygen) and old.name == panel.name
+        send(self.bars, {key: values.astype(np.float32) for key, values in bars.items()})
 
     def show_image(self, window, *, counts):
         """Draw the image of a window, or none where points are drawn.

@@ -10,6 +10,7 @@ from spectool.explore.style import MUTED, OBSERVED, OKABE_ITO
 from spectool.wavelength import LINES
 
 WIDTH, HEIGHT = 640, 190
+HINT = "click a galaxy above; drag to zoom, double-click to see all again"
 FULL_RANGE = (3700.0, 7900.0)
 WINDOWS = {
     "All": FULL_RANGE,
@@ -104,7 +105,7 @@ class SpectrumFigure:
         state = self.state
         with state.lock, self.widget.batch():
             spectrum = state.spectrum
-            self.note.text = "" if spectrum is not None else state.spectrum_status or "click a galaxy above"
+            self.note.text = "" if spectrum is not None else state.spectrum_status or HINT
             if spectrum is None:
                 self.colors, self.source.data = {}, self._empty()
                 return

@@ -225,8 +225,8 @@ class MzrState(traitlets.HasTraits):
         return [self.samples[name].attrs.get("spectrum", name) for name in self.shown]
 
     def _derive(self):
-        shown = {name: self.samples[name] for name in self.shown}
-        edges = mass_bins(np.concatenate([sample["log_mass"].values for sample in shown.values()]))
+        shown = [(name, self.samples[name]) for name in self.shown]
+        edges = mass_bins(np.concatenate([sample["log_mass"].values for _, sample in shown]))
         panels = [
             derive_panel(
                 name,
@@ -237,14 +237,21 @@ class MzrState(traitlets.HasTraits):
                 reference=self.reference,
                 edges=edges,
             )
-            for name, sample in shown.items()
+            for name, sample in shown
         ]
         self.set_trait("panels", tuple(panels))
 
     @property
     def color_range(self):
-        """Lowest and highest value of the colour, the same in both panels and at every cut in S/N."""
-        values = [color_values(self.samples[name], self.oxygen(name), self.color) for name in self.shown]
+        """Lowest and highest value of the colour, the same in both panels and at every cut above the paper's."""
+        values = []
+        for name in self.shown:
+            oxygen = self.oxygen(name)
+            # Errors of galaxies that nobody asked to see would leave the others one colour.
+            seen = oxygen.h_alpha_sn > min(self.min_sn, DEFAULTS["min_sn"])
+            values.append(
+                color_values(self.samples[name], oxygen, self.color)[seen & np.isfinite(oxygen.value)]
+            )
         values = np.concatenate(values)
         values = values[np.isfinite(values)]
         if values.size == 0:

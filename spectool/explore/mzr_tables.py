@@ -11,6 +11,9 @@ from spectool.explore.mzr_panel import COLORS
 GALAXY_LINES = ("Hα", "Hβ", "[O III] 5007", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 
 
+DASHES = {"solid": "━━", "dashed": "╍╍", "dotted": "┅┅", "dashdot": "━╍", "dotdash": "╍┅"}
+
+
 def number(value, form=".2f"):
     """Format a number; a dash where it is unknown."""
     return f"{value:{form}}".replace("-", "−") if np.isfinite(value) else "–"
@@ -40,13 +43,13 @@ def statistics_table(state, correlations=None):
     trends, both = correlations or (None, None)
     told = ["…"] * len(panels)
     if trends:
-        told = [with_error(trend.rho, trend.error, "+.3f") for trend in trends]
+        told = [with_error(trend.rho, trend.error, "+.2f") for trend in trends]
     rows = [
         ["measured", *(f"{p.mass.size:,} of {p.n_galaxies:,}" for p in panels)],
         ["scatter (dex)", *(with_error(*p.scatter, ".3f") for p in panels)],
-        ["median offset (dex)", *(number(p.offset, "+.3f") for p in panels)],
+        ["offset (dex)", *(number(p.offset, "+.3f") for p in panels)],
         ["median error (dex)", *(number(median(p.error), ".3f") for p in panels)],
-        ["trend with SFR, ρ", *told],
+        ["SFR trend, ρ", *told],
     ]
     text = _table(["", *(p.name for p in panels)], rows)
     text += f'<div class="mzr-small">Scatter and offset: about {html.escape(state.reference)}.'
@@ -105,8 +108,9 @@ def galaxy_table(state):
 
 
 def with_error(value, error, form=".2f"):
-    """A number with its error, as far as both are known."""
+    """A number with its error, as far as both are known; a third digit where two say that the error is 0."""
     if np.isfinite(value) and np.isfinite(error) and error > 0:
+        form = form.replace(".2f", ".3f") if error < 0.005 else form
         return f"{number(value, form)} ± {number(error, form.lstrip('+'))}"
     return number(value, form)
 
@@ -152,3 +156,8 @@ def histogram_key():
 def swatch(color, name, sign="▬"):
     """A coloured sign and what it stands for."""
     return f'<span style="color:{color}">{sign}</span> {html.escape(name)}'
+
+
+def relation_key(name, color, dash):
+    """A published relation's name behind a piece of its line, for a widget that sanitises HTML."""
+    return f'<span style="color:{color}">{DASHES[dash]}</span> {html.escape(name)}'

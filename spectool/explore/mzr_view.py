@@ -10,12 +10,19 @@ import ipywidgets as W
 
 from spectool.explore.bokeh_widget import link
 from spectool.explore.mzr_data import REBUILDERS, read_samples
-from spectool.explore.mzr_figure import SAMPLE_COLORS, MzrFigure
+from spectool.explore.mzr_figure import SAMPLE_COLORS, MzrFigure, relation_style
 from spectool.explore.mzr_files import load_state, save_csv, save_png, save_state
 from spectool.explore.mzr_panel import COLORS
 from spectool.explore.mzr_spectrum import WINDOWS, SpectrumFigure
 from spectool.explore.mzr_state import MAX_SN, MzrState
-from spectool.explore.mzr_tables import color_key, galaxy_table, histogram_key, statistics_table, swatch
+from spectool.explore.mzr_tables import (
+    color_key,
+    galaxy_table,
+    histogram_key,
+    relation_key,
+    statistics_table,
+    swatch,
+)
 from spectool.explore.style import OKABE_ITO
 
 SIDE_WIDTH = "330px"
@@ -24,7 +31,7 @@ CSS = f"""<style>
 .mzr-side .widget-readout {{ min-width: 30px; overflow: visible; }}
 .mzr-side .jupyter-button, .mzr-main .jupyter-button {{ padding: 0 6px; }}
 .mzr-side .widget-checkbox {{ height: 22px; margin: 0; }}
-.mzr-side .widget-checkbox label.widget-label-basic {{ font-size: 12px; line-height: 22px; width: auto; }}
+.mzr-side .widget-checkbox label.widget-label-basic {{ font-size: 11px; line-height: 22px; width: auto; }}
 .mzr-side .widget-checkbox input {{ margin: 0 4px 0 0; }}
 .mzr-table table {{ font-size: 12px; line-height: 16px; border-collapse: collapse; width: 100%; }}
 .mzr-table table + table {{ margin-top: 4px; }}
@@ -114,7 +121,13 @@ class MzrView:
             layout=wide,
         )
         self.relations = {
-            name: W.Checkbox(value=name in state.relations, description=name, indent=False, layout=column)
+            name: W.Checkbox(
+                value=name in state.relations,
+                description=relation_key(name, *relation_style(name)),
+                description_allow_html=True,
+                indent=False,
+                layout=column,
+            )
             for name in choices("relations")
         }
         self.reset = W.Button(description="Reset", layout=narrow)
@@ -186,7 +199,7 @@ class MzrView:
         for name, box in self.relations.items():
             box.observe(lambda change, name=name: self._choose_relation(name, change["new"]), "value")
         self.windows.observe(lambda change: self.spectrum.zoom(WINDOWS[change["new"]]), "value")
-        self.reset.on_click(lambda _: self.state.reset())
+        self.reset.on_click(lambda _: self._reset())
         self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
         self.csv.on_click(lambda _: self._export(save_csv, "csv", "text/csv"))
         self.json.on_click(lambda _: self._export(save_state, "json", "application/json"))
@@ -194,6 +207,7 @@ class MzrView:
         state = self.state
         link(state, ["panels", "overlaid"], self._show_panels)
         link(state, ["relations"], self._show_relations)
+        link(state, ["selected"], self.figure.show_mark)
         link(state, ["selected", "left", "right", "dust_corrected"], self._show_galaxy)
         link(state, ["spectrum", "spectrum_status", "left", "right"], self._show_spectrum)
         state.observe(lambda _: self._rebuild(), "selected")
@@ -210,6 +224,10 @@ class MzrView:
     def _choose_relation(self, name, chosen):
         others = set(self.state.relations) - {name}
         self.state.set(relations=others | {name} if chosen else others)
+
+    def _reset(self):
+        self.state.reset()
+        self.figure.fit_axes()
 
     def _rebuild(self):
         # It takes a second or more, and the controls go on working meanwhile.
@@ -261,7 +279,6 @@ class MzrView:
 
     def _show_galaxy(self):
         with self.state.lock:
-            self.figure.show_mark()
             self.galaxy.value = galaxy_table(self.state)
 
     def _show_spectrum(self):

@@ -78,6 +78,7 @@ def test_the_trend_with_star_formation_has_the_sign_that_was_put_in(state):
 
 def test_panels_of_one_sample_or_of_other_galaxies_agree_on_nothing(state, samples):
     state.set(right="original")
+    assert [panel.name for panel in state.panels] == ["original", "original"]
     assert state.correlate()[1] is None
     state.add_sample("another survey", samples["original"].assign_attrs(family="other"))
     state.set(right="another survey")
