@@ -17,7 +17,13 @@ from spectool.measure.line_setup import FitSetup
 from spectool.measure.line_spectra import read_spectra
 from spectool.measure.line_worker import BAD_INPUT, FAILED, OK
 from spectool.measure.linear_lines import MEASURED
-from spectool.measure.ppxf_templates import REDDENING, stellar_templates, template_edges, template_lsf
+from spectool.measure.ppxf_templates import (
+    REDDENING,
+    embedded_grid,
+    stellar_templates,
+    template_edges,
+    template_lsf,
+)
 from spectool.prepare import add_history
 from spectool.wavelength import LINES
 
@@ -118,6 +124,8 @@ def fit_lines(
     _require_ppxf()
     if kinematics not in ("free", "fixed"):
         raise ValueError(f"kinematics are 'free' or 'fixed', not {kinematics!r}")
+    grid = embedded_grid() if grid is None else grid
+    fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
     spectra = read_spectra(sample, variable, lsf, fit_range, grid)
     rescale = not spectra.has_ivar if rescale_errors is None else bool(rescale_errors)
     setup = make_setup(spectra, lines, doublets, broad, grid, templates, reddening).with_options(

@@ -162,9 +162,9 @@ def stellar_templates(edges, lsf, *, grid=None, selection="compact", reddening=R
     Raises
     ------
     ValueError
-        If the grid does not cover the pixels.
+        If the grid covers none of the pixels.
     """
-    grid = _embedded() if grid is None else grid
+    grid = embedded_grid() if grid is None else grid
     own = selection if isinstance(selection, str) else tuple(tuple(np.ravel(part)) for part in selection)
     key = (edges.size, float(edges[0]), float(edges[-1]), own, tuple(reddening), np.asarray(lsf).tobytes())
     kept = _CACHE.get(key)
@@ -179,14 +179,24 @@ _CACHE, _KEPT = {}, 4
 
 
 @lru_cache(maxsize=1)
-def _embedded():
+def embedded_grid():
+    """The grid that comes with spectool, read once."""
     return SSPGrid.embedded()
 
 
 def _build(edges, lsf, grid, selection, reddening):
     age, metal = select_populations(grid, selection)
     centres = np.sqrt(edges[1:] * edges[:-1])
-    flux = grid.rebinned_flux(edges)[np.ix_(metal, age)].reshape(-1, centres.size).astype(float)
+    # Spectra may reach beyond the grid; there the fit uses no pixel, and the templates go on as they end.
+    inside = np.flatnonzero((edges >= grid.edges[0]) & (edges <= grid.edges[-1]))
+    if inside.size < 2:
+        raise ValueError(
+            f"wavelengths {edges[0]:.0f}-{edges[-1]:.0f} A lie beyond the grid's "
+            f"{grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A"
+        )
+    ends = (inside[0], centres.size - inside[-1])
+    flux = grid.rebinned_flux(edges[inside])[np.ix_(metal, age)].reshape(-1, inside.size - 1)
+    flux = np.pad(flux.astype(float), ((0, 0), ends), mode="edge")
     pixel = np.log(edges[1] / edges[0]) * KM_S
     own = grid.fwhm * FWHM_TO_SIGMA / centres * KM_S
     width = np.sqrt(np.clip(np.asarray(lsf) ** 2 - own**2, 0, None)) / pixel
