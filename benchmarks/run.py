@@ -16,6 +16,7 @@ BENCHMARKS = {
     "slider_to_paint_ms": "benchmarks.slider:run",
     "slider_kernel_ms": "benchmarks.slider:run",
     "mi_matrix_seconds": "benchmarks.information:mi_matrix",
+    "denoise_spectra_per_second": "benchmarks.denoise:run",
     "mzr_selection_to_paint_ms": "benchmarks.mzr:run",
     "mzr_slider_to_paint_ms": "benchmarks.mzr:run",
     "line_fits_vs_ppxf_example": "benchmarks.lines:against_example",

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.denoising import add_noise, fit_constant, normalize_total
+from spectool.denoising import add_noise, normalize_total
 
 N_PIXELS = 120
+CONSTANT = 7.0
 
 
 def make_toy(n=400, *, seed=0, sigma=0.04, original_sn=40.0):
@@ -35,7 +36,7 @@ def make_toy(n=400, *, seed=0, sigma=0.04, original_sn=40.0):
         },
         coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
     )
-    sample = normalize_total(physical, constant=fit_constant(physical, target=0.060))
+    sample = normalize_total(physical, constant=CONSTANT)
     return add_noise(sample, seed=seed + 1, sigma=sigma)
 
 
@@ -50,7 +51,7 @@ def trained(toy):
     """A small VAE that has learnt the toy spectra, with its training and validation arrays and samples."""
     from spectool.models.scourfield2023 import make_arrays, make_model, train_denoiser
 
-    samples = {"train": toy(1500, seed=0), "valid": toy(400, seed=10), "test": toy(400, seed=20)}
+    samples = {"train": toy(1500, seed=0), "valid": toy(1000, seed=10), "test": toy(1000, seed=20)}
     data = {part: make_arrays(sample) for part, sample in samples.items()}
     wavelength = samples["train"]["wavelength"].values
     model = make_model("vae", 3, data["train"]["flux"], wavelength, widths=(96, 80, 72, 66))
