@@ -9,8 +9,8 @@ import xarray as xr
 from benchmarks.row import make_row, seconds
 from spectool.denoising import scourfield2023_wavelength
 from spectool.models import store
-from spectool.models.dense import DenseAutoencoder
 from spectool.models.denoise import denoise
+from spectool.models.dense import DenseAutoencoder
 
 N_SPECTRA = 20_000
 REPEATS = 3
