@@ -13,9 +13,10 @@ _COUNTED = 0.02  # coverage from which a line is part of the fit at all
 # Templates of stars and of lines that stay apart while pPXF fits the kinematics; the others are summed.
 _OWN_STARS, _OWN_LINES = 3, 4
 _FTOL = 1e-2
-# Widths [km/s] whose sums are the broad lines of AGN, and what they have to gain to be used.
+# Widths [km/s] whose sums are the broad lines of AGN, and what they have to bring to be used.
 BROAD_WIDTHS = (900.0, 1800.0, 3600.0)
 _BROAD_SN, _BROAD_GAIN = 5.0, 30.0
+_BROAD_WIDTH = 10.0  # equivalent width of Hα [Angstrom]
 
 
 def _mixtures(weights, count, rank=None):
@@ -154,7 +155,10 @@ class SpectrumFit:
         self.keep_broad_lines_if_needed()
 
     def keep_broad_lines_if_needed(self):
-        """Take broad lines out of the model again unless chi2 falls enough by them, and Hα is among them."""
+        """Take broad lines out of the model again unless chi2 falls enough by them and Hα stands out.
+
+        In spectra of high S/N the faults of stellar templates pass for broad lines of 3-8 Angstrom.
+        """
         if not len(self.broad):
             return
         broad, self.broad = self.broad, np.zeros((0, self.n))
@@ -162,8 +166,9 @@ class SpectrumFit:
         without, self.broad = self.norm**2, broad
         self.solve(self.star, self.gas, self.templates)
         gained = without - self.norm**2 > _BROAD_GAIN * self.norm**2 / self.good.size
-        # Broad Hβ without broad Hα is a fault of the stellar templates.
-        if not gained or (broad[0, self.good].any() and self.broad_h_alpha == 0):
+        stars = self.weights[: self.first_broad] @ self.design[: self.first_broad]
+        continuum = stars[np.argmax(self.members[self.setup.balmer[0]])]
+        if not gained or self.broad_h_alpha <= _BROAD_WIDTH * max(continuum, 0.0):
             self.broad = np.zeros((0, self.n))
             self.solve(self.star, self.gas, self.templates)
 
