@@ -225,8 +225,11 @@ class MzrFigure:
 
     def _show_images(self):
         self._window = self.window
-        for layer, _ in zip(self.layers, self.state.panels, strict=False):
-            layer.show_image(self._window, counts=self.state.color == "number")
+        layers = self.layers[: len(self.state.panels)]
+        top = max(layer.show_image(self._window, counts=self.state.color == "number") for layer in layers)
+        if top:
+            for layer in layers:
+                layer.scale_counts(top)
 
     def _zoomed(self, attr, old, new):
         # jupyter_bokeh tells each change twice.

@@ -171,24 +171,32 @@ class SampleLayer:
             Lowest and highest mass, lowest and highest metallicity.
         counts : bool
             Show how many there are, and not their quantity.
+
+        Returns
+        -------
+        float
+            Logarithm of the highest count, 0 if no counts are shown.
         """
         if not self.binned:
             if len(self.image.data["x"]):
                 self.image.data = NO_IMAGE
-            return
-        panel = self.panel
+            return 0.0
+        panel, top = self.panel, 0.0
         if counts or self._color:
             image = np.log10(count_image(panel.mass, panel.oxygen, window, N_CELLS))
-            palette = fading(self._color) if self._color else PALETTE
-            top = float(np.nanmax(image)) if np.isfinite(image).any() else 1.0
-            self._map(self.image_mapper, palette, 0, max(top, 0.1))
+            top = max(0.1, float(np.nanmax(image))) if np.isfinite(image).any() else 0.1
         else:
             image = median_image(panel.mass, panel.oxygen, panel.color, window, N_CELLS)
-        left, right, bottom, top = window
+        left, right, bottom, top_edge = window
         self.image.data = {
             "image": [image],
             "x": [left],
             "y": [bottom],
             "dw": [right - left],
-            "dh": [top - bottom],
+            "dh": [top_edge - bottom],
         }
+        return top
+
+    def scale_counts(self, top):
+        """Set the logarithm of the highest count that an image of counts shows."""
+        self._map(self.image_mapper, fading(self._color) if self._color else PALETTE, 0, top)

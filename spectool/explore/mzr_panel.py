@@ -20,7 +20,7 @@ COLORS = {
     "class": "class",
     "error": "error of 12 + log(O/H) (dex)",
     "truth": "true 12 + log(O/H) of the mock",
-    "number": "log number of galaxies nearby",
+    "number": "number of galaxies (log)",
 }
 MIN_IN_BIN = 10  # galaxies, for a median with an error worth drawing
 

@@ -105,7 +105,7 @@ class SpectrumFigure:
         state = self.state
         with state.lock, self.widget.batch():
             spectrum = state.spectrum
-            self.note.text = "" if spectrum is not None else state.spectrum_status or HINT
+            self.note.text = "" if spectrum is not None else state.spectrum_status[:60] or HINT
             if spectrum is None:
                 self.colors, self.source.data = {}, self._empty()
                 return

@@ -244,6 +244,10 @@ class MzrState(traitlets.HasTraits):
     @property
     def color_range(self):
         """Lowest and highest value of the colour, the same in both panels and at every cut above the paper's."""
+        if self.color == "number":
+            return 0.0, max(
+                [1.0, *(float(np.nanmax(p.color)) for p in self.panels if np.isfinite(p.color).any())]
+            )
         values = []
         for name in self.shown:
             oxygen = self.oxygen(name)

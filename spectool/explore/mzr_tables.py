@@ -45,7 +45,8 @@ def statistics_table(state, correlations=None):
     if trends:
         told = [with_error(trend.rho, trend.error, "+.2f") for trend in trends]
     rows = [
-        ["measured", *(f"{p.mass.size:,} of {p.n_galaxies:,}" for p in panels)],
+        ["galaxies", *(f"{p.n_galaxies:,}" for p in panels)],
+        ["measured", *(f"{p.mass.size:,}" for p in panels)],
         ["scatter (dex)", *(with_error(*p.scatter, ".3f") for p in panels)],
         ["offset (dex)", *(number(p.offset, "+.3f") for p in panels)],
         ["median error (dex)", *(number(median(p.error), ".3f") for p in panels)],
@@ -96,7 +97,8 @@ def galaxy_table(state):
         if any("line" in sample.coords and line in sample["line"].values for sample in one.values())
     ]
     if lines:
-        text += _table(["line flux", *head], lines)
+        units = next(iter(one.values()))["line_flux"].attrs.get("units", "")
+        text += _table([f"line flux ({units.replace('Angstrom', 'Å')})", *head], lines)
     rows = []
     for calibration in calibrations():
         cells = []
@@ -141,10 +143,11 @@ def color_key(state):
         present = {int(c) for p in state.panels for c in np.unique(p.color[np.isfinite(p.color)])}
         parts += [swatch(CLASS_PALETTE[i], name, "●") for i, name in enumerate(CLASSES) if i in present]
     else:
-        low, high = state.color_range
+        # How many depends on the size of a cell, which a zoom changes.
+        low, high = ("few", "many") if state.color == "number" else map(number, state.color_range)
         stops = ", ".join(PALETTE[:: len(PALETTE) // 8])
         bar = f'<span class="mzr-bar" style="background: linear-gradient(to right, {stops})"></span>'
-        parts.append(f"{number(low)} {bar} {number(high)}")
+        parts.append(f"{low} {bar} {high}")
     return " &nbsp; ".join(parts)
 
 

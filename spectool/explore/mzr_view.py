@@ -30,7 +30,7 @@ CSS = f"""<style>
 .mzr-side .widget-label {{ width: 92px; }}
 .mzr-side .widget-readout {{ min-width: 30px; overflow: visible; }}
 .mzr-side .jupyter-button, .mzr-main .jupyter-button {{ padding: 0 6px; }}
-.mzr-side .widget-checkbox {{ height: 22px; margin: 0; }}
+.mzr-side .widget-checkbox {{ height: 22px; margin: 0 5px 0 0; }}
 .mzr-side .widget-checkbox label.widget-label-basic {{ font-size: 11px; line-height: 22px; width: auto; }}
 .mzr-side .widget-checkbox input {{ margin: 0 4px 0 0; }}
 .mzr-table table {{ font-size: 12px; line-height: 16px; border-collapse: collapse; width: 100%; }}
@@ -80,7 +80,7 @@ class MzrView:
         state, wide = self.state, W.Layout(width="auto")
         half = W.Layout(flex="1 1 0", width="auto", min_width="0")
         narrow = W.Layout(width="auto", flex="1 1 auto", min_width="0")
-        choices, column = state.choices, W.Layout(width="50%")
+        choices = state.choices
         self.left = W.Dropdown(
             options=choices("left"), value=state.left, layout=half, tooltip="sample of the left panel"
         )
@@ -126,7 +126,7 @@ class MzrView:
                 description=relation_key(name, *relation_style(name)),
                 description_allow_html=True,
                 indent=False,
-                layout=column,
+                layout=W.Layout(width="auto"),
             )
             for name in choices("relations")
         }
@@ -285,7 +285,8 @@ class MzrView:
         with self.state.lock:
             self.spectrum.show()
             keys = [swatch(color, name) for name, color in self.spectrum.colors.items()]
-            self.spectrum_key.value = " &nbsp; ".join(keys)
+            status = html.escape(self.state.spectrum_status)
+            self.spectrum_key.value = " &nbsp; ".join(keys) or f'<span class="mzr-small">{status}</span>'
 
     def _tell(self, text, *, warning=False):
         self.message.value = f'<span class="{"mzr-warning" if warning else ""}">{text}</span>'
