@@ -59,7 +59,7 @@ class Recipe:
     n_top: int = 1000
 
 
-_FORMING = ((-9.0, 300), (1.0, 1500), (1.2, 11000), (1.6, 5000), (1.8, 1500))
+_FORMING = ((-9.0, 300), (1.0, 1500), (1.2, 12000), (1.6, 5000), (1.8, 3000))
 SAMPLES = {
     "uniform": Recipe(0.2, 3.4, False, True, 80, ((-9.0, 3500),)),
     "star-forming": Recipe(1.4, 3.2, True, True, 80, _FORMING, n_top=778),
@@ -163,13 +163,15 @@ def measure_candidates(galaxies, *, seed=SEED, grid=None):
     -------
     Dataset
         Per galaxy ``candidate``, ``probability``, ``r_magnitude``, ``h_alpha_flux`` [1e-17 erg/s/cm2],
-        ``h_alpha_sn``, ``spectral_class`` and ``is_star_forming``: an emission line galaxy that the SDSS pipeline
-        would call STARFORMING or STARBURST (Bolton et al. 2012, AJ 144, 144), the subclass that the paper takes:
-        log [OIII]/H-beta < 0.7 - 1.2 (log [NII]/H-alpha + 0.4).
+        ``h_alpha_sn``, ``spectral_class`` and ``is_star_forming``: H-alpha and H-beta in emission, stars subtracted
+        as in the MPA-JHU table, and what the SDSS pipeline would call STARFORMING or STARBURST (Bolton et al. 2012,
+        AJ 144, 144), the subclass that the paper takes: log [OIII]/H-beta < 0.7 - 1.2 (log [NII]/H-alpha + 0.4).
     """
     seen = observe_candidates(galaxies, seed=seed, grid=grid)
-    table = classify(measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line")))
-    forming = (table["log_o3"] < 0.7 - 1.2 * (table["log_n2"] + 0.4)).values  # NaN is not
+    lines = measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line"))
+    table, without_stars = classify(lines), classify(lines, net=False)
+    emitting = without_stars["spectral_class"].values == "emission line galaxy"
+    forming = emitting & (table["log_o3"] < 0.7 - 1.2 * (table["log_n2"] + 0.4)).values  # NaN is not
     name = table["spectral_class"].values
     columns = {
         "candidate": seen["candidate"].values,
@@ -178,7 +180,7 @@ def measure_candidates(galaxies, *, seed=SEED, grid=None):
         "h_alpha_flux": table["line_flux"].sel(line="Hα").values,
         "h_alpha_sn": table["line_sn"].sel(line="Hα").values,
         "spectral_class": name.astype("<U20"),
-        "is_star_forming": forming & (name == "emission line galaxy"),
+        "is_star_forming": forming,
     }
     units = {"r_magnitude": "mag", "h_alpha_flux": "1e-17 erg / (s cm2)"}
     return xr.Dataset({k: ("galaxy", v, {"units": units.get(k, "")}) for k, v in columns.items()})
