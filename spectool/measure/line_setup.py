@@ -1,6 +1,6 @@
 """What all spectra of a batch share when pPXF fits them: templates, their transforms, and settings."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.special import erf
@@ -66,6 +66,11 @@ class FitSetup:
     def with_options(self, **options):
         """The same templates with other settings."""
         return replace(self, **options)
+
+    def with_plain_arrays(self):
+        """The same with arrays that are no memory maps, whose every use would cost some microseconds more."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: np.asarray(v) for k, v in arrays.items() if isinstance(v, np.ndarray)})
 
     @property
     def size(self):

@@ -210,7 +210,8 @@ def _lsf(sample, lsf, rest, grid):
         known = sample["lsf_sigma"].values.astype(float)
     elif survey.startswith(("SDSS", "DESI")):
         redshift = sample["redshift"].values if "redshift" in sample else np.zeros(1)
-        typical = np.nanmedian(redshift) if np.isfinite(redshift).any() else 0.0
+        # Rounded, so that a part of a sample is fitted like the whole.
+        typical = np.round(np.nanmedian(redshift), 2) if np.isfinite(redshift).any() else 0.0
         known = lsf_pixels(rest * (1 + typical)) * PIXEL_VELOCITY
     else:
         return templates

@@ -21,7 +21,7 @@ def fit_chunk(setup, jobs):
     list of (int, dict)
         Row and result; a fit that fails tells why and stops no other.
     """
-    done = []
+    setup, done = setup.with_plain_arrays(), []
     begun = {}
     for row, *job in jobs:
         try:
