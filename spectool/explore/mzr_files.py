@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from spectool.explore.mzr_data import h_alpha_sn, true_oxygen
+from spectool.explore.mzr_data import CLASSES, h_alpha_sn, true_oxygen
 from spectool.explore.mzr_figure import SAMPLE_COLORS, relation_style
 from spectool.explore.mzr_layer import CLASS_PALETTE, PALETTE, UNKNOWN
 from spectool.explore.mzr_panel import COLORS
@@ -160,6 +160,8 @@ def save_png(state, path, *, window=None):
     if mapped is not None and not overlaid:
         bar = figure.colorbar(mapped, ax=axes[0, :].tolist(), pad=0.01)
         bar.set_label(COLORS[state.color])
+        if state.color == "class":
+            bar.set_ticks(range(len(CLASSES)), labels=CLASSES)
     path = Path(path)
     figure.savefig(path, dpi=150)
     return path
@@ -171,13 +173,13 @@ def _draw_panel(axes, state, panel, color):
     line = color or "black"
     mapped = None
     if color:
-        axes.scatter(panel.mass, panel.oxygen, s=4, color=color, alpha=0.3, lw=0, rasterized=True)
+        axes.scatter(panel.mass, panel.oxygen, s=9, color=color, alpha=0.3, lw=0, rasterized=True)
     else:
         classes = state.color == "class"
         low, high = (-0.5, len(CLASS_PALETTE) - 0.5) if classes else state.color_range
         colormap = ListedColormap(CLASS_PALETTE if classes else PALETTE).with_extremes(bad=UNKNOWN)
         options = {"c": panel.color, "cmap": colormap, "vmin": low, "vmax": high, "plotnonfinite": True}
-        mapped = axes.scatter(panel.mass, panel.oxygen, s=5, alpha=0.8, lw=0, rasterized=True, **options)
+        mapped = axes.scatter(panel.mass, panel.oxygen, s=12, alpha=0.8, lw=0, rasterized=True, **options)
     m = panel.median
     spread = np.stack([m["median"] - m["q16"], m["q84"] - m["median"]])
     axes.errorbar(
