@@ -1,0 +1,69 @@
+"""The selecting tool goes on where it was, and writes what `read_selection` reads."""
+
+import json
+
+import numpy as np
+import pytest
+
+from spectool import scourfield2023_selection as selection
+from spectool.scourfield2023 import read_selection
+from tools import select_scourfield2023 as tool
+
+FEW = ((-9.0, 25),)
+SAMPLES = {
+    "uniform": selection.Recipe(0.2, 3.4, False, True, 2, FEW, n_bin=4, n_top=4),
+    "star-forming": selection.Recipe(1.4, 3.2, True, True, 2, FEW, n_bin=4, n_top=3),
+    "null": selection.Recipe(1.4, 3.2, True, False, 2, FEW, n_bin=4, n_top=3),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two blocks of each population, in one process."""
+    folder = tmp_path_factory.mktemp("selection")
+    arguments = ["--out", str(folder / "selection.nc"), "--cache", str(folder / "cache"), "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CPU_LIMIT", "1")
+        patch.setattr(selection, "SAMPLES", SAMPLES)
+        report = tool.main(arguments)
+        yield folder, arguments, report
+
+
+def test_the_file_is_what_the_reader_reads(made):
+    folder, _, report = made
+    for name, recipe in SAMPLES.items():
+        sample = read_selection(name, path=folder / "selection.nc")
+        assert sample.sizes["galaxy"] == report[name]["galaxies"] > 20
+        assert json.loads(sample.attrs["recipe"])["metallicity_sfr"] == recipe.metallicity_sfr
+        assert sample.attrs["constant"] == report["uniform"]["constant"] > 10
+        per_bin = np.bincount(sample["h_alpha_bin"].values, minlength=10)
+        assert per_bin.tolist() == report[name]["per_bin"] and per_bin.max() <= 4
+        assert (sample["split"] == "test").sum() == report[name]["test"]
+
+
+def test_a_second_run_measures_nothing_and_selects_the_same(made, monkeypatch):
+    folder, arguments, report = made
+    before = read_selection("uniform", path=folder / "selection.nc")
+
+    def fail(*args, **options):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(tool, "measure_block", fail)
+    assert tool.main(arguments) == report
+    assert read_selection("uniform", path=folder / "selection.nc").identical(before)
+
+
+def test_an_interrupted_run_goes_on_with_the_missing_block(made, monkeypatch):
+    folder, arguments, report = made
+    lost = sorted((folder / "cache").rglob("block_0001.npz"))
+    assert len(lost) == 2  # the uniform and the star-forming sample share their candidates
+    lost[0].unlink()
+    measured, original = [], tool.measure_block
+
+    def count(block, *args):
+        measured.append(block)
+        return original(block, *args)
+
+    monkeypatch.setattr(tool, "measure_block", count)
+    assert tool.main(arguments) == report
+    assert measured == [1]
