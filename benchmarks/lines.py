@@ -41,7 +41,7 @@ PEER_DOUBLET = 1.33
 # As many populations as the example's library has: 25 ages and 6 metallicities.
 PEER_TEMPLATES = (np.logspace(6, 10.15, 25), (-1.7, -0.7, -0.4, 0.0, 0.4, 0.7))
 FIT_RANGE = (3600.0, 7400.0)
-N_PEER, N_OURS, N_RATE = 6, 36, 512
+N_PEER, N_OURS, N_RATE = 6, 36, 1536
 SEED = 20
 MIN_SN = 5.0
 
