@@ -2,9 +2,9 @@
 
     python tools/select_scourfield2023.py
 
-Some 100,000 candidates are observed, measured and classified, block by block; every finished block is kept in a cache
+Some 200,000 candidates are observed, measured and classified, block by block; every finished block is kept in a cache
 folder, so that a run that was interrupted goes on where it was. Then the bins of H-alpha flux are filled, and the
-constant of the normalisation is found from the uniform sample's training spectra. Takes ten minutes on two cores.
+constant of the normalisation is found from the uniform sample's training spectra. Takes some ten minutes.
 """
 
 from __future__ import annotations
