@@ -60,7 +60,7 @@ def main(arguments=None) -> dict:
     model, metrics, arrays = train(samples, options)
     metrics |= {"n_parameters": count_parameters(model), "seconds": time.monotonic() - started}
     arrays["candidate_test"] = samples["test"]["candidate"].values
-    recipe = describe_recipe(options)
+    recipe = describe_recipe(options) | {"constant": samples["test"].attrs["constant"]}
     path = store.save_model(options.out, model, recipe=recipe, metrics=metrics, arrays=arrays, int8=True)
     checkpoint_file(options).unlink(missing_ok=True)
     metrics["file"] = {"name": path.name, "mb": path.stat().st_size / 1e6}

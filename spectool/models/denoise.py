@@ -221,16 +221,23 @@ def tensors(flux, sigma, rows) -> list:
 
 
 def check_pixels(model, sample: xr.Dataset, flux: np.ndarray) -> None:
-    """Refuse spectra on another grid than the model's.
+    """Refuse spectra on another grid than the model's, or normalised to another sum.
 
     Raises
     ------
     ValueError
-        If their number differs, or a wavelength by more than half a pixel.
+        If their number differs, a wavelength by more than half a pixel, or the sum by more than a percent.
     """
     if flux.ndim != 2 or flux.shape[1] != model.n_pixels:
         raise ValueError(
             f"spectra of shape {flux.shape} do not fit this model, which reads {model.n_pixels} pixels"
+        )
+    # All training spectra have one sum, so their mean has it too.
+    total, constant = float(model.pixel_mean.sum()), sample.attrs.get("constant")
+    if constant is not None and total > 0 and abs(constant / total - 1) > 0.01:
+        raise ValueError(
+            f"the spectra are normalised to a summed flux of {constant:.4g}, those of this model's training to "
+            f"{total:.4g}: normalise them alike (normalize_total(sample, constant={total:.4g}))"
         )
     own = model.wavelength.numpy()
     if not own.any() or "wavelength" not in sample.coords:

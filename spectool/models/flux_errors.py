@@ -30,7 +30,7 @@ def fit_flux_errors(latent, residual, *, n_modes: int = 20, seed) -> dict[str, n
     n_modes
         Principal components of the pulls to keep for draws.
     seed
-        Of the split in spectra that are fitted and spectra that scale: an int or a `numpy.random.Generator`.
+        Of the halves that are fitted and scaled in turn: an int or a `numpy.random.Generator`.
 
     Returns
     -------
@@ -45,25 +45,24 @@ def fit_flux_errors(latent, residual, *, n_modes: int = 20, seed) -> dict[str, n
     """
     latent, residual = np.asarray(latent, dtype=np.float64), np.asarray(residual, dtype=np.float64)
     center, spread = latent.mean(axis=0), latent.std(axis=0) + 1e-12
-    order = np.random.default_rng(seed).permutation(len(latent))
-    first, second = order[: len(order) // 2], order[len(order) // 2 :]
     found = {
         "error_center": center.astype(np.float32),
         "error_spread": spread.astype(np.float32),
         "error_factor": np.ones(residual.shape[1], dtype=np.float32),
     }
     features = _features(latent, found)
-    if len(first) < 2 * features.shape[1]:
+    if len(latent) < 4 * features.shape[1]:
         raise ValueError(f"{len(latent)} spectra are too few for {features.shape[1]} coefficients per pixel")
     size = np.abs(residual)
     floor = np.nanmedian(size, axis=0) * 1e-2 + 1e-12
     target = np.log(np.fmax(size, floor))
     target = np.where(np.isfinite(residual), target, np.nanmean(target, axis=0))
-    normal = features[first].T @ features[first] + _RIDGE * np.eye(features.shape[1])
-    coefficients = np.linalg.solve(normal, features[first].T @ target[first])
-    found["error_coefficients"] = coefficients.astype(np.float16)
-    scaled = flux_errors(found, latent)
-    pull = np.abs(residual[second]) / scaled[second]
+    order = np.random.default_rng(seed).permutation(len(latent))
+    pull = np.empty_like(residual)
+    for fitted, scaled in (np.array_split(order, 2), np.array_split(order, 2)[::-1]):
+        coefficients = _solve(features[fitted], target[fitted])
+        pull[scaled] = size[scaled] / np.exp(features[scaled] @ coefficients)
+    found["error_coefficients"] = _solve(features, target).astype(np.float16)
     found["error_factor"] = np.nanquantile(pull, ONE_SIGMA, axis=0).astype(np.float32)
     found["error_modes"] = pull_modes(residual / flux_errors(found, latent), n_modes=n_modes)
     return found
@@ -132,6 +131,11 @@ def draw_errors(arrays: Mapping[str, np.ndarray], errors, *, n: int, seed) -> np
         shared = rng.standard_normal((len(errors), len(modes)), dtype=np.float32) @ modes
         draws[k] = errors * (shared + rest * rng.standard_normal(errors.shape, dtype=np.float32))
     return draws
+
+
+def _solve(features: np.ndarray, target: np.ndarray) -> np.ndarray:
+    normal = features.T @ features + _RIDGE * np.eye(features.shape[1])
+    return np.linalg.solve(normal, features.T @ target)
 
 
 def _features(latent: np.ndarray, arrays) -> np.ndarray:

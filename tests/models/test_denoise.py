@@ -64,6 +64,8 @@ def test_wrong_samples_are_told(trained):
         denoise(model, test.isel(wavelength=slice(0, 50)))
     with pytest.raises(ValueError, match="another wavelength grid"):
         denoise(model, test.assign_coords(wavelength=test["wavelength"] * 1.01))
+    with pytest.raises(ValueError, match=r"summed flux of 7\.5.*training to 7"):
+        denoise(model, test.assign_attrs(constant=7.5))
     with pytest.raises(ValueError, match="no posterior"):
         sample_posterior(fit_pca(test["noisy"].values, n_latent=2), test, n=1, seed=0)
     with pytest.raises(ValueError, match="no errors"):
