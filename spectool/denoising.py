@@ -1,10 +1,10 @@
 """Spectra as Scourfield et al. (2023) give them to a de-noiser: their bins, their normalisation, their noise.
 
 The paper (Section 2) makes the "total flux unity" and adds noise of 0.04 "normalised flux units". With 825 bins both
-cannot be literal: a mean pixel would be 1/825. Here each spectrum is divided by its summed flux and multiplied by one constant,
-the same for all, for which the noise-free training spectra have the total variance of the paper's Table 3 (0.060); the
-noise of 0.04 then gives that of its Table 2 (about 1.38), and the components that it counts. The constant comes with the
-selection of galaxies (`spectool.scourfield2023.read_selection`): about 25.5, so that a mean pixel is 0.031.
+cannot be literal: a mean pixel would be 1/825. Here each spectrum is divided by its summed flux and multiplied by
+one constant, for which the noise-free training spectra have the total variance of the paper's Table 3 (0.060); the
+noise of 0.04 then gives that of its Table 2 (about 1.38), and the components that it counts. The constant comes with
+the selection of galaxies (`spectool.scourfield2023.read_selection`): about 25.5, so that a mean pixel is 0.031.
 """
 
 import numpy as np
