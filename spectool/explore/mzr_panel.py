@@ -38,8 +38,8 @@ class Panel:
     mass, oxygen, error, color : ndarray, shape (measured,)
         float32: log M* [dex(Msun)], 12 + log(O/H) and its error [dex], and the quantity of the colour, NaN
         where unknown.
-    n_galaxies : int
-        In the sample, measured or not.
+    n_galaxies, n_faint : int
+        In the sample, measured or not; those of them whose Hα is below the cut, or was not measured.
     edges, n_all, n_measured : ndarray
         Mass bins and the number of galaxies in each.
     median : dict of str to ndarray
@@ -57,6 +57,7 @@ class Panel:
     error: np.ndarray
     color: np.ndarray
     n_galaxies: int
+    n_faint: int
     edges: np.ndarray
     n_all: np.ndarray
     n_measured: np.ndarray
@@ -117,7 +118,8 @@ def derive_panel(name, sample, oxygen, *, min_sn, color, reference, edges):
     Panel
     """
     all_masses = sample["log_mass"].values
-    measured = np.isfinite(oxygen.value) & np.isfinite(all_masses) & (oxygen.h_alpha_sn > min_sn)
+    bright = oxygen.h_alpha_sn > min_sn
+    measured = np.isfinite(oxygen.value) & np.isfinite(all_masses) & bright
     index = np.flatnonzero(measured)
     mass, value = all_masses[index], oxygen.value[index]
     shade = color_values(sample, oxygen, color)[index]
@@ -131,6 +133,7 @@ def derive_panel(name, sample, oxygen, *, min_sn, color, reference, edges):
         error=oxygen.error[index].astype(np.float32),
         color=np.asarray(shade, dtype=np.float32),
         n_galaxies=all_masses.size,
+        n_faint=int((~bright).sum()),
         edges=edges,
         n_all=np.histogram(all_masses[np.isfinite(all_masses)], edges)[0],
         n_measured=np.histogram(mass, edges)[0],

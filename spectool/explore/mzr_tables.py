@@ -46,6 +46,8 @@ def statistics_table(state, correlations=None):
         told = [with_error(trend.rho, trend.error, "+.2f") for trend in trends]
     rows = [
         ["galaxies", *(f"{p.n_galaxies:,}" for p in panels)],
+        ["S/N too low", *(f"{p.n_faint:,}" for p in panels)],
+        ["no value on the scale", *(f"{p.n_galaxies - p.n_faint - p.mass.size:,}" for p in panels)],
         ["measured", *(f"{p.mass.size:,}" for p in panels)],
         ["scatter (dex)", *(with_error(*p.scatter, ".3f") for p in panels)],
         ["offset (dex)", *(number(p.offset, "+.3f") for p in panels)],

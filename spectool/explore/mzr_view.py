@@ -39,6 +39,7 @@ CSS = f"""<style>
 .mzr-table td, .mzr-table th {{ padding: 0 4px; text-align: right; white-space: nowrap; }}
 .mzr-table td:first-child, .mzr-table th:first-child {{ text-align: left; }}
 .mzr-table th {{ white-space: normal; vertical-align: bottom; font-weight: 600; border-bottom: 1px solid #B0B0B0; }}
+.mzr-table th:first-child {{ white-space: nowrap; }}
 .mzr-small {{ font-size: 11px; line-height: 14px; color: #505050; white-space: normal; }}
 .mzr-line .widget-html-content {{ font-size: 12px; line-height: 18px; overflow-wrap: anywhere; }}
 .mzr-bar {{ display: inline-block; width: 90px; height: 10px; }}

@@ -38,6 +38,7 @@ def test_a_panel_holds_who_passes_the_cut_and_has_a_metallicity(state, samples):
         np.testing.assert_array_equal(panel.index, expected)
         np.testing.assert_allclose(panel.oxygen, oxygen.value[expected], rtol=1e-6)
         assert panel.n_galaxies == 400
+        assert panel.n_faint == np.sum(~(oxygen.h_alpha_sn > 15))
         assert panel.n_all.sum() == 400
         assert panel.n_measured.sum() == expected.size
 
