@@ -45,11 +45,12 @@ def plot_stack(
     shared, rows = Range1d(*window), []
     for k, (title, curves) in enumerate(panels.items()):
         values = {name: np.array(flux, dtype=np.float32) for name, flux in curves.items()}
-        last = k == len(panels) - 1
+        first, last = k == 0, k == len(panels) - 1
+        keyed = first and len(values) > 1
         plot = figure(
             title=title,
             width=FIGURE_WIDTH,
-            height=height + (26 if last else 0) + (30 if k == 0 and name_lines else 0),
+            height=height + (44 if last else 0) + (40 if first and name_lines else 0) + (34 if keyed else 0),
             x_range=shared,
             tools=TOOLS,
             x_axis_label=WAVELENGTH_LABEL if last else None,
@@ -57,13 +58,15 @@ def plot_stack(
         )
         chosen = (ranges or {}).get(title) or flux_range(list(values.values())[-1][None, shown])
         plot.y_range = Range1d(*map(float, chosen))
-        if k == 0 and name_lines:
+        if first and name_lines:
             LineMarks(plot, window, FIGURE_WIDTH - 80)
+        if not last:
+            plot.xaxis.major_label_text_font_size = "0px"
         legend = []
         for (name, flux), color in zip(values.items(), colors, strict=False):
             line = plot.line(wavelength, flux, color=color, line_width=1.3)
             legend.append(LegendItem(label=name, renderers=[line]))
-        if k == 0:
+        if keyed:
             plot.add_layout(Legend(items=legend, orientation="horizontal", click_policy="hide"), "above")
         rows.append([plot])
     return gridplot(rows, toolbar_location=None)
