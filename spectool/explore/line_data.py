@@ -69,9 +69,7 @@ def open_lines(path=None):
     """
     path = Path(path or PRODUCT)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there: the table of measured lines is made by {TOOL}"
-        )
+        raise FileNotFoundError(f"{path} is not there: the table of measured lines is made by {TOOL}")
     with xr.open_dataset(path, engine="h5netcdf") as file:
         product = file.load()
     missing = [name for name, dims in NEEDED.items() if name not in product or product[name].dims != dims]

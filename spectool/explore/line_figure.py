@@ -60,6 +60,12 @@ class LineFigure:
         grid.toolbar.autohide = False  # against the theme, which is there only now
         self.points.selected.on_change("indices", lambda attr, old, new: self._brushed(new))
         self._fitted = None
+        self._axes = {}
+        for panel in self.scatter.values():
+            self._axes |= {panel.panel.x: panel.plot.x_range, panel.panel.y: panel.plot.y_range}
+        for axis in set(self._axes.values()):
+            axis.on_change("start", self._zoomed)
+            axis.on_change("end", self._zoomed)
         self.show_points()
         self.show_brushed()
         self.show_live()
@@ -107,6 +113,10 @@ class LineFigure:
         if not np.array_equal(np.sort(np.asarray(indices, dtype=int)), self.state.brushed):
             self.state.brush(indices)
 
+    def _zoomed(self, attr, old, new):
+        with self.state.lock, self.widget.batch():
+            self._show_stars()
+
     # ---- what changed
 
     def show_points(self):
@@ -149,28 +159,41 @@ class LineFigure:
         refit : bool
             Fit the flux axes to the spectrum.
         """
-        state = self.state
-        with state.lock, self.widget.batch():
-            at = state.live_index
-            columns = list(state.points)
-            if state.live:
-                x, error = state.live["original"], np.nan_to_num(state.live["original_error"])
-                self.sources["live"].data = {
-                    **{name: state.live[name] for name in columns},
-                    **{f"from_{name}": state.points[name][at] for name in columns},
-                    "original_low": x - error,
-                    "original_high": x + error,
-                }
-            else:
-                self.sources["live"].data = {name: [] for name in self.sources["live"].data}
-            self._show_ring()
+        with self.state.lock, self.widget.batch():
+            self._show_stars()
             self._show_spectrum(refit)
+
+    def _show_stars(self):
+        state = self.state
+        at, now = state.live_index, state.live
+        columns = {name: [] for name in self.sources["live"].data}
+        if now:
+            error = np.nan_to_num(now["original_error"])
+            columns = {
+                **{name: self._within(name, now[name]) for name in self._axes},
+                **{f"from_{name}": self._within(name, state.points[name][at]) for name in self._axes},
+                "original_low": self._within("original", now["original"] - error),
+                "original_high": self._within("original", now["original"] + error),
+            }
+        drawn = self.sources["live"].data
+        if not all(np.array_equal(drawn[name], columns[name], equal_nan=True) for name in columns):
+            self.sources["live"].data = columns
+        self._show_ring()
 
     def _show_ring(self):
         state = self.state
-        at = np.flatnonzero(state.live_index == state.shown)
-        columns = state.live or {name: values[state.live_index] for name, values in state.points.items()}
-        self.sources["ring"].data = {name: columns[name][at] for name in state.points}
+        one = np.flatnonzero(state.live_index == state.shown)
+        now = state.live or {name: state.points[name][state.live_index] for name in self._axes}
+        columns = {name: self._within(name, now[name][one]) for name in self._axes}
+        drawn = self.sources["ring"].data
+        if not all(np.array_equal(drawn[name], columns[name], equal_nan=True) for name in columns):
+            self.sources["ring"].data = columns
+
+    def _within(self, column, values):
+        """Move what lies outside a panel's frame to its edge: Bokeh's overlays are not cut off there."""
+        axis = self._axes[column]
+        low, high = sorted((axis.start, axis.end))
+        return np.clip(values, low, high).astype(np.float32)
 
     def _show_spectrum(self, refit):
         state = self.state

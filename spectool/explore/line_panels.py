@@ -108,11 +108,18 @@ class ScatterPanel:
         self.plot.toolbar.active_scroll = None
 
     def _draw_live(self, sources):
+        # On the overlay's own canvas: a move of the slider does not draw two thousand points anew.
         panel, plot = self.panel, self.plot
-        columns = {"x0": f"from_{panel.x}", "y0": f"from_{panel.y}", "x1": panel.x, "y1": panel.y}
+        columns = {
+            "level": "overlay",
+            "x0": f"from_{panel.x}",
+            "y0": f"from_{panel.y}",
+            "x1": panel.x,
+            "y1": panel.y,
+        }
         plot.segment(**columns, source=sources["live"], color="black", line_width=1, alpha=0.7)
         if panel.x == "original":
-            error = {"y0": panel.y, "y1": panel.y, "line_width": 1.5}
+            error = {"y0": panel.y, "y1": panel.y, "line_width": 1.5, "level": "overlay"}
             plot.segment(
                 x0="original_low", x1="original_high", source=sources["live"], color="black", **error
             )
@@ -120,6 +127,7 @@ class ScatterPanel:
             panel.x,
             panel.y,
             source=sources["live"],
+            level="overlay",
             marker="star",
             size=13,
             fill_color=LIVE_COLOR,
@@ -129,6 +137,7 @@ class ScatterPanel:
             panel.x,
             panel.y,
             source=sources["ring"],
+            level="overlay",
             marker="circle",
             size=20,
             fill_color=None,
@@ -246,7 +255,7 @@ def constant_columns(state):
 
 def empty_sources(state):
     """Build the sources that the panels share: points, live positions, the marked galaxy, the percentiles."""
-    columns = list(state.points)
+    columns = {name: [] for panel in PANELS for name in (panel.x, panel.y)}
     live = [f"{prefix}{name}" for name in columns for prefix in ("", "from_")] + [
         "original_low",
         "original_high",
@@ -254,6 +263,6 @@ def empty_sources(state):
     return {
         "points": ColumnDataSource({**constant_columns(state), **state.points}, name="points"),
         "live": ColumnDataSource({name: [] for name in live}, name="live"),
-        "ring": ColumnDataSource({name: [] for name in columns}, name="ring"),
+        "ring": ColumnDataSource(columns, name="ring"),
         "bins": ColumnDataSource({name: [] for name in (*BIN_COLUMNS, "edge", "fill")}, name="bins"),
     }

@@ -141,12 +141,15 @@ class SpectrumPanels:
         wanted = wanted[np.isfinite(wanted)]
         if not wanted.size:
             return
+        noise = float(np.nan_to_num(noise))
         if plot is self.whole:
             # Lines may run out of the frame, and the noise too: they would flatten the continuum.
             level = abs(float(np.median(wanted)))
-            wanted = np.clip(wanted, -0.5 * level, 2.5 * level)
-        margin = 0.6 * float(np.nan_to_num(noise))
-        low, high = min(0.0, float(wanted.min())) - margin, float(wanted.max()) + margin
+            wanted = np.append(np.clip(wanted, -0.5 * level, 2.5 * level), 0)
+            margin = 0.6 * noise
+        else:
+            margin = 0.1 * noise + 0.15 * float(np.ptp(wanted))
+        low, high = float(wanted.min()) - margin, float(wanted.max()) + margin
         high += 0.3 * (high - low)
         now = plot.y_range
         fits = now.start <= low and high <= now.end and high - low > 0.5 * (now.end - now.start)

@@ -310,11 +310,9 @@ def describe_shown(state):
         return f"rebuilding {n} spectra …"
     at = state.shown
     place = f"{int(np.flatnonzero(state.live_index == at)[0]) + 1}/{n}"
-    brushed = f" of {state.brushed.size:,} brushed" if state.brushed.size > n else ""
-    return (
-        f"<b>{place}</b>{brushed} · galaxy {state.candidates[at]} · {SHORT.get(state.galaxy_class[at], '')} "
-        f"· log M* {float(state.product['log_mass'][at]):.1f} · Hα S/N {state.sn[at]:.0f}"
-    )
+    marked = f" of {state.brushed.size:,}" if state.brushed.size > n else ""
+    kind = SHORT.get(state.galaxy_class[at], "")
+    return f"<b>{place}</b>{marked} · galaxy {state.candidates[at]} · {kind} · Hα S/N {state.sn[at]:.0f}"
 
 
 def open_line_dashboard(path=None, *, export_folder="exports"):

@@ -43,6 +43,13 @@ def selected(page):
     return sorted(page.evaluate(SELECTED))
 
 
+def clipped(page):
+    """Texts of controls and readouts that are wider than their place."""
+    return page.evaluate("""() => [...document.querySelectorAll(
+        '.line-controls .widget-readout, .line-controls button, .line-status .widget-html-content')]
+      .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)""")
+
+
 def choose(page, label):
     """Press one of the buttons that choose a model, a quantity or a size."""
     page.locator(".line-controls button", has_text=re.compile(rf"^\s*{label}$")).first.click()
@@ -104,10 +111,7 @@ def test_all_of_it_fits_a_small_laptops_screen(opened):
     }""")
     assert cell[0] <= cell[1]
     assert cell[2] <= cell[3]
-    clipped = opened.evaluate("""() => [...document.querySelectorAll(
-        '.line-controls .widget-readout, .line-controls button, .line-status .widget-html-content')]
-      .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText)""")
-    assert clipped == []
+    assert clipped(opened) == []
     texts = opened.locator(".line-status")
     for k in range(texts.count()):
         inner, outer = texts.nth(k).locator(".widget-html-content").bounding_box(), opened.viewport_size
@@ -143,7 +147,8 @@ def test_a_box_in_one_panel_marks_galaxies_in_all_and_shows_their_spectra(opened
     every = np.array(data(opened, column="log_mass"), dtype=float)
     assert np.ptp(mass) < 0.5 * np.nanmax(every - np.nanmin(every))
     assert 1 <= len(data(opened, "live", "recovered")) <= 20
-    assert f"of {len(marked):,} brushed" in status(opened, 0)
+    assert f" of {len(marked):,} · galaxy" in status(opened, 0)
+    assert clipped(opened) == []
 
 
 def test_the_arrows_step_through_the_spectra(opened):

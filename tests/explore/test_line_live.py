@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from spectool import denoising
+from spectool.explore import line_data as data
 from spectool.explore import line_live
 from spectool.models.denoise import denoise
 from spectool.models.pca import fit_pca
@@ -81,3 +82,29 @@ def test_masked_pixels_are_gaps_in_what_was_observed_and_not_in_the_prediction()
         assert np.isnan(spectra[name].values[0, 100:120]).all()
         assert np.isfinite(spectra[name].values[1]).all()
     assert np.isfinite(spectra["denoised"].values).all()
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The shipped table, and eight of its galaxies with strong lines."""
+    product = data.open_lines()
+    strong = np.flatnonzero(data.signal_to_noise(product) > 30)
+    return product, strong[:: strong.size // 8][:8]
+
+
+@pytest.mark.parametrize("kind", data.KINDS)
+def test_spectra_made_anew_are_those_of_the_shipped_table(shipped, kind):
+    product, at = shipped
+    pipeline = line_live.shipped_pipeline(product)
+    originals = pipeline.prepare(product["candidate"].values[at])
+    spectra = pipeline.run(originals, kind, 4, denoising.SIGMA)
+    stored = product["latent"].sel(model=f"{kind} 4").values[at, :4]
+    # The table keeps twelve bits of a number.
+    np.testing.assert_allclose(spectra["latent"].values, stored, rtol=3e-4, atol=1e-3)
+    peak = spectra["line_peak"].sel(line="Hα").values
+    table = product["line_peak"].sel(source=f"{kind} 4", line="Hα").values[at]
+    # The table's fit is pPXF's, the one here linear.
+    assert np.mean(np.abs(peak - table) < 0.05 * table) >= 0.75
+    observed = product["line_flux"].sel(source="original", line="Hα").values[at]
+    own = pipeline.measure(originals[["flux", "ivar", "mask"]])["line_flux"].sel(line="Hα").values
+    np.testing.assert_allclose(own, observed, rtol=0.05)
