@@ -2,7 +2,16 @@
 
 import numpy as np
 from bokeh.layouts import gridplot
-from bokeh.models import ColorBar, ColumnDataSource, Legend, LegendItem, LinearColorMapper, Range1d, Whisker
+from bokeh.models import (
+    BasicTicker,
+    ColorBar,
+    ColumnDataSource,
+    Legend,
+    LegendItem,
+    LinearColorMapper,
+    Range1d,
+    Whisker,
+)
 from bokeh.plotting import figure
 
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
@@ -136,9 +145,10 @@ def _class_histograms(plot, values, classes, colors, limits):
 def _with_class_legend(grid, classes, colors, size):
     """Put the legend where the triangle leaves room."""
     key = figure(width=2 * size, height=size, tools="", toolbar_location=None)
+    key.x_range, key.y_range = Range1d(0, 1), Range1d(0, 1)
     items = []
     for kind, color in colors.items():
-        dot = key.scatter([], [], size=9, color=color)
+        dot = key.scatter([-1], [-1], size=9, color=color)  # beyond the frame: only the legend shows it
         items.append(LegendItem(label=f"{kind} ({int((classes == kind).sum())})", renderers=[dot]))
     key.add_layout(Legend(items=items, location="top_left"), "center")
     key.axis.visible = key.grid.visible = False
@@ -166,7 +176,7 @@ def plot_recovery_grid(cells, *, rows, columns, size=200):
     bokeh layout
         Grey: galaxies; black: median and 16th to 84th percentile of filled bins, orange: of the others.
     """
-    grid = []
+    grid, limits = [], _common_range([cells[row, column][0] for row in rows for column in columns])
     for row in rows:
         grid.append([])
         for k, column in enumerate(columns):
@@ -181,7 +191,7 @@ def plot_recovery_grid(cells, *, rows, columns, size=200):
                 x_axis_label="log original" if last else None,
                 y_axis_label=row if k == 0 else None,
             )
-            _draw_recovery(plot, np.asarray(x, "f4"), np.asarray(y, "f4"), bins)
+            _draw_recovery(plot, np.asarray(x, "f4"), np.asarray(y, "f4"), bins, limits)
             numbers = f"σ {found['sigma']:.2f}  filled {found['sigma_fill']:.2f}"
             plot.text(
                 [plot.x_range.start],
@@ -198,14 +208,18 @@ def plot_recovery_grid(cells, *, rows, columns, size=200):
     return gridplot(grid, toolbar_location=None)
 
 
-def _draw_recovery(plot, x, y, bins):
+def _common_range(values):
+    """Range of nearly all finite numbers of some arrays, with a margin."""
+    finite = [v[np.isfinite(v)] for v in map(np.asarray, values)]
+    low, high = (float(v) for v in np.quantile(np.concatenate(finite), [0.002, 0.998]))
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _draw_recovery(plot, x, y, bins, limits):
     both = np.isfinite(x) & np.isfinite(y)
-    if not both.any():
-        return
-    low, high = (float(v) for v in np.quantile(x[both], [0.002, 0.998]))
-    margin = 0.05 * (high - low)
-    plot.x_range = Range1d(low - margin, high + margin)
-    plot.y_range = Range1d(low - 4 * margin, high + 4 * margin)
+    low, high = limits
+    plot.x_range, plot.y_range = Range1d(low, high), Range1d(low, high + 0.15 * (high - low))
+    plot.axis.ticker = BasicTicker(desired_num_ticks=4)
     plot.scatter(x[both], y[both], size=2.5, color="#9A9A9A", alpha=0.35, line_color=None)
     plot.line([low, high], [low, high], color=MUTED, line_dash="dashed")
     occupied = bins["count"] > 0

@@ -8,6 +8,7 @@ import xarray as xr
 
 from spectool.explore import line_data as data
 from spectool.measure.classes import CLASSES
+from spectool.measure.recovery import running_percentiles, summarize
 
 MAX_LIVE = 20  # brushed galaxies that are noised, de-noised and fitted again at each move of the slider
 SIGMA, SIGMA_RANGE = 0.04, (0.005, 0.1)
@@ -51,8 +52,8 @@ class LineState(traitlets.HasTraits):
     brushed = traitlets.Instance(np.ndarray, help="positions along `galaxy`, sorted")
     shown = traitlets.Int(-1, help="position of the galaxy whose spectrum is drawn; -1 for none")
     points = traitlets.Dict(help="columns (galaxy,) of all panels, float32; NaN where not drawn")
-    bins = traitlets.Dict(help="from `spectool.explore.line_data.running_percentiles`")
-    summary = traitlets.Dict(help="from `spectool.explore.line_data.summarize`")
+    bins = traitlets.Dict(help="from `spectool.explore.line_running_percentiles`")
+    summary = traitlets.Dict(help="from `spectool.explore.line_summarize`")
     live = traitlets.Dict(help="the same columns for `live_index`, from spectra made now; empty for none")
     spectra = traitlets.Instance(xr.Dataset, allow_none=True, help="of `live_index`, original to fit")
     busy = traitlets.Bool(False, help="whether spectra are being rebuilt")
@@ -191,12 +192,12 @@ class LineState(traitlets.HasTraits):
         self.points = {
             name: np.where(passing, values, np.nan).astype(np.float32) for name, values in columns.items()
         }
-        residual = data.running_percentiles(x, y - x)
+        residual = running_percentiles(x, y - x)
         self.bins = {
-            **data.running_percentiles(x, y),
+            **running_percentiles(x, y),
             **{f"{name}_residual": residual[name] for name in ("low", "middle", "high")},
         }
-        self.summary = data.summarize(x, y, self.bins)
+        self.summary = summarize(x, y, self.bins)
 
     def _diagram_columns(self, source):
         if source not in self._diagrams:

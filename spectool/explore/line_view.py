@@ -18,6 +18,7 @@ from spectool.explore.line_panels import CLASS_STYLE
 from spectool.explore.line_state import DEFAULTS, SIGMA, SIGMA_RANGE, LineState
 from spectool.explore.style import OKABE_ITO
 from spectool.measure.classes import CLASSES
+from spectool.measure.recovery import paper_scatter
 
 SN_STEPS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, np.inf)
 SYMBOLS = {"circle": "●", "square": "■", "inverted_triangle": "▼", "triangle": "▲", "diamond": "◆"}
@@ -292,7 +293,7 @@ def describe_recovery(state):
         f"σ = <b>{found['sigma']:.2f}</b>, σ_fill = <b>{found['sigma_fill']:.2f}</b>, "
         f"median {found['median']:+.2f} dex",
     ]
-    paper = data.paper_scatter(state.source, state.line) if state.quantity == "peak" else None
+    paper = paper_scatter(state.source, state.line) if state.quantity == "peak" else None
     if paper:
         parts.append(f"paper: σ {paper[0]:.2f}, σ_fill {paper[1]:.2f}")
     return " &nbsp;·&nbsp; ".join(parts)

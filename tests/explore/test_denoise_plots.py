@@ -3,7 +3,7 @@ import pytest
 from bokeh.models import GlyphRenderer, Line, Plot, Scatter
 
 from spectool.explore import denoise_plots
-from spectool.explore.line_data import running_percentiles, summarize
+from spectool.measure.recovery import running_percentiles, summarize
 
 RNG = np.random.default_rng(3)
 PIXELS = np.geomspace(3700, 7900, 200)
@@ -37,7 +37,11 @@ def test_every_pair_is_drawn_once_and_classes_are_counted():
     layout = denoise_plots.plot_class_pairs(columns, classes, {"a": "#000000", "b": "#FF0000"})
     assert len(plots_of(layout)) == 6 + 1  # a triangle, and the legend
     points = [
-        r for p in plots_of(layout) for r in p.select({"type": GlyphRenderer}) if isinstance(r.glyph, Scatter)
+        r
+        for p in plots_of(layout)
+        if not p.legend
+        for r in p.select({"type": GlyphRenderer})
+        if isinstance(r.glyph, Scatter)
     ]
     assert sum(len(r.data_source.data["x"]) for r in points) == 3 * 60
     labels = [item.label.value for p in plots_of(layout) for legend in p.legend for item in legend.items]
