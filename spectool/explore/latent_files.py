@@ -1,11 +1,9 @@
 """What the latent dashboard writes and reads: the figure, the spectra as a table, its state."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
+from spectool.explore.exports import read_state, write_figure, write_state, write_table
 from spectool.explore.style import DECODED, OBSERVED, RESIDUAL
 
 STATE_FORMAT = "spectool latent state 1"
@@ -30,9 +28,7 @@ def save_state(state, path):
         "seed": state.seed_name,
         "latent": [float(f"{value:.9g}") for value in state.latent],
     }
-    path = Path(path)
-    path.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    return path
+    return write_state(saved, path)
 
 
 def load_state(state, source, *, name="the state file"):
@@ -52,17 +48,8 @@ def load_state(state, source, *, name="the state file"):
     ValueError
         If it is no state file, belongs to another model, or its seed galaxy is not here.
     """
-    if not isinstance(source, bytes):
-        source, name = Path(source).read_bytes(), Path(source).name
-    try:
-        saved = json.loads(source.decode("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{name} is not a state file of this dashboard: {error}") from error
-    if not isinstance(saved, dict) or saved.get("format") != STATE_FORMAT:
-        raise ValueError(f"{name} is not a state file of this dashboard")
-    missing = {"model", "model_id", "seed", "latent"} - saved.keys()
-    if missing:
-        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+    keys = ("model", "model_id", "seed", "latent")
+    saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
     if saved["model_id"] != state.model_id:
         raise ValueError(
             f"{name} belongs to the model {saved['model']} ({saved['model_id']}), but {state.name} "
@@ -101,13 +88,8 @@ def save_csv(state, path):
         }
     )
     position = " ".join(f"{value:.5g}" for value in state.latent)
-    path = Path(path)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(
-            f"# model {state.name} ({state.model_id}); galaxy {state.seed_name}\n# latent {position}\n"
-        )
-        table.to_csv(file, index=False, float_format="%.7g")
-    return path
+    comments = (f"model {state.name} ({state.model_id}); galaxy {state.seed_name}", f"latent {position}")
+    return write_table(table, path, comments=comments)
 
 
 def save_png(state, path, *, wavelength_range=None):
@@ -140,6 +122,4 @@ def save_png(state, path, *, wavelength_range=None):
     bottom.set_ylabel("galaxy − decoded")
     bottom.set_xlabel("rest wavelength (Å, vacuum)")
     bottom.set_xlim(low, high)
-    path = Path(path)
-    figure.savefig(path, dpi=150)
-    return path
+    return write_figure(figure, path)

@@ -1,6 +1,5 @@
 """The latent dashboard: ipywidgets and Bokeh figures that are linked to a `LatentState`, and no more."""
 
-import base64
 import html
 import threading
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 import ipywidgets as W
 import numpy as np
 
+from spectool.explore.exports import connect_files, report
 from spectool.explore.latent_data import PARAMETERS, REFERENCE, draw_seeds, open_model
 from spectool.explore.latent_figure import LatentFigure
 from spectool.explore.latent_files import load_state, save_csv, save_png, save_state
@@ -147,10 +147,8 @@ class LatentView:
         self.tall.observe(lambda change: self.figure.show_whole_lines(change["new"]), "value")
         self.reset.on_click(lambda _: self.state.reset())
         self.play.on_click(lambda _: self._toggle_play())
-        self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
-        self.csv.on_click(lambda _: self._export(save_csv, "csv", "text/csv"))
-        self.json.on_click(lambda _: self._export(save_state, "json", "application/json"))
-        self.load.observe(lambda change: self._load(change["new"]), "value")
+        save = {"png": self._save_png, "csv": save_csv, "json": save_state}
+        connect_files(self, prefix="latent", save=save, load=load_state, tell=self._tell)
         self.train.on_click(lambda _: self._train_clicked())
         self.confirm.on_click(lambda _: self._start_training())
         self.cancel.on_click(lambda _: self._show(self.ask, False))
@@ -225,38 +223,12 @@ class LatentView:
         widget.layout.display = None if visible else "none"
 
     def _tell(self, text, *, warning=False):
-        kind = "latent-warning" if warning else ""
-        self.message.value = f'<span class="{kind}">{text}</span>'
-        self._show(self.message, bool(text))
+        report(self.message, text, css="latent-warning" if warning else "")
 
     # ---- files
 
-    def _export(self, save, extension, mime):
-        self.export_folder.mkdir(parents=True, exist_ok=True)
-        path = self.export_folder / f"latent_{time.strftime('%Y%m%dT%H%M%S')}.{extension}"
-        options = {}
-        if save is save_png:
-            options["wavelength_range"] = (self.figure.x_range.start, self.figure.x_range.end)
-        with self.state.lock:
-            save(self.state, path, **options)
-        # The link serves Voila, whose page shows no files, and a Binder session, whose disk will vanish.
-        content = base64.b64encode(path.read_bytes()).decode()
-        self._tell(
-            f"Saved {html.escape(str(path))} "
-            f'(<a download="{path.name}" href="data:{mime};base64,{content}">download</a>)'
-        )
-
-    def _load(self, files):
-        if not files:
-            return
-        file = files[0]
-        try:
-            load_state(self.state, bytes(file["content"]), name=file["name"])
-        except ValueError as error:
-            self._tell(html.escape(str(error)), warning=True)
-        else:
-            self._tell(f"Loaded {html.escape(file['name'])}")
-        self.load.value = ()
+    def _save_png(self, state, path):
+        save_png(state, path, wavelength_range=(self.figure.x_range.start, self.figure.x_range.end))
 
     # ---- training
 

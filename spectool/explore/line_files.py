@@ -1,11 +1,9 @@
 """What the line-flux dashboard writes and reads: its panels, the points as a table, its choices."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
+from spectool.explore.exports import read_state, write_figure, write_state, write_table
 from spectool.explore.line_panels import CLASS_STYLE, LIVE_COLOR, PANELS, SPARSE_COLOR, axis_limits
 from spectool.explore.line_spectrum import CURVES
 from spectool.explore.line_state import DEFAULTS
@@ -38,9 +36,7 @@ def save_state(state, path):
         "brushed": state.candidates[state.brushed].tolist(),
         "shown": int(state.candidates[state.shown]) if state.shown >= 0 else None,
     }
-    path = Path(path)
-    path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return write_state(saved, path)
 
 
 def load_state(state, source, *, name="the state file"):
@@ -60,17 +56,8 @@ def load_state(state, source, *, name="the state file"):
     ValueError
         If it is no state file, or a line, model or galaxy of it is not here.
     """
-    if not isinstance(source, bytes):
-        source, name = Path(source).read_bytes(), Path(source).name
-    try:
-        saved = json.loads(source.decode("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{name} is not a state file of this dashboard: {error}") from error
-    if not isinstance(saved, dict) or saved.get("format") != STATE_FORMAT:
-        raise ValueError(f"{name} is not a state file of this dashboard")
-    missing = {*DEFAULTS, "classes", "sn_range", "sigma", "brushed", "shown"} - saved.keys()
-    if missing:
-        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+    keys = (*DEFAULTS, "classes", "sn_range", "sigma", "brushed", "shown")
+    saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
     position = {int(candidate): k for k, candidate in enumerate(state.candidates)}
     try:
         brushed = [position[candidate] for candidate in saved["brushed"]]
@@ -129,15 +116,12 @@ def save_csv(state, path):
         }
     )
     found = state.summary
-    path = Path(path)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(
-            f"# {state.line}, {state.quantity} flux, {state.source}; BPT and metallicity from {state.diagrams} lines\n"
-            f"# sigma {found['sigma']:.4g} dex, in filled bins {found['sigma_fill']:.4g} dex; "
-            f"recovered {found['n_recovered']} of {found['n_original']}; noise of live_recovered {state.sigma:g}\n"
-        )
-        table[state.passing].to_csv(file, index=False, float_format="%.7g")
-    return path
+    comments = (
+        f"{state.line}, {state.quantity} flux, {state.source}; BPT and metallicity from {state.diagrams} lines",
+        f"sigma {found['sigma']:.4g} dex, in filled bins {found['sigma_fill']:.4g} dex; "
+        f"recovered {found['n_recovered']} of {found['n_original']}; noise of live_recovered {state.sigma:g}",
+    )
+    return write_table(table[state.passing], path, comments=comments)
 
 
 def save_png(state, path):
@@ -176,9 +160,7 @@ def save_png(state, path):
         *axes["mzr"].get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False
     )
     _draw_spectrum(figure.add_subplot(grid[2, 4:]), state)
-    path = Path(path)
-    figure.savefig(path, dpi=150)
-    return path
+    return write_figure(figure, path)
 
 
 def _draw_panel(axes, panel, state):

@@ -1,9 +1,7 @@
 """The line-flux dashboard: ipywidgets and Bokeh figures that are linked to a `LineState`, and no more."""
 
-import base64
 import html
 import threading
-import time
 from pathlib import Path
 
 import ipywidgets as W
@@ -12,6 +10,7 @@ import numpy as np
 from spectool.denoising import scourfield2023_wavelength
 from spectool.explore import line_data as data
 from spectool.explore.bokeh_widget import link
+from spectool.explore.exports import connect_files, report
 from spectool.explore.line_figure import LineFigure
 from spectool.explore.line_files import load_state, save_csv, save_png, save_state
 from spectool.explore.line_panels import CLASS_STYLE
@@ -183,10 +182,8 @@ class LineView:
         self.next.on_click(lambda _: self.state.step(1))
         self.clear.on_click(lambda _: self.state.brush([]))
         self.reset.on_click(lambda _: self.state.reset())
-        self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
-        self.csv.on_click(lambda _: self._export(save_csv, "csv", "text/csv"))
-        self.json.on_click(lambda _: self._export(save_state, "json", "application/json"))
-        self.load.observe(lambda change: self._load(change["new"]), "value")
+        save = {"png": save_png, "csv": save_csv, "json": save_state}
+        connect_files(self, prefix="lines", save=save, load=load_state, tell=self._tell)
         link(self.state, [*DEFAULTS, "classes", "sn_range", "sigma"], self._show_choices)
         # All are set before the first is told of: one of those that change together is enough.
         link(self.state, ["points"], self._show_points)
@@ -248,35 +245,7 @@ class LineView:
             self.which.value = describe_shown(self.state)
 
     def _tell(self, text, *, warning=False):
-        kind = "line-warning" if warning else ""
-        self.message.value = f'<span class="{kind}">{text}</span>'
-        self.message.layout.display = None if text else "none"
-
-    # ---- files
-
-    def _export(self, save, extension, mime):
-        self.export_folder.mkdir(parents=True, exist_ok=True)
-        path = self.export_folder / f"lines_{time.strftime('%Y%m%dT%H%M%S')}.{extension}"
-        with self.state.lock:
-            save(self.state, path)
-        # The link serves Voila, whose page shows no files, and a Binder session, whose disk will vanish.
-        content = base64.b64encode(path.read_bytes()).decode()
-        self._tell(
-            f"Saved {html.escape(str(path))} "
-            f'(<a download="{path.name}" href="data:{mime};base64,{content}">download</a>)'
-        )
-
-    def _load(self, files):
-        if not files:
-            return
-        file = files[0]
-        try:
-            load_state(self.state, bytes(file["content"]), name=file["name"])
-        except ValueError as error:
-            self._tell(html.escape(str(error)), warning=True)
-        else:
-            self._tell(f"Loaded {html.escape(file['name'])}")
-        self.load.value = ()
+        report(self.message, text, css="line-warning" if warning else "")
 
 
 def describe_recovery(state):

@@ -1,11 +1,9 @@
 """What the mass-metallicity dashboard writes and reads: the figure, the galaxies as a table, its state."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
+from spectool.explore.exports import read_state, write_figure, write_state, write_table
 from spectool.explore.mzr_data import CLASSES, h_alpha_sn, true_oxygen
 from spectool.explore.mzr_figure import SAMPLE_COLORS, relation_style
 from spectool.explore.mzr_layer import CLASS_PALETTE, PALETTE, UNKNOWN
@@ -30,9 +28,7 @@ def save_state(state, path):
     """
     saved = {"format": STATE_FORMAT, **{name: getattr(state, name) for name in DEFAULTS}}
     saved["selected"] = list(state.selected)
-    path = Path(path)
-    path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return write_state(saved, path)
 
 
 def load_state(state, source, *, name="the state file"):
@@ -52,17 +48,7 @@ def load_state(state, source, *, name="the state file"):
     ValueError
         If it is no state file, lacks a control, or names a sample, calibration, relation or galaxy that is not here.
     """
-    if not isinstance(source, bytes):
-        source, name = Path(source).read_bytes(), Path(source).name
-    try:
-        saved = json.loads(source.decode("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{name} is not a state file of this dashboard: {error}") from error
-    if not isinstance(saved, dict) or saved.get("format") != STATE_FORMAT:
-        raise ValueError(f"{name} is not a state file of this dashboard")
-    missing = DEFAULTS.keys() - saved.keys()
-    if missing:
-        raise ValueError(f"{name} lacks {', '.join(sorted(missing))}")
+    saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=DEFAULTS)
     with state.lock:
         galaxy = _find_galaxy(state, saved.get("selected"), name)
         try:
@@ -112,14 +98,9 @@ def save_csv(state, path):
         table = pd.DataFrame(table)
         table["measured"] = np.isin(np.arange(len(table)), panel.index)
         tables.append(table)
-    path = Path(path)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        dust = "corrected by the Balmer decrement" if state.dust_corrected else "not corrected for dust"
-        file.write(
-            f"# 12 + log(O/H) by {state.calibration}, {dust}; measured: S/N of Hα above {state.min_sn:g}\n"
-        )
-        pd.concat(tables).to_csv(file, index=False, float_format="%.6g")
-    return path
+    dust = "corrected by the Balmer decrement" if state.dust_corrected else "not corrected for dust"
+    comment = f"12 + log(O/H) by {state.calibration}, {dust}; measured: S/N of Hα above {state.min_sn:g}"
+    return write_table(pd.concat(tables), path, comments=[comment], digits=6)
 
 
 def save_png(state, path, *, window=None):
@@ -162,9 +143,7 @@ def save_png(state, path, *, window=None):
         bar.set_label(COLORS[state.color])
         if state.color == "class":
             bar.set_ticks(range(len(CLASSES)), labels=CLASSES)
-    path = Path(path)
-    figure.savefig(path, dpi=150)
-    return path
+    return write_figure(figure, path)
 
 
 def _draw_panel(axes, state, panel, color):

@@ -1,14 +1,13 @@
 """The mass-metallicity dashboard: ipywidgets and Bokeh figures that are linked to a `MzrState`, and no more."""
 
-import base64
 import html
 import threading
-import time
 from pathlib import Path
 
 import ipywidgets as W
 
 from spectool.explore.bokeh_widget import link
+from spectool.explore.exports import connect_files, report
 from spectool.explore.mzr_data import REBUILDERS, read_samples
 from spectool.explore.mzr_figure import SAMPLE_COLORS, MzrFigure, relation_style
 from spectool.explore.mzr_files import load_state, save_csv, save_png, save_state
@@ -201,10 +200,8 @@ class MzrView:
             box.observe(lambda change, name=name: self._choose_relation(name, change["new"]), "value")
         self.windows.observe(lambda change: self.spectrum.zoom(WINDOWS[change["new"]]), "value")
         self.reset.on_click(lambda _: self._reset())
-        self.png.on_click(lambda _: self._export(save_png, "png", "image/png"))
-        self.csv.on_click(lambda _: self._export(save_csv, "csv", "text/csv"))
-        self.json.on_click(lambda _: self._export(save_state, "json", "application/json"))
-        self.load.observe(lambda change: self._load(change["new"]), "value")
+        save = {"png": self._save_png, "csv": save_csv, "json": save_state}
+        connect_files(self, prefix="mzr", save=save, load=load_state, tell=self._tell)
         state = self.state
         link(state, ["panels", "overlaid"], self._show_panels)
         link(state, ["relations"], self._show_relations)
@@ -290,35 +287,12 @@ class MzrView:
             self.spectrum_key.value = " &nbsp; ".join(keys) or f'<span class="mzr-small">{status}</span>'
 
     def _tell(self, text, *, warning=False):
-        self.message.value = f'<span class="{"mzr-warning" if warning else ""}">{text}</span>'
-        self.message.layout.display = None if text else "none"
+        report(self.message, text, css="mzr-warning" if warning else "")
 
     # ---- files
 
-    def _export(self, save, extension, mime):
-        self.export_folder.mkdir(parents=True, exist_ok=True)
-        path = self.export_folder / f"mzr_{time.strftime('%Y%m%dT%H%M%S')}.{extension}"
-        options = {"window": self.figure.window} if save is save_png else {}
-        with self.state.lock:
-            save(self.state, path, **options)
-        # The link serves Voila, whose page shows no files, and a Binder session, whose disk will vanish.
-        content = base64.b64encode(path.read_bytes()).decode()
-        self._tell(
-            f"Saved {html.escape(str(path))} "
-            f'(<a download="{path.name}" href="data:{mime};base64,{content}">download</a>)'
-        )
-
-    def _load(self, files):
-        if not files:
-            return
-        file = files[0]
-        try:
-            load_state(self.state, bytes(file["content"]), name=file["name"])
-        except ValueError as error:
-            self._tell(html.escape(str(error)), warning=True)
-        else:
-            self._tell(f"Loaded {html.escape(file['name'])}")
-        self.load.value = ()
+    def _save_png(self, state, path):
+        save_png(state, path, window=self.figure.window)
 
 
 def open_mzr_dashboard(samples=("scourfield2023",), *, rebuild=None, more=None):
