@@ -99,8 +99,8 @@ def test_spectra_made_anew_are_those_of_the_shipped_table(shipped, kind):
     originals = pipeline.prepare(product["candidate"].values[at])
     spectra = pipeline.run(originals, kind, 4, denoising.SIGMA)
     stored = product["latent"].sel(model=f"{kind} 4").values[at, :4]
-    # The table keeps twelve bits of a number.
-    np.testing.assert_allclose(spectra["latent"].values, stored, rtol=3e-4, atol=1e-3)
+    # The table keeps nine bits of a number.
+    np.testing.assert_allclose(spectra["latent"].values, stored, rtol=2e-3, atol=2e-3)
     peak = spectra["line_peak"].sel(line="Hα").values
     table = product["line_peak"].sel(source=f"{kind} 4", line="Hα").values[at]
     # The table's fit is pPXF's, the one here linear.
