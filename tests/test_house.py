@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONDA_NAMES = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
 # the import's name where it is another than the package's
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
-LAZY = ("astroquery", "bagpipes", "dsps", "fsps", "gmm_mi", "jax", "optuna", "ppxf")
+LAZY = ("astroquery", "bagpipes", "captum", "dsps", "fsps", "gmm_mi", "jax", "optuna", "ppxf")
 
 
 def project():
