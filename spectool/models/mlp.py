@@ -1,7 +1,8 @@
-"""A small multilayer perceptron that answers with a mean and an error."""
+"""Small multilayer perceptrons: one that answers with a mean and an error, one that can be looked into."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -141,3 +142,162 @@ def gaussian_loss(model: GaussianMLP, batch: dict, step) -> dict[str, torch.Tens
     count = known.sum().clamp(min=1)
     nll = 0.5 * (squared * torch.exp(-log_var) + torch.where(known, log_var, 0.0)).sum() / count
     return {"loss": nll, "squared_error": squared.sum() / count}
+
+
+class ChunkedMLP(nn.Module):
+    """A perceptron whose first layer is a bank of narrow-band filters (Zahid et al. 2019, Section 2.1).
+
+    A prepared spectrum is cut into chunks of neighbouring pixels. Each has its own few nodes, which see nothing else:
+    their weights are filter curves that can be drawn over the spectrum. Dense layers follow; every activation is a
+    sigmoid but the last, which is linear. (The paper says "400 numbers, 4 for each of the 25 chunks"; 25 x 4 is 100.
+    `n_filters` = 4 is the one reading, 16 the other.)
+
+    Parameters
+    ----------
+    wavelength
+        (n_kept,) of the pixels that are fed in, increasing, vacuum [Angstrom].
+    n_chunks
+        Chunks of as equal a number of pixels as can be (`numpy.array_split`).
+    n_filters
+        Nodes per chunk.
+    hidden
+        Widths of the dense layers (the paper's "x and y").
+    outputs, units
+        Name and unit of each output.
+    seed
+        Of the initial weights: an int or a `numpy.random.Generator`.
+
+    Attributes
+    ----------
+    chunk_index : ndarray of int, shape (n_kept,)
+        Chunk of each pixel.
+
+    Raises
+    ------
+    ValueError
+        If the wavelengths do not increase, are fewer than the chunks, or there is not a unit for each output.
+    """
+
+    def __init__(
+        self,
+        *,
+        wavelength: Sequence[float],
+        n_chunks: int = 25,
+        n_filters: int = 4,
+        hidden: Sequence[int] = (64, 32),
+        outputs: Sequence[str] = ("log_z_lw",),
+        units: Sequence[str] = ("dex",),
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__()
+        wave = np.asarray(wavelength, dtype=np.float64)
+        if wave.ndim != 1 or not (np.diff(wave) > 0).all():
+            raise ValueError(f"wavelengths must be one increasing row of numbers, not of shape {wave.shape}")
+        if wave.size < n_chunks:
+            raise ValueError(f"{wave.size} pixels cannot be cut into {n_chunks} chunks")
+        if len(units) != len(outputs):
+            raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
+        self.config = {
+            "wavelength": wave.tolist(),
+            "n_chunks": int(n_chunks),
+            "n_filters": int(n_filters),
+            "hidden": [int(h) for h in hidden],
+            "outputs": list(outputs),
+            "units": list(units),
+        }
+        self.wavelength, self.outputs, self.units = wave, tuple(outputs), tuple(units)
+        self.n_kept, self.n_chunks, self.n_filters = wave.size, int(n_chunks), int(n_filters)
+        lengths = [len(part) for part in np.array_split(wave, n_chunks)]
+        self.chunk_index = np.repeat(np.arange(n_chunks), lengths)
+        self.n_long = self.n_kept % self.n_chunks
+        inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        self.register_buffer("inside", inside[:, None, :].float(), persistent=False)
+        self.register_buffer("in_scale", torch.ones(()))
+        self.register_buffer("out_mean", torch.zeros(len(outputs)))
+        self.register_buffer("out_scale", torch.ones(len(outputs)))
+        widths = [self.n_chunks * self.n_filters, *hidden]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+            self.weight = nn.Parameter(torch.randn(n_chunks, n_filters, max(lengths)) * max(lengths) ** -0.5)
+            self.bias = nn.Parameter(torch.zeros(n_chunks, n_filters))
+            layers = []
+            for n_in, n_out in itertools.pairwise(widths):
+                layers += [nn.Linear(n_in, n_out), nn.Sigmoid()]
+            self.dense = nn.Sequential(*layers, nn.Linear(widths[-1], len(outputs)))
+            for layer in self.dense[::2]:
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def set_statistics(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Take the scales from training spectra (N, n_kept) and labels (N, n_out); labels not finite are left out.
+
+        The scale of all pixels is one number, their root mean square, so that filters stay comparable.
+
+        Raises
+        ------
+        ValueError
+            If an output has no finite label.
+        """
+        y = np.where(np.isfinite(y), y, np.nan).astype(np.float64)
+        empty = np.flatnonzero(np.isnan(y).all(axis=0))
+        if len(empty):
+            raise ValueError(f"output {self.outputs[empty[0]]} has no finite label to train on")
+        step = max(1, len(x) // 2000)
+        self.in_scale.fill_(float(np.sqrt(np.mean(np.square(x[::step], dtype=np.float64)))) or 1.0)
+        self.out_mean.copy_(torch.from_numpy(np.nanmean(y, axis=0)))
+        scale = np.nanstd(y, axis=0)
+        self.out_scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
+
+    def responses(self) -> torch.Tensor:
+        """Filter curves (n_chunks, n_filters, longest chunk), padded with 0, for spectra as they are fed in."""
+        return self.weight * (self.inside / self.in_scale)
+
+    def filters(self) -> np.ndarray:
+        """As `responses`, as an array: pixels of chunk k are those where ``chunk_index == k``."""
+        return self.responses().detach().cpu().numpy()
+
+    def preactivations(self, x: torch.Tensor) -> torch.Tensor:
+        """What the filters let through of spectra (B, n_kept), before the sigmoid: (B, n_chunks, n_filters)."""
+        curves, n_long = self.responses().transpose(1, 2), self.n_long
+        length = self.n_kept // self.n_chunks
+        cut = n_long * (length + 1)
+        found = []
+        if n_long:
+            long = x[:, :cut].unflatten(1, (n_long, length + 1)).transpose(0, 1)
+            found.append(torch.bmm(long, curves[:n_long]))
+        short = x[:, cut:].unflatten(1, (self.n_chunks - n_long, length)).transpose(0, 1)
+        found.append(torch.bmm(short, curves[n_long:, :length]))
+        return torch.cat(found).transpose(0, 1) + self.bias
+
+    def head(self, preactivations: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, n_out) in their units, from `preactivations` (B, n_chunks, n_filters)."""
+        return self.dense(torch.sigmoid(preactivations).flatten(1)) * self.out_scale + self.out_mean
+
+    def activations(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs of the filter nodes, (B, n_chunks * n_filters), 0 to 1, chunk by chunk."""
+        return torch.sigmoid(self.preactivations(x)).flatten(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, n_out) in their units, for prepared spectra (B, n_kept)."""
+        return self.head(self.preactivations(x))
+
+    def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
+        """Outputs (N, n_out) in their units, for prepared spectra (N, n_kept); NaN for rows that are not finite.
+
+        Raises
+        ------
+        ValueError
+            If the spectra have another number of pixels.
+        """
+        if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
+            raise ValueError(
+                f"spectra of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_kept}) pixels as "
+                "spectool.continuum.prepare_zahid2019 leaves them"
+            )
+        self.eval()
+        found = np.empty((len(x), len(self.outputs)), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(x), batch_size):
+                part = np.ascontiguousarray(x[start : start + batch_size], dtype=np.float32)
+                found[start : start + batch_size] = self(torch.from_numpy(part)).numpy()
+        return found

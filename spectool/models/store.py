@@ -17,6 +17,7 @@ from spectool.models.quantize import is_quantized, quantize_rows, restore_rows
 
 #: Classes that a file may name, and where they are.
 CLASSES = {
+    "ChunkedMLP": "spectool.models.mlp",
     "ConvBetaVAE": "spectool.models.autoencoder",
     "DenseAutoencoder": "spectool.models.dense",
     "GaussianMLP": "spectool.models.mlp",
