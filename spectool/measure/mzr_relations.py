@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spectool.synth.relations import stellar_metallicity
+
 
 @dataclass(frozen=True)
 class Relation:
@@ -14,7 +16,7 @@ class Relation:
     ----------
     name : str
     curve : callable
-        log M* [dex(Msun)] -> 12 + log(O/H).
+        log M* [dex(Msun)] -> 12 + log(O/H) of the gas, or log Z/Zsun of the stars with Zsun = 0.02.
     mass_range : (float, float)
         log M* [dex(Msun)] that it is valid for; called beyond, it gives NaN.
     scale, reference : str
@@ -33,7 +35,7 @@ class Relation:
     approximate: bool = False
 
     def __call__(self, log_mass, *, extrapolate=False):
-        """12 + log(O/H) at given masses.
+        """Metallicity at given masses, of what and on which scale `curve` says.
 
         Parameters
         ----------
@@ -104,4 +106,49 @@ _ROWS = (
 )
 
 RELATIONS = {relation.name: relation for relation in _ROWS}
-"""Name -> `Relation`. Masses are for a Kroupa or Chabrier IMF (0.03 dex apart, not told apart)."""
+"""Name -> `Relation` of the gas. Masses are for a Kroupa or Chabrier IMF (0.03 dex apart, not told apart)."""
+
+Z_SUN = 0.02
+"""Solar metallicity of `STELLAR_RELATIONS`; papers that count from another one are shifted to it."""
+
+# Zahid et al. (2017), Table 4: log Z/Zsun (0.0142) in bins of 0.1 dex around log M* = 8.55, 8.65, ... 10.95. Here the
+# mean over its five bins of star-formation rate, which hold equally many galaxies each.
+_ZAHID_MASS = 8.55 + 0.1 * np.arange(25)
+_ZAHID_2017 = np.array(
+    [
+        [-0.652, -0.569, -0.586, -0.599, -0.474],
+        [-0.498, -0.448, -0.416, -0.355, -0.285],
+        [-0.228, -0.190, -0.144, -0.120, -0.078],
+        [-0.040, -0.008, 0.024, 0.029, 0.046],
+        [0.050, 0.044, 0.031, 0.021, 0.014],
+    ]
+).ravel()
+
+
+def _zahid_2017(log_mass):
+    return np.interp(log_mass, _ZAHID_MASS, _ZAHID_2017) + np.log10(0.0142 / Z_SUN)
+
+
+_STELLAR_ROWS = (
+    Relation(
+        "Zahid et al. 2017",
+        _zahid_2017,
+        (8.55, 10.95),
+        "single bursts of FSPS (MIST, MILES) fitted to stacks of star-forming SDSS galaxies, weighted by light",
+        "Zahid et al. (2017, ApJ 847, 18), Table 4, mean over its five bins of star-formation rate",
+        "Fig. 3 of Zahid et al. (2019) shows its fit to bins of mass alone, of which we found no public numbers. "
+        "Counted from Zsun = 0.0142 there, from 0.02 here: 0.149 dex lower for the same metals.",
+    ),
+    Relation(
+        "Gallazzi et al. 2005",
+        lambda log_mass: stellar_metallicity(log_mass)[0],
+        (8.91, 11.91),
+        "five absorption indices of single SDSS galaxies against BC03 models, weighted by light, Zsun = 0.02",
+        "Gallazzi et al. (2005, MNRAS 362, 41), Table 2, medians",
+        "Of galaxies of all kinds, most massive ones quiescent. The mock galaxies were drawn from it, so to find it "
+        "again says nothing about galaxies.",
+    ),
+)
+
+STELLAR_RELATIONS = {relation.name: relation for relation in _STELLAR_ROWS}
+"""Name -> `Relation` of the stars: log Z/Zsun, Zsun = `Z_SUN`."""

@@ -6,6 +6,7 @@ from scipy.stats.mstats import mjci
 
 from spectool.measure import mzr
 from spectool.measure.mzr import RELATIONS
+from spectool.measure.mzr_relations import STELLAR_RELATIONS
 
 
 def galaxies(n=4000, *, trend=0.0, seed=0, scatter=0.08):
@@ -51,6 +52,31 @@ def test_the_stand_in_says_that_it_is_one():
     approximate = [relation for relation in RELATIONS.values() if relation.approximate]
     assert [relation.name for relation in approximate] == ["Scholte et al. 2024"]
     assert "Stands in for Scholte & Saintonge (2023" in approximate[0].note
+
+
+# Means by hand over the five bins of star-formation rate of Zahid et al. (2017, Table 4), with Zsun = 0.02; medians of
+# Gallazzi et al. (2005, Table 2).
+STELLAR_VALUES = {
+    "Zahid et al. 2017": {8.55: -0.652316 - 0.148742, 10.05: -0.039870 - 0.148742},
+    "Gallazzi et al. 2005": {8.91: -0.60, 10.11: -0.23, 11.91: 0.15},
+}
+
+
+@pytest.mark.parametrize("name", STELLAR_RELATIONS)
+def test_published_values_of_the_stars(name):
+    relation = STELLAR_RELATIONS[name]
+    for mass, metallicity in STELLAR_VALUES[name].items():
+        assert relation(mass) == pytest.approx(metallicity, abs=6e-4)
+    low, high = relation.mass_range
+    assert np.isfinite(relation(np.linspace(low, high, 50))).all()
+    assert np.isnan(relation([low - 0.01, high + 0.01, np.nan])).all()
+    assert relation.name == name and relation.reference and "light" in relation.scale
+
+
+def test_stars_and_gas_rise_with_mass_by_names_of_their_own():
+    assert not RELATIONS.keys() & STELLAR_RELATIONS.keys()
+    for relation in (RELATIONS | STELLAR_RELATIONS).values():
+        assert relation(10.4) > relation(9.2)
 
 
 def test_low_mass_slope_and_saturation_of_the_turnover_form():
