@@ -6,25 +6,43 @@ import xarray as xr
 from spectool.prepare import add_history, spectral_coordinate
 from spectool.wavelength import air_to_vacuum, pixel_edges
 
-# Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, Table 1) and, for
-# HdeltaA and HgammaA, Worthey & Ottaviani (1997, Table 1).
+# Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, ApJS 94, 687, Table 1) as
+# refined by Trager et al. (1998, ApJS 116, 1, Table 2); for HdeltaA and HgammaA, Worthey & Ottaviani (1997, Table 1).
 LICK = {
     "HδA": ((4083.50, 4122.25), (4041.60, 4081.50), (4128.50, 4161.00)),
+    "Ca4227": ((4222.250, 4234.750), (4211.000, 4219.750), (4241.000, 4251.000)),
+    "G4300": ((4281.375, 4316.375), (4266.375, 4282.625), (4317.625, 4335.125)),
     "HγA": ((4319.75, 4363.50), (4283.50, 4319.75), (4367.25, 4419.75)),
+    "Fe4383": ((4369.125, 4420.375), (4359.125, 4370.375), (4442.875, 4455.375)),
+    "Ca4455": ((4452.125, 4474.625), (4445.875, 4454.625), (4477.125, 4492.125)),
+    "Fe4531": ((4514.250, 4559.250), (4504.250, 4514.250), (4560.500, 4579.250)),
+    "C₂4668": ((4634.000, 4720.250), (4611.500, 4630.250), (4742.750, 4756.500)),
     "Hβ": ((4847.875, 4876.625), (4827.875, 4847.875), (4876.625, 4891.625)),
+    "Fe5015": ((4977.750, 5054.000), (4946.500, 4977.750), (5054.000, 5065.250)),
+    "Mg₁": ((5069.125, 5134.125), (4895.125, 4957.625), (5301.125, 5366.125)),
+    "Mg₂": ((5154.125, 5196.625), (4895.125, 4957.625), (5301.125, 5366.125)),
     "Mg b": ((5160.125, 5192.625), (5117.700, 5142.700), (5191.375, 5206.375)),
     "Fe5270": ((5245.650, 5285.650), (5233.150, 5248.150), (5285.650, 5318.150)),
     "Fe5335": ((5312.125, 5352.125), (5304.625, 5317.250), (5353.375, 5363.375)),
+    "Fe5406": ((5387.500, 5415.000), (5376.250, 5387.500), (5415.000, 5425.000)),
+    "Fe5709": ((5696.625, 5720.375), (5672.875, 5696.625), (5722.875, 5736.625)),
+    "Fe5782": ((5776.625, 5796.625), (5765.375, 5775.375), (5797.875, 5811.625)),
+    "Na D": ((5876.875, 5909.375), (5860.625, 5875.675), (5922.125, 5948.125)),
+    "TiO₁": ((5936.625, 5994.125), (5816.625, 5849.125), (6038.625, 6103.625)),
+    "TiO₂": ((6189.625, 6272.125), (6066.625, 6141.625), (6372.625, 6415.125)),
 }
+MOLECULAR = ("Mg₁", "Mg₂", "TiO₁", "TiO₂")  # given in magnitudes, the others as equivalent widths
+COMMON = ("D4000", "HδA", "HγA", "Hβ", "Mg b", "Fe5270", "Fe5335")
 D4000 = ((3850.0, 3950.0), (4000.0, 4100.0))  # Balogh et al. (1999), air
 
 
-def measure_indices(sample, *, variable="flux", names=("D4000", *LICK), min_coverage=0.9):
+def measure_indices(sample, *, variable="flux", names=COMMON, min_coverage=0.9):
     """D4000 and Lick indices at the spectra's own resolution.
 
     D4000 is the ratio of the mean flux per frequency in 4000-4100 and 3850-3950 Angstrom (Balogh et al. 1999). A Lick
-    index is the equivalent width [Angstrom] below the straight line through the mean fluxes of its two side bands
-    (Worthey et al. 1994). No correction to the Lick resolution is made: compare only spectra of one resolution.
+    index is the equivalent width [Angstrom] below the straight line through the mean fluxes of its two side bands; a
+    molecular one (`MOLECULAR`) is -2.5 log10 of the mean flux relative to that line [mag] (Worthey et al. 1994, eqs. 1
+    and 2). No correction to the Lick resolution is made: compare only spectra of one resolution.
 
     Parameters
     ----------
@@ -33,7 +51,8 @@ def measure_indices(sample, *, variable="flux", names=("D4000", *LICK), min_cove
     variable : str
         Of the spectra.
     names : sequence of str
-        "D4000" or names of `LICK`.
+        "D4000" or names of `LICK`; default: the `COMMON` ones. (D4000 and half of HdeltaA lie bluer than the 4050 A at
+        which the spectra of Zahid et al. 2019 begin.)
     min_coverage : float
         Share of every band that good pixels must cover; less gives NaN, and is counted.
 
@@ -58,11 +77,27 @@ def measure_indices(sample, *, variable="flux", names=("D4000", *LICK), min_cove
     if "mask" in sample:
         bad |= sample["mask"].transpose("galaxy", "wavelength").values
     pixels = _Pixels(np.where(bad, 0, flux), ~bad, pixel_edges(wavelength), min_coverage)
-    values = np.stack([_d4000(pixels) if n == "D4000" else _lick(pixels, *LICK[n]) for n in names], axis=1)
-    units = {"units": "", "long_name": "D4000 (ratio) or equivalent width [Angstrom]"}
+    values = np.stack([_measure(pixels, name) for name in names], axis=1)
+    units = {"units": "", "long_name": "D4000 (ratio), equivalent width [Angstrom] or [mag]"}
     out = xr.Dataset({"index_value": (("galaxy", "index"), values, units)}, coords={"index": list(names)})
     lost = int((~np.isfinite(values)).sum())
     return add_history(out, f"{values.size} indices measured, {lost} without enough good pixels")
+
+
+def index_band(name):
+    """Where an index is measured, side bands left out.
+
+    Parameters
+    ----------
+    name : str
+        Of `LICK`.
+
+    Returns
+    -------
+    (float, float)
+        Vacuum [Angstrom].
+    """
+    return tuple(float(edge) for edge in air_to_vacuum(np.array(LICK[name][0])))
 
 
 class _Pixels:
@@ -90,6 +125,17 @@ class _Pixels:
         return self.integral(band, self.flux) / (band[1] - band[0])
 
 
+def _measure(pixels, name):
+    if name == "D4000":
+        return _d4000(pixels)
+    band = index_band(name)
+    width = _equivalent_width(pixels, *LICK[name])
+    if name not in MOLECULAR:
+        return width
+    passed = 1 - width / (band[1] - band[0])
+    return -2.5 * np.log10(np.where(passed > 0, passed, np.nan))
+
+
 def _d4000(pixels):
     blue, red = (air_to_vacuum(np.array(band)) for band in D4000)
     per_frequency = pixels.flux * pixels.centre**2
@@ -98,7 +144,7 @@ def _d4000(pixels):
     return np.where(low > 0, high / np.where(low > 0, low, 1), np.nan)
 
 
-def _lick(pixels, band, blue, red):
+def _equivalent_width(pixels, band, blue, red):
     band, blue, red = (air_to_vacuum(np.array(b)) for b in (band, blue, red))
     left, right = pixels.mean(blue)[:, None], pixels.mean(red)[:, None]
     at = (pixels.centre - blue.mean()) / (red.mean() - blue.mean())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure.indices import D4000, LICK, measure_indices
+from spectool.measure.indices import COMMON, D4000, LICK, MOLECULAR, index_band, measure_indices
 from spectool.wavelength import air_to_vacuum
 
 centres = np.geomspace(3700, 7900, 6000)
@@ -17,7 +17,7 @@ def make_sample(*spectra, **more):
 
 def test_a_straight_continuum_has_no_lick_index_and_flat_f_nu_has_no_break():
     straight, flat_f_nu = 1 + 1e-4 * (centres - 5000), (5000 / centres) ** 2
-    found = measure_indices(make_sample(straight, flat_f_nu))["index_value"]
+    found = measure_indices(make_sample(straight, flat_f_nu), names=("D4000", *LICK))["index_value"]
     np.testing.assert_allclose(found.sel(index=list(LICK))[0], 0, atol=1e-3)
     assert float(found.sel(index="D4000")[1]) == pytest.approx(1, abs=1e-3)
 
@@ -30,7 +30,23 @@ def test_a_box_of_known_depth_is_its_equivalent_width(name):
     flux = np.where(inside, 0.4, 1.0)
     width = np.gradient(centres)[inside].sum()
     found = float(measure_indices(make_sample(flux), names=[name])["index_value"][0, 0])
-    assert found == pytest.approx(0.6 * width, rel=1e-3)
+    if name in MOLECULAR:
+        assert found == pytest.approx(-2.5 * np.log10(1 - 0.6 * width / (high - low)), rel=1e-3)
+    else:
+        assert found == pytest.approx(0.6 * width, rel=1e-3)
+    assert index_band(name) == pytest.approx((low, high))
+
+
+def test_bands_lie_where_their_names_say():
+    for name, (band, blue, red) in LICK.items():
+        assert blue[0] < blue[1] <= band[1] and band[0] <= red[0] < red[1], name
+        assert blue[0] < band[0] and band[1] < red[1], name
+        if name[-4:].isdigit():  # Fe4383 is near 4383 A
+            assert band[0] - 25 < int(name[-4:]) < band[1] + 25, name
+
+
+def test_the_common_indices_are_the_default():
+    assert tuple(measure_indices(make_sample(np.ones_like(centres)))["index"].values) == COMMON
 
 
 def test_the_break_is_the_ratio_of_its_bands():
@@ -76,3 +92,15 @@ def test_old_populations_have_the_stronger_break():
     assert float(found[0, 0]) < 1.25 < 1.8 < float(found[1, 0])
     assert float(found[0, 1]) > 6 and float(found[1, 1]) < 0
     assert float(found[1, 2]) > 3 > float(found[0, 2])
+
+
+def test_metals_deepen_every_metal_index_of_old_populations(grid):
+    old = np.argmin(abs(grid.age - 8e9))
+    pair = [np.argmin(abs(grid.metallicity - z)) for z in (0.008, 0.02)]
+    sample = xr.Dataset(
+        {"flux": (("galaxy", "wavelength"), grid.flux[pair, old])},
+        coords={"wavelength": ("wavelength", grid.wavelength)},
+    )
+    metals = [name for name in LICK if not name.startswith("H")]
+    found = measure_indices(sample, names=metals)["index_value"].values
+    assert (found[1] > found[0]).all()
