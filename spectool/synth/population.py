@@ -15,6 +15,8 @@ from spectool.synth import relations, sfh
 
 MASS_RANGE = (8.5, 11.5)
 REDSHIFT_RANGE = (0.01, 1.0)
+# BC03's young stars of 5 solar metallicities hardly ionise: stay at or below 2.5.
+LOG_Z_STAR_RANGE = (-1.9, 0.397)
 
 _UNITS = {
     "redshift": "",
@@ -59,6 +61,7 @@ def draw_population(
     seed,
     independent=False,
     metallicity_sfr=True,
+    stellar_metallicity_sfr=0.0,
     redshift_range=REDSHIFT_RANGE,
     surviving_fraction=None,
 ):
@@ -91,6 +94,10 @@ def draw_population(
         Whether gas metallicity follows mass and star-formation rate, or (a null test) mass only: then its median
         is that of a galaxy on the star-forming sequence at that mass, whatever the galaxy's own rate. Masses,
         rates, dust and histories are the same either way.
+    stellar_metallicity_sfr : float
+        By how many dex the stellar metallicity of star-forming galaxies changes per dex of star-formation rate above
+        their sequence at fixed mass. Default 0: it follows mass only. Looser et al. (2024, arXiv:2401.08769) find that
+        it falls with the rate at all masses; they state no slope.
     redshift_range : tuple of float
         Lowest and highest redshift, 0 < low < high. The intergalactic medium is left out, so stay below 1 or
         so. Default 0.01-1 (`marziano2024` does not state its own).
@@ -119,7 +126,7 @@ def draw_population(
     if surviving.shape != age.shape:
         raise ValueError(f"surviving_fraction has shape {surviving.shape}, but there are {age.size} ages")
     rng = np.random.default_rng(seed)
-    columns = _draw_columns(n, rng, redshift_range, metallicity_sfr)
+    columns = _draw_columns(n, rng, redshift_range, metallicity_sfr, stellar_metallicity_sfr)
     if independent:
         columns = _make_independent(columns, rng, redshift_range)
     galaxies = xr.Dataset(
@@ -131,6 +138,7 @@ def draw_population(
         attrs={
             "independent": int(independent),
             "metallicity_sfr": int(metallicity_sfr),
+            "stellar_metallicity_sfr": float(stellar_metallicity_sfr),
             "redshift_range": list(map(float, redshift_range)),
             "cosmology": Planck18.name,
         },
@@ -180,7 +188,7 @@ def _check(n, age, redshift_range):
         )
 
 
-def _draw_columns(n, rng, redshift_range, metallicity_sfr=True):
+def _draw_columns(n, rng, redshift_range, metallicity_sfr=True, stellar_metallicity_sfr=0.0):
     """Every per-galaxy number of a realistic population, as a dict of arrays of shape (n,)."""
     c = {"redshift": _draw_redshift(n, rng, redshift_range)}
     cosmic_age = age_of_universe(c["redshift"])
@@ -189,6 +197,9 @@ def _draw_columns(n, rng, redshift_range, metallicity_sfr=True):
     c["log_sfr"] = _draw_sfr(rng, c["log_mass"], cosmic_age, c["is_quiescent"])
     sequence = relations.star_forming_sequence(c["log_mass"], cosmic_age)
     _draw_metals(rng, c, c["log_sfr"] if metallicity_sfr else sequence)
+    if stellar_metallicity_sfr:
+        above = np.where(c["is_quiescent"], 0.0, c["log_sfr"] - sequence)
+        c["log_z_star"] = np.clip(c["log_z_star"] + stellar_metallicity_sfr * above, *LOG_Z_STAR_RANGE)
     _draw_dust(rng, c, cosmic_age)
     narrower = np.where(c["is_quiescent"], 0.0, -0.08)  # discs are colder than spheroids of their mass
     log_sigma = relations.velocity_dispersion(c["log_mass"]) + narrower + 0.09 * rng.standard_normal(n)
@@ -262,8 +273,7 @@ def _draw_metals(rng, c, log_sfr):
     quiescent = relations.quiescent_fraction(c["log_mass"], c["redshift"])
     deviate = np.clip(deviate + 0.6 * (c["is_quiescent"] - quiescent), -2.2, 2.2)
     middle, below, above = relations.stellar_metallicity(c["log_mass"])
-    # BC03's young stars of 5 solar metallicities hardly ionise: stay at or below 2.5.
-    c["log_z_star"] = np.clip(middle + np.where(deviate < 0, below, above) * deviate, -1.9, 0.397)
+    c["log_z_star"] = np.clip(middle + np.where(deviate < 0, below, above) * deviate, *LOG_Z_STAR_RANGE)
     log_u = relations.ionisation_parameter(c["log_z_gas"])
     c["log_u"] = _truncated_normal(rng, log_u, 0.18, -4.0, -2.0)
 

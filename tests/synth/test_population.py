@@ -140,6 +140,18 @@ def test_gas_metallicity_follows_mass_and_falls_with_star_formation(real):
     assert spearmanr(real.log_sfr.values[poor], real.log_z_gas.values[poor]).statistic < -0.3
 
 
+def test_stellar_metallicity_follows_star_formation_as_told_and_nothing_else_changes(real):
+    told = draw_population(20_000, grid_age=AGE, seed=1, stellar_metallicity_sfr=-0.25)
+    sequence = relations.star_forming_sequence(real.log_mass.values, age_of_universe(real.redshift.values))
+    above = real.log_sfr.values - sequence
+    change = told.log_z_star.values - real.log_z_star.values
+    free = ~real.is_quiescent.values & (np.abs(told.log_z_star.values + 0.75) < 1.1)
+    np.testing.assert_allclose(change[free], -0.25 * above[free], atol=1e-12)
+    assert free.mean() > 0.5 and np.all(change[real.is_quiescent.values] == 0)
+    for name in {*COLUMNS, "log_sfr", "mass_formed", "spectral_class"} - {"log_z_star"}:
+        np.testing.assert_array_equal(told[name].values, real[name].values)
+
+
 def test_stellar_metallicity_is_recovered(real):
     middle, below, above = relations.stellar_metallicity(real.log_mass.values)
     for low, median in median_in_mass_bins(real, real.log_z_star.values - middle, np.ones(20_000, bool)):
