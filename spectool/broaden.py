@@ -1,0 +1,229 @@
+"""Broaden spectra to a common width: Gaussians constant in velocity, for many galaxies at once.
+
+Individual galaxies of the SDSS are broadened to the 330 km/s of the models before their metallicity is read (Zahid et
+al. 2019, Section 3.1). The operator of one width is a band around the diagonal; it is kept as dense blocks along the
+band, because a few small matrix products are quicker than a convolution whose kernel changes from pixel to pixel.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+
+from spectool.wavelength import pixel_edges
+
+KM_S = 299792.458
+REACH = 5.0
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Broadening:
+    """The operator of one width.
+
+    Attributes
+    ----------
+    sigma : float
+        [km/s]
+    n_in, n_out : int
+        Pixels before and after.
+    blocks : tuple of (slice, slice, Tensor)
+        Input pixels, output pixels and the matrix (input, output), float32, from the ones to the others.
+    """
+
+    sigma: float
+    n_in: int
+    n_out: int
+    blocks: tuple
+
+    def apply(self, flux: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Broaden a batch.
+
+        Parameters
+        ----------
+        flux : Tensor, shape (galaxy, n_in), float32
+            Finite everywhere (see `fill_bad`).
+        out : Tensor, shape (galaxy, n_out), float32, optional
+            Where to put the result.
+
+        Returns
+        -------
+        Tensor, shape (galaxy, n_out)
+        """
+        if out is None:
+            out = torch.empty(len(flux), self.n_out)
+        for source, target, matrix in self.blocks:
+            torch.mm(flux[:, source], matrix, out=out[:, target])
+        return out
+
+    def transpose(self, values: np.ndarray) -> np.ndarray:
+        """Apply the transposed operator to rows (k, n_out): what a sum over output pixels takes from each input."""
+        result = np.zeros((len(values), self.n_in))
+        for source, target, matrix in self.blocks:
+            result[:, source] += values[:, target] @ matrix.numpy().T
+        return result
+
+
+def make_broadening(sigma, wavelength, *, keep=None, block=BLOCK):
+    """Operator that broadens by a Gaussian constant in velocity.
+
+    A pixel's flux is spread over ln(wavelength) by a Gaussian and integrated over the output pixels, which adds about
+    the variance of a pixel's width. The Gaussian is so much narrower that the sum has the variance asked for, down to
+    a width of 0. Flux is conserved but for the ends, where the result is the mean over the part of the kernel that
+    has data.
+
+    Parameters
+    ----------
+    sigma : float
+        [km/s], 0 or more.
+    wavelength : array_like, shape (n,)
+        Pixel centres [Angstrom].
+    keep : array_like of bool, shape (n,), optional
+        Output pixels; default all.
+    block : int
+        Output pixels per matrix.
+
+    Returns
+    -------
+    Broadening
+
+    Raises
+    ------
+    ValueError
+        If sigma is negative or not finite, or wavelengths do not increase.
+    """
+    sigma = float(sigma)
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"broadening by {sigma} km/s: it must be a number, 0 or more")
+    wavelength = np.asarray(wavelength, float)
+    edges = np.log(pixel_edges(wavelength))
+    n = wavelength.size
+    kept = np.arange(n) if keep is None else np.flatnonzero(keep)
+    width = np.diff(edges)
+    spread = width * _gaussian_width((sigma / KM_S / width) ** 2)
+    reach = np.ceil(REACH * spread / width + 0.5).astype(int)
+    norm = _row_sums(edges, wavelength, spread, reach)
+    blocks = []
+    for first in range(0, kept.size, block):
+        outs = kept[first : first + block]
+        halo = reach[max(outs[0] - reach.max(), 0) : outs[-1] + reach.max() + 1].max()
+        source = slice(max(outs[0] - halo, 0), min(outs[-1] + halo + 1, n))
+        weights = _weights(edges, wavelength[source], spread[source], outs) / norm[outs]
+        matrix = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
+        blocks.append((source, slice(first, first + outs.size), matrix))
+    return Broadening(sigma, n, kept.size, tuple(blocks))
+
+
+def _gaussian_width(variance):
+    """Standard deviation of the Gaussian that has a variance after integration over pixels (of width 1)."""
+    # Above a width of 1 the variances simply add, to 1e-6.
+    width, pixel = np.linspace(1e-3, 1, 1000)[:, None], np.arange(1, 9)
+    tails = ndtr(-(pixel - 0.5) / width) - ndtr(-(pixel + 0.5) / width)
+    integrated = 2 * (pixel**2 * tails).sum(axis=1)
+    narrow = np.interp(variance, np.append(0, integrated), np.append(0, width))
+    return np.where(variance < integrated[-1], narrow, np.sqrt(np.clip(variance - 1 / 12, 0, None)))
+
+
+def _weights(edges, centres, spread, outs):
+    """Share of the light of each input pixel (rows) that falls into output pixels (columns)."""
+    place, spread = np.log(centres)[:, None], np.maximum(spread, 1e-12)[:, None]
+    return ndtr((edges[outs + 1] - place) / spread) - ndtr((edges[outs] - place) / spread)
+
+
+def _row_sums(edges, wavelength, spread, reach):
+    """What each output pixel receives of a spectrum that is 1 everywhere it has data: 1 but for the ends."""
+    n, most = wavelength.size, int(reach.max())
+    total, pixels = np.zeros(n), np.arange(n)
+    place, spread = np.log(wavelength), np.maximum(spread, 1e-12)
+    for step in range(-most, most + 1):
+        target = pixels + step
+        inside = (target >= 0) & (target < n)
+        t, p, s = target[inside], place[inside], spread[inside]
+        total[t] += ndtr((edges[t + 1] - p) / s) - ndtr((edges[t] - p) / s)
+    return total
+
+
+def fill_bad(flux, bad):
+    """Replace bad pixels by straight lines between their good neighbours, in place; at the ends by the nearest.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (galaxy, n)
+        Changed. What it holds in bad pixels, NaN included, is not looked at.
+    bad : ndarray of bool, shape (galaxy, n)
+
+    Returns
+    -------
+    ndarray
+        `flux`. Spectra without a good pixel become 0.
+    """
+    row, column = np.nonzero(bad)
+    if not row.size:
+        return flux
+    n = flux.shape[1]
+    starts = np.flatnonzero(np.concatenate([[True], (np.diff(column) != 1) | (np.diff(row) != 0)]))
+    ends = np.append(starts[1:], row.size) - 1
+    length = ends - starts + 1
+    left, right = np.repeat(column[starts] - 1, length), np.repeat(column[ends] + 1, length)
+    no_left, no_right = left < 0, right >= n
+    blue, red = np.where(no_left, right, left), np.where(no_right, left, right)
+    empty = no_left & no_right
+    blue, red = np.where(empty, 0, blue), np.where(empty, 0, red)
+    share = np.where(red > blue, (column - blue) / np.maximum(red - blue, 1), 0).astype(flux.dtype)
+    low, high = np.where(empty, 0, flux[row, blue]), np.where(empty, 0, flux[row, red])
+    flux[row, column] = low + share * (high - low)
+    return flux
+
+
+def broaden(flux, sigma, wavelength, *, bad=None, keep=None, step=0.0):
+    """Broaden spectra by Gaussians constant in velocity (in Angstrom they widen with wavelength).
+
+    Parameters
+    ----------
+    flux : array_like, shape (galaxy, n)
+        Flux density on common pixels; not finite counts as bad.
+    sigma : float or array_like (galaxy,)
+        Standard deviation of the Gaussian [km/s]. Galaxies of equal sigma share one operator.
+    wavelength : array_like, shape (n,)
+        Pixel centres [Angstrom].
+    bad : array_like of bool, shape (galaxy, n), optional
+        Pixels to fill by straight lines before (`fill_bad`): they stay bad, and what their neighbours take from
+        them is a guess.
+    keep : array_like of bool, shape (n,), optional
+        Output pixels; default all.
+    step : float
+        Round sigma to multiples of it [km/s], so that few operators serve many galaxies; 0: as they are.
+
+    Returns
+    -------
+    ndarray, shape (galaxy, n_keep), float32
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, or a sigma is negative or not finite (the galaxy is named).
+
+    Notes
+    -----
+    White noise of `flux` is correlated between pixels afterwards.
+    """
+    flux = np.array(flux, dtype=np.float32, ndmin=2)
+    wavelength = np.asarray(wavelength, float)
+    if flux.shape[1] != wavelength.size:
+        raise ValueError(f"spectra of {flux.shape[1]} pixels, but {wavelength.size} wavelengths")
+    sigma = np.broadcast_to(np.asarray(sigma, float), len(flux))
+    wrong = np.flatnonzero(~(np.isfinite(sigma) & (sigma >= 0)))
+    if wrong.size:
+        raise ValueError(f"sigma of galaxy {wrong[0]} is {sigma[wrong[0]]} km/s: it must be 0 or more")
+    unknown = ~np.isfinite(flux)
+    fill_bad(flux, unknown if bad is None else unknown | np.asarray(bad, bool))
+    if step > 0:
+        sigma = np.round(sigma / step) * step
+    values, which = np.unique(sigma, return_inverse=True)
+    n_out = wavelength.size if keep is None else int(np.count_nonzero(keep))
+    out = np.empty((len(flux), n_out), np.float32)
+    for k, value in enumerate(values):
+        rows = np.flatnonzero(which == k)
+        out[rows] = make_broadening(value, wavelength, keep=keep).apply(torch.from_numpy(flux[rows])).numpy()
+    return out
