@@ -1,0 +1,119 @@
+"""The pseudo-continuum is the least-squares polynomial of the good pixels, whatever is bad."""
+
+import numpy as np
+import pytest
+
+from spectool.continuum_basis import (
+    BALMER_LINES,
+    ISM_LINES,
+    N_KEPT,
+    ContinuumBasis,
+    kept_pixels,
+    line_windows,
+    normalize_continuum,
+    stack_wavelength,
+    zahid2019_wavelength,
+)
+from spectool.wavelength import LINES
+
+
+@pytest.fixture(scope="module")
+def basis():
+    return ContinuumBasis.zahid2019()
+
+
+@pytest.fixture
+def spectra(basis, rng):
+    """Sloping continua with lines and noise, and bad pixels: scattered, a gap, an end, every other one, none."""
+    x = np.linspace(-1, 1, basis.kept_wavelength.size)
+    shape = 1 + rng.uniform(-0.4, 0.4, (10, 1)) * x + 0.1 * np.sin(7 * x)
+    flux = (shape * (1 + 0.05 * rng.standard_normal((10, x.size)))).astype("f4")
+    bad = rng.random(flux.shape) < 0.03
+    bad[1, 500:560] = bad[2, :300] = bad[3, ::2] = True
+    bad[4] = False
+    return flux, bad
+
+
+def exact_fit(flux, good, basis):
+    """The polynomial by numpy's own least squares, one spectrum at a time."""
+    x = np.interp(basis.kept_wavelength, basis.kept_wavelength[[0, -1]], [-1, 1])
+    return np.polynomial.Legendre.fit(x[good], flux[good].astype(float), basis.degree)(x)
+
+
+def test_pixels_are_those_of_the_paper():
+    assert zahid2019_wavelength()[[0, -1]].tolist() == [4050, 7300] and zahid2019_wavelength().size == 3251
+    assert stack_wavelength()[[0, -1]].tolist() == [3700, 7360] and stack_wavelength().size == 3661
+    assert kept_pixels(zahid2019_wavelength()).sum() == N_KEPT
+    assert abs(N_KEPT - 2500) < 50
+
+
+def test_windows_are_75_angstrom_at_balmer_lines_and_30_elsewhere():
+    windows = line_windows()
+    assert {round(high - low, 6) for low, high in (windows[name] for name in BALMER_LINES)} == {75.0}
+    assert {round(high - low, 6) for low, high in (windows[name] for name in ISM_LINES)} == {30.0}
+    for name, wavelength in LINES.items():
+        if 4050 < wavelength < 7300:
+            assert not kept_pixels([wavelength])[0], f"{name} is not masked"
+
+
+def test_spectra_without_bad_pixels_are_divided_by_their_polynomial(basis, spectra):
+    flux, _ = spectra
+    normalized, polynomial = normalize_continuum(flux, None, basis)
+    good = np.ones(flux.shape[1], bool)
+    for row in range(len(flux)):
+        np.testing.assert_allclose(polynomial[row], exact_fit(flux[row], good, basis), rtol=1e-5)
+    np.testing.assert_allclose(normalized, flux / polynomial - 1, atol=1e-6)
+
+
+def test_a_polynomial_of_the_degree_leaves_nothing(basis):
+    x = (basis.kept_wavelength - 5675) / 1625
+    normalized, _ = normalize_continuum((2 + x**3 - 0.5 * x**20)[None], None, basis)
+    assert np.abs(normalized).max() < 1e-5
+
+
+def test_bad_pixels_do_not_take_part_in_the_fit(basis, spectra):
+    flux, bad = spectra
+    flux[bad] = np.nan
+    normalized, polynomial = normalize_continuum(flux, bad, basis)
+    assert np.all(normalized[bad] == 0) and np.isfinite(normalized).all()
+    for row in range(len(flux)):
+        expected = exact_fit(flux[row], ~bad[row], basis)
+        np.testing.assert_allclose(
+            polynomial[row][~bad[row]], expected[~bad[row]], rtol=1e-3 if row == 2 else 1e-5
+        )
+
+
+def test_it_is_the_limit_of_filling_bad_pixels_with_the_fit(basis, spectra):
+    flux, bad = (values[[0, 3]] for values in spectra)
+    vectors = basis.vectors.numpy().astype(float)
+    filled = np.where(bad, 1.0, flux)
+    for _ in range(60):
+        filled = np.where(bad, (filled @ vectors) @ vectors.T, flux)
+    limit = (filled @ vectors) @ vectors.T
+    np.testing.assert_allclose(normalize_continuum(flux, bad, basis)[1], limit, rtol=3e-5)
+
+
+def test_the_number_of_bad_pixels_around_does_not_matter(basis, spectra):
+    """Batches with few and with many bad pixels take different ways."""
+    flux, bad = spectra
+    few, many = normalize_continuum(flux[:1], bad[:1], basis), normalize_continuum(flux, bad, basis)
+    np.testing.assert_allclose(few[0][0], many[0][0], atol=2e-6)
+
+
+def test_spectra_without_continuum_are_blanked(basis, spectra):
+    flux, bad = spectra
+    flux[0] *= -1
+    bad[1] = True
+    bad[2] = np.arange(flux.shape[1]) >= basis.degree + 1
+    normalized, polynomial = normalize_continuum(flux, bad, basis)
+    assert np.isnan(polynomial[:3]).all() and not normalized[:3].any()
+    assert np.isfinite(polynomial[3:]).all()
+
+
+def test_what_does_not_fit_the_basis_is_refused(basis):
+    with pytest.raises(ValueError, match=r"flux has shape \(2, 7\); the basis has 2468 pixels"):
+        normalize_continuum(np.ones((2, 7)), None, basis)
+    with pytest.raises(ValueError, match="bad has shape"):
+        normalize_continuum(np.ones((2, N_KEPT)), np.zeros((1, N_KEPT), bool), basis)
+    with pytest.raises(ValueError, match="needs more than 21 pixels, not 5"):
+        ContinuumBasis(np.arange(5.0), np.ones(5, bool))
