@@ -1,0 +1,219 @@
+"""What a network with filters looks at: integrated gradients, and the filters themselves, by index and by chunk.
+
+Integrated gradients (Sundararajan, Taly & Yan 2017, ICML 70, 3319) share out the difference between the answers for a
+spectrum and for a baseline among the pixels: that of pixel i is (x_i - b_i) times the mean of df/dx_i along the
+straight line from b to x. They add up to f(x) - f(b) ("completeness").
+"""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from spectool.measure.indices import LICK, index_band
+from spectool.measure.ranks import spearman
+
+STEPS = 64
+
+
+def attribute(members, prepared, *, baseline=None, output=0, steps=STEPS, batch_size=256):
+    """Integrated gradients of a network's answer, pixel by pixel, by captum.
+
+    Parameters
+    ----------
+    members : torch.nn.Module or sequence of them
+        Spectra (B, n_kept) to answers (B, n_out); of several, the mean (attributions are linear in the network).
+    prepared : Dataset
+        ``flux`` (galaxy, wavelength), as the network takes it.
+    baseline : array_like, shape (n_kept,), optional
+        Spectrum to start from: the answer's change from there is shared out. Default: zero flux, a continuum without
+        a line, which no galaxy has; the mean of the training spectra asks what sets a galaxy apart instead.
+    output : int
+        Which answer.
+    steps : int
+        Of the integral (Gauss-Legendre).
+    batch_size : int
+        Spectra x steps per pass are at most 8192.
+
+    Returns
+    -------
+    Dataset
+        (galaxy, wavelength): ``attribution`` [dex]. (galaxy,): ``answer``, ``baseline_answer``, ``gap`` [dex], what
+        the attributions miss of answer - baseline_answer. (wavelength,): ``baseline``.
+
+    Raises
+    ------
+    ValueError
+        If the baseline has another number of pixels.
+    """
+    from captum.attr import IntegratedGradients
+
+    members = [members] if isinstance(members, torch.nn.Module) else list(members)
+    flux = prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
+    start = np.zeros(flux.shape[1], np.float32) if baseline is None else np.asarray(baseline, np.float32)
+    if start.shape != flux.shape[1:]:
+        raise ValueError(f"the baseline has shape {start.shape}, the spectra have {flux.shape[1]} pixels")
+    found = np.zeros(flux.shape)
+    answer, reference = np.zeros(len(flux)), 0.0
+    from_row = torch.from_numpy(start)[None]
+    for member in members:
+        member.eval()
+        integrate = IntegratedGradients(member)
+        reference += float(_answer(member, from_row, output)[0]) / len(members)
+        for first in range(0, len(flux), batch_size):
+            part = slice(first, first + batch_size)
+            rows = torch.from_numpy(flux[part])
+            shares = integrate.attribute(
+                rows,
+                baselines=from_row,
+                target=output,
+                n_steps=steps,
+                internal_batch_size=max(8192, len(rows)),
+            )
+            found[part] += shares.detach().numpy() / len(members)
+            answer[part] += _answer(member, rows, output) / len(members)
+    dex = {"units": "dex"}
+    return xr.Dataset(
+        {
+            "attribution": (("galaxy", "wavelength"), found.astype(np.float32), dex),
+            "answer": ("galaxy", answer, dex),
+            "baseline_answer": ("galaxy", np.full(len(flux), reference), dex),
+            "gap": ("galaxy", answer - reference - found.sum(axis=1), dex),
+            "baseline": ("wavelength", start, {"units": ""}),
+        },
+        coords={"wavelength": ("wavelength", prepared["wavelength"].values, {"units": "Angstrom"})},
+    )
+
+
+def _answer(member, rows, output):
+    with torch.inference_mode():
+        return member(rows)[:, output].numpy().astype(float)
+
+
+def share_by_index(attributed, *, names=None):
+    """How much of the attribution falls into the bands that astronomers know.
+
+    Parameters
+    ----------
+    attributed : Dataset
+        From `attribute`.
+    names : sequence of str, optional
+        Of `spectool.measure.indices.LICK`; default: all of which a pixel is kept.
+
+    Returns
+    -------
+    Dataset, dim ``index``
+        The indices, then "elsewhere" (no band of them). ``low``, ``high``: band [Angstrom, vacuum]; ``n_pixels``;
+        ``share``: of the sum of absolute attributions, mean over galaxies, and ``share_error``, its standard error;
+        ``pixel_share``: of the pixels; ``gain``: the ratio of the two, 1 if the band were as good as any;
+        ``net`` [dex]: sum of the attributions, mean over galaxies. Bands overlap (Mg b lies in Mg2): shares may add
+        up to more than 1.
+    """
+    wavelength = attributed["wavelength"].values
+    values = attributed["attribution"].values.astype(float)
+    size = np.abs(values)
+    total = np.where(size.sum(1) > 0, size.sum(1), 1.0)
+    bands = {name: index_band(name) for name in (names or LICK)}
+    inside = {n: (wavelength >= low) & (wavelength <= high) for n, (low, high) in bands.items()}
+    inside = {n: pixels for n, pixels in inside.items() if pixels.any() or names is not None}
+    nowhere = ~np.any(list(inside.values()), axis=0)
+    rows = [(n, *bands[n], pixels) for n, pixels in inside.items()] + [("elsewhere", np.nan, np.nan, nowhere)]
+    share = np.stack([size[:, pixels].sum(1) / total for *_, pixels in rows])
+    count = np.array([int(pixels.sum()) for *_, pixels in rows])
+    pixel_share = count / wavelength.size
+    error = share.std(axis=1, ddof=1) / np.sqrt(share.shape[1]) if share.shape[1] > 1 else np.nan * count
+    columns = {
+        "low": (np.array([row[1] for row in rows]), "Angstrom"),
+        "high": (np.array([row[2] for row in rows]), "Angstrom"),
+        "n_pixels": (count, ""),
+        "share": (share.mean(axis=1), ""),
+        "share_error": (error, ""),
+        "pixel_share": (pixel_share, ""),
+        "gain": (share.mean(axis=1) / np.where(count, pixel_share, np.nan), ""),
+        "net": (np.array([values[:, pixels].sum(1).mean() for *_, pixels in rows]), "dex"),
+    }
+    data = {name: ("index", column, {"units": unit}) for name, (column, unit) in columns.items()}
+    return xr.Dataset(data, coords={"index": [row[0] for row in rows]})
+
+
+def describe_filters(model, prepared, *, label="log_z_lw", output=0, baseline=None, steps=STEPS):
+    """A table of a `ChunkedMLP`'s filters: where each looks, what it follows, and how much it matters.
+
+    Parameters
+    ----------
+    model : ChunkedMLP
+    prepared : Dataset
+        ``flux`` and the column `label`; a few hundred galaxies do.
+    label : str
+        Also correlated: ``age_lw``, where there.
+    output : int
+    baseline : array_like, shape (n_kept,), optional
+        As for `attribute`; default: the mean of `prepared`.
+    steps : int
+
+    Returns
+    -------
+    Dataset, dims (chunk, filter)
+        ``peak`` [Angstrom]: the pixel of largest weight; ``band``: the Lick index whose share of the squared weights
+        exceeds its share of the chunk's pixels most ("" if none does), and that ``band_share`` of the weights;
+        ``metallicity_rho``, ``age_rho``: Spearman's correlation of what the filter lets through with the labels;
+        ``sign``: 1 or -1, that of ``metallicity_rho``; ``importance`` [dex]: mean absolute attribution of the
+        filter, which is the sum over its pixels. (chunk,): ``low``, ``high`` [Angstrom].
+    """
+    flux = prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
+    start = flux.mean(axis=0) if baseline is None else np.asarray(baseline, np.float32)
+    curves, chunk = model.filters(), np.asarray(model.chunk_index)
+    wavelength = prepared["wavelength"].values
+    with torch.inference_mode():
+        passed = model.preactivations(torch.from_numpy(flux)).numpy()
+    shares = _filter_attributions(model, flux, start, output, steps)
+    shape = curves.shape[:2]
+    table = {n: np.zeros(shape) for n in ("peak", "band_share", "metallicity_rho", "age_rho")}
+    names = np.full(shape, "", dtype="<U8")
+    age = prepared["age_lw"].values if "age_lw" in prepared else np.full(len(flux), np.nan)
+    for k, f in np.ndindex(*shape):
+        own = wavelength[chunk == k]
+        weight = curves[k, f, : own.size] ** 2
+        table["peak"][k, f] = own[np.argmax(weight)]
+        names[k, f], table["band_share"][k, f] = _strongest_band(own, weight)
+        table["metallicity_rho"][k, f] = spearman(prepared[label].values, passed[:, k, f], n_bootstrap=0).rho
+        table["age_rho"][k, f] = spearman(age, passed[:, k, f], n_bootstrap=0).rho
+    dims, units = ("chunk", "filter"), {"peak": "Angstrom"}
+    columns = {n: (dims, v, {"units": units.get(n, "")}) for n, v in table.items()}
+    columns["band"] = (dims, names, {"units": ""})
+    sign = np.where(table["metallicity_rho"] < 0, -1, 1)
+    columns["sign"] = (dims, sign, {"units": ""})
+    columns["importance"] = (dims, np.abs(shares).mean(axis=0), {"units": "dex"})
+    for name, pick in (("low", np.min), ("high", np.max)):
+        ends = [pick(wavelength[chunk == k]) for k in range(shape[0])]
+        columns[name] = ("chunk", np.array(ends), {"units": "Angstrom"})
+    return xr.Dataset(columns)
+
+
+def _filter_attributions(model, flux, start, output, steps):
+    """Integrated gradients on what the filters let through, (galaxy, chunk, filter).
+
+    The first layer is linear: a straight line between spectra is one between what the filters let through, and the
+    attribution of a chunk's filters adds up to that of its pixels.
+    """
+    from captum.attr import IntegratedGradients
+
+    with torch.inference_mode():
+        passed = model.preactivations(torch.from_numpy(flux))
+        origin = model.preactivations(torch.from_numpy(start)[None])
+    integrate = IntegratedGradients(model.head)
+    shares = integrate.attribute(
+        passed.clone(), baselines=origin.clone(), target=output, n_steps=steps, internal_batch_size=8192
+    )
+    return shares.detach().numpy()
+
+
+def _strongest_band(wavelength, weight):
+    """The index whose share of squared weights exceeds its share of pixels most, and the share; "" if none does."""
+    best, share, most = "", 0.0, 0.0
+    for name in LICK:
+        low, high = index_band(name)
+        inside = (wavelength >= low) & (wavelength <= high)
+        found = float(weight[inside].sum() / max(weight.sum(), 1e-30))
+        if found - inside.mean() > most:
+            best, share, most = name, found, found - inside.mean()
+    return best, share

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from spectool.measure.attribution import attribute, describe_filters, share_by_index
+from spectool.measure.indices import index_band
+from spectool.models.mlp import ChunkedMLP
+
+WAVELENGTH = np.arange(4900.0, 5500.0, 2.0)
+N_CHUNKS = 7
+
+
+def make_prepared(n=40, seed=0):
+    """Spectra in which metals deepen Mg b and Fe5335, age the rest."""
+    rng = np.random.default_rng(seed)
+    log_z, age = rng.uniform(-1, 0.3, n), rng.uniform(1, 10, n)
+    flux = 0.02 * rng.normal(size=(n, WAVELENGTH.size)) + 0.001 * age[:, None] * np.sin(WAVELENGTH / 30)
+    for name in ("Mg b", "Fe5335"):
+        flux[:, inside(name)] -= 0.2 * (log_z[:, None] + 1)
+    return xr.Dataset(
+        {
+            "flux": (("galaxy", "wavelength"), flux.astype("f4")),
+            "log_z_lw": ("galaxy", log_z, {"units": "dex"}),
+            "age_lw": ("galaxy", age, {"units": "Gyr"}),
+        },
+        coords={"wavelength": WAVELENGTH},
+    )
+
+
+def inside(name):
+    low, high = index_band(name)
+    return (low <= WAVELENGTH) & (high >= WAVELENGTH)
+
+
+def make_model(seed=0, **options):
+    return ChunkedMLP(
+        wavelength=WAVELENGTH, n_chunks=N_CHUNKS, n_filters=3, hidden=(8, 4), seed=seed, **options
+    )
+
+
+@pytest.mark.parametrize("from_mean", [False, True])
+def test_attributions_add_up_to_the_change_of_the_answer(from_mean):
+    prepared, model = make_prepared(), make_model()
+    start = prepared["flux"].mean("galaxy").values if from_mean else np.zeros(WAVELENGTH.size, "f4")
+    found = attribute(model, prepared, baseline=start if from_mean else None)
+    change = model.predict(prepared["flux"].values)[:, 0] - model.predict(start[None])[0, 0]
+    np.testing.assert_allclose(found["attribution"].sum("wavelength"), change, atol=1e-5)
+    assert abs(found["gap"]).max() < 1e-5
+    np.testing.assert_allclose(found["answer"] - found["baseline_answer"], change, atol=1e-5)
+
+
+class Linear(torch.nn.Module):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.from_numpy(weight.astype("f4")))
+
+    def forward(self, x):
+        return x @ self.weight.T
+
+
+def test_a_linear_network_attributes_weight_times_flux_and_an_ensemble_its_mean():
+    prepared = make_prepared(5)
+    weights = np.random.default_rng(1).normal(size=(2, 2, WAVELENGTH.size))
+    found = attribute([Linear(w) for w in weights], prepared, output=1, steps=3)
+    expected = prepared["flux"].values * weights[:, 1].mean(axis=0)
+    np.testing.assert_allclose(found["attribution"], expected, atol=1e-5)
+
+
+def test_batches_do_not_matter_and_a_wrong_baseline_is_refused():
+    prepared, model = make_prepared(11), make_model()
+    one, many = attribute(model, prepared), attribute(model, prepared, batch_size=3)
+    np.testing.assert_allclose(one["attribution"], many["attribution"], atol=1e-7)
+    with pytest.raises(ValueError, match="baseline has shape"):
+        attribute(model, prepared, baseline=np.zeros(3))
+
+
+def test_shares_are_those_of_the_bands():
+    weight = np.zeros((1, WAVELENGTH.size))
+    weight[0, inside("Mg b")] = 3.0
+    weight[0, inside("Fe5335")] = -1.0
+    weight[0, WAVELENGTH == 5460.0] = 2.0  # in no band
+    prepared = make_prepared()
+    prepared["flux"] = prepared["flux"] * 0 + 1
+    table = share_by_index(attribute(Linear(weight), prepared, steps=2))
+    size = {"Mg b": 3.0 * inside("Mg b").sum(), "Fe5335": 1.0 * inside("Fe5335").sum(), "elsewhere": 2.0}
+    for name, value in size.items():
+        assert float(table["share"].sel(index=name)) == pytest.approx(value / sum(size.values()), rel=1e-5)
+    assert float(table["net"].sel(index="Fe5335")) == pytest.approx(-size["Fe5335"], rel=1e-5)
+    assert float(table["share"].sel(index="Fe5015")) == 0
+    assert "TiO₁" not in table["index"]  # no pixel is there
+    assert table["gain"].sel(index="Mg b") > 5
+    np.testing.assert_allclose(table["share_error"], 0, atol=1e-7)
+
+
+def test_filters_are_found_where_they_were_put():
+    prepared, model = make_prepared(200), make_model()
+    chunk = int(model.chunk_index[inside("Mg b")][5])
+    own = WAVELENGTH[model.chunk_index == chunk]
+    low, high = index_band("Mg b")
+    with torch.no_grad():
+        model.weight[chunk, 1] = 0
+        model.weight[chunk, 1, : own.size] = torch.from_numpy(((own > low) & (own < high)).astype("f4"))
+    table = describe_filters(model, prepared)
+    here = table.isel(chunk=chunk, filter=1)
+    assert str(here["band"].values) == "Mg b" and float(here["band_share"]) == pytest.approx(1)
+    assert low < float(here["peak"]) < high
+    assert float(here["metallicity_rho"]) < -0.95 and int(here["sign"]) == -1
+    assert float(table["low"][chunk]) == own[0] and float(table["high"][chunk]) == own[-1]
+
+
+def test_filters_of_a_chunk_share_what_its_pixels_were_given():
+    prepared, model = make_prepared(), make_model()
+    start = prepared["flux"].mean("galaxy").values
+    by_pixel = attribute(model, prepared, baseline=start)["attribution"].values
+    one = prepared.isel(galaxy=[3])
+    by_filter = describe_filters(model, one, baseline=start)["importance"]
+    # With one filter per chunk the sizes are the same; in general the sum of sizes is at least the size of the sum.
+    by_chunk = np.array([by_pixel[3, model.chunk_index == k].sum() for k in range(N_CHUNKS)])
+    assert (by_filter.sum("filter").values >= np.abs(by_chunk) - 1e-6).all()
+    single = ChunkedMLP(wavelength=WAVELENGTH, n_chunks=N_CHUNKS, n_filters=1, hidden=(8,), seed=1)
+    by_pixel = attribute(single, one, baseline=start)["attribution"].values[0]
+    sizes = [abs(by_pixel[single.chunk_index == k].sum()) for k in range(N_CHUNKS)]
+    np.testing.assert_allclose(
+        describe_filters(single, one, baseline=start)["importance"][:, 0], sizes, atol=1e-6
+    )
