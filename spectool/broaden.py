@@ -103,14 +103,17 @@ def make_broadening(sigma, wavelength, *, keep=None, block=BLOCK):
     width = np.diff(edges)
     spread = width * _gaussian_width((sigma / KM_S / width) ** 2)
     reach = np.ceil(REACH * spread / width + 0.5).astype(int)
-    norm = _row_sums(edges, wavelength, spread, reach)
+    most = int(reach.max())
+    shares = _shares(edges, np.log(wavelength), np.maximum(spread, 1e-12), most)
+    # A column of zeros at either end, for the corners of a block that are off the band.
+    shares = np.pad(shares, ((0, 0), (1, 1))).astype("f4")
     blocks = []
     for first in range(0, kept.size, block):
         outs = kept[first : first + block]
-        halo = reach[max(outs[0] - reach.max(), 0) : outs[-1] + reach.max() + 1].max()
+        halo = reach[max(outs[0] - most, 0) : outs[-1] + most + 1].max()
         source = slice(max(outs[0] - halo, 0), min(outs[-1] + halo + 1, n))
-        weights = _weights(edges, wavelength[source], spread[source], outs) / norm[outs]
-        matrix = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))
+        step = np.clip(np.arange(source.start, source.stop)[:, None] - outs, -most - 1, most + 1)
+        matrix = torch.from_numpy(shares[outs, step + most + 1])
         blocks.append((source, slice(first, first + outs.size), matrix))
     return Broadening(sigma, n, kept.size, tuple(blocks))
 
@@ -125,23 +128,17 @@ def _gaussian_width(variance):
     return np.where(variance < integrated[-1], narrow, np.sqrt(np.clip(variance - 1 / 12, 0, None)))
 
 
-def _weights(edges, centres, spread, outs):
-    """Share of the light of each input pixel (rows) that falls into output pixels (columns)."""
-    place, spread = np.log(centres)[:, None], np.maximum(spread, 1e-12)[:, None]
-    return ndtr((edges[outs + 1] - place) / spread) - ndtr((edges[outs] - place) / spread)
-
-
-def _row_sums(edges, wavelength, spread, reach):
-    """What each output pixel receives of a spectrum that is 1 everywhere it has data: 1 but for the ends."""
-    n, most = wavelength.size, int(reach.max())
-    total, pixels = np.zeros(n), np.arange(n)
-    place, spread = np.log(wavelength), np.maximum(spread, 1e-12)
-    for step in range(-most, most + 1):
-        target = pixels + step
-        inside = (target >= 0) & (target < n)
-        t, p, s = target[inside], place[inside], spread[inside]
-        total[t] += ndtr((edges[t + 1] - p) / s) - ndtr((edges[t] - p) / s)
-    return total
+def _shares(edges, places, spread, reach):
+    """What output pixel k takes from input pixel k + j, in column j + reach: (n, 2 reach + 1); rows sum to 1."""
+    n = places.size
+    result = np.zeros((n, 2 * reach + 1))
+    for step in range(-reach, reach + 1):
+        outs = slice(max(-step, 0), min(n - step, n))
+        ins = slice(outs.start + step, outs.stop + step)
+        low, high = edges[outs], edges[outs.start + 1 : outs.stop + 1]
+        upper = ndtr((high - places[ins]) / spread[ins])
+        result[outs, step + reach] = upper - ndtr((low - places[ins]) / spread[ins])
+    return result / result.sum(axis=1, keepdims=True)
 
 
 def fill_bad(flux, bad):
