@@ -1,0 +1,324 @@
+"""Why stacks and individual galaxies give different metallicities: Zahid et al. (2019, Fig. 3) taken apart.
+
+The paper speculates about stacking and about labels that are not log-linear in equivalent width, and says that it
+excluded resolution, flux calibration and noise. With galaxies whose noise-free spectra are known, each can be switched
+on alone; the steps add up to the whole offset.
+"""
+
+import itertools
+
+import numpy as np
+import xarray as xr
+from scipy.interpolate import make_interp_spline
+
+from spectool.broaden import broaden, fill_bad
+from spectool.continuum_basis import ContinuumBasis, normalize_continuum
+from spectool.surveys.sdss_noise import FWHM_TO_SIGMA
+
+TARGET_FWHM = 330.0
+MEDIAN, NONLINEAR = "stacking: median, not light-weighted mean", "labels not log-linear"
+RESOLUTION, CALIBRATION, NOISE = "resolution", "flux calibration", "signal to noise"
+
+
+def flux_predictor(members, *, output=0):
+    """From spectra to metallicities: continuum division and network, as a function.
+
+    Parameters
+    ----------
+    members : module or sequence of modules
+        With ``predict`` of prepared spectra, such as `spectool.models.mlp.ChunkedMLP`; of several, the mean.
+    output : int
+
+    Returns
+    -------
+    callable
+        ndarray (galaxy, 3251) of flux on `spectool.continuum.zahid2019_wavelength`, NaN where bad -> (galaxy,) [dex].
+    """
+    members = list(members) if isinstance(members, (list, tuple)) else [members]
+    basis = ContinuumBasis.zahid2019()
+
+    def predict(flux):
+        kept = np.asarray(flux)[:, basis.keep]
+        bad = ~np.isfinite(kept)
+        prepared, polynomial = normalize_continuum(np.where(bad, 0, kept), bad if bad.any() else None, basis)
+        found = np.mean([m.predict(prepared)[:, output] for m in members], axis=0).astype(float)
+        return np.where(np.isfinite(polynomial).all(axis=1), found, np.nan)
+
+    return predict
+
+
+def distort_calibration(flux, wavelength, *, amplitude=0.03, scale=300.0, seed):
+    """Multiply each spectrum by a smooth random error of its flux calibration.
+
+    Parameters
+    ----------
+    flux : array_like, shape (galaxy, n)
+    wavelength : array_like, shape (n,)
+        [Angstrom]
+    amplitude : float
+        Standard deviation of ln(error).
+    scale : float
+        Distance of the nodes [Angstrom] through which a cubic spline is drawn; errors are independent at them.
+    seed : int or numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (galaxy, n)
+    """
+    flux, wavelength = np.asarray(flux), np.asarray(wavelength, float)
+    nodes = np.arange(wavelength[0] - scale, wavelength[-1] + 2 * scale, scale)
+    rng = np.random.default_rng(seed)
+    curve = make_interp_spline(nodes, rng.standard_normal((nodes.size, len(flux))), k=3)(wavelength).T
+    return (flux * np.exp(amplitude * curve)).astype(flux.dtype)
+
+
+def add_noise(flux, relative_sigma, *, seed):
+    """Add Gaussian noise, independent from pixel to pixel.
+
+    Parameters
+    ----------
+    flux : array_like, shape (galaxy, n)
+    relative_sigma : array_like, shape (galaxy, n) or (galaxy, chunk)
+        Noise relative to the local flux; of chunks of equally many pixels, if so few.
+    seed : int or numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (galaxy, n)
+    """
+    flux, sigma = np.asarray(flux), np.asarray(relative_sigma, np.float32)
+    n = flux.shape[1]
+    if sigma.shape[1] != n:
+        lengths = [part.size for part in np.array_split(np.arange(n), sigma.shape[1])]
+        sigma = np.repeat(sigma, lengths, axis=1)
+    deviates = np.random.default_rng(seed).standard_normal(flux.shape, dtype=np.float32)
+    return (flux + np.abs(flux) * sigma * deviates).astype(flux.dtype)
+
+
+def observed_views(
+    flux,
+    wavelength,
+    *,
+    fwhm,
+    assumed_fwhm,
+    relative_sigma,
+    seed,
+    amplitude=0.03,
+    scale=300.0,
+    target=TARGET_FWHM,
+):
+    """The same galaxies seen ever less perfectly, as `explain_offset` takes them.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (galaxy, n)
+        Noise-free, at the galaxies' own resolution, normalised as for stacking; NaN where bad.
+    wavelength : ndarray, shape (n,)
+    fwhm : array_like, shape (galaxy,)
+        Total width of each galaxy's lines, instrument and galaxy [km/s].
+    assumed_fwhm : array_like, shape (galaxy,)
+        The width that the mass-dependent correction takes it to have [km/s].
+    relative_sigma : array_like
+        As for `add_noise`.
+    seed : int
+    amplitude, scale : float
+        As for `distort_calibration`.
+    target : float
+        Width to broaden to [km/s]; what is broader stays.
+
+    Returns
+    -------
+    dict of str to callable
+        Each returns (galaxy, n): first all galaxies at exactly `target`; then broadened by what is assumed; then with
+        calibration errors, too; then with noise, too. (Noise and errors come before the broadening, as they do at
+        the telescope.)
+    """
+    filled = fill_bad(np.array(flux, np.float32), ~np.isfinite(flux))
+    noise_seed, error_seed = np.random.SeedSequence(seed).spawn(2)
+
+    def extra(width):
+        return FWHM_TO_SIGMA * np.sqrt(np.clip(target**2 - np.asarray(width, float) ** 2, 0, None))
+
+    def broadened(spectra, width):
+        return broaden(spectra, extra(width), wavelength, step=2.0)
+
+    def distorted():
+        rng = np.random.default_rng(error_seed)
+        return distort_calibration(filled, wavelength, amplitude=amplitude, scale=scale, seed=rng)
+
+    return {
+        "as they should be": lambda: broadened(filled, fwhm),
+        RESOLUTION: lambda: broadened(filled, assumed_fwhm),
+        CALIBRATION: lambda: broadened(distorted(), assumed_fwhm),
+        NOISE: lambda: broadened(
+            add_noise(distorted(), relative_sigma, seed=np.random.default_rng(noise_seed)), assumed_fwhm
+        ),
+    }
+
+
+def explain_offset(
+    views, labels, log_mass, predict, *, edges, light=None, n_bootstrap=50, min_count=20, seed=0
+):
+    """Take apart the offset between the median of galaxies and their stack, in bins of mass.
+
+    With p the predictor, x the spectra of a bin, S their mean and w their shares of its light, the first view's offset
+    is
+
+        median p(x) - p(S) = [median p(x) - sum w p(x)] + [sum w p(x) - p(S)].
+
+    The first bracket is what stacking does to any quantity: the label of S is the sum of w times the labels, by
+    definition. The second is 0 for a predictor that is linear in flux, or that always answers with the label. Each
+    further view changes the offset by its own step, and all steps add up to the offset of the last view.
+
+    Parameters
+    ----------
+    views : dict of str to (callable or ndarray)
+        Flux (galaxy, n) of the same galaxies, made ever more like observations (see `observed_views`), normalised so
+        that their plain mean is the stack.
+    labels : array_like, shape (galaxy,)
+        True ``log_z_lw`` [dex].
+    log_mass : array_like, shape (galaxy,)
+    predict : callable
+        Flux (k, n) -> (k,) [dex], for one `flux_predictor`.
+    edges : array_like
+        Of the mass bins.
+    light : array_like, shape (galaxy,), optional
+        Light of each normalised spectrum; default: mean flux of the first view.
+    n_bootstrap : int
+        Resamplings of the galaxies of a bin, for errors; stacks are made and predicted anew.
+    min_count : int
+        Bins with fewer galaxies have NaN.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins.
+        (bin,): ``offset`` and ``offset_error``, of the last view, ``label_offset``: median label minus the stack's;
+        ``stack``, ``individuals``: answers of the last view; ``stack_label``, ``median_label``; ``log_mass``
+        (median), ``count``. ``attrs``: ``n_left_out``, galaxies without a finite answer in each view.
+    """
+    labels, log_mass = np.asarray(labels, float), np.asarray(log_mass, float)
+    edges = np.asarray(edges, float)
+    bins = [np.flatnonzero((log_mass >= a) & (log_mass < b)) for a, b in itertools.pairwise(edges)]
+    answers, light = _individual_answers(views, predict, light)
+    good = np.isfinite(answers).all(axis=0) & np.isfinite(labels) & np.isfinite(light)
+    bins = [rows[good[rows]] for rows in bins]
+    used = [b for b, rows in enumerate(bins) if rows.size >= min_count]
+    rng = np.random.default_rng(seed)
+    draws = {b: _draws(bins[b], n_bootstrap, rng) for b in used}
+    stacks = _stack_answers(views, predict, draws)
+    n_draws = n_bootstrap + 1
+    steps = [MEDIAN, NONLINEAR, *list(views)[1:]]
+    parts = np.full((len(steps), len(bins), n_draws), np.nan)
+    single = {
+        n: np.full((len(bins), n_draws), np.nan)
+        for n in ("stack", "individuals", "stack_label", "median_label")
+    }
+    for b in used:
+        rows = draws[b]
+        medians = np.median(answers[:, rows], axis=2)
+        weight = light[rows] / light[rows].sum(axis=1, keepdims=True)
+        mean = (weight * answers[0][rows]).sum(axis=1)
+        offsets = medians - stacks[b]
+        parts[0, b], parts[1, b], parts[2:, b] = (
+            medians[0] - mean,
+            mean - stacks[b][0],
+            np.diff(offsets, axis=0),
+        )
+        single["stack"][b], single["individuals"][b] = stacks[b][-1], medians[-1]
+        single["stack_label"][b] = (weight * labels[rows]).sum(axis=1)
+        single["median_label"][b] = np.median(labels[rows], axis=1)
+    count = np.array([rows.size for rows in bins])
+    mass = [np.median(log_mass[rows]) if rows.size else np.nan for rows in bins]
+    inside = (log_mass >= edges[0]) & (log_mass < edges[-1])
+    return _offset_dataset(steps, parts, single, count, mass, int((inside & ~good).sum()))
+
+
+def _individual_answers(views, predict, light):
+    """Answers (view, galaxy) and the galaxies' light."""
+    answers = []
+    for view in views.values():
+        flux = view() if callable(view) else view
+        if light is None:
+            known = np.isfinite(flux)
+            count = known.sum(axis=1)
+            light = np.where(known, flux, 0).sum(axis=1, dtype=float) / np.where(count, count, np.nan)
+        answers.append(predict(flux))
+    return np.stack(answers).astype(float), np.asarray(light, float)
+
+
+def _draws(rows, n_bootstrap, rng):
+    """The galaxies themselves, then resamplings of them: (1 + n_bootstrap, n)."""
+    return np.concatenate([rows[None], rng.choice(rows, size=(n_bootstrap, rows.size))])
+
+
+def _stack_answers(views, predict, draws):
+    """Per bin, answers (view, draw) for the mean spectra."""
+    found = {b: [] for b in draws}
+    for view in views.values():
+        flux = view() if callable(view) else view
+        for b, rows in draws.items():
+            members = rows[0]
+            order = np.argsort(members)
+            place = order[np.searchsorted(members[order], rows)]
+            share = np.stack([np.bincount(p, minlength=members.size) for p in place]) / members.size
+            known = np.isfinite(flux[members])
+            weight = share @ known
+            total = share @ np.where(known, flux[members], 0)
+            found[b].append(predict(np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan)))
+    return {b: np.stack(values) for b, values in found.items()}
+
+
+def _offset_dataset(steps, parts, single, count, mass, n_left_out):
+    total = parts.sum(axis=0)
+    label = single["median_label"] - single["stack_label"]
+    with np.errstate(invalid="ignore"):
+        mean = np.nanmean(
+            np.where(np.isfinite(total)[None].all(axis=2, keepdims=True), parts, np.nan), axis=1
+        )
+    dex = {"units": "dex"}
+    columns = {
+        "contribution": (("step", "bin"), parts[..., 0], dex),
+        "contribution_error": (("step", "bin"), parts[..., 1:].std(axis=-1), dex),
+        "mean": ("step", mean[:, 0], dex),
+        "mean_error": ("step", mean[:, 1:].std(axis=-1), dex),
+        "offset": ("bin", total[:, 0], dex),
+        "offset_error": ("bin", total[:, 1:].std(axis=-1), dex),
+        "label_offset": ("bin", label[:, 0], dex),
+        "label_offset_error": ("bin", label[:, 1:].std(axis=-1), dex),
+        "log_mass": ("bin", np.array(mass), {"units": "dex(Msun)"}),
+        "count": ("bin", count, {"units": ""}),
+    }
+    columns |= {name: ("bin", values[:, 0], dex) for name, values in single.items()}
+    return xr.Dataset(columns, coords={"step": steps}, attrs={"n_left_out": n_left_out})
+
+
+def mixing_curve(first, second, labels, predict, *, n=11):
+    """Two spectra mixed in all proportions: a label is linear in the share of light, is the answer, too?
+
+    Parameters
+    ----------
+    first, second : array_like, shape (n_pixels,)
+        Flux of, say, a metal-poor and a metal-rich population, as `predict` takes it.
+    labels : (float, float)
+        Their log Z [dex].
+    predict : callable
+    n : int
+        Proportions.
+
+    Returns
+    -------
+    Dataset, dim ``mix``
+        ``light_share``, of the second; ``label``, ``answer``; ``straight``, the line between the answers for the two;
+        ``linear_z``, log of the light-weighted mean of Z [dex].
+    """
+    first, second = (np.asarray(f, float) / np.nanmean(f) for f in (first, second))
+    share = np.linspace(0, 1, n)
+    found = predict(((1 - share)[:, None] * first + share[:, None] * second).astype(np.float32))
+    label = labels[0] + share * (labels[1] - labels[0])
+    linear = np.log10((1 - share) * 10.0 ** labels[0] + share * 10.0 ** labels[1])
+    straight = found[0] + share * (found[-1] - found[0])
+    columns = {"label": label, "answer": found, "straight": straight, "linear_z": linear}
+    data = {name: ("mix", values, {"units": "dex"}) for name, values in columns.items()}
+    return xr.Dataset(data | {"light_share": ("mix", share, {"units": ""})})
