@@ -57,9 +57,14 @@ class Broadening:
             torch.mm(flux[:, source], matrix, out=out[:, target])
         return out
 
+    def reach(self, first: int, last: int) -> slice:
+        """Input pixels that the output pixels from `first` to before `last` may depend on."""
+        met = [source for source, target, _ in self.blocks if target.start < last and target.stop > first]
+        return slice(met[0].start, met[-1].stop)
+
     def transpose(self, values: np.ndarray) -> np.ndarray:
         """Apply the transposed operator to rows (k, n_out): what a sum over output pixels takes from each input."""
-        result = np.zeros((len(values), self.n_in))
+        result = np.zeros((len(values), self.n_in), values.dtype)
         for source, target, matrix in self.blocks:
             result[:, source] += values[:, target] @ matrix.numpy().T
         return result
