@@ -6,7 +6,7 @@ import torch
 
 from spectool.broaden import make_broadening
 from spectool.continuum import kept_pixels, zahid2019_wavelength
-from spectool.models.chunked_ensemble import ChunkedEnsemble, noise_variance
+from spectool.models.stacked_ensemble import StackedEnsemble, noise_variance
 from spectool.models.mlp import ChunkedMLP
 
 WAVELENGTH = zahid2019_wavelength()
@@ -35,7 +35,7 @@ def spectra(rng):
 
 
 def test_answers_are_those_of_each_network(members, spectra):
-    outputs, _ = ChunkedEnsemble(members).answer(spectra)
+    outputs, _ = StackedEnsemble(members).answer(spectra)
     for k, member in enumerate(members):
         torch.testing.assert_close(outputs[k], member(spectra).detach(), rtol=1e-4, atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_answers_are_those_of_each_network(members, spectra):
 @pytest.mark.parametrize("hidden", [(), (8,), (64, 32)])
 def test_the_gradient_is_that_of_autograd(spectra, hidden):
     members = make_members(2, hidden=hidden)
-    ensemble = ChunkedEnsemble(members)
+    ensemble = StackedEnsemble(members)
     _, gradient = ensemble.answer(spectra)
     through = [m.preactivations(spectra).detach().requires_grad_() for m in members]
     mean = torch.stack([m.head(t) for m, t in zip(members, through, strict=True)]).mean(dim=0)
@@ -54,7 +54,7 @@ def test_the_gradient_is_that_of_autograd(spectra, hidden):
 
 
 def test_noise_is_that_of_the_whole_gradient(members, spectra, rng):
-    ensemble = ChunkedEnsemble(members)
+    ensemble = StackedEnsemble(members)
     sigma = torch.from_numpy(rng.uniform(0.01, 0.1, (5, ensemble.n_chunks)).astype("f4"))
     got = noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
     x = spectra.clone().requires_grad_()
@@ -67,7 +67,7 @@ def test_noise_is_that_of_the_whole_gradient(members, spectra, rng):
 
 def test_noise_before_broadening(members, spectra):
     """With equal noise everywhere, all that is left out is what pixels at the edges of chunks share."""
-    ensemble, operator = ChunkedEnsemble(members), make_broadening(120.0, WAVELENGTH, keep=KEEP)
+    ensemble, operator = StackedEnsemble(members), make_broadening(120.0, WAVELENGTH, keep=KEEP)
     sigma = torch.full((5, ensemble.n_chunks), 0.05)
     got = noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(operator), sigma)
     x = spectra.clone().requires_grad_()
@@ -79,7 +79,7 @@ def test_noise_before_broadening(members, spectra):
 
 
 def test_one_chunk_through_a_broadening_is_exact(members):
-    ensemble, operator = ChunkedEnsemble(members), make_broadening(100.0, WAVELENGTH, keep=KEEP)
+    ensemble, operator = StackedEnsemble(members), make_broadening(100.0, WAVELENGTH, keep=KEEP)
     products = ensemble.filter_products(operator)
     for k in (0, 7, 24):
         row = np.zeros((2, ensemble.n_kept))
@@ -93,6 +93,6 @@ def test_one_chunk_through_a_broadening_is_exact(members):
 
 def test_networks_of_different_shapes_are_refused(members):
     with pytest.raises(ValueError, match="network 1"):
-        ChunkedEnsemble([members[0], make_members(1, hidden=(8,))[0]])
+        StackedEnsemble([members[0], make_members(1, hidden=(8,))[0]])
     with pytest.raises(ValueError, match="at least one"):
-        ChunkedEnsemble([])
+        StackedEnsemble([])
