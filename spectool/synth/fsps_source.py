@@ -25,7 +25,7 @@ from spectool.synth.grid import SSPGrid, ionizing_photon_rate
 IMF_TYPES = {"salpeter": 0, "chabrier": 1, "kroupa": 2}
 _WORKER = Path(__file__).with_name("fsps_worker.py")
 _SENTINEL = "FSPS-DONE"
-_FORMAT = 1
+_FORMAT = 2
 _LONGEST_PATH = 250
 _OLDEST = 1.45e10
 _EXPECTED = (
@@ -231,6 +231,7 @@ def _to_dataset(raw, options):
         "nebular": "embedded Cloudy tables of BC03-MILES stars, scaled by ionising photons",
         "source": f"FSPS through python-fsps {raw['version']}",
         "options": options,
+        "resolution": _resolution(wavelength, raw["resolution"]),
     }
     plane = ("metallicity", "age")
     rate = ionizing_photon_rate(flux, wavelength)
@@ -251,6 +252,13 @@ def _to_dataset(raw, options):
             "provenance": json.dumps(provenance),
         },
     )
+
+
+def _resolution(wavelength, dispersion):
+    """FWHM [Angstrom] at a few wavelengths; ``dispersion`` is what FSPS says [km/s]."""
+    nodes = np.array([4000.0, 4500.0, 5500.0, 6500.0, 7300.0])
+    fwhm = nodes * np.interp(nodes, wavelength, np.abs(dispersion)) / 299792.458 * np.sqrt(8 * np.log(2))
+    return {"wavelength": nodes.tolist(), "fwhm": np.round(fwhm, 3).tolist()}
 
 
 def _refine(wavelength, wanted, pixel):
