@@ -6,8 +6,8 @@ import torch
 
 from spectool.broaden import make_broadening
 from spectool.continuum import kept_pixels, zahid2019_wavelength
-from spectool.models.stacked_ensemble import StackedEnsemble, noise_variance
 from spectool.models.mlp import ChunkedMLP
+from spectool.models.stacked_ensemble import StackedEnsemble, noise_variance
 
 WAVELENGTH = zahid2019_wavelength()
 KEEP = kept_pixels(WAVELENGTH)
