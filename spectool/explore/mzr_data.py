@@ -1,19 +1,16 @@
-"""What the mass-metallicity dashboard opens with: samples of galaxies, and metallicities from their lines."""
+"""What the mass-metallicity dashboard opens with: samples of galaxies, by the paper that they come from."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from spectool.explore.mzr_quantities import quantities_of
 from spectool.explore.mzr_spectra import rebuild_galaxy
-from spectool.measure.metallicity import CALIBRATIONS
-from spectool.measure.reddening import deredden
-from spectool.synth.relations import OXYGEN_SUN
+from spectool.explore.mzr_zahid import read_zahid2019, rebuild_zahid2019
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-TRUTH = "truth of the mocks"
 CALIBRATED = ", calibrated errors"
 
 # Classes of Table 1 of Scourfield (2023), in its order.
@@ -26,23 +23,9 @@ CLASSES = (
 )
 
 
-@dataclass(frozen=True)
-class Oxygen:
-    """Gas metallicities of a sample on one scale.
-
-    Attributes
-    ----------
-    value : ndarray, shape (galaxy,)
-        12 + log(O/H); NaN where the calibration gives none.
-    error : ndarray, shape (galaxy,)
-        [dex]; NaN where unknown.
-    h_alpha_sn : ndarray, shape (galaxy,)
-        Flux of Hα in units of its error; infinite in a sample that has no lines.
-    """
-
-    value: np.ndarray
-    error: np.ndarray
-    h_alpha_sn: np.ndarray
+# What may have one number per galaxy, and nothing else.
+PER_GALAXY = ("oxygen", "oxygen_error", "h_alpha_sn", "log_sfr", "log_z_gas", "candidate")
+PER_GALAXY += ("log_z_predicted", "log_z_error", "log_z_lw", "sn", "outlier", "redshift")
 
 
 def check_sample(name, sample):
@@ -54,9 +37,11 @@ def check_sample(name, sample):
         Of the sample, for errors.
     sample : xarray.Dataset
         dim ``galaxy``: ``log_mass``; optionally ``log_sfr``, ``spectral_class``, ``log_z_gas`` (truth),
-        ``candidate`` (a number that tells galaxies apart in all samples; counted from 0 if missing). Either a line
-        table, ``line_flux`` and ``line_flux_error`` (galaxy, line), or metallicities, ``oxygen`` and optionally
-        ``oxygen_error`` and ``h_alpha_sn`` (galaxy).
+        ``candidate`` (a number that tells galaxies apart in all samples; counted from 0 if missing). For the gas
+        either a line table, ``line_flux`` and ``line_flux_error`` (galaxy, line), or metallicities, ``oxygen`` and
+        optionally ``oxygen_error`` and ``h_alpha_sn`` (galaxy). For the stars ``log_z_predicted`` and optionally
+        ``log_z_error``, ``log_z_lw`` (truth), ``sn`` (per pixel) and ``outlier`` (galaxy); where
+        ``attrs["z_sun"]`` is not there, solar is 0.02.
 
     Returns
     -------
@@ -68,13 +53,12 @@ def check_sample(name, sample):
         If a column is missing, of another shape, or no galaxy is there.
     """
     needed = {"log_mass": ("galaxy",)}
-    if "oxygen" in sample:
-        needed |= {"oxygen": ("galaxy",)}
-    else:
+    if "line_flux" in sample or not quantities_of(sample):
         needed |= {"line_flux": ("galaxy", "line"), "line_flux_error": ("galaxy", "line")}
+    needed |= {column: ("galaxy",) for column in PER_GALAXY if column in sample}
     for column, dims in needed.items():
         if column not in sample:
-            hint = " (nor has it metallicities, 'oxygen')" if column == "line_flux" else ""
+            hint = " (nor metallicities, 'oxygen' or 'log_z_predicted')" if column == "line_flux" else ""
             raise ValueError(f"the sample {name!r} has no column {column!r}{hint}")
         if set(sample[column].dims) != set(dims):
             raise ValueError(
@@ -143,10 +127,14 @@ def read_scourfield2023(sample="mzr", *, path=None):
 READERS = {
     "scourfield2023": read_scourfield2023,
     "scourfield2023 null": partial(read_scourfield2023, "null"),
+    "zahid2019": read_zahid2019,
+    "zahid2019 null": partial(read_zahid2019, "null"),
 }
 REBUILDERS = {
     "scourfield2023": rebuild_galaxy,
     "scourfield2023 null": partial(rebuild_galaxy, sample="null"),
+    "zahid2019": rebuild_zahid2019,
+    "zahid2019 null": partial(rebuild_zahid2019, sample="null"),
 }
 
 
@@ -167,12 +155,14 @@ def register_samples(key, reader, *, rebuild=None):
         REBUILDERS[key] = rebuild
 
 
-def read_samples(*keys):
+def read_samples(*keys, missing=None):
     """Read registered samples.
 
     Parameters
     ----------
     *keys : str
+    missing : list, optional
+        Takes what is to say about a file that is not there, which then is left out.
 
     Returns
     -------
@@ -183,98 +173,20 @@ def read_samples(*keys):
     ------
     KeyError
         If there is no reader of that name; the message lists those there are.
+    FileNotFoundError
+        If a file is not there, and nobody takes the message.
     """
     samples = {}
     for key in keys:
         if key not in READERS:
             raise KeyError(f"there are no samples {key!r}; there are: {', '.join(READERS)}")
-        for name, sample in READERS[key]().items():
+        try:
+            found = READERS[key]()
+        except FileNotFoundError as error:
+            if missing is None:
+                raise
+            missing.append(str(error))
+            continue
+        for name, sample in found.items():
             samples[f"{key}: {name}" if name in samples else name] = sample.assign_attrs(family=key)
     return samples
-
-
-def true_oxygen(sample):
-    """12 + log(O/H) that a mock galaxy was made with, on the scale of the mocks.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-        NaN where the sample is not a mock.
-    """
-    if "log_z_gas" not in sample:
-        return np.full(sample.sizes["galaxy"], np.nan)
-    return sample["log_z_gas"].values + float(sample["log_z_gas"].attrs.get("oxygen_sun", OXYGEN_SUN))
-
-
-def h_alpha_sn(sample):
-    """S/N of Hα by galaxy; infinite in a sample that does not say.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-    """
-    if "h_alpha_sn" in sample:
-        return sample["h_alpha_sn"].values.astype(float)
-    if "line_flux" not in sample:
-        return np.full(sample.sizes["galaxy"], np.inf)
-    line = sample.sel(line="Hα")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (line["line_flux"] / line["line_flux_error"]).values.astype(float)
-
-
-def without_dust(sample):
-    """Correct the lines of a sample by the Balmer decrement, where it has lines.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Of `check_sample`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Fluxes are NaN where the decrement is not known; a table that was corrected before is left as it is.
-    """
-    if "line_flux" not in sample or sample.attrs.get("dust_corrected"):
-        return sample
-    return deredden(sample)
-
-
-def measure_oxygen(sample, calibration):
-    """Gas metallicities of a sample on a scale.
-
-    A sample that comes with metallicities keeps them, whatever the calibration.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Of `check_sample`.
-    calibration : str
-        One of `calibrations`.
-
-    Returns
-    -------
-    Oxygen
-    """
-    sn = h_alpha_sn(sample)
-    unknown = np.full(sample.sizes["galaxy"], np.nan)
-    if calibration == TRUTH:
-        return Oxygen(true_oxygen(sample), unknown, sn)
-    if "oxygen" in sample:
-        error = sample["oxygen_error"].values if "oxygen_error" in sample else unknown
-        return Oxygen(sample["oxygen"].values.astype(float), np.asarray(error, dtype=float), sn)
-    value, error, valid = CALIBRATIONS[calibration](sample)
-    return Oxygen(np.where(valid, value, np.nan), np.where(valid, error, np.nan), sn)
-
-
-def calibrations():
-    """Names of the calibrations, and the mocks' truth."""
-    return (*CALIBRATIONS, TRUTH)

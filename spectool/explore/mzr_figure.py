@@ -8,8 +8,8 @@ from bokeh.plotting import figure
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.mzr_layer import SampleLayer, send
+from spectool.explore.mzr_quantities import QUANTITIES
 from spectool.explore.style import OKABE_ITO
-from spectool.measure.mzr import RELATIONS
 
 WIDTH, HEIGHT, HISTOGRAM_HEIGHT = 320, 276, 92  # the width before the page stretches it
 MASS_LABEL = "log M* / M☉"
@@ -24,6 +24,7 @@ LINES = (
     (OKABE_ITO["sky_blue"], "dashdot"),
     ("#606060", "dotdash"),
 )
+RELATIONS = {name: relation for kind in QUANTITIES.values() for name, relation in kind.relations.items()}
 
 
 def relation_style(name):
@@ -32,13 +33,14 @@ def relation_style(name):
     Parameters
     ----------
     name : str
-        One of `spectool.measure.mzr.RELATIONS`.
+        Of any quantity.
 
     Returns
     -------
     (str, str)
     """
-    return LINES[list(RELATIONS).index(name) % len(LINES)]
+    siblings = next(list(kind.relations) for kind in QUANTITIES.values() if name in kind.relations)
+    return LINES[siblings.index(name) % len(LINES)]
 
 
 def fit_range(values, *, margin, at_least):
@@ -176,7 +178,7 @@ class MzrFigure:
             for layer, panel in zip(self.layers, state.panels, strict=False):
                 layer.show(panel)
                 layer.scale(low, high, classes=state.color == "class")
-            if (axes := (state.left, state.right, state.calibration)) != self._axes:
+            if (axes := (state.left, state.right, state.quantity, state.calibration)) != self._axes:
                 self._axes = axes
                 self.fit_axes()
             self._show_images()
@@ -189,13 +191,16 @@ class MzrFigure:
             renderer.visible = overlaid
         for layer, color in zip(self.layers, SAMPLE_COLORS, strict=True):
             layer.paint(color if overlaid else None)
+        label = f"{self.state.kind.axis}, {self.state.calibration}"
         for side, plot in enumerate(self.plots):
-            plot.yaxis.axis_label = f"12 + log(O/H), {self.state.calibration}" if side == 0 else None
+            plot.yaxis.axis_label = label if side == 0 else None
 
     def fit_axes(self):
         """Show all galaxies but the outermost ones."""
         panels = self.state.panels
-        y = fit_range(np.concatenate([p.oxygen for p in panels]), margin=0.12, at_least=(8.0, 9.2))
+        y = fit_range(
+            np.concatenate([p.metallicity for p in panels]), margin=0.12, at_least=self.state.kind.window
+        )
         edges = panels[0].edges
         ranges = ((self.x_range, (float(edges[0]), float(edges[-1]))), (self.y_range, y))
         with self.state.lock, self.widget.batch():
@@ -216,7 +221,7 @@ class MzrFigure:
             for layer, panel in zip(self.layers, state.panels, strict=False):
                 galaxy = state.locate(panel.name)
                 here = panel.index == (-1 if galaxy is None else galaxy)
-                send(layer.mark, {"x": panel.mass[here], "y": panel.oxygen[here]})
+                send(layer.mark, {"x": panel.mass[here], "y": panel.metallicity[here]})
 
     @property
     def window(self):
@@ -266,7 +271,7 @@ class MzrFigure:
             for panel in panels:
                 if panel.mass.size == 0:
                     continue
-                distance = np.hypot((panel.mass - x) * across, (panel.oxygen - y) * up)
+                distance = np.hypot((panel.mass - x) * across, (panel.metallicity - y) * up)
                 nearest = int(np.argmin(distance))
                 if distance[nearest] < best[0]:
                     best = (distance[nearest], panel.name, int(panel.index[nearest]))

@@ -4,12 +4,10 @@ import numpy as np
 import pandas as pd
 
 from spectool.explore.exports import read_state, write_figure, write_state, write_table
-from spectool.explore.mzr_data import CLASSES, h_alpha_sn, true_oxygen
+from spectool.explore.mzr_choices import CONTROLS
+from spectool.explore.mzr_data import CLASSES
 from spectool.explore.mzr_figure import SAMPLE_COLORS, relation_style
 from spectool.explore.mzr_layer import CLASS_PALETTE, PALETTE, UNKNOWN
-from spectool.explore.mzr_panel import COLORS
-from spectool.explore.mzr_state import DEFAULTS
-from spectool.measure.mzr import RELATIONS
 
 STATE_FORMAT = "spectool mass-metallicity state 1"
 
@@ -26,7 +24,7 @@ def save_state(state, path):
     -------
     pathlib.Path
     """
-    saved = {"format": STATE_FORMAT, **{name: getattr(state, name) for name in DEFAULTS}}
+    saved = {"format": STATE_FORMAT, **{name: getattr(state, name) for name in CONTROLS}}
     saved["selected"] = list(state.selected)
     return write_state(saved, path)
 
@@ -48,11 +46,14 @@ def load_state(state, source, *, name="the state file"):
     ValueError
         If it is no state file, lacks a control, or names a sample, calibration, relation or galaxy that is not here.
     """
-    saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=DEFAULTS)
+    older = {"quantity": "gas"}  # of files from before there was another
+    keys = [control for control in CONTROLS if control not in older]
+    saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
+    saved = older | saved
     with state.lock:
         galaxy = _find_galaxy(state, saved.get("selected"), name)
         try:
-            state.set(**{control: saved[control] for control in DEFAULTS})
+            state.set(**{control: saved[control] for control in CONTROLS})
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name}: {error}") from error
         if galaxy:
@@ -84,22 +85,28 @@ def save_csv(state, path):
     Returns
     -------
     pathlib.Path
-        One row per sample and galaxy; masses in dex(Msun), rates in dex(Msun/yr), metallicities as 12 + log(O/H).
+        One row per sample and galaxy; masses in dex(Msun), rates in dex(Msun/yr), metallicities as 12 + log(O/H)
+        (``oxygen``) or log Z/Zsun with Zsun = 0.02 (``log_z_star``).
         Comment lines begin with ``#``.
     """
-    tables = []
+    tables, quantity = [], state.kind
     for panel in state.panels:
-        sample, oxygen = state.samples[panel.name], state.oxygen(panel.name)
+        sample, found = state.samples[panel.name], state.metallicity(panel.name)
         table = {"sample": panel.name, "candidate": sample["candidate"].values}
         for column in ("log_mass", "log_sfr", "spectral_class"):
             table[column] = sample[column].values if column in sample else np.nan
-        table |= {"oxygen": oxygen.value, "oxygen_error": oxygen.error, "h_alpha_sn": h_alpha_sn(sample)}
-        table["true_oxygen"] = true_oxygen(sample)
+        table |= {
+            quantity.column: found.value,
+            f"{quantity.column}_error": found.error,
+            quantity.sn_column: found.sn,
+        }
+        table[f"true_{quantity.column}"] = quantity.truth(sample)
         table = pd.DataFrame(table)
         table["measured"] = np.isin(np.arange(len(table)), panel.index)
         tables.append(table)
-    dust = "corrected by the Balmer decrement" if state.dust_corrected else "not corrected for dust"
-    comment = f"12 + log(O/H) by {state.calibration}, {dust}; measured: S/N of Hα above {state.min_sn:g}"
+    dust = ", corrected by the Balmer decrement" if state.dust_corrected else ", not corrected for dust"
+    comment = f"{quantity.axis} by {state.calibration}{dust if state.quantity == 'gas' else ''}"
+    comment += f"; measured: {quantity.sn_label} {state.min_sn:g}"
     return write_table(pd.concat(tables), path, comments=[comment], digits=6)
 
 
@@ -132,7 +139,7 @@ def save_png(state, path, *, window=None):
     for column in range(n):
         _draw_relations(axes[0, column], state)
         axes[1, column].set_xlabel("log M* / M☉")
-    axes[0, 0].set_ylabel(f"12 + log(O/H), {state.calibration}")
+    axes[0, 0].set_ylabel(f"{state.kind.axis}, {state.calibration}")
     axes[1, 0].set_ylabel("galaxies")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
     axes[1, 0].legend(frameon=False, fontsize=8)
@@ -140,7 +147,7 @@ def save_png(state, path, *, window=None):
         axes[0, 0].set(xlim=window[:2], ylim=window[2:])
     if mapped is not None and not overlaid:
         bar = figure.colorbar(mapped, ax=axes[0, :].tolist(), pad=0.01)
-        bar.set_label(COLORS[state.color])
+        bar.set_label(state.kind.colors[state.color])
         if state.color == "class":
             bar.set_ticks(range(len(CLASSES)), labels=CLASSES)
     return write_figure(figure, path)
@@ -152,13 +159,15 @@ def _draw_panel(axes, state, panel, color):
     line = color or "black"
     mapped = None
     if color:
-        axes.scatter(panel.mass, panel.oxygen, s=9, color=color, alpha=0.3, lw=0, rasterized=True)
+        axes.scatter(panel.mass, panel.metallicity, s=9, color=color, alpha=0.3, lw=0, rasterized=True)
     else:
         classes = state.color == "class"
         low, high = (-0.5, len(CLASS_PALETTE) - 0.5) if classes else state.color_range
         colormap = ListedColormap(CLASS_PALETTE if classes else PALETTE).with_extremes(bad=UNKNOWN)
         options = {"c": panel.color, "cmap": colormap, "vmin": low, "vmax": high, "plotnonfinite": True}
-        mapped = axes.scatter(panel.mass, panel.oxygen, s=12, alpha=0.8, lw=0, rasterized=True, **options)
+        mapped = axes.scatter(
+            panel.mass, panel.metallicity, s=12, alpha=0.8, lw=0, rasterized=True, **options
+        )
     m = panel.median
     spread = np.stack([m["median"] - m["q16"], m["q84"] - m["median"]])
     axes.errorbar(
@@ -184,5 +193,7 @@ def _draw_relations(axes, state):
     limits = axes.get_xlim(), axes.get_ylim()
     for name in state.relations:
         color, dash = relation_style(name)
-        axes.plot(mass, RELATIONS[name](mass), color=color, ls=dashes.get(dash, dash), lw=2, label=name)
+        axes.plot(
+            mass, state.kind.relations[name](mass), color=color, ls=dashes.get(dash, dash), lw=2, label=name
+        )
     axes.set(xlim=limits[0], ylim=limits[1])

@@ -148,7 +148,7 @@ class SampleLayer:
         if self.binned:
             send(self.points, {"x": EMPTY, "y": EMPTY, "c": EMPTY})
         else:
-            send(self.points, {"x": panel.mass, "y": panel.oxygen, "c": panel.color})
+            send(self.points, {"x": panel.mass, "y": panel.metallicity, "c": panel.color})
             size = 5 if panel.mass.size < 4000 else 3
             for dots in self._dots:
                 dots.glyph.size = size
@@ -183,10 +183,10 @@ class SampleLayer:
             return 0.0
         panel, top = self.panel, 0.0
         if counts or self._color:
-            image = np.log10(count_image(panel.mass, panel.oxygen, window, N_CELLS))
+            image = np.log10(count_image(panel.mass, panel.metallicity, window, N_CELLS))
             top = max(0.1, float(np.nanmax(image))) if np.isfinite(image).any() else 0.1
         else:
-            image = median_image(panel.mass, panel.oxygen, panel.color, window, N_CELLS)
+            image = median_image(panel.mass, panel.metallicity, panel.color, window, N_CELLS)
         left, right, bottom, top_edge = window
         self.image.data = {
             "image": [image],

@@ -4,24 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectool.explore.mzr_data import CLASSES, true_oxygen
+from spectool.explore.mzr_data import CLASSES
 from spectool.explore.mzr_image import count_nearby
 from spectool.measure.mzr import (
-    RELATIONS,
     correlate_residuals,
     running_median,
     scatter_about,
     spearman_at_fixed_mass,
 )
 
-# How the quantities that points may be coloured by are called, with units.
-COLORS = {
-    "log SFR": "log SFR (M☉ yr⁻¹)",
-    "class": "class",
-    "error": "error of 12 + log(O/H) (dex)",
-    "truth": "true 12 + log(O/H) of the mock",
-    "number": "number of galaxies (log)",
-}
 MIN_IN_BIN = 10  # galaxies, for a median with an error worth drawing
 
 
@@ -35,11 +26,11 @@ class Panel:
         Of the sample.
     index : ndarray of int, shape (measured,)
         Along ``galaxy`` of the sample.
-    mass, oxygen, error, color : ndarray, shape (measured,)
-        float32: log M* [dex(Msun)], 12 + log(O/H) and its error [dex], and the quantity of the colour, NaN
+    mass, metallicity, error, color : ndarray, shape (measured,)
+        float32: log M* [dex(Msun)], metallicity and its error [dex], and the quantity of the colour, NaN
         where unknown.
     n_galaxies, n_faint : int
-        In the sample, measured or not; those of them whose Hα is below the cut, or was not measured.
+        In the sample, measured or not; those of them whose S/N is below the cut, or was not measured.
     edges, n_all, n_measured : ndarray
         Mass bins and the number of galaxies in each.
     median : dict of str to ndarray
@@ -53,7 +44,7 @@ class Panel:
     name: str
     index: np.ndarray
     mass: np.ndarray
-    oxygen: np.ndarray
+    metallicity: np.ndarray
     error: np.ndarray
     color: np.ndarray
     n_galaxies: int
@@ -66,15 +57,16 @@ class Panel:
     offset: float
 
 
-def color_values(sample, oxygen, color):
+def color_values(sample, found, color, quantity):
     """The quantity that colours the galaxies of a sample.
 
     Parameters
     ----------
     sample : xarray.Dataset
-    oxygen : spectool.explore.mzr_data.Oxygen
+    found : spectool.explore.mzr_quantities.Metallicity
     color : str
-        One of `COLORS` but ``"number"``, which depends on who is shown: NaN.
+        One of ``quantity.colors`` but ``"number"``, which depends on who is shown: NaN.
+    quantity : spectool.explore.mzr_quantities.Quantity
 
     Returns
     -------
@@ -88,13 +80,15 @@ def color_values(sample, oxygen, color):
         names = sample["spectral_class"].values.astype(str)
         return np.select([names == name for name in CLASSES], range(len(CLASSES)), np.nan)
     if color == "error":
-        return oxygen.error
+        return found.error
     if color == "truth":
-        return true_oxygen(sample)
+        return quantity.truth(sample)
+    if color == "S/N":
+        return np.where(np.isfinite(found.sn), found.sn, np.nan)
     return unknown
 
 
-def derive_panel(name, sample, oxygen, *, min_sn, color, reference, edges):
+def derive_panel(name, sample, found, *, quantity, min_sn, color, reference, edges):
     """Choose the galaxies that are measured, and derive what is shown of them.
 
     Parameters
@@ -102,14 +96,16 @@ def derive_panel(name, sample, oxygen, *, min_sn, color, reference, edges):
     name : str
     sample : xarray.Dataset
         Of `spectool.explore.mzr_data.check_sample`.
-    oxygen : spectool.explore.mzr_data.Oxygen
+    found : spectool.explore.mzr_quantities.Metallicity
         Of all its galaxies.
+    quantity : spectool.explore.mzr_quantities.Quantity
+        That was measured.
     min_sn : float
-        Hα must be more significant than that.
+        The S/N must be higher than that.
     color : str
-        One of `COLORS`.
+        One of ``quantity.colors``.
     reference : str
-        One of `spectool.measure.mzr.RELATIONS`.
+        One of ``quantity.relations``.
     edges : ndarray
         Mass bins [dex(Msun)].
 
@@ -118,45 +114,45 @@ def derive_panel(name, sample, oxygen, *, min_sn, color, reference, edges):
     Panel
     """
     all_masses = sample["log_mass"].values
-    bright = oxygen.h_alpha_sn > min_sn
-    measured = np.isfinite(oxygen.value) & np.isfinite(all_masses) & bright
+    bright = found.sn > min_sn
+    measured = np.isfinite(found.value) & np.isfinite(all_masses) & bright
     index = np.flatnonzero(measured)
-    mass, value = all_masses[index], oxygen.value[index]
-    shade = color_values(sample, oxygen, color)[index]
+    mass, value = all_masses[index], found.value[index]
+    shade = color_values(sample, found, color, quantity)[index]
     if color == "number":
         shade = shade_by_number(mass, value)
     return Panel(
         name=name,
         index=index,
         mass=mass.astype(np.float32),
-        oxygen=value.astype(np.float32),
-        error=oxygen.error[index].astype(np.float32),
+        metallicity=value.astype(np.float32),
+        error=found.error[index].astype(np.float32),
         color=np.asarray(shade, dtype=np.float32),
         n_galaxies=all_masses.size,
         n_faint=int((~bright).sum()),
         edges=edges,
         n_all=np.histogram(all_masses[np.isfinite(all_masses)], edges)[0],
         n_measured=np.histogram(mass, edges)[0],
-        **summarize(mass, value, reference, edges),
+        **summarize(mass, value, quantity.relations[reference], edges),
     )
 
 
-def shade_by_number(mass, oxygen):
+def shade_by_number(mass, metallicity):
     """Logarithm of the number of galaxies in the same cell of the relation, by galaxy."""
     if mass.size == 0:
         return mass
-    low, high = np.quantile(oxygen, [0.01, 0.99])
+    low, high = np.quantile(metallicity, [0.01, 0.99])
     window = (mass.min(), mass.max() + 1e-3, low, high + 1e-3)
     with np.errstate(divide="ignore"):
-        return np.log10(count_nearby(mass, oxygen, window))
+        return np.log10(count_nearby(mass, metallicity, window))
 
 
-def summarize(mass, oxygen, reference, edges):
+def summarize(mass, metallicity, relation, edges):
     """Running median and scatter of the measured galaxies, as fields of a `Panel`."""
-    binned = running_median(mass, oxygen, bins=edges, min_count=MIN_IN_BIN)
+    binned = running_median(mass, metallicity, bins=edges, min_count=MIN_IN_BIN)
     drawn = binned.isel(bin=np.isfinite(binned["median"].values))
     columns = {"mass": "x", "q16": "q16", "median": "median", "q84": "q84", "error": "median_error"}
-    about = scatter_about(RELATIONS[reference], mass, oxygen)
+    about = scatter_about(relation, mass, metallicity)
     return {
         "median": {name: drawn[column].values.astype(np.float32) for name, column in columns.items()},
         "scatter": (about["std"], about["std_error"]),
@@ -179,7 +175,7 @@ def correlate_with_sfr(panel, sample):
     """
     rate = sample["log_sfr"].values[panel.index] if "log_sfr" in sample else np.full(panel.index.size, np.nan)
     options = {"bins": panel.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
-    return spearman_at_fixed_mass(panel.mass, panel.oxygen, rate, **options)
+    return spearman_at_fixed_mass(panel.mass, panel.metallicity, rate, **options)
 
 
 def correlate_panels(panels, samples):
@@ -200,4 +196,4 @@ def correlate_panels(panels, samples):
     _, a, b = np.intersect1d(*numbers, return_indices=True)
     first, second = panels
     options = {"bins": first.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
-    return correlate_residuals(first.mass[a], first.oxygen[a], second.oxygen[b], **options)
+    return correlate_residuals(first.mass[a], first.metallicity[a], second.metallicity[b], **options)

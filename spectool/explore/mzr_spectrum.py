@@ -7,18 +7,33 @@ from bokeh.plotting import figure
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import MUTED, OBSERVED, OKABE_ITO
+from spectool.measure.indices import LICK
 from spectool.wavelength import LINES
 
 WIDTH, HEIGHT = 640, 190
 HINT = "click a galaxy above; drag to zoom, double-click to see all again"
-FULL_RANGE = (3700.0, 7900.0)
+# By quantity: windows of wavelength, the whole range first.
 WINDOWS = {
-    "All": FULL_RANGE,
-    "[O II]": (3690.0, 3800.0),
-    "Hβ, [O III]": (4800.0, 5060.0),
-    "Hα, [N II]": (6480.0, 6660.0),
-    "[S II]": (6660.0, 6800.0),
+    "gas": {
+        "All": (3700.0, 7900.0),
+        "[O II]": (3690.0, 3800.0),
+        "Hβ, [O III]": (4800.0, 5060.0),
+        "Hα, [N II]": (6480.0, 6660.0),
+        "[S II]": (6660.0, 6800.0),
+    },
+    "stars": {
+        "All": (3950.0, 7350.0),
+        "Ca, G band": (4200.0, 4420.0),
+        "Fe, C₂": (4500.0, 4760.0),
+        "Mg b, Fe": (5100.0, 5460.0),
+        "Na D, TiO": (5830.0, 6010.0),
+    },
 }
+# Lick bands that stand for no metal of their own, or hold another.
+UNMARKED = ("HδA", "HγA", "Hβ", "Mg₁", "Mg₂")
+# Vacuum by air wavelength to 0.03 Å, enough for a mark; the exact one costs an import of seconds.
+TO_VACUUM = 1.00028
+BALMER = ("Hδ", "Hγ", "Hβ", "Hα")
 # Behind to before: noise must not cover what was found in it.
 COLORS = (OKABE_ITO["sky_blue"], OBSERVED, OKABE_ITO["blue"])
 N_SPECTRA = len(COLORS)
@@ -49,6 +64,27 @@ def choose_spectra(spectrum, shown=()):
     return {names[i]: color for i, color in zip(order, COLORS, strict=False)}
 
 
+def lines_of(quantity):
+    """What is marked in a spectrum: emission lines for the gas, the middles of Lick bands for the stars.
+
+    Parameters
+    ----------
+    quantity : str
+        Key of `WINDOWS`.
+
+    Returns
+    -------
+    dict of str to float
+        Vacuum wavelength [Angstrom] by name.
+    """
+    low, high = WINDOWS[quantity]["All"]
+    if quantity == "gas":
+        return {name: x for name, x in LINES.items() if low < x < high}
+    bands = {name: bands[0] for name, bands in LICK.items() if name not in UNMARKED}
+    metals = {name: TO_VACUUM * sum(band) / 2 for name, band in bands.items()}
+    return metals | {name: LINES[name] for name in BALMER}
+
+
 class SpectrumFigure:
     """A Bokeh figure linked to the galaxy that a `MzrState` looks at.
 
@@ -61,7 +97,9 @@ class SpectrumFigure:
         self.state = state
         self.colors = {}
         self.source = ColumnDataSource(self._empty(), name="spectrum")
-        self.x_range = Range1d(*FULL_RANGE, bounds=FULL_RANGE)
+        self._quantity = state.quantity
+        full = WINDOWS[state.quantity]["All"]
+        self.x_range = Range1d(*full, bounds=full)
         self.plot = figure(
             width=WIDTH,
             height=HEIGHT,
@@ -87,8 +125,7 @@ class SpectrumFigure:
             text_font_size="14px",
         )
         self.plot.add_layout(self.note)
-        optical = {name: x for name, x in LINES.items() if FULL_RANGE[0] < x < FULL_RANGE[1]}
-        self.lines = LineMarks(self.plot, FULL_RANGE, WIDTH - 90, lines=optical)
+        self.lines = LineMarks(self.plot, full, WIDTH - 90, lines=lines_of(state.quantity))
         self.widget = LiveBokeh(self.plot)
         # The page reports how wide it drew the frame.
         self.plot.on_change("inner_width", self._resized)
@@ -104,6 +141,8 @@ class SpectrumFigure:
         """Draw the spectra, or say why there are none."""
         state = self.state
         with state.lock, self.widget.batch():
+            if state.quantity != self._quantity:
+                self._follow_quantity()
             spectrum = state.spectrum
             self.note.text = "" if spectrum is not None else state.spectrum_status[:60] or HINT
             if spectrum is None:
@@ -118,6 +157,12 @@ class SpectrumFigure:
                 data[f"flux{i}"] = spectrum["flux"].sel(source=name).values.astype(np.float32)
             self.source.data = data
             self._fit_flux()
+
+    def _follow_quantity(self):
+        self._quantity = self.state.quantity
+        full = WINDOWS[self._quantity]["All"]
+        self.x_range.update(bounds=full, start=full[0], end=full[1])
+        self.lines.mark(lines_of(self._quantity))
 
     def zoom(self, window):
         """Show a window of wavelengths [Angstrom]."""

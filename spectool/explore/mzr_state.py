@@ -6,30 +6,25 @@ import numpy as np
 import traitlets
 import xarray as xr
 
-from spectool.explore.mzr_data import calibrations, check_sample, measure_oxygen, without_dust
+from spectool.explore.mzr_choices import (
+    NONE,
+    OWN,
+    SWITCHES,
+    check_choice,
+    first_choices,
+    follow_sample,
+    list_choices,
+    list_quantities,
+)
+from spectool.explore.mzr_data import check_sample
 from spectool.explore.mzr_panel import (
-    COLORS,
     color_values,
     correlate_panels,
     correlate_with_sfr,
     derive_panel,
 )
-from spectool.measure.mzr import RELATIONS, mass_bins
-
-MAX_SN = 50.0
-REFERENCE = next(iter(RELATIONS))
-DEFAULTS = {
-    "left": "",  # the first sample
-    "right": "",  # the second, if there is one
-    "overlaid": False,
-    "calibration": "PP04 O3N2",
-    "dust_corrected": False,
-    "min_sn": 15.0,  # of Hα; Scourfield (2023, Section 5)
-    "color": "log SFR",
-    "relations": (REFERENCE,),
-    "reference": REFERENCE,
-}
-NONE = "none"
+from spectool.explore.mzr_quantities import QUANTITIES, without_dust
+from spectool.measure.mzr import mass_bins
 
 
 class MzrState(traitlets.HasTraits):
@@ -55,12 +50,13 @@ class MzrState(traitlets.HasTraits):
     """
 
     sample_names = traitlets.Tuple(read_only=True, help="names of the samples")
+    quantity = traitlets.Unicode(read_only=True, help="whose metals are on the axis: 'gas' or 'stars'")
     left = traitlets.Unicode(read_only=True, help="sample of the first panel")
     right = traitlets.Unicode(NONE, read_only=True, help="sample of the second panel, or 'none'")
     overlaid = traitlets.Bool(False, read_only=True, help="whether both are drawn in the first panel")
     calibration = traitlets.Unicode(read_only=True, help="scale of the metallicities")
     dust_corrected = traitlets.Bool(False, read_only=True, help="by the Balmer decrement")
-    min_sn = traitlets.Float(read_only=True, help="of Hα, that a metallicity needs")
+    min_sn = traitlets.Float(read_only=True, help="of Hα or of the spectrum, that a metallicity needs")
     color = traitlets.Unicode(read_only=True, help="what colours the galaxies")
     relations = traitlets.Tuple(read_only=True, help="published relations that are drawn")
     reference = traitlets.Unicode(read_only=True, help="relation that scatter is about")
@@ -75,10 +71,9 @@ class MzrState(traitlets.HasTraits):
             raise ValueError("there is no sample to show")
         self.lock = threading.RLock()
         self.samples, self.rebuild = {}, dict(rebuild or {})
-        self._corrected, self._oxygen = {}, {}
+        self._corrected, self._measured, self._left_behind = {}, {}, {}
         for name, sample in samples.items():
             self._keep(name, sample)
-        self.set_trait("left", self.sample_names[0])
         self.reset()
 
     def _keep(self, name, sample):
@@ -86,7 +81,7 @@ class MzrState(traitlets.HasTraits):
         self.samples[name] = sample.assign_attrs(family=sample.attrs.get("family", name))
         self.set_trait("sample_names", tuple(self.samples))
         self._corrected.pop(name, None)
-        self._oxygen = {key: value for key, value in self._oxygen.items() if key[0] != name}
+        self._measured = {key: value for key, value in self._measured.items() if key[0] != name}
 
     # ---- the choices
 
@@ -102,14 +97,12 @@ class MzrState(traitlets.HasTraits):
         list or None
             None for a number or a switch.
         """
-        return {
-            "left": list(self.sample_names),
-            "right": [NONE, *self.sample_names],
-            "calibration": list(calibrations()),
-            "color": list(COLORS),
-            "relations": list(RELATIONS),
-            "reference": list(RELATIONS),
-        }.get(control)
+        return list_choices(control, self.samples, self.quantity)
+
+    @property
+    def kind(self):
+        """The `spectool.explore.mzr_quantities.Quantity` on the axis."""
+        return QUANTITIES[self.quantity]
 
     def add_sample(self, name, sample):
         """Add a sample, or replace one.
@@ -134,16 +127,23 @@ class MzrState(traitlets.HasTraits):
         Parameters
         ----------
         **changes
-            By name of the trait: ``left``, ``right``, ``overlaid``, ``calibration``, ``dust_corrected``,
-            ``min_sn``, ``color``, ``relations``, ``reference``.
+            By name of the trait: ``quantity``, ``left``, ``right``, ``overlaid``, ``calibration``, ``dust_corrected``,
+            ``min_sn``, ``color``, ``relations``, ``reference``. Another quantity brings its own samples, scales and
+            relations, as they were left; a sample that lacks the quantity brings the one that it has.
 
         Raises
         ------
         ValueError
             If there is no such control or it cannot have that value; nothing changes then.
         """
-        changes = {name: self._checked(name, value) for name, value in changes.items()}
         with self.lock:
+            key = follow_sample(changes, self.samples, self.quantity)
+            if another := key != self.quantity:
+                own = self._left_behind.get(key) or first_choices(self.samples, key)
+                changes = {"quantity": key} | own | changes
+            changes = {n: check_choice(n, value, self.samples, key) for n, value in changes.items()}
+            if another:
+                self._left_behind[self.quantity] = {name: getattr(self, name) for name in OWN}
             changes = {name: value for name, value in changes.items() if getattr(self, name) != value}
             if not changes:
                 return
@@ -152,36 +152,20 @@ class MzrState(traitlets.HasTraits):
                     self.set_trait(name, value)
                 if changes.keys() - {"overlaid", "relations"}:
                     self._derive()
-
-    def _checked(self, name, value):
-        if name not in DEFAULTS:
-            raise ValueError(f"there is no control {name!r}; there are: {', '.join(DEFAULTS)}")
-        choices = self.choices(name)
-        if name == "relations":
-            # In the order that they are listed in, whatever the order of the clicks.
-            unknown = [v for v in value if v not in choices]
-            value = tuple(choice for choice in choices if choice in value)
-        elif choices:
-            unknown = [value] if value not in choices else []
-        elif name == "min_sn":
-            unknown, value = [value] if not 0 <= value <= MAX_SN else [], float(value)
-            choices = [f"0 to {MAX_SN:g}"]
-        else:
-            unknown, value = [], bool(value)
-        if unknown:
-            raise ValueError(f"{name} cannot be {unknown[0]!r}; there are: {', '.join(choices)}")
-        return value
+                if another and not any(self.locate(name) is not None for name in self.shown):
+                    self.clear()
 
     def reset(self):
-        """Go back to the first two samples and the paper's choices; no galaxy is looked at."""
-        names = self.sample_names
+        """Go back to the first quantity, its first two samples and the paper's choices; no galaxy is looked at."""
         with self.lock, self.hold_trait_notifications():
             self.clear()
-            self.set(**DEFAULTS | {"left": names[0], "right": names[1] if len(names) > 1 else NONE})
+            key = list_quantities(self.samples)[0]
+            self.set(quantity=key, **dict.fromkeys(SWITCHES, False), **first_choices(self.samples, key))
+            self._left_behind = {}
 
     # ---- what follows
 
-    def oxygen(self, name):
+    def metallicity(self, name):
         """Metallicities of a sample on the current scale.
 
         Parameters
@@ -190,12 +174,12 @@ class MzrState(traitlets.HasTraits):
 
         Returns
         -------
-        spectool.explore.mzr_data.Oxygen
+        spectool.explore.mzr_quantities.Metallicity
         """
-        key = (name, self.calibration, self.dust_corrected)
-        if key not in self._oxygen:
-            self._oxygen[key] = measure_oxygen(self.lines(name), self.calibration)
-        return self._oxygen[key]
+        key = (name, self.quantity, self.calibration, self.dust_corrected)
+        if key not in self._measured:
+            self._measured[key] = self.kind.measure(self.lines(name), self.calibration)
+        return self._measured[key]
 
     def lines(self, name):
         """A sample as its metallicities are measured: its lines without dust, if that is chosen.
@@ -231,7 +215,8 @@ class MzrState(traitlets.HasTraits):
             derive_panel(
                 name,
                 sample,
-                self.oxygen(name),
+                self.metallicity(name),
+                quantity=self.kind,
                 min_sn=self.min_sn,
                 color=self.color,
                 reference=self.reference,
@@ -239,23 +224,27 @@ class MzrState(traitlets.HasTraits):
             )
             for name, sample in shown
         ]
+        self._color_range = None
         self.set_trait("panels", tuple(panels))
 
     @property
     def color_range(self):
         """Lowest and highest value of the colour, the same in both panels and at every cut above the paper's."""
+        if self._color_range is None:
+            self._color_range = self._find_color_range()
+        return self._color_range
+
+    def _find_color_range(self):
         if self.color == "number":
             return 0.0, max(
                 [1.0, *(float(np.nanmax(p.color)) for p in self.panels if np.isfinite(p.color).any())]
             )
         values = []
         for name in self.shown:
-            oxygen = self.oxygen(name)
+            found = self.metallicity(name)
             # Errors of galaxies that nobody asked to see would leave the others one colour.
-            seen = oxygen.h_alpha_sn > min(self.min_sn, DEFAULTS["min_sn"])
-            values.append(
-                color_values(self.samples[name], oxygen, self.color)[seen & np.isfinite(oxygen.value)]
-            )
+            seen = (found.sn > min(self.min_sn, self.kind.min_sn)) & np.isfinite(found.value)
+            values.append(color_values(self.samples[name], found, self.color, self.kind)[seen])
         values = np.concatenate(values)
         values = values[np.isfinite(values)]
         if values.size == 0:

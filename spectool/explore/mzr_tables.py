@@ -4,9 +4,8 @@ import html
 
 import numpy as np
 
-from spectool.explore.mzr_data import CLASSES, calibrations, measure_oxygen
+from spectool.explore.mzr_data import CLASSES
 from spectool.explore.mzr_layer import ALL_COLOR, CLASS_PALETTE, MEASURED_COLOR, PALETTE
-from spectool.explore.mzr_panel import COLORS
 
 GALAXY_LINES = ("Hα", "Hβ", "[O III] 5007", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 
@@ -47,7 +46,7 @@ def statistics_table(state, correlations=None):
     rows = [
         ["galaxies", *(f"{p.n_galaxies:,}" for p in panels)],
         ["S/N too low", *(f"{p.n_faint:,}" for p in panels)],
-        ["no value on the scale", *(f"{p.n_galaxies - p.n_faint - p.mass.size:,}" for p in panels)],
+        [state.kind.unmeasured, *(f"{p.n_galaxies - p.n_faint - p.mass.size:,}" for p in panels)],
         ["measured", *(f"{p.mass.size:,}" for p in panels)],
         ["scatter (dex)", *(with_error(*p.scatter, ".3f") for p in panels)],
         ["offset (dex)", *(number(p.offset, "+.3f") for p in panels)],
@@ -69,7 +68,7 @@ def median(values):
 
 
 def galaxy_table(state):
-    """Lines and metallicities of the galaxy looked at, in the samples that are shown.
+    """Lines, if the gas is looked at, and metallicities of the galaxy looked at, in the samples that are shown.
 
     Parameters
     ----------
@@ -89,26 +88,27 @@ def galaxy_table(state):
     about = [f"galaxy {state.selected[1]}", f"log M* {number(first['log_mass'].item())}"]
     if "log_sfr" in first:
         about.append(f"log SFR {number(first['log_sfr'].item())}")
+    if "redshift" in first:
+        about.append(f"z {number(first['redshift'].item(), '.3f')}")
     if "spectral_class" in first:
         about.append(html.escape(str(first["spectral_class"].item())))
     head = list(one)
     text = f"<b>{', '.join(about)}</b>"
+    names = GALAXY_LINES if state.quantity == "gas" else ()
     lines = [
         [line, *(line_cell(sample, line) for sample in one.values())]
-        for line in GALAXY_LINES
+        for line in names
         if any("line" in sample.coords and line in sample["line"].values for sample in one.values())
     ]
     if lines:
         units = next(iter(one.values()))["line_flux"].attrs.get("units", "")
         text += _table([f"line flux ({units.replace('Angstrom', 'Å')})", *head], lines)
     rows = []
-    for calibration in calibrations():
-        cells = []
-        for sample in one.values():
-            oxygen = measure_oxygen(sample, calibration)
-            cells.append(with_error(oxygen.value[0], oxygen.error[0]))
-        rows.append([html.escape(calibration), *cells])
-    return text + _table(["12 + log(O/H)", *head], rows)
+    for scale in state.kind.scales:
+        found = [state.kind.measure(sample, scale) for sample in one.values()]
+        rows.append([html.escape(scale), *(with_error(f.value[0], f.error[0]) for f in found)])
+    rows.append([state.kind.sn_label.removesuffix(" above"), *(number(f.sn[0], ".1f") for f in found)])
+    return text + _table([state.kind.axis, *head], rows)
 
 
 def with_error(value, error, form=".2f"):
@@ -140,7 +140,7 @@ def color_key(state):
     str
         HTML.
     """
-    parts = [f"<b>{html.escape(COLORS[state.color])}</b>"]
+    parts = [f"<b>{html.escape(state.kind.colors[state.color])}</b>"]
     if state.color == "class":
         present = {int(c) for p in state.panels for c in np.unique(p.color[np.isfinite(p.color)])}
         parts += [swatch(CLASS_PALETTE[i], name, "●") for i, name in enumerate(CLASSES) if i in present]

@@ -8,17 +8,16 @@ import ipywidgets as W
 
 from spectool.explore.bokeh_widget import link
 from spectool.explore.exports import connect_files, report
+from spectool.explore.mzr_controls import MzrControls
 from spectool.explore.mzr_data import REBUILDERS, read_samples
-from spectool.explore.mzr_figure import SAMPLE_COLORS, MzrFigure, relation_style
+from spectool.explore.mzr_figure import SAMPLE_COLORS, MzrFigure
 from spectool.explore.mzr_files import load_state, save_csv, save_png, save_state
-from spectool.explore.mzr_panel import COLORS
 from spectool.explore.mzr_spectrum import WINDOWS, SpectrumFigure
-from spectool.explore.mzr_state import MAX_SN, MzrState
+from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_tables import (
     color_key,
     galaxy_table,
     histogram_key,
-    relation_key,
     statistics_table,
     swatch,
 )
@@ -63,7 +62,8 @@ class MzrView:
         self.export_folder, self.settle, self._timer = Path(export_folder), settle, None
         self.figure = MzrFigure(state)
         self.spectrum = SpectrumFigure(state)
-        self._make_controls()
+        self.controls = MzrControls(state)
+        self._make_buttons()
         self._make_texts()
         self._link()
         self.widget = self._arrange()
@@ -76,67 +76,15 @@ class MzrView:
 
     # ---- widgets
 
-    def _make_controls(self):
-        state, wide = self.state, W.Layout(width="auto")
-        half = W.Layout(flex="1 1 0", width="auto", min_width="0")
+    def _make_buttons(self):
         narrow = W.Layout(width="auto", flex="1 1 auto", min_width="0")
-        choices = state.choices
-        self.left = W.Dropdown(
-            options=choices("left"), value=state.left, layout=half, tooltip="sample of the left panel"
-        )
-        self.right = W.Dropdown(
-            options=choices("right"), value=state.right, layout=half, tooltip="sample of the right panel"
-        )
-        self.overlaid = W.ToggleButton(
-            value=state.overlaid,
-            description="Overlay",
-            tooltip="both samples in one panel",
-            layout=W.Layout(width="auto", flex="0 0 auto"),
-        )
-        self.calibration = W.Dropdown(
-            options=choices("calibration"), value=state.calibration, description="Metallicity", layout=wide
-        )
-        self.color = W.Dropdown(
-            options=[(label, key) for key, label in COLORS.items()],
-            value=state.color,
-            description="Colour",
-            layout=wide,
-        )
-        self.reference = W.Dropdown(
-            options=choices("reference"), value=state.reference, description="Scatter about", layout=wide
-        )
-        self.min_sn = W.FloatSlider(
-            value=state.min_sn,
-            min=0,
-            max=MAX_SN,
-            step=0.5,
-            description="Hα S/N above",
-            readout_format=".1f",
-            layout=wide,
-        )
-        self.dust_corrected = W.Checkbox(
-            value=state.dust_corrected,
-            description="correct for dust (Balmer decrement)",
-            indent=False,
-            layout=wide,
-        )
-        self.relations = {
-            name: W.Checkbox(
-                value=name in state.relations,
-                description=relation_key(name, *relation_style(name)),
-                description_allow_html=True,
-                indent=False,
-                layout=W.Layout(width="auto"),
-            )
-            for name in choices("relations")
-        }
         self.reset = W.Button(description="Reset", layout=narrow)
         self.png = W.Button(description="PNG", layout=narrow, tooltip="save the figure")
         self.csv = W.Button(description="CSV", layout=narrow, tooltip="save the galaxies")
         self.json = W.Button(description="State", layout=narrow, tooltip="save the choices")
         self.load = W.FileUpload(description="Load", accept=".json", icon="", multiple=False, layout=narrow)
         self.load.tooltip = "load saved choices"
-        self.windows = W.ToggleButtons(options=list(WINDOWS), style={"button_width": "auto"})
+        self.windows = W.ToggleButtons(style={"button_width": "auto"})
 
     def _make_texts(self):
         self.message = W.HTML(layout=W.Layout(display="none"))
@@ -150,14 +98,15 @@ class MzrView:
         self.galaxy.add_class("mzr-galaxy")
 
     def _arrange(self):
-        relations = W.HBox(list(self.relations.values()), layout=W.Layout(flex_flow="row wrap"))
+        controls = self.controls
+        relations = W.HBox(list(controls.relations.values()), layout=W.Layout(flex_flow="row wrap"))
         side = W.VBox(
             [
-                self.calibration,
-                self.dust_corrected,
-                self.min_sn,
-                self.color,
-                self.reference,
+                controls.calibration,
+                controls.dust_corrected,
+                controls.min_sn,
+                controls.color,
+                controls.reference,
                 relations,
                 W.HBox([self.reset, self.png, self.csv, self.json, self.load]),
                 self.message,
@@ -171,7 +120,7 @@ class MzrView:
             figure.widget.layout = W.Layout(width="100%")
         main = W.VBox(
             [
-                W.HBox([self.left, self.right, self.overlaid]),
+                W.HBox([controls.quantity, controls.left, controls.right, controls.overlaid]),
                 self.key,
                 self.figure.widget,
                 W.HBox([self.windows, self.spectrum_key]),
@@ -185,43 +134,22 @@ class MzrView:
     # ---- from the widgets to the state
 
     def _link(self):
-        for name in (
-            "left",
-            "right",
-            "overlaid",
-            "calibration",
-            "color",
-            "reference",
-            "min_sn",
-            "dust_corrected",
-        ):
-            self._bind(getattr(self, name), name)
-        for name, box in self.relations.items():
-            box.observe(lambda change, name=name: self._choose_relation(name, change["new"]), "value")
-        self.windows.observe(lambda change: self.spectrum.zoom(WINDOWS[change["new"]]), "value")
+        self.windows.observe(lambda change: self._zoom(change["new"]), "value")
         self.reset.on_click(lambda _: self._reset())
         save = {"png": self._save_png, "csv": save_csv, "json": save_state}
-        connect_files(self, prefix="mzr", save=save, load=load_state, tell=self._tell)
+        connect_files(self, prefix="mzr", save=save, load=load_state, tell=self.tell)
         state = self.state
+        link(state, ["quantity"], self._show_windows)
         link(state, ["panels", "overlaid"], self._show_panels)
-        link(state, ["relations"], self._show_relations)
+        link(state, ["relations"], self.figure.show_relations)
         link(state, ["selected"], self.figure.show_mark)
-        link(state, ["selected", "left", "right", "dust_corrected"], self._show_galaxy)
-        link(state, ["spectrum", "spectrum_status", "left", "right"], self._show_spectrum)
+        link(state, ["selected", "quantity", "left", "right", "dust_corrected"], self._show_galaxy)
+        link(state, ["spectrum", "spectrum_status", "quantity", "left", "right"], self._show_spectrum)
         state.observe(lambda _: self._rebuild(), "selected")
-        state.observe(lambda _: self._list_samples(), "sample_names")
 
-    def _bind(self, widget, name):
-        widget.observe(lambda change: self.state.set(**{name: change["new"]}), "value")
-
-        def follow(change):
-            widget.value = change["new"]
-
-        self.state.observe(follow, name)
-
-    def _choose_relation(self, name, chosen):
-        others = set(self.state.relations) - {name}
-        self.state.set(relations=others | {name} if chosen else others)
+    def _zoom(self, window):
+        if window is not None:
+            self.spectrum.zoom(WINDOWS[self.state.quantity][window])
 
     def _reset(self):
         self.state.reset()
@@ -233,13 +161,8 @@ class MzrView:
 
     # ---- from the state to the widgets
 
-    def _list_samples(self):
-        state = self.state
-        shown = {name: getattr(state, name) for name in ("left", "right")}
-        for name in shown:
-            getattr(self, name).options = state.choices(name)
-        # A new list of options goes to the first of them by itself.
-        state.set(**shown)
+    def _show_windows(self):
+        self.windows.options = list(WINDOWS[self.state.quantity])
 
     def _show_panels(self):
         state = self.state
@@ -252,7 +175,7 @@ class MzrView:
             else:
                 key = color_key(state)
             self.key.value = f"{key} &nbsp;│&nbsp; {histogram_key()}"
-            self.overlaid.disabled = len(state.panels) < 2
+            self.controls.overlaid.disabled = len(state.panels) < 2
             self._correlate_later()
 
     def _correlate_later(self):
@@ -270,11 +193,6 @@ class MzrView:
             if panels is self.state.panels:
                 self.statistics.value = statistics_table(self.state, correlations)
 
-    def _show_relations(self):
-        for name, box in self.relations.items():
-            box.value = name in self.state.relations
-        self.figure.show_relations()
-
     def _show_galaxy(self):
         with self.state.lock:
             self.galaxy.value = galaxy_table(self.state)
@@ -286,7 +204,8 @@ class MzrView:
             status = html.escape(self.state.spectrum_status)
             self.spectrum_key.value = " &nbsp; ".join(keys) or f'<span class="mzr-small">{status}</span>'
 
-    def _tell(self, text, *, warning=False):
+    def tell(self, text, *, warning=False):
+        """Say something below the controls."""
         report(self.message, text, css="mzr-warning" if warning else "")
 
     # ---- files
@@ -310,6 +229,18 @@ def open_mzr_dashboard(samples=("scourfield2023",), *, rebuild=None, more=None):
     Returns
     -------
     MzrView
+        What is said about samples whose file is not there stands in it; they are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If none is there.
     """
-    found = read_samples(*samples) | (more or {})
-    return MzrView(MzrState(found, rebuild=REBUILDERS if rebuild is None else rebuild))
+    missing = []
+    found = read_samples(*samples, missing=missing) | (more or {})
+    if missing and not found:
+        raise FileNotFoundError("; ".join(missing))
+    view = MzrView(MzrState(found, rebuild=REBUILDERS if rebuild is None else rebuild))
+    if missing:
+        view.tell(html.escape("; ".join(missing)))
+    return view

@@ -97,7 +97,7 @@ class LineMarks:
         self.row_height = 1.35 * LABEL_SIZE / plot.height
         # The labels hang from the top of the frame, whatever the flux range is.
         plot.extra_y_ranges = {**plot.extra_y_ranges, "frame": Range1d(0, 1)}
-        marks = ColumnDataSource({"x": list(lines.values()), "name": list(lines)})
+        self.marks = ColumnDataSource({"x": list(lines.values()), "name": list(lines)})
         self.labels = ColumnDataSource({"x": [], "label": [], "y": []})
         style = {"y_range_name": "frame"}
         top = 1 - LABEL_ROWS * self.row_height
@@ -106,7 +106,7 @@ class LineMarks:
             0,
             "x",
             top,
-            source=marks,
+            source=self.marks,
             color=LINE_MARK,
             alpha=0.35,
             line_dash=[3, 3],
@@ -130,6 +130,12 @@ class LineMarks:
         plot.add_tools(HoverTool(renderers=[mark], tooltips=[("", "@name @x{0.0} Å")], line_policy="nearest"))
         self.window = window
         self.update(window)
+
+    def mark(self, lines):
+        """Mark other lines: vacuum wavelengths [Angstrom] by name."""
+        self.lines = lines
+        self.marks.data = {"x": list(lines.values()), "name": list(lines)}
+        self.update()
 
     def update(self, window=None, *, width=None):
         """Place the labels for another window of wavelengths [Angstrom] or width of the plot [pixels]."""

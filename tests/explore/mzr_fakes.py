@@ -7,6 +7,7 @@ turn into the galaxy's own metallicity, so what the dashboard must show is known
 import numpy as np
 import xarray as xr
 
+from spectool.measure.mzr_relations import STELLAR_RELATIONS
 from spectool.wavelength import LINES
 
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "Hβ", "[O III] 4959", "[O III] 5007")
@@ -14,6 +15,7 @@ MEASURED += ("[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 SOURCES = ("original", "DESI-like", "de-noised")
 OXYGEN_SUN = 8.91
 SFR_SLOPE = -0.25  # dex of metallicity per dex of star-formation rate at fixed mass
+STAR_SLOPE = -0.3  # the same of the stars
 
 
 def line_ratios(oxygen):
@@ -90,6 +92,41 @@ def fake_rebuild(candidate):
         {"flux": (("source", "wavelength"), flux, {"units": ""})},
         coords={"source": list(SOURCES), "wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
     )
+
+
+def make_stellar_product(n=400, *, seed=0, trend=STAR_SLOPE):
+    """A table like ``zahid2019_galaxies.nc``: the network errs as it says, but for a twentieth that it flags."""
+    rng = np.random.default_rng(seed)
+    mass = rng.uniform(8.5, 11.0, n)
+    excess = rng.normal(0, 0.3, n)
+    truth = STELLAR_RELATIONS["Zahid et al. 2017"](mass, extrapolate=True) + trend * excess
+    truth += rng.normal(0, 0.05, n)
+    sn = 10 ** rng.normal(1.1, 0.25, n)
+    error = 0.03 + 1.5 / sn
+    outlier = rng.random(n) < 0.05
+    columns = {
+        "candidate": (10_000 + rng.permutation(n), ""),
+        "redshift": (rng.uniform(0.027, 0.25, n), ""),
+        "log_mass": (mass, "dex(Msun)"),
+        "log_sfr": (0.8 * (mass - 10) + excess, "dex(Msun / yr)"),
+        "log_z_lw": (truth, "dex"),
+        "log_z_predicted": (truth + error * rng.normal(size=n) + 2 * outlier, "dex"),
+        "log_z_error": (error, "dex"),
+        "sn": (sn, ""),
+        "h_alpha_sn": (10 ** rng.normal(1.6, 0.3, n), ""),
+        "outlier": (outlier, ""),
+    }
+    return xr.Dataset({name: ("galaxy", values, {"units": unit}) for name, (values, unit) in columns.items()})
+
+
+def make_stellar_samples(n=400):
+    """Two of them, as the reader gives them: with a trend at fixed mass, and without."""
+    return {
+        "SDSS main sample": make_stellar_product(n).assign_attrs(family="stars", spectrum="as SDSS sees it"),
+        "null: SDSS main sample": make_stellar_product(n, seed=1, trend=0.0).assign_attrs(
+            family="null stars"
+        ),
+    }
 
 
 def make_samples(n=400, **options):

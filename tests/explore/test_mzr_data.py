@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from spectool.explore import mzr_data
-from spectool.explore.mzr_data import CALIBRATED, TRUTH, check_sample, measure_oxygen, read_samples
+from spectool.explore.mzr_data import CALIBRATED, check_sample, read_samples
+from spectool.explore.mzr_quantities import TRUTH, measure_oxygen, without_dust
 
 from .mzr_fakes import OXYGEN_SUN, make_product
 
@@ -65,14 +66,14 @@ def test_metallicities_are_those_that_the_lines_were_made_for(samples, calibrati
 def test_the_truth_of_mocks_is_a_scale_of_its_own(samples):
     oxygen = measure_oxygen(samples["DESI-like"], TRUTH)
     np.testing.assert_allclose(oxygen.value, samples["DESI-like"]["log_z_gas"].values + OXYGEN_SUN)
-    assert np.isfinite(oxygen.h_alpha_sn).all()
+    assert np.isfinite(oxygen.sn).all()
 
 
 def test_dust_changes_nothing_where_there_is_none_and_is_taken_out_once(samples):
-    clean = mzr_data.without_dust(samples["original"])
+    clean = without_dust(samples["original"])
     before, after = (measure_oxygen(sample, "PP04 O3N2").value for sample in (samples["original"], clean))
     np.testing.assert_allclose(after, before, atol=1e-3)
-    assert mzr_data.without_dust(clean) is clean
+    assert without_dust(clean) is clean
 
 
 def test_a_sample_may_bring_its_own_metallicities():
@@ -82,16 +83,16 @@ def test_a_sample_may_bring_its_own_metallicities():
     oxygen = measure_oxygen(own, "PP04 O3N2")
     np.testing.assert_array_equal(oxygen.value, [8.4, 8.6])
     assert np.isnan(oxygen.error).all()
-    assert np.isinf(oxygen.h_alpha_sn).all()
+    assert np.isinf(oxygen.sn).all()
     assert own["candidate"].values.tolist() == [0, 1]
-    assert mzr_data.without_dust(own) is own
+    assert without_dust(own) is own
 
 
 def damaged(samples):
     good = samples["original"]
     return [
         (good.drop_vars("log_mass"), "no column 'log_mass'"),
-        (good.drop_vars("line_flux"), "no column 'line_flux' .nor has it metallicities"),
+        (good.drop_vars("line_flux"), "no column 'line_flux' .nor metallicities"),
         (good.isel(galaxy=slice(0, 0)), "holds no galaxy"),
         (good.sel(line=[line for line in good["line"].values if line != "Hα"]), "no line 'Hα'"),
         (good.assign(log_mass=good["line_flux"]), "dimensions"),

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from spectool.explore.mzr_choices import NONE
 from spectool.explore.mzr_files import load_state, save_csv, save_png, save_state
-from spectool.explore.mzr_state import NONE, MzrState
+from spectool.explore.mzr_state import MzrState
 
 from .mzr_fakes import OXYGEN_SUN, make_samples
 
@@ -31,7 +32,7 @@ def test_a_saved_state_comes_back(state, samples, tmp_path):
     load_state(other, path)
     for name in ("left", "right", "min_sn", "color", "relations", "reference", "selected"):
         assert getattr(other, name) == getattr(state, name)
-    np.testing.assert_array_equal(other.panels[0].oxygen, state.panels[0].oxygen)
+    np.testing.assert_array_equal(other.panels[0].metallicity, state.panels[0].metallicity)
 
 
 def changed(state, tmp_path, **changes):
@@ -75,7 +76,7 @@ def test_the_table_holds_every_galaxy_of_both_samples(state, samples, tmp_path):
     measured = np.zeros(150, dtype=bool)
     measured[state.panels[0].index] = True
     np.testing.assert_array_equal(first["measured"], measured)
-    np.testing.assert_allclose(first["oxygen"][measured], state.panels[0].oxygen, rtol=1e-5)
+    np.testing.assert_allclose(first["oxygen"][measured], state.panels[0].metallicity, rtol=1e-5)
     np.testing.assert_allclose(first["true_oxygen"], samples["original"]["log_z_gas"] + OXYGEN_SUN, rtol=1e-5)
     np.testing.assert_array_equal(first["candidate"], samples["original"]["candidate"])
     assert "PP04 O3N2, not corrected for dust" in (tmp_path / "galaxies.csv").read_text().splitlines()[0]

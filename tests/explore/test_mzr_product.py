@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spectool.explore.mzr_data import TRUTH, read_samples
+from spectool.explore.mzr_data import read_samples
+from spectool.explore.mzr_quantities import TRUTH
 from spectool.explore.mzr_spectra import rebuild_galaxy
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_view import open_mzr_dashboard
@@ -34,7 +35,7 @@ def test_noise_takes_galaxies_and_leaves_the_truth_alone(state):
     first, second = state.panels
     _, a, b = np.intersect1d(first.index, second.index, return_indices=True)
     assert a.size > 0.9 * first.n_galaxies
-    np.testing.assert_array_equal(first.oxygen[a], second.oxygen[b])
+    np.testing.assert_array_equal(first.metallicity[a], second.metallicity[b])
 
 
 def test_measured_metallicities_follow_the_truth(state, samples):
@@ -42,7 +43,7 @@ def test_measured_metallicities_follow_the_truth(state, samples):
         state.set(calibration=calibration, right="de-noised")
         for panel in state.panels:
             true = samples[panel.name]["log_z_gas"].values[panel.index]
-            assert np.corrcoef(true, panel.oxygen)[0, 1] > 0.6
+            assert np.corrcoef(true, panel.metallicity)[0, 1] > 0.6
 
 
 def test_calibrated_errors_are_wider_than_those_of_the_fit(samples):

@@ -7,12 +7,16 @@ import pytest
 import traitlets
 import xarray as xr
 
-from spectool.explore.mzr_data import CLASSES, TRUTH, measure_oxygen
-from spectool.explore.mzr_state import NONE, REFERENCE, MzrState
+from spectool.explore.mzr_choices import NONE
+from spectool.explore.mzr_data import CLASSES
+from spectool.explore.mzr_quantities import TRUTH, measure_oxygen
+from spectool.explore.mzr_state import MzrState
 from spectool.extinction import extinction_curve
 from spectool.measure.mzr import RELATIONS
 
 from .mzr_fakes import OXYGEN_SUN, SFR_SLOPE, fake_rebuild, make_samples
+
+REFERENCE = "Scholte et al. 2024"
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +38,11 @@ def test_it_opens_on_the_first_two_samples_and_the_papers_choices(state):
 def test_a_panel_holds_who_passes_the_cut_and_has_a_metallicity(state, samples):
     for panel in state.panels:
         oxygen = measure_oxygen(samples[panel.name], "PP04 O3N2")
-        expected = np.flatnonzero(np.isfinite(oxygen.value) & (oxygen.h_alpha_sn > 15))
+        expected = np.flatnonzero(np.isfinite(oxygen.value) & (oxygen.sn > 15))
         np.testing.assert_array_equal(panel.index, expected)
-        np.testing.assert_allclose(panel.oxygen, oxygen.value[expected], rtol=1e-6)
+        np.testing.assert_allclose(panel.metallicity, oxygen.value[expected], rtol=1e-6)
         assert panel.n_galaxies == 400
-        assert panel.n_faint == np.sum(~(oxygen.h_alpha_sn > 15))
+        assert panel.n_faint == np.sum(~(oxygen.sn > 15))
         assert panel.n_all.sum() == 400
         assert panel.n_measured.sum() == expected.size
 
@@ -54,7 +58,7 @@ def test_scatter_and_offset_are_about_the_relation_of_reference(state):
     for reference in (REFERENCE, "Kewley & Ellison 2008"):
         state.set(reference=reference)
         panel = state.panels[0]
-        residual = panel.oxygen - RELATIONS[reference](panel.mass)
+        residual = panel.metallicity - RELATIONS[reference](panel.mass)
         assert panel.scatter[0] == pytest.approx(np.nanstd(residual, ddof=1), rel=1e-4)
         assert panel.offset == pytest.approx(np.nanmedian(residual), abs=1e-5)
 
@@ -89,7 +93,9 @@ def test_panels_of_one_sample_or_of_other_galaxies_agree_on_nothing(state, sampl
 def test_the_truth_stands_on_the_axis_when_it_is_asked_for(state, samples):
     state.set(calibration=TRUTH, min_sn=0)
     panel = state.panels[0]
-    np.testing.assert_allclose(panel.oxygen, samples["original"]["log_z_gas"].values + OXYGEN_SUN, rtol=1e-6)
+    np.testing.assert_allclose(
+        panel.metallicity, samples["original"]["log_z_gas"].values + OXYGEN_SUN, rtol=1e-6
+    )
 
 
 def test_colours_are_what_they_say(state, samples):
@@ -134,7 +140,7 @@ def test_dust_that_was_put_in_is_taken_out(samples):
         first, second = state.panels
         _, a, b = np.intersect1d(first.index, second.index, return_indices=True)
         assert a.size > 350
-        offsets.append(first.oxygen[a] - second.oxygen[b])
+        offsets.append(first.metallicity[a] - second.metallicity[b])
     np.testing.assert_allclose(offsets[0], 0, atol=1e-3)
     assert np.median(offsets[1]) < -0.001
 
@@ -259,8 +265,8 @@ def test_changes_from_several_threads_leave_a_consistent_state(state):
     for thread in threads:
         thread.join()
     for panel in state.panels:
-        oxygen = state.oxygen(panel.name)
-        expected = np.isfinite(oxygen.value) & (oxygen.h_alpha_sn > state.min_sn)
+        oxygen = state.metallicity(panel.name)
+        expected = np.isfinite(oxygen.value) & (oxygen.sn > state.min_sn)
         np.testing.assert_array_equal(panel.index, np.flatnonzero(expected))
 
 

@@ -8,14 +8,16 @@ import pytest
 import xarray as xr
 
 from spectool.explore import mzr_layer
+from spectool.explore.mzr_choices import NONE
 from spectool.explore.mzr_figure import MzrFigure, fit_range
 from spectool.explore.mzr_spectrum import WINDOWS, SpectrumFigure, choose_spectra
-from spectool.explore.mzr_state import NONE, REFERENCE, MzrState
+from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_tables import galaxy_table, statistics_table
 from spectool.explore.mzr_view import MzrView
 
 from .mzr_fakes import fake_rebuild, make_samples
 
+REFERENCE = "Scholte et al. 2024"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -55,11 +57,11 @@ def shown(view, side=0):
 
 
 def test_the_slider_moves_the_points(view, state):
-    view.min_sn.value = 22.0
+    view.controls.min_sn.value = 22.0
     assert state.min_sn == 22.0
     for side, panel in enumerate(state.panels):
         np.testing.assert_array_equal(shown(view, side)["x"], panel.mass)
-        np.testing.assert_array_equal(shown(view, side)["y"], panel.oxygen)
+        np.testing.assert_array_equal(shown(view, side)["y"], panel.metallicity)
         assert shown(view, side)["y"].dtype == np.float32
     assert f"<td>{state.panels[1].mass.size}</td>" in view.statistics.value
 
@@ -78,7 +80,7 @@ def test_the_slider_moves_the_points(view, state):
     ],
 )
 def test_widgets_move_the_state_and_follow_it(view, state, control, value):
-    widget, before = getattr(view, control), getattr(state, control)
+    widget, before = getattr(view.controls, control), getattr(state, control)
     widget.value = value
     assert getattr(state, control) == value
     state.set(**{control: before})
@@ -86,25 +88,25 @@ def test_widgets_move_the_state_and_follow_it(view, state, control, value):
 
 
 def test_relations_are_drawn_where_they_are_ticked(view, state):
-    view.relations["Tremonti et al. 2004"].value = True
+    view.controls.relations["Tremonti et al. 2004"].value = True
     assert state.relations == (REFERENCE, "Tremonti et al. 2004")
     drawn = {name for name, models in view.figure._lines.items() if all(m.visible for m in models)}
     assert drawn == set(state.relations)
     state.set(relations=())
-    assert not any(box.value for box in view.relations.values())
+    assert not any(box.value for box in view.controls.relations.values())
 
 
 def test_a_move_sends_one_patch(view, monkeypatch):
     patches = []
     monkeypatch.setattr(view.figure.widget, "_send_patch", patches.append)
-    view.min_sn.value = 18.0
+    view.controls.min_sn.value = 18.0
     assert len(patches) == 1
 
 
 def test_another_colour_sends_colours_alone(view, monkeypatch):
     patches = []
     monkeypatch.setattr(view.figure.widget, "_send_patch", patches.append)
-    view.color.value = "error"
+    view.controls.color.value = "error"
     sent = {column for event in patches[0] for column in (getattr(event, "cols", None) or ())}
     assert sent == {"c"}
 
@@ -112,7 +114,7 @@ def test_another_colour_sends_colours_alone(view, monkeypatch):
 def test_another_sample_at_the_right_sends_nothing_of_the_left(view, monkeypatch):
     patches = []
     monkeypatch.setattr(view.figure.widget, "_send_patch", patches.append)
-    view.right.value = "de-noised"
+    view.controls.right.value = "de-noised"
     assert len(patches) == 1
     sent = {e.column_source.name for e in patches[0] if hasattr(e, "column_source")}
     sent |= {e.model.name for e in patches[0] if getattr(e, "attr", "") == "data"}
@@ -125,10 +127,10 @@ def test_one_sample_has_the_figure_for_itself_and_two_share_it_when_overlaid(vie
     assert (first.visible, second.visible) == (True, True)
     state.set(right=NONE)
     assert not second.visible
-    assert view.overlaid.disabled
+    assert view.controls.overlaid.disabled
     state.set(right="de-noised", overlaid=True)
     assert not second.visible
-    assert not view.overlaid.disabled
+    assert not view.controls.overlaid.disabled
     assert all(renderer.visible for renderer in view.figure._over)
     assert "original" in view.key.value and "de-noised" in view.key.value
     assert view.figure.layers[0]._dots[0].glyph.fill_color != view.figure.layers[1]._dots[0].glyph.fill_color
@@ -142,13 +144,13 @@ def test_axes_are_fitted_to_another_scale_and_stay_for_another_cut(view, state):
     state.set(calibration="PP04 N2")
     assert view.figure.window != window
     panel = state.panels[0]
-    inside = (panel.oxygen > view.figure.window[2]) & (panel.oxygen < view.figure.window[3])
+    inside = (panel.metallicity > view.figure.window[2]) & (panel.metallicity < view.figure.window[3])
     assert inside.mean() > 0.98
 
 
 def test_a_click_on_a_point_shows_its_lines_and_its_spectrum(view, state):
     panel = state.panels[0]
-    assert view.figure.pick(0, float(panel.mass[7]), float(panel.oxygen[7]))
+    assert view.figure.pick(0, float(panel.mass[7]), float(panel.metallicity[7]))
     number = int(state.samples["original"]["candidate"].values[panel.index[7]])
     assert state.selected == ("fake", number)
     assert f"galaxy {number}" in view.galaxy.value
@@ -168,7 +170,7 @@ def test_a_click_far_from_any_galaxy_picks_none(view, state):
 def test_the_nearest_of_both_is_picked_when_they_are_overlaid(view, state):
     state.set(overlaid=True)
     panel = state.panels[1]
-    assert view.figure.pick(0, float(panel.mass[3]), float(panel.oxygen[3]))
+    assert view.figure.pick(0, float(panel.mass[3]), float(panel.metallicity[3]))
     assert state.locate("DESI-like") == panel.index[3]
 
 
@@ -185,11 +187,11 @@ def test_many_galaxies_are_an_image_that_follows_the_window(state, monkeypatch):
     window = figure.window
     panel = state.panels[0]
     inside = (panel.mass >= window[0]) & (panel.mass < window[1])
-    inside &= (panel.oxygen >= window[2]) & (panel.oxygen < window[3])
+    inside &= (panel.metallicity >= window[2]) & (panel.metallicity < window[3])
     assert np.nansum(10 ** layer.image.data["image"][0]) == pytest.approx(inside.sum(), rel=1e-3)
     figure.x_range.update(start=9.5, end=10.0)
     assert (layer.image.data["x"], layer.image.data["dw"]) == ([9.5], [0.5])
-    assert figure.pick(0, float(panel.mass[0]), float(panel.oxygen[0]))
+    assert figure.pick(0, float(panel.mass[0]), float(panel.metallicity[0]))
     assert state.locate("original") == panel.index[0]
     monkeypatch.setattr(mzr_layer, "MAX_POINTS", 20_000)
     figure.show_panels()
@@ -200,9 +202,13 @@ def test_many_galaxies_are_an_image_that_follows_the_window(state, monkeypatch):
 def test_a_sample_that_is_added_can_be_chosen(view, state, samples):
     state.set(left="de-noised")
     state.add_sample("another", samples["original"])
-    assert "another" in view.left.options and "another" in view.right.options
-    assert (view.left.value, view.right.value) == ("de-noised", "DESI-like") == (state.left, state.right)
-    view.right.value = "another"
+    assert "another" in view.controls.left.options and "another" in view.controls.right.options
+    assert (
+        (view.controls.left.value, view.controls.right.value)
+        == ("de-noised", "DESI-like")
+        == (state.left, state.right)
+    )
+    view.controls.right.value = "another"
     assert state.panels[1].name == "another"
 
 
@@ -254,7 +260,7 @@ def test_a_file_that_is_no_state_is_answered_in_words(view):
 
 def test_buttons_zoom_the_spectrum(view):
     view.windows.value = "Hα, [N II]"
-    assert (view.spectrum.x_range.start, view.spectrum.x_range.end) == WINDOWS["Hα, [N II]"]
+    assert (view.spectrum.x_range.start, view.spectrum.x_range.end) == WINDOWS["gas"]["Hα, [N II]"]
     assert any("Hα" in label for label in view.spectrum.lines.labels.data["label"])
 
 

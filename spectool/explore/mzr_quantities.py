@@ -1,0 +1,289 @@
+"""What the mass-metallicity dashboard can put on its axis: the metals of the gas, or those of the stars."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from spectool.measure.metallicity import CALIBRATIONS
+from spectool.measure.mzr_relations import RELATIONS, STELLAR_RELATIONS, Z_SUN
+from spectool.measure.reddening import deredden
+from spectool.synth.relations import OXYGEN_SUN
+
+TRUTH = "truth of the mocks"
+PREDICTED = "network's prediction"
+
+
+@dataclass(frozen=True)
+class Metallicity:
+    """Metallicities of a sample on one scale.
+
+    Attributes
+    ----------
+    value : ndarray, shape (galaxy,)
+        12 + log(O/H) of the gas, or log Z/Zsun of the stars (Zsun = 0.02); NaN where the scale gives none.
+    error : ndarray, shape (galaxy,)
+        [dex]; NaN where unknown.
+    sn : ndarray, shape (galaxy,)
+        What the cut is in: of Hα (flux by error) for the gas, of the spectrum per pixel for the stars; infinite in a
+        sample that does not say.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    sn: np.ndarray
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metallicity that can stand on the axis, and what goes with it.
+
+    Attributes
+    ----------
+    label, axis : str
+        On the button that chooses it, and at the axis.
+    column : str
+        In exported tables.
+    scales : tuple of str
+        Ways to measure it, the default first.
+    relations : dict of str to spectool.measure.mzr_relations.Relation
+        Published ones, the default first.
+    sn_label, sn_column : str
+        At the slider of the cut, and in exported tables.
+    min_sn : float
+        The cut of the paper.
+    colors : dict of str to str
+        What galaxies may be coloured by, and how it is called, with units.
+    window : (float, float)
+        The axis where nothing is measured.
+    unmeasured : str
+        Why a galaxy above the cut may have no value.
+    is_in : callable
+        Whether a sample has it.
+    measure : callable
+        From a sample and a scale to a `Metallicity`.
+    truth : callable
+        From a sample to what its mocks were made with, shape (galaxy,); NaN where that is not known.
+    """
+
+    label: str
+    axis: str
+    column: str
+    scales: tuple
+    relations: dict
+    sn_label: str
+    sn_column: str
+    min_sn: float
+    colors: dict
+    window: tuple
+    unmeasured: str
+    is_in: Callable
+    measure: Callable
+    truth: Callable
+
+
+def _unknown(sample):
+    return np.full(sample.sizes["galaxy"], np.nan)
+
+
+def _column(sample, name, *, missing=np.nan):
+    """A column as float64; a constant where the sample has none."""
+    if name in sample:
+        return sample[name].values.astype(float)
+    return np.full(sample.sizes["galaxy"], missing)
+
+
+# ---- the gas
+
+
+def true_oxygen(sample):
+    """12 + log(O/H) that a mock galaxy was made with, on the scale of the mocks.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+        NaN where the sample is not a mock.
+    """
+    if "log_z_gas" not in sample:
+        return _unknown(sample)
+    return sample["log_z_gas"].values + float(sample["log_z_gas"].attrs.get("oxygen_sun", OXYGEN_SUN))
+
+
+def h_alpha_sn(sample):
+    """S/N of Hα by galaxy; infinite in a sample that does not say.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+    """
+    if "h_alpha_sn" in sample or "line_flux" not in sample:
+        return _column(sample, "h_alpha_sn", missing=np.inf)
+    line = sample.sel(line="Hα")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (line["line_flux"] / line["line_flux_error"]).values.astype(float)
+
+
+def without_dust(sample):
+    """Correct the lines of a sample by the Balmer decrement, where it has lines.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+        Of `spectool.explore.mzr_data.check_sample`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Fluxes are NaN where the decrement is not known; a table that was corrected before is left as it is.
+    """
+    if "line_flux" not in sample or sample.attrs.get("dust_corrected"):
+        return sample
+    return deredden(sample)
+
+
+def measure_oxygen(sample, calibration):
+    """Gas metallicities of a sample on a scale.
+
+    A sample that comes with metallicities keeps them, whatever the calibration.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+        Of `spectool.explore.mzr_data.check_sample`.
+    calibration : str
+        One of ``QUANTITIES["gas"].scales``.
+
+    Returns
+    -------
+    Metallicity
+    """
+    sn = h_alpha_sn(sample)
+    if calibration == TRUTH:
+        return Metallicity(true_oxygen(sample), _unknown(sample), sn)
+    if "oxygen" in sample:
+        return Metallicity(_column(sample, "oxygen"), _column(sample, "oxygen_error"), sn)
+    if "line_flux" not in sample:
+        return Metallicity(_unknown(sample), _unknown(sample), sn)
+    value, error, valid = CALIBRATIONS[calibration](sample)
+    return Metallicity(np.where(valid, value, np.nan), np.where(valid, error, np.nan), sn)
+
+
+# ---- the stars
+
+
+def _from_own_sun(sample, name):
+    """A column of log Z/Zsun, counted from `Z_SUN` whatever sun the sample counts from."""
+    if name not in sample:
+        return _unknown(sample)
+    return _column(sample, name) + np.log10(float(sample[name].attrs.get("z_sun", Z_SUN)) / Z_SUN)
+
+
+def true_stars(sample):
+    """Mean log Z/Zsun of a mock galaxy's stars, weighted by light; Zsun = 0.02.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+        NaN where the sample is not a mock.
+    """
+    return _from_own_sun(sample, "log_z_lw")
+
+
+def measure_stars(sample, scale):
+    """Stellar metallicities of a sample.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+        Of `spectool.explore.mzr_data.check_sample`. Where its ``outlier`` is True, the prediction is left out: the
+        spectrum is unlike those that the network learnt from.
+    scale : str
+        One of ``QUANTITIES["stars"].scales``.
+
+    Returns
+    -------
+    Metallicity
+    """
+    sn = _column(sample, "sn", missing=np.inf)
+    if scale == TRUTH:
+        return Metallicity(true_stars(sample), _unknown(sample), sn)
+    value, error = _from_own_sun(sample, "log_z_predicted"), _column(sample, "log_z_error")
+    if "outlier" in sample:
+        outlier = sample["outlier"].values.astype(bool)
+        value, error = np.where(outlier, np.nan, value), np.where(outlier, np.nan, error)
+    return Metallicity(value, error, sn)
+
+
+QUANTITIES = {
+    "gas": Quantity(
+        label="Gas",
+        axis="12 + log(O/H)",
+        column="oxygen",
+        scales=(*CALIBRATIONS, TRUTH),
+        relations=RELATIONS,
+        sn_label="Hα S/N above",
+        sn_column="h_alpha_sn",
+        min_sn=15.0,  # Scourfield et al. (2023, Section 5)
+        colors={
+            "log SFR": "log SFR (M☉ yr⁻¹)",
+            "class": "class",
+            "error": "error of 12 + log(O/H) (dex)",
+            "truth": "true 12 + log(O/H) of the mock",
+            "number": "number of galaxies (log)",
+        },
+        window=(8.0, 9.2),
+        unmeasured="no value on the scale",
+        is_in=lambda sample: "line_flux" in sample or "oxygen" in sample,
+        measure=measure_oxygen,
+        truth=true_oxygen,
+    ),
+    "stars": Quantity(
+        label="Stars",
+        axis="log Z* / Z☉",
+        column="log_z_star",
+        scales=(PREDICTED, TRUTH),
+        relations=STELLAR_RELATIONS,
+        sn_label="S/N above",
+        sn_column="sn",
+        min_sn=0.0,  # Zahid et al. (2019) ask no S/N of the continuum
+        colors={
+            "log SFR": "log SFR (M☉ yr⁻¹)",
+            "S/N": "S/N per pixel",
+            "error": "error of log Z* / Z☉ (dex)",
+            "truth": "true log Z* / Z☉ of the mock",
+            "number": "number of galaxies (log)",
+        },
+        window=(-1.0, 0.4),
+        unmeasured="no value, or flagged",
+        is_in=lambda sample: "log_z_predicted" in sample,
+        measure=measure_stars,
+        truth=true_stars,
+    ),
+}
+"""Key -> `Quantity`; a new one needs an entry here, and a reader of samples that have it."""
+
+
+def quantities_of(sample):
+    """Keys of the quantities that a sample has.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+
+    Returns
+    -------
+    list of str
+    """
+    return [key for key, quantity in QUANTITIES.items() if quantity.is_in(sample)]

@@ -1,0 +1,72 @@
+"""The mock SDSS main sample of Zahid et al. (2019) for the dashboard: its stellar metallicities, and its spectra."""
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+SAMPLES = {"galaxies": "SDSS main sample", "null": "null: SDSS main sample"}
+NEEDED = ("candidate", "log_mass", "log_z_predicted")
+OBSERVED, NOISELESS = "as SDSS sees it", "without noise"
+
+
+def read_zahid2019(sample="galaxies", *, path=None):
+    """Read the mock main sample of Zahid et al. (2019, Section 3.1) with what the network says of it.
+
+    Parameters
+    ----------
+    sample : {"galaxies", "null"}
+        Galaxies whose metallicity knows their star formation, or only their mass.
+    path : str or pathlib.Path, optional
+        Default: the shipped file.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset
+        One sample by its name: ``candidate``, ``log_mass`` and ``log_z_predicted`` (galaxy); where the file has them,
+        ``log_z_error``, ``log_z_lw`` (truth), ``log_sfr``, ``redshift``, ``sn``, ``outlier`` and others.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    ValueError
+        If it is another one.
+    """
+    path = Path(path or DATA / f"zahid2019_{sample}.nc")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.name} is not in {path.parent}: `python -m tools.measure_zahid2019 {sample}` predicts the "
+            "metallicities and writes it"
+        )
+    with xr.open_dataset(path, engine="h5netcdf") as file:
+        product = file.load()
+    missing = [name for name in NEEDED if name not in product]
+    if missing:
+        raise ValueError(f"{path.name} is no table of metallicities: it has no {', '.join(missing)}")
+    return {SAMPLES[sample]: product.assign_attrs(spectrum=OBSERVED)}
+
+
+def rebuild_zahid2019(candidate, sample="galaxies"):
+    """Rebuild a galaxy of the mock main sample as SDSS sees it, and as it is.
+
+    Parameters
+    ----------
+    candidate : int
+        Its number.
+    sample : {"galaxies", "null"}
+
+    Returns
+    -------
+    xarray.Dataset
+        ``flux`` (source, wavelength) at rest, relative to the mean of 4400-4450 Angstrom; NaN in masked pixels.
+    """
+    from spectool.zahid2019 import rebuild
+
+    galaxy = rebuild(np.array([candidate]), sample=sample, keep_truth=True, progress=False)
+    galaxy = galaxy.isel(galaxy=0, drop=True)
+    observed = galaxy["flux"].where(~galaxy["mask"]) if "mask" in galaxy else galaxy["flux"]
+    spectra = {OBSERVED: observed, NOISELESS: galaxy["true_flux"]}
+    joined = xr.concat(list(spectra.values()), "source", coords="minimal", compat="override")
+    return xr.Dataset({"flux": joined.astype("f4").assign_coords(source=list(spectra))})
