@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # conda-forge's names where they are others than the Python index's
 CONDA_NAMES = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
 # the import's name where it is another than the package's
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
-LAZY = ("astroquery", "bagpipes", "captum", "dsps", "fsps", "gmm_mi", "jax", "optuna", "ppxf")
+IMPORT_NAMES = {"astro-sedpy": "sedpy", "scikit-learn": "sklearn", "pyyaml": "yaml"}
+LAZY = ("astroquery", "bagpipes", "captum", "dsps", "fsps", "gmm_mi", "jax", "optuna", "ppxf", "sedpy")
 
 
 def project():
