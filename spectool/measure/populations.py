@@ -1,0 +1,333 @@
+"""Ages and metallicities of stars by chi-square: single bursts fitted to whole spectra with pPXF.
+
+The reference that a network's metallicities are held against: Zahid et al. (2017, ApJ 847, 18) fitted sums of single
+bursts to stacked spectra; pPXF is Cappellari's (2023, MNRAS 526, 3273). A multiplicative polynomial takes dust and
+flux calibration; emission lines are masked. Labels are those of `spectool.synth.synthesis.describe`: means weighted
+by the light of 4050-7300 A before dust.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
+
+from spectool.measure.line_spectra import read_spectra
+from spectool.measure.line_worker import BAD_INPUT, FAILED, OK
+from spectool.measure.population_worker import PopulationSetup, fit_spectra
+from spectool.measure.ppxf_templates import (
+    embedded_grid,
+    select_populations,
+    stellar_templates,
+    template_edges,
+    template_lsf,
+)
+from spectool.parallel import n_workers as granted_workers
+from spectool.parallel import release_memory
+from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate
+from spectool.surveys.sdss_files import PIXEL_VELOCITY
+from spectool.synth.synthesis import LABEL_RANGE
+
+# Sixteen ages [yr] and all metallicities of the embedded grid [log Z / Zsun].
+AGES = tuple(10 ** np.linspace(6.5, 10.12, 16))
+METALLICITIES = (-2.3, -1.7, -0.7, -0.4, 0.0, 0.4, 0.7)
+FIT_RANGE = (4050.0, 7300.0)
+FINE = 75.0  # km/s: template pixels are at most so wide
+KM_S = 299792.458
+_CHUNK = 4
+_UNIFORM = 0.02
+
+
+def fit_populations(
+    sample,
+    *,
+    grid=None,
+    templates=(AGES, METALLICITIES),
+    mdegree=10,
+    regul=0.0,
+    variable="flux",
+    lsf=None,
+    dispersion=120.0,
+    fit_range=FIT_RANGE,
+    keep=None,
+    n_bootstrap=0,
+    seed=0,
+    keep_fit=False,
+    n_workers=None,
+    backend="loky",
+    progress=True,
+):
+    """Light-weighted metallicity and age of each spectrum, with pPXF.
+
+    Measured on noise-free mock histories behind dust: log Z comes out with a bias of -0.01 and a scatter of 0.02 dex;
+    at a signal to noise of 50 per pixel of 69 km/s with -0.03 and 0.17 (``regul=10``: -0.04 and 0.15), 0.12 above
+    log Z = -0.8. `mdegree` must leave dust its freedom: 0 gives a scatter of 0.35.
+
+    Parameters
+    ----------
+    sample : Dataset
+        dims (galaxy, wavelength), or another in the place of galaxy: in the observed frame (``observed_wavelength``
+        and column ``redshift``) or at rest, on pixels uniform in wavelength or in its logarithm. ``ivar`` and
+        ``mask`` are honoured; pixels that are not finite are left out.
+    grid : SSPGrid, optional
+        Default: the embedded one.
+    templates
+        Of `spectool.measure.ppxf_templates.select_populations`.
+    mdegree : int
+        Of the multiplicative Legendre polynomial.
+    regul : float
+        pPXF's regularisation of the weights over (metallicity, age); 0 for none.
+    variable : str
+        Which variable is fitted.
+    lsf : float or array_like (wavelength,), optional
+        See `spectool.measure.lines.fit_lines`.
+    dispersion : float
+        Of the stars [km/s], to begin with.
+    fit_range : (float, float)
+        Rest wavelengths [Angstrom].
+    keep : callable, optional
+        Wavelengths [Angstrom] to what may be used (bool); default `spectool.continuum.kept_pixels`, the windows of
+        Zahid et al. (2019).
+    n_bootstrap : int
+        Repeated fits with the signs of residuals drawn anew (wild bootstrap, at the polynomial and kinematics found)
+        that errors come from; 0: none.
+    seed : int
+        Of these signs.
+    keep_fit : bool
+        Keep ``model`` and ``light_share`` (galaxy, metallicity, age).
+    n_workers : int, optional
+        Default `spectool.parallel.n_workers`.
+    backend : str
+        Of joblib.
+    progress : bool
+
+    Returns
+    -------
+    Dataset
+        Per galaxy ``log_z_lw`` [dex], ``age_lw`` [Gyr] (their ``_error`` after a bootstrap: of age_lw in dex),
+        ``stellar_velocity``, ``stellar_dispersion`` [km/s], ``chi2`` per degree of freedom (of a guessed noise where
+        there is no ``ivar``), ``residual_rms`` relative to the flux, ``fit_seconds``, ``fit_status`` (0 ok, 1 bad
+        input, 2 failed) and ``fit_message``; the per-galaxy columns of `sample`, truth renamed ``true_log_z_lw`` and
+        ``true_age_lw``. A fit that fails is NaN and stops no other. After an interrupt ``attrs["interrupted"]`` is 1.
+
+    Raises
+    ------
+    ImportError
+        Without pPXF.
+    ValueError
+        If sample or options are none that can be fitted.
+    """
+    _require_ppxf()
+    grid = embedded_grid() if grid is None else grid
+    if mdegree < 0 or not regul >= 0 or n_bootstrap < 0:
+        raise ValueError("mdegree, regul and n_bootstrap must not be negative")
+    row_dim = (
+        next((str(d) for d in sample[variable].dims if d != "wavelength"), "") if variable in sample else ""
+    )
+    galaxies = sample.rename({row_dim: "galaxy"}) if row_dim not in ("", "galaxy") else sample
+    fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
+    spectra = read_spectra(_log_pixels(galaxies, variable, fit_range), variable, lsf, fit_range, grid)
+    library = _make_library(spectra, grid, templates)
+    setup = library.setup(
+        spectra,
+        mdegree=int(mdegree),
+        regul=float(regul),
+        dispersion=float(dispersion),
+        n_bootstrap=int(n_bootstrap),
+    )
+    keep = _default_keep() if keep is None else keep
+    pixel = np.arange(spectra.n_pixels)
+
+    def job(k):
+        flux, noise, log_first = spectra.one(k)
+        good = (noise > 0) & np.isfinite(flux) & keep(np.exp(log_first + spectra.step * pixel))
+        return int(k), flux, noise, good, log_first, (seed, int(k))
+
+    n_workers = n_workers or granted_workers()
+    results, complete = _run(setup, job, spectra.n_galaxies, n_workers, backend, progress)
+    table = _assemble(galaxies, results, spectra, library, n_bootstrap, keep_fit)
+    table = table.assign_attrs(interrupted=int(not complete), z_sun=grid.z_sun, library=_name(grid))
+    return table.rename(galaxy=row_dim) if row_dim not in ("", "galaxy") else table
+
+
+def _require_ppxf():
+    try:
+        import ppxf.ppxf  # noqa: F401
+    except ImportError as error:
+        raise ImportError("population fits need the package ppxf (pip install 'ppxf>=9.4')") from error
+
+
+def _default_keep():
+    from spectool.continuum_basis import kept_pixels
+
+    return kept_pixels
+
+
+def _name(grid):
+    return str(grid.provenance.get("name", ""))
+
+
+def _log_pixels(sample, variable, fit_range):
+    """The sample as it is if its pixels are uniform in log wavelength, else rebinned to such."""
+    wavelength, rest = spectral_coordinate(sample)
+    rows = np.atleast_2d(wavelength)
+    steps = np.diff(np.log(rows), axis=1)
+    if steps.size == 0 or not np.isfinite(steps).all():
+        raise ValueError("wavelengths must be finite and positive, 60 pixels at least")
+    if np.abs(steps / np.median(steps) - 1).max() <= _UNIFORM:
+        return sample
+    plain = np.diff(rows, axis=1)
+    if np.abs(plain / np.median(plain) - 1).max() > _UNIFORM or not rest or wavelength.ndim != 1:
+        raise ValueError(
+            "the sample's pixels are uniform neither in log wavelength nor, at rest, in wavelength (a prepared sample "
+            "has gaps): resample with spectool.prepare.resample first"
+        )
+    pixels = sample.assign(flux=sample[variable])
+    has_ivar = "ivar" in sample
+    low, high = max(wavelength[0], fit_range[0]), min(wavelength[-1], fit_range[1])
+    if not high > low:
+        raise ValueError(
+            f"the sample covers {wavelength[0]:.0f}-{wavelength[-1]:.0f} A, nothing of {fit_range} A"
+        )
+    grid = np.exp(np.arange(np.log(low), np.log(high), PIXEL_VELOCITY / KM_S))
+    with warnings.catch_warnings():
+        # Empty spectra are told one by one in fit_message.
+        warnings.simplefilter("ignore")
+        pixels = resample(mask_bad_pixels(pixels), grid)
+    pixels = pixels if has_ivar else pixels.drop_vars("ivar")
+    return pixels if variable == "flux" else pixels.rename(flux=variable)
+
+
+@dataclass(frozen=True)
+class _Library:
+    """Templates of a fit and what they stand for."""
+
+    edges: np.ndarray
+    ratio: int
+    spectra: np.ndarray
+    light: np.ndarray
+    log_z: np.ndarray
+    log_age: np.ndarray
+
+    def setup(self, spectra, **options):
+        centres = np.sqrt(self.edges[1:] * self.edges[:-1])
+        return PopulationSetup(
+            velscale=spectra.velscale,
+            ratio=self.ratio,
+            log_start=float(np.log(np.mean(centres[: self.ratio]))),
+            templates=self.spectra,
+            light=self.light,
+            log_z=self.log_z,
+            log_age=self.log_age,
+            **options,
+        )
+
+
+def _make_library(spectra, grid, selection):
+    ratio = int(np.ceil(spectra.velscale / FINE))
+    edges = template_edges(*spectra.reach, spectra.step, ratio)
+    lsf = template_lsf(edges, spectra.lsf_at(np.sqrt(edges[1:] * edges[:-1])), ratio)
+    normalised = stellar_templates(edges, lsf, grid=grid, selection=selection, reddening=(0.0,))
+    age, metal = select_populations(grid, selection)
+    plane = np.ix_(metal, age)
+    # What a template was divided by: the sum of its pixels before and after (blurring moves light, but keeps it).
+    inside = np.flatnonzero((edges >= grid.edges[0]) & (edges <= grid.edges[-1]))
+    own = grid.rebinned_flux(edges[inside])[plane].reshape(len(normalised), -1).astype(float)
+    divisor = own.sum(axis=1) / normalised[:, inside[0] : inside[-1]].sum(axis=1)
+    seen = (grid.wavelength >= LABEL_RANGE[0]) & (grid.wavelength <= LABEL_RANGE[1])
+    light = (grid.flux[..., seen] * np.diff(grid.edges)[seen]).sum(-1).astype(float)[plane].ravel()
+    return _Library(
+        edges,
+        ratio,
+        normalised,
+        (light / divisor).reshape(metal.size, age.size),
+        np.log10(grid.metallicity[metal] / grid.z_sun),
+        np.log10(np.maximum(grid.age[age], 1.0) / 1e9),
+    )
+
+
+def _run(setup, job, count, n_workers, backend, progress):
+    """Results by row, and whether all are there: an interrupt (stop button) keeps what is."""
+    chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
+    results = {}
+    bar = tqdm(total=count, desc="fitting populations", unit="spectrum", disable=not progress)
+    try:
+        for done in _fit_chunks(setup, job, chunks, min(n_workers, len(chunks)), backend):
+            results.update(done)
+            bar.update(len(done))
+    except KeyboardInterrupt:
+        warnings.warn(f"interrupted: {count - len(results)} spectra are not fitted", stacklevel=3)
+        return results, False
+    finally:
+        bar.close()
+    return results, True
+
+
+def _fit_chunks(setup, job, chunks, n_workers, backend):
+    if n_workers <= 1:
+        for rows in chunks:
+            for row in rows:
+                # Matrices this small are only slowed down by threads.
+                with threadpool_limits(1):
+                    done = fit_spectra(setup, [job(row)])
+                yield done
+        return
+    release_memory()
+    options = {"inner_max_num_threads": 1} if backend == "loky" else {}
+    with parallel_config(backend=backend, **options):
+        parallel = Parallel(n_jobs=n_workers, return_as="generator_unordered")
+        yield from parallel(delayed(fit_spectra)(setup, [job(row) for row in rows]) for rows in chunks)
+    if backend == "loky":
+        get_reusable_executor().shutdown(wait=True)
+
+
+def _assemble(sample, results, spectra, library, n_bootstrap, keep_fit):
+    kept = {n: sample[n] for n in sample.variables if sample[n].dims == ("galaxy",)}
+    truth = {n: f"true_{n}" for n in ("log_z_lw", "age_lw", "chi2") if n in kept}
+    table = xr.Dataset(kept, attrs=dict(sample.attrs)).rename(truth)
+    columns = {
+        "log_z_lw": "dex",
+        "age_lw": "Gyr",
+        "stellar_velocity": "km / s",
+        "stellar_dispersion": "km / s",
+        "chi2": "",
+        "residual_rms": "",
+        "fit_seconds": "s",
+    }
+    columns |= {"log_z_lw_error": "dex", "age_lw_error": "dex"} if n_bootstrap else {}
+    missing = {"status": FAILED, "message": "not fitted: interrupted"}
+    rows = [results.get(k, missing) for k in range(spectra.n_galaxies)]
+    for name, units in columns.items():
+        table[name] = ("galaxy", np.array([row.get(name, np.nan) for row in rows]), {"units": units})
+    status = np.array([row["status"] for row in rows], np.int8)
+    text = {"units": "", "description": "0 ok, 1 bad input, 2 failed"}
+    table["fit_status"] = ("galaxy", status, text)
+    table["fit_message"] = ("galaxy", np.array([row["message"] for row in rows], dtype=str), {"units": ""})
+    if keep_fit:
+        coordinate = spectra.coordinate
+        nothing = np.full(spectra.n_pixels, np.nan)
+        empty = np.full(library.light.shape, np.nan)
+        shares = np.stack([row.get("light_share", empty) for row in rows]).astype(np.float32)
+        models = np.stack([row.get("model", nothing) for row in rows]).astype(np.float32)
+        table = table.assign_coords(
+            {
+                coordinate.name: coordinate,
+                "log_z": ("metallicity", library.log_z, {"units": "dex"}),
+                "log_age": ("age", library.log_age, {"units": "dex(Gyr)"}),
+            }
+        )
+        table["light_share"] = (("galaxy", "metallicity", "age"), shares, {"units": ""})
+        table["model"] = (("galaxy", "wavelength"), models, {"units": spectra.units})
+    text = (
+        f"stellar populations fitted in `{spectra.variable}` with pPXF: {status.size} spectra, "
+        f"{(status == BAD_INPUT).sum()} with bad input, {(status == FAILED).sum()} failed"
+    )
+    reasons, counts = np.unique(table["fit_message"].values[status != OK], return_counts=True)
+    text += "".join(f"; {count} x {reason}" for reason, count in zip(reasons[:8], counts[:8], strict=True))
+    return add_history(
+        table, text + ("" if spectra.has_ivar else "; no ivar given: noise guessed, chi2 relative")
+    )
