@@ -1,171 +1,136 @@
-"""Several networks of one shape as one: their answers, and what the noise of a spectrum does to the mean of them.
-
-A `spectool.models.mlp.ChunkedMLP` sees noise through its filters alone. Behind them, the gradient of the answer is a
-hundred numbers per network, found in closed form; noise that is as strong everywhere in a chunk needs no more than
-these and the products of the filters with each other.
-"""
+"""Several chunked networks as one: their mean, how they disagree, and what noise in the spectrum does to the mean."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from spectool.models.chunk_basis import split_chunks
+from spectool.models.chunked_errors import scale_errors
 from spectool.models.mlp import ChunkedMLP
+from spectool.models.stacked_ensemble import StackedEnsemble, noise_variance
 
 
 class ChunkedEnsemble:
-    """Networks side by side.
+    """Networks of one architecture, trained from different seeds; all their filters are applied in one go.
 
     Parameters
     ----------
     members
-        With equal pixels, chunks, filters, layers and outputs; their weights are copied.
+        `ChunkedMLP` on the same pixels, chunks and outputs.
+    arrays
+        Of `spectool.models.chunked_errors.fit_errors` (and what else is stored beside the first member); without
+        them, errors are as they are: not calibrated.
 
     Attributes
     ----------
-    n_members, n_chunks, n_kept
-        Numbers of networks, chunks and pixels.
-    outputs, units
+    wavelength, outputs, units
         Of the members.
-    starts : ndarray of int, shape (n_chunks + 1,)
-        First pixel of each chunk, and the number of pixels.
-    curves : Tensor, shape (n_chunks, longest chunk, n_members * n_filters)
-        The filters of all members, padded with 0.
 
     Raises
     ------
     ValueError
-        If there is no member, or they differ in shape.
+        If there is no member, or they do not fit together.
     """
 
-    def __init__(self, members: Sequence[ChunkedMLP]) -> None:
+    def __init__(self, members: Sequence[ChunkedMLP], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         if not members:
-            raise ValueError("an ensemble needs at least one network")
+            raise ValueError("an ensemble needs at least one member")
         first = members[0]
         for k, member in enumerate(members):
             if member.config != first.config:
-                raise ValueError(f"network {k} of the ensemble is not of the shape of network 0")
-        self.n_members, self.n_chunks, self.n_kept = len(members), first.n_chunks, first.n_kept
-        self.n_filters, self.outputs, self.units = first.n_filters, first.outputs, first.units
-        lengths = np.bincount(first.chunk_index, minlength=first.n_chunks)
-        self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        with torch.no_grad():
-            self.curves = torch.cat([m.responses().transpose(1, 2) for m in members], dim=2).contiguous()
-            self.bias = torch.cat([m.bias for m in members], dim=1)[:, None].clone()
-            layers = [[layer for layer in m.dense if isinstance(layer, torch.nn.Linear)] for m in members]
-            self.weights = [torch.stack([row.weight.T for row in rows]) for rows in zip(*layers, strict=True)]
-            self.biases = [
-                torch.stack([row.bias for row in rows])[:, None] for rows in zip(*layers, strict=True)
-            ]
-            self.scale = torch.stack([m.out_scale for m in members])
-            self.mean = torch.stack([m.out_mean for m in members])
-        self.n_long, self.length = first.n_long, first.n_kept // first.n_chunks
+                other = [name for name in first.config if first.config[name] != member.config[name]]
+                raise ValueError(f"member {k + 1} has another {', '.join(other)} than the first")
+        self.members, self.arrays = tuple(m.eval() for m in members), dict(arrays or {})
+        self.wavelength, self.outputs, self.units = first.wavelength, first.outputs, first.units
+        self.n_kept, self.n_chunks = first.n_kept, first.n_chunks
+        self.chunk_index, self.n_filters = first.chunk_index, first.n_filters
+        self.stacked = StackedEnsemble(self.members)
+        self._products = self.stacked.filter_products()
+        self._fill = float(np.mean([float(m.in_scale) for m in members]))
 
-    @torch.inference_mode()
-    def answer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Answers to prepared spectra, and the gradient of their mean.
+    def predict(
+        self, x, sigma=None, bad=None, *, batch_size: int = 4096
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, error and spread of prepared spectra.
 
         Parameters
         ----------
         x
-            (B, n_kept), float32.
+            (N, n_kept) prepared spectra; rows that are not finite give NaN.
+        sigma
+            Noise relative to the continuum, per pixel: a number, (N,), (N, n_chunks) or (N, n_kept); None = no noise.
+        bad
+            (N, n_kept) bool, pixels that were filled with 0: they are wrong by the scatter of prepared spectra.
+        batch_size
+            Rows at a time.
 
         Returns
         -------
-        outputs
-            (n_members, B, n_out), in their units.
-        gradient
-            (n_out, n_chunks, B, n_members * n_filters): of the mean of the members' outputs, in the outputs' units, by
-            what each filter lets through.
+        mean, error, spread : ndarray, shape (N, n_out), float32
+            In the outputs' units. The error is the quadrature sum of the members' spread, of the noise propagated
+            through the mean's gradient, and of a floor, scaled so that 68% of held-out histories lie within one.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit.
         """
-        nodes = self._to_members(torch.sigmoid(self._filter(x)))
-        layers = [nodes]
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            layers.append(torch.sigmoid(torch.baddbmm(bias, layers[-1], weight)))
-        outputs = torch.baddbmm(self.biases[-1], layers[-1], self.weights[-1])
-        outputs = outputs * self.scale[:, None] + self.mean[:, None]
-        return outputs, torch.stack([self._gradient(layers, k) for k in range(len(self.outputs))])
+        if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
+            raise ValueError(
+                f"spectra of shape {np.shape(x)} do not fit: these networks take (N, {self.n_kept})"
+            )
+        sigma = self._noise(sigma, bad, x.shape)
+        found = [np.empty((len(x), len(self.outputs)), np.float32) for _ in range(3)]
+        for start in range(0, len(x), batch_size):
+            part = slice(start, start + batch_size)
+            mean, spread, noise = self.evaluate(
+                torch.from_numpy(np.ascontiguousarray(x[part], dtype=np.float32)), sigma[part]
+            )
+            error = scale_errors(self.arrays, mean, spread, noise, self.noise_level(sigma[part]))
+            for array, value in zip(found, (mean, error, spread), strict=True):
+                array[part] = value
+        return found[0], found[1], found[2]
 
-    def _filter(self, x):
-        """What all filters let through, (n_chunks, B, n_members * n_filters)."""
-        cut = self.n_long * (self.length + 1)
-        through = x.new_empty(self.n_chunks, len(x), self.curves.shape[2])
-        for part, chunks, length in (
-            (x[:, :cut], slice(0, self.n_long), self.length + 1),
-            (x[:, cut:], slice(self.n_long, self.n_chunks), self.length),
-        ):
-            if part.shape[1]:
-                pixels = part.unflatten(1, (-1, length)).transpose(0, 1)
-                torch.baddbmm(self.bias[chunks], pixels, self.curves[chunks, :length], out=through[chunks])
-        return through
+    def evaluate(self, x: torch.Tensor, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, spread and propagated noise, each (B, n_out), of one batch; not calibrated."""
+        values, gradient = self.stacked.answer(x)
+        mean = values.mean(dim=0)
+        spread = values.std(dim=0) if len(self.members) > 1 else torch.zeros_like(mean)
+        noise = torch.zeros_like(mean)
+        if np.any(sigma != 0):
+            noise = self._propagate(gradient, sigma).T
+        return mean.numpy(), spread.numpy(), noise.numpy()
 
-    def _to_members(self, through):
-        """From (n_chunks, B, n_members * n_filters) to (n_members, B, n_chunks * n_filters)."""
-        split = through.unflatten(2, (self.n_members, self.n_filters))
-        return split.permute(2, 1, 0, 3).flatten(2)
+    def noise_level(self, sigma: np.ndarray) -> np.ndarray:
+        """Root mean square of the noise of each spectrum, (N,): 1 / (S/N per pixel)."""
+        return np.sqrt(np.mean(np.square(sigma.reshape(len(sigma), -1)), axis=1))
 
-    def _to_chunks(self, nodes):
-        """The way back of `_to_members`."""
-        split = nodes.unflatten(2, (self.n_chunks, self.n_filters))
-        return split.permute(2, 1, 0, 3).flatten(2)
+    def _propagate(self, gradient: torch.Tensor, sigma: np.ndarray) -> torch.Tensor:
+        """Deviations (n_out, B) of the mean for its gradient (n_out, n_chunks, B, filters) behind the filters."""
+        if sigma.ndim == 2 and sigma.shape[1] == self.n_kept:
+            pixels = split_chunks(sigma, self.members[0])
+            curves = self.stacked.curves.transpose(1, 2)
+            squares = [(torch.bmm(one, curves) * pixels).square().sum(dim=(0, 2)) for one in gradient]
+            return torch.stack(squares).sqrt()
+        sigma = sigma if sigma.ndim == 2 else np.broadcast_to(sigma[:, None], (len(sigma), self.n_chunks))
+        variance = noise_variance(gradient, self._products, torch.from_numpy(np.ascontiguousarray(sigma)))
+        return variance.clamp(min=0).sqrt()
 
-    def _gradient(self, layers, output):
-        """Of the members' mean of one output, by what the filters let through; layer by layer backwards."""
-        gradient = (self.scale[:, output, None] * self.weights[-1][:, :, output])[:, None] / self.n_members
-        for level in range(len(layers) - 1, -1, -1):
-            values = layers[level]
-            gradient = gradient * values * (1 - values)
-            if level:
-                gradient = torch.bmm(gradient, self.weights[level - 1].transpose(1, 2))
-        return self._to_chunks(gradient)
-
-    def filter_products(self, broadening=None) -> torch.Tensor:
-        """What white noise of deviation 1 does behind the filters: covariance (n_chunks, m, m), m all members' filters.
-
-        Parameters
-        ----------
-        broadening
-            A `spectool.broaden.Broadening` to these pixels, if the noise was white before it: its pixels are correlated
-            after it.
-        """
-        if broadening is None:
-            return torch.bmm(self.curves.transpose(1, 2), self.curves)
-        # Chunks are wider than the reach of a broadening: every third can be taken back at once, and they do not meet.
-        products = torch.empty(self.n_chunks, *[self.curves.shape[2]] * 2)
-        for start in range(3):
-            rows = np.zeros((self.curves.shape[2], self.n_kept), np.float32)
-            chunks = range(start, self.n_chunks, 3)
-            for k in chunks:
-                low, high = self.starts[k : k + 2]
-                rows[:, low:high] = self.curves[k, : high - low].T
-            back = torch.from_numpy(broadening.transpose(rows).astype("f4"))
-            for k in chunks:
-                reach = broadening.reach(self.starts[k], self.starts[k + 1])
-                products[k] = back[:, reach] @ back[:, reach].T
-        return products
-
-
-@torch.inference_mode()
-def noise_variance(gradient: torch.Tensor, products: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Variance of the mean answer that white noise of the spectra brings, to first order.
-
-    Exact for a linear answer and noise that is constant within chunks.
-
-    Parameters
-    ----------
-    gradient
-        (n_out, n_chunks, B, m), of `ChunkedEnsemble.answer`.
-    products
-        (n_chunks, m, m), of `ChunkedEnsemble.filter_products`.
-    sigma
-        (B, n_chunks) deviation of a pixel's noise, in units of the continuum.
-
-    Returns
-    -------
-    Tensor
-        (n_out, B), in the outputs' units squared.
-    """
-    per_chunk = torch.stack([(torch.bmm(one, products) * one).sum(dim=2) for one in gradient])
-    return (per_chunk * sigma.T.square()).sum(dim=1)
+    def _noise(self, sigma, bad, shape) -> np.ndarray:
+        sigma = np.asarray(0.0 if sigma is None else sigma, dtype=np.float32)
+        sigma = np.broadcast_to(sigma, shape[:1]) if sigma.ndim == 0 else sigma
+        if sigma.shape not in (shape[:1], (shape[0], self.n_chunks), tuple(shape)):
+            raise ValueError(
+                f"sigma of shape {sigma.shape} does not fit {shape[0]} spectra of {shape[1]} pixels in "
+                f"{self.n_chunks} chunks"
+            )
+        if bad is None or not np.any(bad):
+            return np.ascontiguousarray(sigma)
+        if sigma.ndim == 1:
+            sigma = sigma[:, None]
+        elif sigma.shape[1] == self.n_chunks:
+            sigma = sigma[:, self.chunk_index]
+        return np.where(bad, np.float32(self._fill), sigma)

@@ -134,7 +134,8 @@ def fit(
         constant.
     weight_decay, optimizer
         ``"adam"``: coupled, an L2 penalty in the gradient; ``"adamw"``: decoupled (Loshchilov & Hutter 2019);
-        ``"fused adam"``: as the first, in one pass over the weights, seven times as quick for large dense layers.
+        ``"fused adam"``: as the first, in one pass over the weights, seven times as quick for large dense layers;
+        ``"sgd"``: stochastic gradient descent with a Nesterov momentum of 0.9 and coupled weight decay.
     patience
         Stop after so many epochs without a lower validation loss; None = never.
     plateau
@@ -228,6 +229,7 @@ class _Run:
     def make_optimizer(self, name: str, weight_decay: float) -> None:
         kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
         kinds["fused adam"] = functools.partial(torch.optim.Adam, fused=True)
+        kinds["sgd"] = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)
         if name not in kinds:
             raise ValueError(f"optimizer must be one of {', '.join(kinds)}, not {name!r}")
         self.optimizer = kinds[name](self.model.parameters(), lr=self.lr, weight_decay=weight_decay)

@@ -1,0 +1,275 @@
+"""Training the chunked network, its noise, and the errors of an ensemble of it: on toy spectra of two parameters."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from spectool.models import zahid2019 as paper
+from spectool.models.chunk_basis import fit_chunk_basis, split_chunks
+from spectool.models.chunked_ensemble import ChunkedEnsemble
+from spectool.models.chunked_errors import fit_errors
+from spectool.models.chunked_noise import SN_LEVELS, assign_levels, draw_filtered, draw_pixels
+from spectool.models.mlp import ChunkedMLP
+from spectool.models.store import load_model, save_model
+from spectool.models.training import Step
+
+N_PIXELS = 263
+QUICK = {"adam_epochs": 12, "sgd_epochs": 4, "batch_size": 128, "lr": 1e-2, "progress": False}
+
+
+def make_toy(n, *, seed):
+    """Absorption lines, some deepened by metals, some by age, some by both, as in galaxies."""
+    rng = np.random.default_rng(seed)
+    wavelength = 4050.0 + np.arange(N_PIXELS)
+    log_z, log_age = rng.uniform(-2, 0.4, n), rng.uniform(-1, 1, n)
+    lines = np.exp(-0.5 * ((np.arange(N_PIXELS)[:, None] - np.arange(6, N_PIXELS, 8)) / 2.0) ** 2)
+    share = np.linspace(0, 1, lines.shape[1]) ** 2
+    depth = 0.15 * (share * (log_z[:, None] + 1) + (1 - share) * log_age[:, None])
+    return xr.Dataset(
+        {
+            "flux": (("galaxy", "wavelength"), (-depth @ lines.T).astype("f4")),
+            "log_z_lw": ("galaxy", log_z, {"units": "dex"}),
+            "age_lw": ("galaxy", 10**log_age, {"units": "Gyr"}),
+            "log_z_interval": (("galaxy", "interval"), np.tile(log_z[:, None], 5), {"units": "dex"}),
+        },
+        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
+    )
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return {"train": make_toy(2000, seed=0), "valid": make_toy(1500, seed=1), "test": make_toy(1500, seed=2)}
+
+
+@pytest.fixture(scope="module")
+def trained(toys):
+    return [paper.train_zahid2019(toys["train"], toys["valid"], seed=k, **QUICK) for k in range(3)]
+
+
+@pytest.fixture(scope="module")
+def ensemble(trained, toys):
+    bare = ChunkedEnsemble([model for model, _ in trained])
+    truth = paper.make_labels(toys["valid"], paper.OUTPUTS)[0]
+    return ChunkedEnsemble(bare.members, fit_errors(bare, toys["valid"]["flux"].values, truth, seed=5))
+
+
+def noisy(sample, sn, seed=9):
+    rng = np.random.default_rng(seed)
+    flux = sample["flux"].values + rng.normal(0, 1 / sn, sample["flux"].shape).astype("f4")
+    sigma = np.full(flux.shape, 1 / sn, "f4")
+    dims = ("galaxy", "wavelength")
+    return sample.assign(flux=(dims, flux), sigma=(dims, sigma))
+
+
+def test_finds_metals_and_better_the_better_the_spectrum(trained, toys):
+    truth = toys["test"]["log_z_lw"].values
+    off = [
+        np.sqrt(np.mean((trained[0][0].predict(noisy(toys["test"], sn)["flux"].values)[:, 0] - truth) ** 2))
+        for sn in (1e6, 20, 5)
+    ]
+    assert off[0] < 0.15
+    assert off[0] < off[1] < off[2] < 0.6 * truth.std()
+
+
+def test_history_is_one_and_keeps_the_best(trained, toys):
+    model, history = trained[0]
+    assert [r["phase"] for r in history.records] == ["adam"] * 12 + ["sgd"] * 4
+    np.testing.assert_array_equal(history.column("epoch"), np.arange(1, 17))
+    assert (np.diff(history.column("seconds")) > 0).all()
+    losses = history.column("valid_loss")
+    assert history.best_epoch == losses.argmin() + 1
+    loss = paper.NoisyLoss(fit_chunk_basis(toys["train"]["flux"].values, model))
+    arrays = paper.arrays_with_noise(toys["valid"], model, paper.OUTPUTS, loss)
+    # Another draw of the noise on 7,500 rows: the weights are the best epoch's.
+    assert paper.evaluate(model, loss, arrays) == pytest.approx(losses.min(), rel=0.05)
+
+
+def test_same_seed_same_weights(trained, toys):
+    again, _ = paper.train_zahid2019(toys["train"], toys["valid"], seed=0, **QUICK)
+    np.testing.assert_array_equal(again.filters(), trained[0][0].filters())
+
+
+def test_levels_are_dealt_evenly_and_anew():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (assign_levels(1000, SN_LEVELS, generator) for _ in range(2))
+    for sn in SN_LEVELS:
+        assert (first == np.float32(1 / sn)).sum() == 200
+    assert (first != second).float().mean() > 0.7
+
+
+def test_noise_behind_the_filters_is_noise_in_the_pixels(trained):
+    """The shortcut: same mean, same covariance of what the filters let through; the same gradient of a loss."""
+    model, n, sigma = trained[0][0], 40_000, 0.1
+    generator = torch.Generator().manual_seed(1)
+    levels = torch.full((n,), sigma)
+    with torch.no_grad():
+        behind = draw_filtered(model.responses(), levels, generator)
+        pixels = draw_pixels(torch.zeros(n, N_PIXELS), levels, generator)
+        before = model.preactivations(pixels) - model.bias
+    curves = model.responses().detach()
+    expected = sigma**2 * torch.bmm(curves, curves.transpose(1, 2))
+    scale = torch.einsum("cii->ci", expected).sqrt()
+    for drawn in (behind, before):
+        covariance = torch.einsum("bcf,bcg->cfg", drawn, drawn) / n
+        off = (covariance - expected) / (scale[:, :, None] * scale[:, None, :])
+        assert off.abs().max() < 5 * np.sqrt(2 / n)
+        # Chunks share no pixel: nothing is correlated between them.
+        between = torch.einsum("bcf,bdf->cd", drawn / scale, drawn / scale) / (4 * n)
+        assert (between - torch.diag(between.diagonal())).abs().max() < 5 / np.sqrt(4 * n)
+
+
+def test_shortcut_has_the_gradient_of_pixel_noise(trained, toys):
+    model = ChunkedMLP(**trained[0][0].config)
+    model.load_state_dict(trained[0][0].state_dict())
+    x = torch.from_numpy(toys["train"]["flux"].values[:200])
+    y = torch.from_numpy(toys["train"]["log_z_lw"].values[:200, None].astype("f4"))
+    gradients = {}
+    for pixel_noise in (True, False):
+        loss = paper.NoisyLoss(pixel_noise=pixel_noise, levels=(5.0,))
+        step = Step(0.0, 0.0, True, torch.Generator().manual_seed(3))
+        draws = []
+        for _ in range(400):
+            model.zero_grad()
+            loss(model, {"x": x, "y": y}, step)["loss"].backward()
+            draws.append(model.weight.grad.clone())
+        gradients[pixel_noise] = torch.stack(draws)
+    clean = paper.NoisyLoss(levels=(float("inf"),))
+    model.zero_grad()
+    clean(model, {"x": x, "y": y}, step)["loss"].backward()
+    mean = {kind: drawn.mean(0) for kind, drawn in gradients.items()}
+    error = torch.stack([drawn.var(0) / len(drawn) for drawn in gradients.values()]).sum(0).sqrt()
+    inside = model.inside.expand_as(model.weight) > 0
+    chi2 = ((mean[True] - mean[False]) / error)[inside].square().mean()
+    assert chi2 == pytest.approx(1.0, abs=0.5)
+    # Noise does change the gradient: without it, it is another.
+    assert ((mean[True] - model.weight.grad) / error)[inside].square().mean() > 10
+    # And the shortcut's is less noisy, because it draws fewer numbers.
+    assert gradients[False].var(0).mean() < gradients[True].var(0).mean()
+
+
+def test_coefficients_stand_for_spectra(trained, toys):
+    model, x = trained[0][0], toys["train"]["flux"].values
+    basis = fit_chunk_basis(x, model, tolerance=1e-5)
+    assert basis.vectors.shape[1] <= 4
+    found = basis.preactivations(model, torch.from_numpy(basis.project(x, model)))
+    np.testing.assert_allclose(found.detach(), model.preactivations(torch.from_numpy(x)).detach(), atol=2e-3)
+    left = split_chunks(x, model) - torch.bmm(
+        torch.from_numpy(basis.project(x, model)).transpose(0, 1), basis.vectors
+    )
+    assert float(left.square().mean(dim=(1, 2)).max().sqrt()) < 2e-5
+
+
+def test_pixel_noise_trains_as_well(trained, toys):
+    _, history = paper.train_zahid2019(toys["train"], toys["valid"], pixel_noise=True, **QUICK)
+    assert history.best_loss == pytest.approx(trained[0][1].best_loss, rel=0.15)
+
+
+def test_augment_is_asked_for_every_batch(toys):
+    seen = []
+
+    def augment(x, generator):
+        seen.append((x.shape, x.dtype))
+        return x + 0.01 * torch.randn(len(x), 1, generator=generator)
+
+    options = QUICK | {"adam_epochs": 1, "sgd_epochs": 1}
+    paper.train_zahid2019(toys["train"], toys["valid"], augment=augment, **options)
+    assert seen == ([((128, N_PIXELS), torch.float32)] * 15 + [((80, N_PIXELS), torch.float32)]) * 2
+
+
+def test_watch_remembers_other_rules(toys):
+    watch = paper.Watch({"other": toys["test"]})
+    model, history = paper.train_zahid2019(toys["train"], toys["valid"], watch=watch, patience=None, **QUICK)
+    assert len(watch.losses["other"]) == len(history.records) == 16
+    best = ChunkedMLP(**model.config)
+    best.load_state_dict(watch.best["other"])
+    assert paper.evaluate(best, watch.loss, watch.arrays["other"]) == min(watch.losses["other"])
+    best.load_state_dict(watch.best["last"])
+    assert paper.evaluate(best, watch.loss, watch.arrays["other"]) == watch.losses["other"][-1]
+
+
+def test_stops_in_time(toys):
+    options = QUICK | {"adam_epochs": 10_000, "sgd_epochs": 10_000, "max_seconds": 1.0}
+    _, history = paper.train_zahid2019(toys["train"], toys["valid"], **options)
+    assert history.stopped == "time"
+    assert {r["phase"] for r in history.records} == {"adam", "sgd"}
+
+
+def test_intervals_and_ages_are_labels(toys):
+    outputs = (*paper.INTERVAL_OUTPUTS, "log_age_lw")
+    labels, units = paper.make_labels(toys["test"], outputs)
+    np.testing.assert_allclose(labels[:, 5], np.log10(toys["test"]["age_lw"]), rtol=1e-6)
+    assert labels.shape == (1500, 6)
+    assert units == ("dex",) * 5 + ("dex(Gyr)",)
+    with pytest.raises(KeyError, match="no column 'age_interval'"):
+        paper.make_labels(toys["test"], ["log_age_interval_2"])
+
+
+def test_errors_cover_two_thirds_at_every_noise(ensemble, toys):
+    truth = toys["test"]["log_z_lw"].values
+    # Scaled on 1,500, asserted on 1,500: three times both samples' errors.
+    allowed = 3 * np.sqrt(0.68 * 0.32 * 2 / 1500)
+    for sn in (1e9, 50.0, 20.0, 12.0, 10.0, 5.0):
+        mean, error, spread = paper.predict_ensemble(ensemble, noisy(toys["test"], sn))
+        assert (np.abs(mean[:, 0] - truth) < error[:, 0]).mean() == pytest.approx(0.68, abs=allowed)
+        assert (error >= spread * ensemble.arrays["error_factor"].min()).all()
+
+
+def test_propagated_noise_is_what_noise_does(ensemble, toys):
+    sample, n = toys["test"].isel(galaxy=[3, 700]), 4000
+    sigma = np.linspace(0.005, 0.02, N_PIXELS, dtype="f4")
+    _, _, formal = ensemble.evaluate(torch.from_numpy(sample["flux"].values), np.tile(sigma, (2, 1)))
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        x = sample["flux"].values[k] + sigma * rng.standard_normal((n, N_PIXELS), dtype="f4")
+        scatter = ensemble.predict(x)[0][:, 0].std()
+        assert formal[k, 0] == pytest.approx(scatter, rel=0.1)
+
+
+def test_noise_per_spectrum_chunk_or_pixel_is_the_same(ensemble, toys):
+    x = toys["test"]["flux"].values[:20]
+    per = np.linspace(0.01, 0.2, 20, dtype="f4")
+    ways = [per, np.tile(per[:, None], 25), np.tile(per[:, None], N_PIXELS)]
+    errors = [ensemble.predict(x, sigma)[1] for sigma in ways]
+    for error in errors[1:]:
+        np.testing.assert_allclose(error, errors[0], rtol=1e-3)
+
+
+def test_errors_know_of_hidden_pixels(ensemble, toys):
+    sample = noisy(toys["test"], 50.0)
+    bad = np.random.default_rng(4).random((1500, N_PIXELS // 4 + 1)).repeat(4, axis=1)[:, :N_PIXELS] < 0.15
+    flux = np.where(bad, 0, sample["flux"].values)
+    truth = sample["log_z_lw"].values
+    mean, error, _ = ensemble.predict(flux, sample["sigma"].values, bad)
+    _, unaware, _ = ensemble.predict(flux, sample["sigma"].values)
+    known, unknown = ((np.abs(mean[:, 0] - truth) < e[:, 0]).mean() for e in (error, unaware))
+    assert abs(known - 0.68) < 0.1
+    assert unknown < known
+
+
+def test_ensemble_comes_from_files(ensemble, toys, tmp_path):
+    names = []
+    for k, member in enumerate(ensemble.members):
+        arrays = ensemble.arrays if k == 0 else None
+        names.append(save_model(tmp_path / f"m{k}", member, recipe={}, metrics={}, arrays=arrays))
+    loaded = paper.load_ensemble(names)
+    sample = noisy(toys["test"], 20.0)
+    for one, two in zip(
+        paper.predict_ensemble(loaded, sample), paper.predict_ensemble(ensemble, sample), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+    assert load_model(names[0])[1].arrays.keys() == ensemble.arrays.keys()
+
+
+def test_misuse_is_told(ensemble, toys):
+    with pytest.raises(ValueError, match="same pixels"):
+        paper.train_zahid2019(toys["train"], toys["valid"].isel(wavelength=slice(1, None)))
+    with pytest.raises(ValueError, match=r"prepare them with spectool.continuum.prepare_zahid2019"):
+        paper.predict_ensemble(ensemble, toys["test"].isel(wavelength=slice(0, 100)))
+    with pytest.raises(ValueError, match="sigma of shape"):
+        ensemble.predict(toys["test"]["flux"].values, np.zeros((1500, 7)))
+    with pytest.raises(ValueError, match="at least one member"):
+        ChunkedEnsemble([])
+    other = ChunkedMLP(**(ensemble.members[0].config | {"n_filters": 2}))
+    with pytest.raises(ValueError, match="member 2 has another n_filters"):
+        ChunkedEnsemble([ensemble.members[0], other])
