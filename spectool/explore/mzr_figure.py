@@ -67,6 +67,25 @@ def fit_range(values, *, margin, at_least):
     return float(low - space), float(high + space)
 
 
+def find_window(panels, metallicities):
+    """Masses and metallicities that show all galaxies but the outermost ones.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+    metallicities : (float, float)
+        Where nothing is measured.
+
+    Returns
+    -------
+    (float, float, float, float)
+        Lowest and highest mass, lowest and highest metallicity.
+    """
+    values = np.concatenate([panel.metallicity for panel in panels])
+    edges = panels[0].edges
+    return float(edges[0]), float(edges[-1]), *fit_range(values, margin=0.12, at_least=metallicities)
+
+
 class MzrFigure:
     """Bokeh figures linked to a `MzrState`: an update sends only what changed, as one patch.
 
@@ -197,15 +216,10 @@ class MzrFigure:
 
     def fit_axes(self):
         """Show all galaxies but the outermost ones."""
-        panels = self.state.panels
-        y = fit_range(
-            np.concatenate([p.metallicity for p in panels]), margin=0.12, at_least=self.state.kind.window
-        )
-        edges = panels[0].edges
-        ranges = ((self.x_range, (float(edges[0]), float(edges[-1]))), (self.y_range, y))
+        left, right, bottom, top = find_window(self.state.panels, self.state.kind.window)
         with self.state.lock, self.widget.batch():
-            for bokeh_range, (start, end) in ranges:
-                bokeh_range.update(start=start, end=end)
+            self.x_range.update(start=left, end=right)
+            self.y_range.update(start=bottom, end=top)
 
     def show_relations(self):
         """Draw the published relations that are chosen."""

@@ -8,6 +8,7 @@ from spectool.explore.mzr_data import CLASSES
 from spectool.explore.mzr_image import count_nearby
 from spectool.measure.mzr import (
     correlate_residuals,
+    residuals,
     running_median,
     scatter_about,
     spearman_at_fixed_mass,
@@ -83,12 +84,14 @@ def color_values(sample, found, color, quantity):
         return found.error
     if color == "truth":
         return quantity.truth(sample)
+    if color == "excess" and "log_sfr" in sample:
+        return residuals(sample["log_mass"].values, sample["log_sfr"].values, min_count=MIN_IN_BIN)
     if color == "S/N":
         return np.where(np.isfinite(found.sn), found.sn, np.nan)
     return unknown
 
 
-def derive_panel(name, sample, found, *, quantity, min_sn, color, reference, edges):
+def derive_panel(name, sample, found, *, min_sn, shade, relation, edges):
     """Choose the galaxies that are measured, and derive what is shown of them.
 
     Parameters
@@ -98,14 +101,12 @@ def derive_panel(name, sample, found, *, quantity, min_sn, color, reference, edg
         Of `spectool.explore.mzr_data.check_sample`.
     found : spectool.explore.mzr_quantities.Metallicity
         Of all its galaxies.
-    quantity : spectool.explore.mzr_quantities.Quantity
-        That was measured.
     min_sn : float
         The S/N must be higher than that.
-    color : str
-        One of ``quantity.colors``.
-    reference : str
-        One of ``quantity.relations``.
+    shade : ndarray, shape (galaxy,), optional
+        The quantity of the colour; None: how many galaxies there are of the same mass and metallicity.
+    relation : spectool.measure.mzr_relations.Relation
+        That scatter and offset are about.
     edges : ndarray
         Mass bins [dex(Msun)].
 
@@ -118,9 +119,7 @@ def derive_panel(name, sample, found, *, quantity, min_sn, color, reference, edg
     measured = np.isfinite(found.value) & np.isfinite(all_masses) & bright
     index = np.flatnonzero(measured)
     mass, value = all_masses[index], found.value[index]
-    shade = color_values(sample, found, color, quantity)[index]
-    if color == "number":
-        shade = shade_by_number(mass, value)
+    shade = shade_by_number(mass, value) if shade is None else shade[index]
     return Panel(
         name=name,
         index=index,
@@ -133,7 +132,7 @@ def derive_panel(name, sample, found, *, quantity, min_sn, color, reference, edg
         edges=edges,
         n_all=np.histogram(all_masses[np.isfinite(all_masses)], edges)[0],
         n_measured=np.histogram(mass, edges)[0],
-        **summarize(mass, value, quantity.relations[reference], edges),
+        **summarize(mass, value, relation, edges),
     )
 
 

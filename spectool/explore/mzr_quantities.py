@@ -238,6 +238,7 @@ QUANTITIES = {
         min_sn=15.0,  # Scourfield et al. (2023, Section 5)
         colors={
             "log SFR": "log SFR (M☉ yr⁻¹)",
+            "excess": "log SFR over the median at its mass (dex)",
             "class": "class",
             "error": "error of 12 + log(O/H) (dex)",
             "truth": "true 12 + log(O/H) of the mock",
@@ -260,13 +261,14 @@ QUANTITIES = {
         min_sn=0.0,  # Zahid et al. (2019) ask no S/N of the continuum
         colors={
             "log SFR": "log SFR (M☉ yr⁻¹)",
+            "excess": "log SFR over the median at its mass (dex)",
             "S/N": "S/N per pixel",
             "error": "error of log Z* / Z☉ (dex)",
             "truth": "true log Z* / Z☉ of the mock",
             "number": "number of galaxies (log)",
         },
         window=(-1.0, 0.4),
-        unmeasured="no value, or flagged",
+        unmeasured="flagged",
         is_in=lambda sample: "log_z_predicted" in sample,
         measure=measure_stars,
         truth=true_stars,

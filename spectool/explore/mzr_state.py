@@ -208,6 +208,15 @@ class MzrState(traitlets.HasTraits):
         """Sources of rebuilt spectra that the compared samples were measured on."""
         return [self.samples[name].attrs.get("spectrum", name) for name in self.shown]
 
+    def _shade(self, name):
+        """The quantity of the colour of all galaxies of a sample; it does not depend on the cut."""
+        key = (name, self.quantity, self.calibration, self.dust_corrected, self.color)
+        if key not in self._measured:
+            self._measured[key] = color_values(
+                self.samples[name], self.metallicity(name), self.color, self.kind
+            )
+        return self._measured[key]
+
     def _derive(self):
         shown = [(name, self.samples[name]) for name in self.shown]
         edges = mass_bins(np.concatenate([sample["log_mass"].values for _, sample in shown]))
@@ -216,10 +225,9 @@ class MzrState(traitlets.HasTraits):
                 name,
                 sample,
                 self.metallicity(name),
-                quantity=self.kind,
                 min_sn=self.min_sn,
-                color=self.color,
-                reference=self.reference,
+                shade=None if self.color == "number" else self._shade(name),
+                relation=self.kind.relations[self.reference],
                 edges=edges,
             )
             for name, sample in shown
@@ -244,7 +252,7 @@ class MzrState(traitlets.HasTraits):
             found = self.metallicity(name)
             # Errors of galaxies that nobody asked to see would leave the others one colour.
             seen = (found.sn > min(self.min_sn, self.kind.min_sn)) & np.isfinite(found.value)
-            values.append(color_values(self.samples[name], found, self.color, self.kind)[seen])
+            values.append(self._shade(name)[seen])
         values = np.concatenate(values)
         values = values[np.isfinite(values)]
         if values.size == 0:

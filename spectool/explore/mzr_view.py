@@ -11,7 +11,8 @@ from spectool.explore.exports import connect_files, report
 from spectool.explore.mzr_controls import MzrControls
 from spectool.explore.mzr_data import REBUILDERS, read_samples
 from spectool.explore.mzr_figure import SAMPLE_COLORS, MzrFigure
-from spectool.explore.mzr_files import load_state, save_csv, save_png, save_state
+from spectool.explore.mzr_files import load_state, save_csv, save_state
+from spectool.explore.mzr_png import save_png
 from spectool.explore.mzr_spectrum import WINDOWS, SpectrumFigure
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_tables import (

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.image import imread
 
 from spectool.explore.mzr_choices import NONE
-from spectool.explore.mzr_files import load_state, save_csv, save_png, save_state
+from spectool.explore.mzr_files import load_state, save_csv, save_state
+from spectool.explore.mzr_png import save_png
 from spectool.explore.mzr_state import MzrState
 
 from .mzr_fakes import OXYGEN_SUN, make_samples
