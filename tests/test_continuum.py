@@ -1,0 +1,206 @@
+"""Observed spectra come out of the preparation as the models' own; bad ones are named."""
+
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.continuum import FWHM, N_KEPT, ContinuumBasis, normalize_continuum, prepare_zahid2019
+from spectool.prepare import PrepareWarning, history
+from spectool.surveys.sdss import observe_sdss
+from spectool.synth.synthesis import synthesize
+from spectool.synth.zahid2019 import synthesize_histories
+from spectool.synth.zahid2019_histories import draw_histories
+
+DISPERSION = np.array([50.0, 80.0, 110.0, 60.0, 90.0, 70.0])
+
+
+@pytest.fixture(scope="module")
+def galaxies(grid):
+    """Six histories at redshifts of the sample, bright."""
+    drawn = draw_histories(6, seed=5, grid=grid)
+    return drawn.assign(
+        mass_formed=drawn["mass_formed"] * 1e10,
+        velocity_dispersion=("galaxy", DISPERSION, {"units": "km / s"}),
+        redshift=("galaxy", np.linspace(0.06, 0.1, 6), {"units": ""}),
+    )
+
+
+@pytest.fixture(scope="module")
+def rest(galaxies, grid):
+    wavelength = np.arange(3500.0, 7800.0, 0.9)
+    return synthesize(galaxies, grid, wavelength=wavelength, nebular=False, progress=False)
+
+
+@pytest.fixture(scope="module")
+def observed(rest):
+    return observe_sdss(rest, seed=1, noise=False)
+
+
+@pytest.fixture(scope="module")
+def truth(galaxies, grid):
+    """What the models are trained on: the same histories, broadened and normalised without any survey."""
+    basis = ContinuumBasis.zahid2019()
+    return normalize_continuum(synthesize_histories(galaxies, grid, basis.kept_wavelength), None, basis)[0]
+
+
+def without(sample, rows, **changes):
+    """A copy with the flux, ivar or redshift of some rows replaced."""
+    sample = sample.copy(deep=True)
+    for name, value in changes.items():
+        sample[name][rows] = value
+    return sample
+
+
+def test_a_survey_s_spectra_come_out_as_the_training_spectra(observed, truth):
+    prepared = prepare_zahid2019(observed)
+    assert prepared["flux"].shape == (6, N_KEPT) and prepared["flux"].dtype == np.float32
+    assert prepared.attrs["fwhm_kms"] == FWHM and set(prepared["prepared_reason"].values) == {""}
+    good = ~prepared["mask"].values
+    assert good.mean() > 0.97
+    flux = prepared["flux"].values
+    for row in range(6):
+        use = good[row]
+        depth = flux[row, use] @ truth[row, use] / (truth[row, use] @ truth[row, use])
+        assert depth == pytest.approx(1, abs=0.03)
+        assert (flux[row] - truth[row])[use].std() < 0.1 * truth[row].std()
+
+
+def test_the_resolution_is_what_the_sharper_spectra_are_brought_to(rest, galaxies, grid):
+    """Exact where nothing is guessed: the width given at one wavelength, the features compared around it."""
+    kms_per_angstrom = 299792.458 / 5250
+    boxes = (2.3548 * kms_per_angstrom) ** 2 * (2 * 0.9**2 + 1) / 12  # means over pixels, rebinned
+    width = np.sqrt((DISPERSION * 2.3548) ** 2 + (grid.fwhm * kms_per_angstrom) ** 2 + boxes)
+    prepared = prepare_zahid2019(rest, spectral_fwhm=width)
+    basis = ContinuumBasis.zahid2019()
+    near = np.abs(basis.kept_wavelength - 5250) < 100
+    scatter = {}
+    for fwhm in (300.0, 330.0, 360.0):
+        flux = synthesize_histories(galaxies, grid, basis.kept_wavelength, fwhm=fwhm)
+        scatter[fwhm] = (prepared["flux"].values - normalize_continuum(flux, None, basis)[0])[:, near].std()
+    assert scatter[330.0] < 0.2 * min(scatter[300.0], scatter[360.0])
+    np.testing.assert_allclose(prepared["spectral_fwhm"], width)
+
+
+def test_the_dust_of_a_galaxy_is_divided_out(galaxies, grid, truth):
+    dusty = galaxies.assign(dust2=("galaxy", np.full(6, 0.8)))
+    rest = synthesize(dusty, grid, wavelength=np.arange(3500.0, 7800.0, 0.9), nebular=False, progress=False)
+    flux = prepare_zahid2019(rest)["flux"].values
+    clear = synthesize(
+        galaxies, grid, wavelength=np.arange(3500.0, 7800.0, 0.9), nebular=False, progress=False
+    )
+    assert np.abs(flux - prepare_zahid2019(clear)["flux"].values).max() < 0.02 * np.abs(truth).max()
+
+
+def test_sigma_is_the_noise_of_sums(observed, rest):
+    noisy = observe_sdss(rest, seed=2)
+    prepared = prepare_zahid2019(noisy)
+    clean = prepare_zahid2019(observed.assign(ivar=noisy["ivar"]))
+    basis = ContinuumBasis.zahid2019().vectors.numpy()
+    good = ~prepared["mask"].values
+    pulls = []
+    for first in range(0, N_KEPT - 30, 30):
+        feature = np.zeros(N_KEPT)
+        feature[first : first + 30] = 1
+        feature -= basis @ (basis.T @ feature)  # the polynomial takes this part of the noise away
+        use = good[:, first : first + 30].all(1)
+        noise = (prepared["flux"].values - clean["flux"].values)[use] @ feature
+        pulls.append(noise / np.sqrt(prepared["sigma"].values[use].astype(float) ** 2 @ feature**2))
+    assert np.concatenate(pulls).std() == pytest.approx(1, abs=0.1)
+
+
+def test_spectra_without_errors_are_free_of_noise(rest):
+    prepared = prepare_zahid2019(rest)
+    assert not prepared["sigma"].any() and not prepared["mask"].any()
+
+
+def test_bad_pixels_are_zero_and_do_not_spread(observed):
+    spoilt = observed.copy(deep=True)
+    spoilt["flux"][1, 2000:2010] = np.nan
+    before, after = prepare_zahid2019(observed), prepare_zahid2019(spoilt)
+    assert 5 < int(after["mask"][1].sum() - before["mask"][1].sum()) < 20
+    assert np.isfinite(after["flux"]).all() and not after["flux"].values[after["mask"].values].any()
+    np.testing.assert_array_equal(after["flux"][2:], before["flux"][2:])
+    far = np.abs(np.arange(N_KEPT) - np.argmax(after["mask"].values[1] & ~before["mask"].values[1])) > 150
+    assert np.abs(after["flux"].values[1] - before["flux"].values[1])[far].max() < 2e-3
+
+
+def test_each_kind_of_bad_spectrum_is_named_and_masked(observed):
+    n = observed.sizes["wavelength"]
+    spoilt = without(observed, 0, flux=np.nan)
+    spoilt = without(spoilt, 1, redshift=np.nan)
+    spoilt = without(spoilt, 2, flux=np.where(np.arange(n) < 1000, np.nan, spoilt["flux"][2]))
+    spoilt = without(spoilt, 3, flux=-spoilt["flux"][3])
+    centre = observed["observed_wavelength"].values / (1 + float(observed["redshift"][4]))
+    spoilt = without(spoilt, 4, ivar=np.where((centre > 5210) & (centre < 5290), 0, 1))
+    with pytest.warns(PrepareWarning):
+        prepared = prepare_zahid2019(spoilt)
+    reasons = prepared["prepared_reason"].values.tolist()
+    assert reasons[0] == "no good pixel"
+    assert reasons[1] == "redshift not usable"
+    assert "0% are good in chunk 1 (" in reasons[2] and "the spectrum covers 44" in reasons[2]
+    assert reasons[3] == "the pseudo-continuum is not positive everywhere"
+    assert reasons[4].startswith("1 of 25 chunks lack good pixels: ") and "covers" not in reasons[4]
+    assert reasons[5] == ""
+    np.testing.assert_array_equal(prepared["mask"].all("wavelength"), [True] * 5 + [False])
+    assert not prepared["flux"][:5].any()
+    assert "5 of 6 spectra masked out" in history(prepared)[-1]
+
+
+def test_half_a_chunk_may_be_asked_for_or_none(observed):
+    n = observed.sizes["wavelength"]
+    spoilt = without(observed, 2, flux=np.where(np.arange(n) < 1000, np.nan, observed["flux"][2]))
+    lenient = prepare_zahid2019(spoilt, min_chunk=0)
+    assert lenient["prepared_reason"][2] == "" and 0.1 < float(lenient["mask"][2].mean()) < 0.4
+
+
+def test_a_resolution_below_the_models_is_named_and_the_spectrum_kept(observed):
+    wide = observed.assign(velocity_dispersion=("galaxy", np.array([60.0, 60, 60, 60, 60, 200])))
+    prepared = prepare_zahid2019(wide)
+    reasons = prepared["prepared_reason"].values.tolist()
+    assert reasons[5].startswith("resolution 5") and "lower than the models' 330 km/s" in reasons[5]
+    assert reasons[:5] == [""] * 5
+    assert not prepared["mask"][5].all() and prepared["flux"][5].any()
+    assert "1 have a lower resolution" in history(prepared)[-2]
+
+
+def test_unknown_dispersions_leave_the_instrument_alone(observed):
+    some = observed.assign(velocity_dispersion=("galaxy", np.array([np.nan, 60, 60, 60, 60, 60])))
+    prepared = prepare_zahid2019(some)
+    none = prepare_zahid2019(observed.drop_vars("velocity_dispersion"))
+    assert float(prepared["spectral_fwhm"][0]) == pytest.approx(float(none["spectral_fwhm"][0]))
+    assert "1 unknown" in history(prepared)[-2] and "no velocity dispersions" in history(none)[-2]
+
+
+def test_the_resolution_of_each_file_is_believed(observed):
+    lsf = np.broadcast_to(np.array([60.0, 70, 80, 90, np.nan, 60])[:, None], observed["flux"].shape)
+    real = observed.assign(
+        lsf_sigma=(("galaxy", "wavelength"), lsf), velocity_dispersion=("galaxy", np.zeros(6))
+    )
+    width = prepare_zahid2019(real)["spectral_fwhm"].values
+    np.testing.assert_allclose(np.diff(width[:4]), 10 * 2.3548, rtol=0.1)
+    typical = prepare_zahid2019(observed.assign(velocity_dispersion=("galaxy", np.zeros(6))))
+    assert width[4] == pytest.approx(float(typical["spectral_fwhm"][0]))
+
+
+@pytest.mark.parametrize("width", [np.nan, -1.0, np.inf])
+def test_impossible_widths_are_refused(rest, width):
+    with pytest.raises(ValueError, match="the width of galaxy 2 is"):
+        prepare_zahid2019(rest, spectral_fwhm=np.where(np.arange(6) == 2, width, 200.0))
+
+
+def test_stacks_at_their_final_resolution_are_only_normalised(rest, truth):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared = prepare_zahid2019(rest.isel(galaxy=[0]).assign_attrs(fwhm_kms=330.0))
+    assert "attrs['fwhm_kms']" in history(prepared)[-2]
+    wave = ContinuumBasis.zahid2019().kept_wavelength
+    flux = np.interp(wave, rest["wavelength"], rest["flux"][0])[None]
+    expected = normalize_continuum(flux, None, ContinuumBasis.zahid2019())[0]
+    assert np.abs(prepared["flux"].values - expected).max() < 0.05 * np.abs(expected).max()
+
+
+def test_a_sample_of_anything_else_is_refused():
+    with pytest.raises(ValueError, match="no variable `flux`"):
+        prepare_zahid2019(xr.Dataset({"spectrum": (("galaxy", "wavelength"), np.ones((1, 5)))}))
