@@ -1,0 +1,240 @@
+"""How wide the lines of spectra are, instrument and galaxy together, and what they lack to a common width.
+
+Zahid et al. (2019, Section 3.1) measure it on strong emission lines of stacked spectra, find that it grows with
+stellar mass, and broaden individual galaxies, too noisy to be measured, by what their mass lacks to 330 km/s.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from scipy.special import erf
+
+from spectool.measure.linear_design import DOUBLETS
+from spectool.measure.ppxf_templates import FWHM_TO_SIGMA, embedded_grid, select_populations
+from spectool.prepare import spectral_coordinate
+from spectool.surveys.sdss import blur
+from spectool.wavelength import LINES, pixel_edges
+
+TARGET = 330.0  # km/s
+FITTED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+WINDOWS = ((4790.0, 5080.0), (6480.0, 6800.0))  # Angstrom, rest
+TRIALS = 100.0 * 1.05 ** np.arange(46)  # km/s, to 900
+MIN_SN = 10.0
+# Stars beneath the lines: their Balmer absorption would make emission look narrower.
+STARS = ((3e6, 1e8, 1e9, 1e10), (-0.4, 0.0))
+_BATCH = 64
+KM_S = 299792.458
+
+
+def spectral_fwhm(sample, *, variable="flux", grid=None, min_sn=MIN_SN):
+    """Total width of the strong emission lines of spectra: one for all lines of a spectrum.
+
+    H-alpha with [N II], H-beta, [O III] and [S II] are Gaussians of one width in velocity, integrated over the
+    pixels, on stars of eight populations with lines of the same width and a straight line per window. At each of
+    `TRIALS` widths that is a linear fit; chi2 has its minimum where a parabola through the three lowest puts it. Where
+    resolution changes with wavelength, the strongest line has its say: H-alpha, mostly.
+
+    Parameters
+    ----------
+    sample : Dataset
+        dims (galaxy or stack, wavelength) at rest, on a common ``wavelength`` (vacuum Angstrom). ``ivar`` and ``mask``
+        are honoured; without ``ivar`` all pixels weigh the same.
+    variable : str
+    grid : SSPGrid, optional
+        Of the stars; default: the embedded one.
+    min_sn : float
+        Signal to noise of all lines together below which the width is NaN.
+
+    Returns
+    -------
+    Dataset
+        ``spectral_fwhm`` and ``spectral_fwhm_error`` [km/s] (from the scatter about the fit), and ``fwhm_sn``, the
+        lines' signal to noise. NaN where lines are too weak, absent or wider or narrower than all `TRIALS`. The
+        width of the spectrum's own pixels is not in it.
+
+    Raises
+    ------
+    ValueError
+        If the sample is not at rest on common pixels, or does not cover the windows.
+    """
+    wavelength, rest = spectral_coordinate(sample)
+    if not rest or wavelength.ndim != 1:
+        raise ValueError("line widths need spectra at rest on common pixels (coordinate `wavelength`)")
+    inside = np.zeros(wavelength.size, bool)
+    for low, high in WINDOWS:
+        here = (wavelength >= low) & (wavelength <= high)
+        if here.sum() < 30:
+            raise ValueError(f"the sample has only {here.sum()} pixels within {low:.0f}-{high:.0f} A")
+        inside |= here
+    row_dim = next(str(d) for d in sample[variable].dims if d != "wavelength")
+    dims = (row_dim, "wavelength")
+    flux = sample[variable].transpose(*dims).values[:, inside].astype(float)
+    weight = np.ones(flux.shape)
+    if "ivar" in sample:
+        weight = sample["ivar"].transpose(*dims).values[:, inside].astype(float)
+    bad = ~np.isfinite(flux) | ~np.isfinite(weight) | ~(weight > 0)
+    if "mask" in sample:
+        bad |= sample["mask"].transpose(*dims).values[:, inside].astype(bool)
+    flux, weight = np.where(bad, 0, flux), np.where(bad, 0, weight)
+    designs = _designs(wavelength, inside, embedded_grid() if grid is None else grid)
+    columns = np.concatenate(
+        [_widths(flux[k : k + _BATCH], weight[k : k + _BATCH], designs) for k in range(0, len(flux), _BATCH)]
+    ).T
+    weak = ~(columns[2] >= min_sn)
+    names = ("spectral_fwhm", "spectral_fwhm_error")
+    table = {
+        n: (row_dim, np.where(weak, np.nan, c), {"units": "km / s"})
+        for n, c in zip(names, columns, strict=False)
+    }
+    return xr.Dataset(table | {"fwhm_sn": (row_dim, columns[2], {"units": ""})})
+
+
+def _designs(wavelength, inside, grid):
+    """Columns of the fit at each trial width, (trial, pixel, column); the first `len(FITTED)` are lines."""
+    edges, centres = pixel_edges(wavelength), wavelength[inside]
+    low, high = edges[:-1][inside], edges[1:][inside]
+    straight = []
+    for first, last in WINDOWS:
+        here = (centres >= first) & (centres <= last)
+        straight += [here.astype(float), np.where(here, (centres - first) / (last - first) - 0.5, 0.0)]
+    fine = np.exp(np.arange(np.log(WINDOWS[0][0] * 0.98), np.log(WINDOWS[-1][1] * 1.02), 30.0 / KM_S))
+    age, metal = select_populations(grid, STARS)
+    stars = grid.rebinned_flux(fine)[np.ix_(metal, age)].reshape(-1, fine.size - 1).astype(float)
+    stars /= np.median(stars, axis=1, keepdims=True)
+    middle = np.sqrt(fine[1:] * fine[:-1])
+    own = grid.fwhm / middle * KM_S
+    designs = []
+    for width in TRIALS:
+        lines = []
+        for name in FITTED:
+            line = _line(low, high, LINES[name], width)
+            if name in DOUBLETS:
+                weak, share = DOUBLETS[name]
+                line = line + share * _line(low, high, LINES[weak], width)
+            lines.append(line)
+        sigma = np.sqrt(np.clip(width**2 - own**2, 0, None)) * FWHM_TO_SIGMA / 30.0
+        blurred = blur(stars, np.broadcast_to(np.maximum(sigma, 0.1), stars.shape))
+        designs.append(
+            np.stack([*lines, *straight, *(np.interp(centres, middle, s) for s in blurred)], axis=1)
+        )
+    return np.stack(designs)
+
+
+def _line(low, high, wavelength, fwhm):
+    sigma = wavelength * fwhm / KM_S * FWHM_TO_SIGMA
+    ends = [0.5 * erf((edge - wavelength) / (sigma * 2**0.5)) for edge in (low, high)]
+    return (ends[1] - ends[0]) / (high - low)
+
+
+def _widths(flux, weight, designs):
+    """FWHM, its error and the lines' signal to noise, (galaxy, 3)."""
+    chi2 = np.empty((len(flux), len(designs)))
+    gain = np.empty_like(chi2)
+    for k, design in enumerate(designs):
+        chi2[:, k] = _chi2(flux, weight, design)
+        gain[:, k] = _chi2(flux, weight, design[:, len(FITTED) :]) - chi2[:, k]
+    count = (weight > 0).sum(axis=1)
+    best = chi2.argmin(axis=1)
+    middle = np.clip(best, 1, len(TRIALS) - 2)
+    rows = np.arange(len(flux))
+    before, here, after = (chi2[rows, middle + k] for k in (-1, 0, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curvature = before - 2 * here + after
+        shift = 0.5 * (before - after) / curvature
+        step = np.log(TRIALS[1] / TRIALS[0])
+        width = TRIALS[middle] * np.exp(step * shift)
+        scatter = here / np.maximum(count - designs.shape[2] - 1, 1)
+        error = width * step * np.sqrt(2 * scatter / curvature)
+        sn = np.sqrt(np.maximum(gain[rows, best], 0) / np.maximum(scatter, 1e-30))
+    useless = (best != middle) | ~(curvature > 0) | (count < 2 * designs.shape[2])
+    return np.where(useless[:, None], np.nan, np.stack([width, error, sn], axis=1))
+
+
+def _chi2(flux, weight, design):
+    """Of the best linear fit, per galaxy."""
+    left = np.einsum("gp,pc,pd->gcd", weight, design, design, optimize=True)
+    right = (weight * flux) @ design
+    scale = np.sqrt(np.maximum(np.einsum("gcc->gc", left), 1e-300))
+    # The columns of stars are alike, and a spectrum may lack a window: the pseudo-inverse leaves out what it lacks.
+    inverse = np.linalg.pinv(left / scale[:, :, None] / scale[:, None, :], rcond=1e-11, hermitian=True)
+    solution = np.einsum("gcd,gd->gc", inverse, right / scale) / scale
+    return (weight * (flux - solution @ design.T) ** 2).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class WidthMassRelation:
+    """Width of lines as a function of stellar mass.
+
+    Attributes
+    ----------
+    log_mass, fwhm : ndarray, shape (n,)
+        Nodes [dex Msun], [km/s]: linear in between, constant beyond.
+    scatter : float
+        Of the stacks about it [km/s].
+    """
+
+    log_mass: np.ndarray
+    fwhm: np.ndarray
+    scatter: float
+
+    def __call__(self, log_mass):
+        """Width [km/s] at a mass [dex Msun]."""
+        return np.interp(np.asarray(log_mass, float), self.log_mass, self.fwhm)
+
+
+def fit_width_mass(stacks, *, degree=2):
+    """The relation of width and mass, a polynomial through what stacks say.
+
+    Parameters
+    ----------
+    stacks : Dataset
+        ``log_mass`` and, unless it is measured here, ``spectral_fwhm``.
+    degree : int
+
+    Returns
+    -------
+    WidthMassRelation
+        Between the lightest and the heaviest stack with a width. It does not fall with mass: where the polynomial
+        does, it stays as wide.
+
+    Raises
+    ------
+    ValueError
+        If fewer than ``degree + 2`` stacks have a width.
+    """
+    widths = stacks if "spectral_fwhm" in stacks else stacks.assign(spectral_fwhm(stacks).data_vars)
+    mass, fwhm = widths["log_mass"].values.astype(float), widths["spectral_fwhm"].values.astype(float)
+    known = np.isfinite(mass) & np.isfinite(fwhm)
+    if known.sum() < degree + 2:
+        raise ValueError(f"only {known.sum()} stacks have a line width; a relation needs {degree + 2}")
+    mass, fwhm = mass[known], fwhm[known]
+    polynomial = np.polynomial.Polynomial.fit(mass, fwhm, degree)
+    nodes = np.linspace(mass.min(), mass.max(), 51)
+    scatter = float(np.std(fwhm - polynomial(mass), ddof=degree + 1))
+    return WidthMassRelation(nodes, np.maximum.accumulate(polynomial(nodes)), scatter)
+
+
+def extra_fwhm(log_mass, relation, target=TARGET):
+    """What a galaxy of some mass lacks to the target width, in quadrature.
+
+    Parameters
+    ----------
+    log_mass : array_like, shape (galaxy,)
+        [dex Msun]
+    relation : callable
+        Mass to width [km/s], such as `WidthMassRelation`.
+    target : float
+        [km/s]
+
+    Returns
+    -------
+    extra : ndarray, shape (galaxy,)
+        sqrt(target^2 - width^2) [km/s]; 0 where lines are wider than the target already, NaN where the mass is not
+        finite.
+    above : ndarray of bool, shape (galaxy,)
+        Where they are wider.
+    """
+    width = np.asarray(relation(log_mass), float)
+    width = np.where(np.isfinite(np.asarray(log_mass, float)), width, np.nan)
+    return np.sqrt(np.clip(target**2 - width**2, 0, None)), width > target
