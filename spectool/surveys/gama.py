@@ -5,6 +5,7 @@ in r. The errors here follow from that: the noise of a point source in each surv
 aperture, and the uncertainty of the calibration.
 """
 
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ Round numbers of our own: the bands are those that hold the mark of no coverage 
 shares are guesses, not measurements, and are not adjusted to the paper's count.
 """
 _MEMBERS = {"GALEX": ("FUV", "NUV"), "Herschel": ("P100", "P160", "S250", "S350", "S500")}
-_BLOCK = 8192
+_BLOCK, _FRUITLESS = 8192, 16
 
 
 def load_filters(bands=None):
@@ -130,7 +131,7 @@ def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **popu
     limits = (0.005, float(averages.redshift[-1])) if redshift_range is None else redshift_range
     faintest, r_band = (r_limit * u.ABmag).to_value(u.Jy), averages.bands.index("r")
     parts, found, drawn = [], 0, 0
-    for block in range(10 + 100 * n):
+    for block in count():
         rng = np.random.default_rng([seed, block])
         candidates = draw_population(
             _BLOCK, grid_age=averages.grid.age, seed=rng, redshift_range=limits, **population
@@ -141,7 +142,7 @@ def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **popu
         found, drawn = found + bright.size, drawn + _BLOCK
         if found == n:
             break
-        if drawn >= 64 * _BLOCK and found == 0:
+        if found == 0 and block + 1 == _FRUITLESS:
             raise ValueError(f"none of {drawn} galaxies is brighter than r = {r_limit}")
     sample = xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
     text = f"{n} galaxies brighter than r = {r_limit:g} of {drawn} drawn"
