@@ -12,10 +12,12 @@ import pytest
 from spectool.mocks import make_marziano2024
 from spectool.models.apply import encode_sample
 from spectool.models.autoencoder import fit_statistics, make_autoencoder
+from spectool.synth.common_resolution import grid_fwhm
 from spectool.synth.fsps_source import FSPSError, _refine, check_sps_home, load_fsps_grid
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
+from spectool.synth.zahid2019 import make_basis, make_heldout, make_training_set, training_table
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="python-fsps has no wheel for Windows")
 
@@ -115,6 +117,30 @@ def test_grid_goes_through_the_notebook_code(fsps_grid):
     fit_statistics(model, np.tile(sample.flux.values, (3, 1)), sample.wavelength.values, seed=0)
     assert np.isfinite(encode_sample(model, sample).latent).all()
     assert json.loads(sample.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
+
+
+def test_grid_says_its_resolution_at_each_wavelength(fsps_grid):
+    """C3K_LR is constant in velocity, which a single number in Angstrom is not."""
+    wavelength = np.array([4100.0, 5500.0, 7200.0])
+    velocity = grid_fwhm(fsps_grid, wavelength) / wavelength * 299792.458
+    np.testing.assert_allclose(velocity, 235, atol=3)
+    assert grid_fwhm(fsps_grid, wavelength)[1] == pytest.approx(fsps_grid.fwhm, rel=1e-3)
+
+
+def test_grid_makes_the_training_set_of_zahid2019(fsps_grid):
+    table = training_table().isel(galaxy=slice(None, None, 463))
+    made = make_training_set(fsps_grid, table=table)
+    assert (
+        made["flux"].shape == (101, 2468)
+        and np.isfinite(made["flux"]).all()
+        and made["flux"].any("wavelength").all()
+    )
+    assert json.loads(made.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
+    assert made["log_z_lw"].attrs["z_sun"] == 0.02 and float(np.abs(made["log_z_lw"]).max()) <= 2.0001
+    heldout = make_heldout(10, seed=1, grid=fsps_grid)
+    assert np.isfinite(heldout["flux"]).all() and np.isfinite(heldout["log_z_interval"]).all()
+    with pytest.raises(ValueError, match=r"resolution of 23\d km/s"):
+        make_basis(fsps_grid, fwhm=200.0)
 
 
 def test_grid_is_linear_in_mass_as_fsps_is(fsps_grid):
