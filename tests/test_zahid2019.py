@@ -1,0 +1,66 @@
+"""The selection takes star-forming galaxies, not active ones, whatever the sign in the paper's eq. 4."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool import zahid2019
+
+NAMES = ["Hβ", "[O III] 5007", "Hα", "[N II] 6583"]
+
+
+def make_table(rows):
+    """A table of (r, log M, line fluxes, S/N of Hb, Ha and [N II])."""
+    flux = np.array([row[2] for row in rows], float)
+    sn = np.array([[row[3][0], 9.0, *row[3][1:]] for row in rows], float)
+    return xr.Dataset(
+        {
+            "r_magnitude": ("galaxy", [row[0] for row in rows]),
+            "log_mass": ("galaxy", [row[1] for row in rows]),
+            "line_flux": (("galaxy", "line"), flux),
+            "line_sn": (("galaxy", "line"), sn),
+        },
+        coords={"line": NAMES},
+    )
+
+
+HII, GOOD = [10, 10, 30, 10], [5, 9, 5]
+
+
+def test_every_cut_takes_what_it_should():
+    table = make_table(
+        [
+            (17.0, 10.0, HII, GOOD),
+            (17.8, 10.0, HII, GOOD),
+            (17.0, 8.4, HII, GOOD),
+            (17.0, 11.6, HII, GOOD),
+            (17.0, 10.0, HII, [4.9, 9, 5]),
+            (17.0, 10.0, HII, [5, 4.9, 5]),
+            (17.0, 10.0, HII, [5, 9, 4.9]),
+            (17.0, 10.0, [10, 80, 30, 30], GOOD),
+            (17.0, 10.0, [10, 0.1, 30, 28], GOOD),
+            (17.0, 10.0, [10, -1, 30, 10], GOOD),
+            (17.0, 10.0, [10, np.nan, 30, 10], GOOD),
+        ]
+    )
+    passed, counts = zahid2019.select(table)
+    np.testing.assert_array_equal(np.flatnonzero(passed), [0, 9])
+    assert list(counts.values()) == [10, 8, 7, 6, 5, 2] and tuple(counts) == zahid2019.CUTS
+
+
+def test_eq_4_as_printed_selects_the_active_ones():
+    """A Seyfert's and an HII region's ratios: the printed sign takes the first, ours the second."""
+    ratios = {"Seyfert": (-0.1, 0.9), "HII": (-0.5, -0.2)}
+    for name, (log_n2, log_o3) in ratios.items():
+        printed = log_o3 > 0.61 / (log_n2 - 0.05) + 1.3
+        flux = [10, 10 * 10**log_o3, 30, 30 * 10**log_n2]
+        passed, _ = zahid2019.select(make_table([(17.0, 10.0, flux, GOOD)]))
+        assert printed == (name == "Seyfert") and passed[0] == (name == "HII")
+
+
+def test_products_are_read_by_name(tmp_path):
+    stored = xr.Dataset({"candidate": ("galaxy", np.array([4, 9], "i4"), {"units": ""})})
+    stored.to_netcdf(tmp_path / "some.nc", engine="h5netcdf")
+    assert zahid2019.read_selection("null", path=tmp_path / "some.nc").identical(stored)
+    with pytest.raises(ValueError, match="no sample 'all'; choose from main, null"):
+        zahid2019.read_selection("all")

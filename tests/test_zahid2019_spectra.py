@@ -1,0 +1,107 @@
+"""Spectra on 1 A keep their flux and the noise of sums; the memory map holds what was selected."""
+
+import numpy as np
+import pytest
+
+from spectool.continuum_basis import kept_pixels, stack_wavelength, zahid2019_wavelength
+from spectool.wavelength import pixel_edges
+from spectool.zahid2019_candidates import draw_block, observe_candidates, screen
+from spectool.zahid2019_spectra import COLUMNS, MemoryMap, chunk_sigma, open_memmap, stored_flux, to_angstrom
+
+
+@pytest.fixture(scope="module")
+def native():
+    block = draw_block(3)
+    return observe_candidates(block.isel(galaxy=screen(block)[:40]))
+
+
+@pytest.fixture(scope="module")
+def sample(native):
+    return to_angstrom(native)
+
+
+def test_rebinning_conserves_flux(native, sample):
+    width = np.diff(pixel_edges(native["wavelength"].values))
+    inside = (native["wavelength"].values > 4500.3) & (native["wavelength"].values < 5500.6)
+    low = native["wavelength"].values[inside][0] - width[inside][0] / 2
+    high = native["wavelength"].values[inside][-1] + width[inside][-1] / 2
+    before = (native["truth"].values * width)[:, inside].sum(axis=1)
+    edges = pixel_edges(stack_wavelength())
+    overlap = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
+    np.testing.assert_allclose(sample["truth"].values @ overlap, before, rtol=1e-4)
+
+
+def test_variance_is_that_of_sums_over_many_pixels(native, sample):
+    """Neighbours share noise, and the variance stated makes up for it."""
+    wavelength, width = native["wavelength"].values, np.diff(pixel_edges(native["wavelength"].values))
+    clean = np.flatnonzero(~sample["mask"].values[:, 600:1400].any(axis=1))[:10]
+    assert clean.size > 3
+    low, high = stack_wavelength()[600] - 0.5, stack_wavelength()[1400] - 0.5
+    inside = (wavelength > low) & (wavelength < high)
+    exact = (width[inside] ** 2 / native["ivar"].values[clean][:, inside]).sum(axis=1)
+    stated = (1 / sample["ivar"].values[clean, 600:1400]).sum(axis=1)
+    np.testing.assert_allclose(stated, exact, rtol=5e-3)
+
+
+def test_masked_pixels_stay_masked(native, sample):
+    bad = sample["mask"].values
+    assert 0.002 < bad.mean() < 0.04 and (sample["ivar"].values[bad] == 0).all()
+    observed = stack_wavelength() * (1 + sample["redshift"].values[:, None])
+    assert bad[np.abs(observed - 5578.89) < 6].all()
+    assert not np.isnan(sample["flux"].values).any() and (sample["sn"] > 2).all()
+
+
+def test_stored_spectra_have_a_mean_of_one_and_nan_where_bad(sample):
+    stored = stored_flux(sample)
+    wavelength = zahid2019_wavelength()
+    assert stored.dtype == np.float16 and stored.shape == (40, wavelength.size)
+    window = (wavelength >= 4400) & (wavelength <= 4450)
+    np.testing.assert_allclose(np.nanmean(stored[:, window].astype("f8"), axis=1), 1, atol=1e-3)
+    part = (stack_wavelength() >= 4050) & (stack_wavelength() <= 7300)
+    np.testing.assert_array_equal(np.isnan(stored), sample["mask"].values[:, part])
+
+
+def test_noise_per_chunk_against_a_loop(sample):
+    found = chunk_sigma(sample)
+    part = (stack_wavelength() >= 4050) & (stack_wavelength() <= 7300)
+    kept = np.flatnonzero(part)[kept_pixels(zahid2019_wavelength())]
+    for row in (0, 7):
+        for k, chunk in enumerate(np.array_split(kept, 25)):
+            good = chunk[~sample["mask"].values[row, chunk]]
+            noise = np.sqrt((1 / sample["ivar"].values[row, good].astype(float)).mean())
+            assert found[row, k] == pytest.approx(noise / sample["flux"].values[row, good].mean(), rel=1e-4)
+    sample = sample.copy(deep=True)
+    sample["mask"].values[0, np.array_split(kept, 25)[3]] = True
+    assert np.isnan(chunk_sigma(sample)[0]).sum() == 1
+
+
+def with_lines(sample):
+    import xarray as xr
+
+    about = xr.DataArray(np.ones((sample.sizes["galaxy"], 6)), dims=("galaxy", "line"))
+    return sample.assign(line_flux=about, line_sn=about, gas_dispersion=sample["velocity_dispersion"])
+
+
+def test_a_memory_map_is_written_in_batches_and_read_back(sample, tmp_path):
+    whole = with_lines(sample)
+    store = MemoryMap(tmp_path / "some", 30)
+    assert store.write(0, 0, whole.isel(galaxy=slice(12))) == 12
+    with pytest.raises(FileNotFoundError, match="not complete: run the tool again"):
+        open_memmap(tmp_path / "some")
+    store = MemoryMap(tmp_path / "some", 30)  # as after an interrupt
+    assert store.write(1, 12, whole.isel(galaxy=slice(12, None))) == 18
+    store.finish(2, {"counts": {"drawn": 40}}, {"redshift": ""}, list("abcdef"))
+    flux, table = open_memmap(tmp_path / "some")
+    assert isinstance(flux, np.memmap) and tuple(table.data_vars) == COLUMNS
+    np.testing.assert_array_equal(flux, stored_flux(whole)[:30])
+    np.testing.assert_array_equal(table["candidate"], whole["candidate"][:30])
+    np.testing.assert_allclose(table["chunk_sigma"], chunk_sigma(whole)[:30])
+    assert all("units" in table[name].attrs for name in table.data_vars)
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["flux.npy", "table.nc"]
+    with pytest.raises(ValueError, match="is for 30 galaxies, not 31"):
+        MemoryMap(tmp_path / "some", 31)
+
+
+def test_a_folder_without_spectra_says_how_to_make_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"make them with tools/select_zahid2019\.py"):
+        open_memmap(tmp_path)

@@ -1,0 +1,83 @@
+"""Stacks are the plain means of their members, in whatever batches they come."""
+
+import numpy as np
+import pytest
+
+from spectool.zahid2019_candidates import draw_block, observe_candidates, screen
+from spectool.zahid2019_spectra import to_angstrom
+from spectool.zahid2019_stacks import MASS_EDGES, StackSums
+
+
+@pytest.fixture(scope="module")
+def sample():
+    block = draw_block(21)
+    return to_angstrom(observe_candidates(block.isel(galaxy=screen(block)[:120])))
+
+
+@pytest.fixture(scope="module")
+def stacks(sample):
+    sums = StackSums()
+    sums.add(sample)
+    return sums.to_dataset()
+
+
+def fullest(stacks):
+    return int(np.argmax(stacks["n_galaxies"].values))
+
+
+def test_a_stack_is_the_mean_of_its_normalised_members(sample, stacks):
+    k = fullest(stacks)
+    mass = sample["log_mass"].values
+    rows = np.flatnonzero((mass >= MASS_EDGES[k]) & (mass < MASS_EDGES[k + 1]))
+    assert stacks["n_galaxies"].values[k] == rows.size > 5
+    flux = np.where(sample["mask"], np.nan, sample["flux"] / sample["norm"])[rows].astype(float)
+    np.testing.assert_allclose(stacks["flux"].values[k], np.nanmean(flux, axis=0), rtol=2e-5)
+    np.testing.assert_allclose(stacks["scatter"].values[k], np.nanstd(flux, axis=0), atol=2e-3)
+    window = slice(700, 751)
+    assert stacks["flux"].values[k, window].mean() == pytest.approx(1, abs=0.01)
+    assert stacks["truth"].values[k, window].mean() == pytest.approx(1, abs=1e-5)
+
+
+def test_noise_of_a_stack_is_that_of_its_mean(sample, stacks):
+    """The difference to the noise-free stack, in units of the noise; normalising by noisy light adds a little."""
+    use = stacks["n_galaxies"].values > 5
+    pull = (stacks["flux"] - stacks["truth"]) * np.sqrt(stacks["ivar"])
+    assert 0.6 < pull.values[use].std() < 1.5
+
+
+def test_light_weighted_labels_are_those_of_the_summed_light(sample, stacks):
+    """Weights from the noise-free spectra themselves, pixel by pixel."""
+    k = fullest(stacks)
+    mass = sample["log_mass"].values
+    rows = np.flatnonzero((mass >= MASS_EDGES[k]) & (mass < MASS_EDGES[k + 1]))
+    wavelength, truth = sample["wavelength"].values, sample["truth"].values[rows].astype(float)
+    normalised = truth / truth[:, (wavelength >= 4400) & (wavelength <= 4450)].mean(axis=1, keepdims=True)
+    share = normalised[:, (wavelength >= 4050) & (wavelength <= 7300)].sum(axis=1)
+    log_z = sample["log_z_lw"].values[rows]
+    assert stacks["log_z_light"].values[k] == pytest.approx((share * log_z).sum() / share.sum(), abs=1e-5)
+    assert stacks["median_log_z_lw"].values[k] == pytest.approx(np.median(log_z))
+    assert stacks["log_z_lw"].values[k] == pytest.approx(log_z.mean())
+
+
+def test_batches_and_an_interrupt_change_nothing(sample, stacks, tmp_path):
+    sums = StackSums()
+    sums.add(sample.isel(galaxy=slice(50)))
+    sums.save(tmp_path / "progress.npz", rows=50)
+    sums, more = StackSums.load(tmp_path / "progress.npz")
+    assert int(more["rows"]) == 50
+    sums.add(sample.isel(galaxy=slice(50, None)))
+    again = sums.to_dataset()
+    for name in stacks.data_vars:
+        # The scatter of one galaxy is 0, and a difference of sums in single precision.
+        atol = 1e-3 if name == "scatter" else 1e-6
+        np.testing.assert_allclose(again[name], stacks[name], rtol=1e-5, atol=atol)
+
+
+def test_empty_bins_are_masked_and_galaxies_outside_left_out(sample, stacks):
+    outside = sample.assign(log_mass=sample["log_mass"] * 0 + 11.2)
+    sums = StackSums()
+    sums.add(outside)
+    empty = sums.to_dataset()
+    assert empty["n_galaxies"].sum() == 0 and empty["mask"].all() and np.isnan(empty["log_z_light"]).all()
+    assert stacks.sizes["stack"] == 25 and stacks["mass_low"].values[0] == 8.5
+    assert all("units" in stacks[name].attrs for name in stacks.data_vars)

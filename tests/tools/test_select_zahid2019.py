@@ -1,0 +1,89 @@
+"""The tool fills memory maps, goes on where it was, and what it kept can be rebuilt from the numbers."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.zahid2019 import CUTS, open_memmap, rebuild
+from spectool.zahid2019_spectra import stored_flux
+from tools import select_zahid2019 as tool
+
+
+def run(what, folder, **more):
+    options = {"--size": 90, "--blocks": 1, "--cache": folder, **more}
+    return tool.main([what, "--quiet", *(str(part) for pair in options.items() for part in pair)])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zahid2019")
+    return {what: run(what, folder) for what in ("main", "null")}
+
+
+@pytest.mark.parametrize("what", ["main", "null"])
+def test_spectra_are_rebuilt_from_the_numbers(made, what):
+    flux, table = open_memmap(made[what]["folder"])
+    assert flux.shape == (90, 3251) and table.sizes["galaxy"] == 90
+    rows = np.array([0, 1, 60, 89])
+    again = rebuild(table["candidate"].values[rows], null=what == "null")
+    np.testing.assert_allclose(stored_flux(again).astype("f4"), flux[rows].astype("f4"), atol=4e-3, rtol=4e-3)
+    for name in ("log_z_lw", "log_mass", "log_sfr", "sn", "redshift"):
+        np.testing.assert_allclose(again[name], table[name][rows], rtol=2e-3, atol=1e-4)
+
+
+def test_counts_of_the_cuts_fall_and_what_is_left_is_the_sample(made):
+    counts = made["main"]["counts"]
+    assert tuple(counts) == ("drawn", "screened", *CUTS)
+    values = list(counts.values())
+    assert values == sorted(values, reverse=True) and values[-1] >= 90
+    assert values[0] == 4096 * made["main"]["recipe"]["blocks"]
+
+
+def test_selected_galaxies_pass_every_cut(made):
+    _, table = open_memmap(made["main"]["folder"])
+    assert (table["r_magnitude"] < 17.77).all() and (
+        table["line_sn"].sel(line=["Hβ", "Hα", "[N II] 6583"]) >= 5
+    ).all()
+    assert table["redshift"].min() >= 0.0269 and table["redshift"].max() <= 0.2501
+
+
+def test_stacks_hold_the_sample(made):
+    folder = made["main"]["folder"]
+    with xr.open_dataset(f"{folder}/stacks.nc", engine="h5netcdf") as stacks:
+        _, table = open_memmap(folder)
+        mass = table["log_mass"].values
+        assert int(stacks["n_galaxies"].sum()) == ((mass >= 8.5) & (mass < 11.0)).sum()
+        assert stacks["flux"].shape == (25, 3661)
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatch):
+    original = tool.select_batch
+
+    def stop(batch, options):
+        if batch == 1:
+            raise KeyboardInterrupt
+        return original(batch, options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "select_batch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run("main", tmp_path)
+    batches = []
+    monkeypatch.setattr(tool, "select_batch", lambda b, options: batches.append(b) or original(b, options))
+    report = run("main", tmp_path)
+    assert batches[0] == 1
+    assert report["counts"] == made["main"]["counts"]
+    (flux, table), (before, expected) = (open_memmap(r["folder"]) for r in (report, made["main"]))
+    np.testing.assert_array_equal(flux, before)
+    xr.testing.assert_equal(table, expected)
+    again = run("main", tmp_path)
+    assert json.dumps(again) == json.dumps(report) and len(batches) == len(set(batches))
+
+
+def test_quick_fluxes_are_compared_with_ppxf():
+    report = tool.main(["check", "--size", "4", "--quiet"])
+    assert report["galaxies"] == 4
+    assert report["Hα"]["median ratio to pPXF"] == pytest.approx(1, abs=0.03)
+    assert report["ms per galaxy"]["ppxf"] > report["ms per galaxy"]["gaussian"]
