@@ -19,8 +19,11 @@ BENCHMARKS = {
     "denoise_spectra_per_second": "benchmarks.denoise:run",
     "mzr_selection_to_paint_ms": "benchmarks.mzr:run",
     "mzr_slider_to_paint_ms": "benchmarks.mzr:run",
+    "mzr_stars_slider_to_paint_ms": "benchmarks.mzr:run",
+    "training_set_46305_seconds": "benchmarks.training_set:run",
     "line_fits_vs_ppxf_example": "benchmarks.lines:against_example",
     "line_fits_per_second": "benchmarks.lines:fits_per_second",
+    "photometry_galaxies_per_second": "benchmarks.photometry:run",
 }
 
 
