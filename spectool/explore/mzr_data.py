@@ -40,7 +40,7 @@ def check_sample(name, sample):
         ``candidate`` (a number that tells galaxies apart in all samples; counted from 0 if missing). For the gas
         either a line table, ``line_flux`` and ``line_flux_error`` (galaxy, line), or metallicities, ``oxygen`` and
         optionally ``oxygen_error`` and ``h_alpha_sn`` (galaxy). For the stars ``log_z_predicted`` and optionally
-        ``log_z_error``, ``log_z_lw`` (truth), ``sn`` (per pixel) and ``outlier`` (galaxy); where
+        ``log_z_error``, ``log_z_lw`` (truth), ``sn`` (per Angstrom) and ``outlier`` (galaxy); where
         ``attrs["z_sun"]`` is not there, solar is 0.02.
 
     Returns

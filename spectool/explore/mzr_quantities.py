@@ -25,7 +25,7 @@ class Metallicity:
     error : ndarray, shape (galaxy,)
         [dex]; NaN where unknown.
     sn : ndarray, shape (galaxy,)
-        What the cut is in: of Hα (flux by error) for the gas, of the spectrum per pixel for the stars; infinite in a
+        What the cut is in: of Hα (flux by error) for the gas, of the spectrum per Ångström for the stars; infinite in a
         sample that does not say.
     """
 
@@ -262,7 +262,7 @@ QUANTITIES = {
         colors={
             "log SFR": "log SFR (M☉ yr⁻¹)",
             "excess": "log SFR over the median at its mass (dex)",
-            "S/N": "S/N per pixel",
+            "S/N": "S/N per Å",
             "error": "error of log Z* / Z☉ (dex)",
             "truth": "true log Z* / Z☉ of the mock",
             "number": "number of galaxies (log)",

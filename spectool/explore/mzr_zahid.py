@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
 DATA = Path(__file__).resolve().parent.parent / "data"
@@ -64,9 +63,8 @@ def rebuild_zahid2019(candidate, sample="galaxies"):
     """
     from spectool.zahid2019 import rebuild
 
-    galaxy = rebuild(np.array([candidate]), sample=sample, keep_truth=True, progress=False)
-    galaxy = galaxy.isel(galaxy=0, drop=True)
-    observed = galaxy["flux"].where(~galaxy["mask"]) if "mask" in galaxy else galaxy["flux"]
-    spectra = {OBSERVED: observed, NOISELESS: galaxy["true_flux"]}
+    galaxy = rebuild([candidate], null=sample == "null").isel(galaxy=0, drop=True)
+    seen = (galaxy["flux"] / galaxy["norm"]).where(~galaxy["mask"])
+    spectra = {OBSERVED: seen, NOISELESS: galaxy["truth"] / galaxy["norm"]}
     joined = xr.concat(list(spectra.values()), "source", coords="minimal", compat="override")
     return xr.Dataset({"flux": joined.astype("f4").assign_coords(source=list(spectra))})

@@ -142,6 +142,26 @@ def test_another_calibration_and_another_sample_are_drawn(opened):
     assert "de-noised" in opened.locator(".mzr-statistics").inner_text()
 
 
+def test_the_stars_are_put_on_the_axis_and_their_sample_is_chosen(opened):
+    before = as_text(opened, "median0", "median")
+    press(opened, "Stars")
+    wait_until(opened, CHANGED, before, "median0", "median")
+    assert -2 < np.median(data(opened, "median0", "median")) < 0.5
+    assert len(data(opened)) == 0 and len(data(opened, "image0", "image")) == 1, (
+        "200,000 galaxies are an image"
+    )
+    assert "200,000" in opened.locator(".mzr-statistics").inner_text()
+    before = as_text(opened, "median0", "median")
+    control(opened, "Metallicity").select_option("truth of the mocks")
+    wait_until(opened, CHANGED, before, "median0", "median")
+    before = as_text(opened, "median0", "median")
+    sample(opened, 0).select_option("null: SDSS main sample")
+    wait_until(opened, CHANGED, before, "median0", "median")
+    press(opened, "Gas")
+    opened.wait_for_function(f"([name, column]) => {MODEL}.data[column].length > 30", arg=["points0", "x"])
+    assert 8 < np.median(data(opened, "median0", "median")) < 9.2
+
+
 def test_two_samples_are_laid_over_each_other_and_taken_apart(opened):
     shown = opened.locator(".mzr-main canvas:visible")
     apart = shown.count()

@@ -8,6 +8,7 @@ from spectool.explore.mzr_quantities import TRUTH
 from spectool.explore.mzr_spectra import rebuild_galaxy
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_view import open_mzr_dashboard
+from spectool.explore.mzr_zahid import rebuild_zahid2019
 from spectool.wavelength import LINES
 
 
@@ -50,6 +51,45 @@ def test_calibrated_errors_are_wider_than_those_of_the_fit(samples):
     formal, calibrated = samples["de-noised"], samples["de-noised, calibrated errors"]
     ratio = calibrated["line_flux_error"] / formal["line_flux_error"]
     assert float(ratio.sel(line="Hα").median()) > 1
+
+
+@pytest.fixture(scope="module")
+def stars():
+    return read_samples("zahid2019", "zahid2019 null")
+
+
+def test_the_main_sample_stands_beside_its_null(stars):
+    state = MzrState(stars)
+    assert state.quantity == "stars"
+    assert [panel.n_galaxies for panel in state.panels] == [200_000, 50_000]
+    for panel in state.panels:
+        assert panel.mass.size > 0.9 * panel.n_galaxies
+        truth = stars[panel.name]["log_z_lw"].values[panel.index]
+        assert np.corrcoef(truth, panel.metallicity)[0, 1] > 0.5
+    assert np.intersect1d(*(sample.attrs["family"] for sample in stars.values())).size == 0
+
+
+def test_the_truth_has_the_trend_that_the_null_has_not(stars):
+    state = MzrState(stars)
+    state.set(calibration=TRUTH)
+    main, null = state.correlate()[0]
+    assert main.rho < -20 * main.error
+    assert abs(null.rho) < 4 * null.error
+
+
+@pytest.mark.parametrize(
+    ("name", "sample"), [("SDSS main sample", "galaxies"), ("null: SDSS main sample", "null")]
+)
+def test_a_rebuilt_spectrum_has_the_noise_of_the_table(stars, name, sample):
+    galaxy = stars[name].isel(galaxy=11)
+    flux = rebuild_zahid2019(int(galaxy["candidate"]), sample)["flux"]
+    seen, true = (flux.sel(source=source) for source in flux["source"].values)
+    inside = (flux["wavelength"].values > 4050) & (flux["wavelength"].values < 7290)
+    error = ((seen - true) / true).values[inside]
+    # Neighbouring pixels share noise: what is "per Angstrom" shows in means over more of them.
+    means = np.nanmean(error[: error.size // 20 * 20].reshape(-1, 20), axis=1)
+    scatter = 1.4826 * np.nanmedian(np.abs(means)) * np.sqrt(20)
+    assert 1 / scatter == pytest.approx(float(galaxy["sn"]), rel=0.3)
 
 
 @pytest.mark.parametrize("row", [3, 1200, 1900])
