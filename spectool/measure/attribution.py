@@ -89,7 +89,7 @@ def _answer(member, rows, output):
         return member(rows)[:, output].numpy().astype(float)
 
 
-def share_by_index(attributed, *, names=None):
+def share_by_index(attributed, *, names=None, least=0.25):
     """How much of the attribution falls into the bands that astronomers know.
 
     Parameters
@@ -97,7 +97,9 @@ def share_by_index(attributed, *, names=None):
     attributed : Dataset
         From `attribute`.
     names : sequence of str, optional
-        Of `spectool.measure.indices.LICK`; default: all of which a pixel is kept.
+        Of `spectool.measure.indices.LICK`; default: all of which enough is kept.
+    least : float
+        Enough: pixels per Angstrom of the band.
 
     Returns
     -------
@@ -114,7 +116,8 @@ def share_by_index(attributed, *, names=None):
     total = np.where(size.sum(1) > 0, size.sum(1), 1.0)
     bands = {name: index_band(name) for name in (names or LICK)}
     inside = {n: (wavelength >= low) & (wavelength <= high) for n, (low, high) in bands.items()}
-    inside = {n: pixels for n, pixels in inside.items() if pixels.any() or names is not None}
+    if names is None:
+        inside = {n: p for n, p in inside.items() if p.sum() > least * (bands[n][1] - bands[n][0])}
     nowhere = ~np.any(list(inside.values()), axis=0)
     rows = [(n, *bands[n], pixels) for n, pixels in inside.items()] + [("elsewhere", np.nan, np.nan, nowhere)]
     share = np.stack([size[:, pixels].sum(1) / total for *_, pixels in rows])
@@ -187,6 +190,38 @@ def describe_filters(model, prepared, *, label="log_z_lw", output=0, baseline=No
         ends = [pick(wavelength[chunk == k]) for k in range(shape[0])]
         columns[name] = ("chunk", np.array(ends), {"units": "Angstrom"})
     return xr.Dataset(columns)
+
+
+def filter_patterns(model, prepared):
+    """What in the spectra makes a filter let more through: how they change with it.
+
+    A filter's weights alone mislead. They may be large where spectra hardly differ, and opposite weights may cancel
+    what neighbouring pixels have in common. The pattern is the covariance of the filter's output with the flux, divided
+    by the output's standard deviation (Haufe et al. 2014, NeuroImage 87, 96, eq. 6): the change of the mean spectrum
+    that goes with one standard deviation more let through.
+
+    Parameters
+    ----------
+    model : ChunkedMLP
+    prepared : Dataset
+        ``flux`` of spectra without noise, for one a part of the training set.
+
+    Returns
+    -------
+    ndarray, shape (n_chunks, n_filters, longest chunk)
+        In units of the prepared flux, padded with 0 like ``model.filters()``.
+    """
+    flux = prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
+    chunk = np.asarray(model.chunk_index)
+    with torch.inference_mode():
+        passed = model.preactivations(torch.from_numpy(flux)).numpy().astype(float)
+    passed = (passed - passed.mean(axis=0)) / np.maximum(passed.std(axis=0), 1e-12)
+    flux = flux - flux.mean(axis=0)
+    patterns = np.zeros(np.shape(model.filters()))
+    for k in range(len(patterns)):
+        own = flux[:, chunk == k]
+        patterns[k, :, : own.shape[1]] = passed[:, k].T @ own / len(flux)
+    return patterns
 
 
 def _filter_attributions(model, flux, start, output, steps):

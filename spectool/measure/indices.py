@@ -1,5 +1,7 @@
 """Spectral indices that astronomers read by eye: D4000 and Lick indices, for many spectra at once."""
 
+from functools import cache
+
 import numpy as np
 import xarray as xr
 
@@ -84,6 +86,7 @@ def measure_indices(sample, *, variable="flux", names=COMMON, min_coverage=0.9):
     return add_history(out, f"{values.size} indices measured, {lost} without enough good pixels")
 
 
+@cache
 def index_band(name):
     """Where an index is measured, side bands left out.
 

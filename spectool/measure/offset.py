@@ -193,7 +193,8 @@ def explain_offset(
     Returns
     -------
     Dataset
-        (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins.
+        (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins;
+        their sum is ``mean_offset``, with ``mean_offset_error``.
         (bin,): ``offset`` and ``offset_error``, of the last view, ``label_offset``: median label minus the stack's;
         ``stack``, ``individuals``: answers of the last view; ``stack_label``, ``median_label``; ``log_mass``
         (median), ``count``. ``attrs``: ``n_left_out``, galaxies without a finite answer in each view.
@@ -273,10 +274,8 @@ def _stack_answers(views, predict, draws):
 def _offset_dataset(steps, parts, single, count, mass, n_left_out):
     total = parts.sum(axis=0)
     label = single["median_label"] - single["stack_label"]
-    with np.errstate(invalid="ignore"):
-        mean = np.nanmean(
-            np.where(np.isfinite(total)[None].all(axis=2, keepdims=True), parts, np.nan), axis=1
-        )
+    used = np.isfinite(total).all(axis=1)
+    mean = parts[:, used].mean(axis=1) if used.any() else np.full((len(steps), parts.shape[2]), np.nan)
     dex = {"units": "dex"}
     columns = {
         "contribution": (("step", "bin"), parts[..., 0], dex),
@@ -285,6 +284,8 @@ def _offset_dataset(steps, parts, single, count, mass, n_left_out):
         "mean_error": ("step", mean[:, 1:].std(axis=-1), dex),
         "offset": ("bin", total[:, 0], dex),
         "offset_error": ("bin", total[:, 1:].std(axis=-1), dex),
+        "mean_offset": ((), mean[:, 0].sum(), dex),
+        "mean_offset_error": ((), mean[:, 1:].sum(axis=0).std(), dex),
         "label_offset": ("bin", label[:, 0], dex),
         "label_offset_error": ("bin", label[:, 1:].std(axis=-1), dex),
         "log_mass": ("bin", np.array(mass), {"units": "dex(Msun)"}),

@@ -3,7 +3,7 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.measure.attribution import attribute, describe_filters, share_by_index
+from spectool.measure.attribution import attribute, describe_filters, filter_patterns, share_by_index
 from spectool.measure.indices import index_band
 from spectool.models.mlp import ChunkedMLP
 
@@ -124,3 +124,23 @@ def test_filters_of_a_chunk_share_what_its_pixels_were_given():
     np.testing.assert_allclose(
         describe_filters(single, one, baseline=start)["importance"][:, 0], sizes, atol=1e-6
     )
+
+
+def test_a_pattern_is_what_changes_the_output_not_the_weight():
+    # Two pixels share a disturbance; the filter cancels it with a weight of the opposite sign (Haufe et al. 2014).
+    rng = np.random.default_rng(0)
+    signal, disturbance = rng.normal(size=(2, 4000))
+    model = ChunkedMLP(wavelength=[5000.0, 5001.0], n_chunks=1, n_filters=1, hidden=(4,))
+    flux = np.stack([signal + disturbance, disturbance], axis=1)
+    with torch.no_grad():
+        model.weight[0, 0] = torch.tensor([1.0, -1.0])
+    prepared = xr.Dataset({"flux": (("galaxy", "wavelength"), flux)}, coords={"wavelength": model.wavelength})
+    np.testing.assert_allclose(filter_patterns(model, prepared)[0, 0], [1, 0], atol=0.05)
+
+
+def test_patterns_of_padded_chunks_are_padded():
+    prepared, model = make_prepared(), make_model()
+    patterns = filter_patterns(model, prepared)
+    assert patterns.shape == model.filters().shape
+    lengths = np.bincount(model.chunk_index)
+    assert len(set(lengths)) == 2 and not patterns[lengths.argmin(), :, lengths.min() :].any()

@@ -37,6 +37,7 @@ def test_steps_add_up_to_the_offset_of_the_last_view():
     np.testing.assert_allclose(found["contribution"].sum("step"), found["offset"], atol=1e-12)
     np.testing.assert_allclose(found["offset"], found["individuals"] - found["stack"], atol=1e-12)
     np.testing.assert_allclose(found["mean"].sum(), found["offset"].mean(), atol=1e-12)
+    np.testing.assert_allclose(found["mean"].sum(), found["mean_offset"], atol=1e-12)
     assert found["count"].sum() == 240 and found.attrs["n_left_out"] == 0
     assert list(found["step"].values) == [offset.MEDIAN, offset.NONLINEAR, "noisier"]
 
