@@ -83,6 +83,24 @@ def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
         BLOCK, grid_age=grid.age, seed=rng, redshift_range=REDSHIFT_RANGE, metallicity_sfr=metallicity_sfr
     )
     galaxies = draw_agn(galaxies, seed=[seed, block, _AGN]).rename(spectral_class="population_class")
+    return number_block(galaxies, block, seed=seed)
+
+
+def number_block(galaxies, block, *, seed):
+    """Give the galaxies of a block their numbers and fibre fractions.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        Of `BLOCK` galaxies.
+    block : int
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        With ``candidate`` (block * 4096 + row) and ``fibre_fraction`` (lognormal, 0.05-1).
+    """
     scatter = np.random.default_rng([seed, block, _FIBRE]).standard_normal(BLOCK)
     share = np.clip(FIBRE_FRACTION * 10 ** (FIBRE_SCATTER * scatter), 0.05, 1.0)
     units = {"units": "", "long_name": "share of the light in the fibre"}

@@ -12,25 +12,36 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.measure.classes import kauffmann2003
+from spectool.measure.ppxf_templates import embedded_grid
 from spectool.prepare import add_history
 from spectool.scourfield2023_selection import MAGNITUDE_LIMIT
 from spectool.zahid2019_candidates import (
     BLOCK,
     SEED,
     draw_block,
-    embedded_grid,
     observe_candidates,
     renew_metals,
 )
 from spectool.zahid2019_spectra import MemoryMap, open_memmap, to_angstrom
 
-__all__ = ["BLOCK", "SEED", "MemoryMap", "open_memmap", "read_selection", "rebuild", "select"]
+__all__ = [
+    "BLOCK",
+    "SEED",
+    "MemoryMap",
+    "open_memmap",
+    "read_selection",
+    "rebuild",
+    "select",
+    "write_selection",
+]
 
 DATA = Path(__file__).parent / "data"
 FILES = {"main": "zahid2019_galaxies.nc", "null": "zahid2019_null.nc"}
 MASS_RANGE = (8.5, 11.5)
 MIN_SN = 5.0
 MAX_LOG_N2 = -0.05
+STEPS = {"redshift": 1e-5, "age_lw": 0.01, "sn": 0.05, "line_sn": 0.1, "line_flux": 0.1, "r_magnitude": 0.005}
+"""Precision of columns in shipped files; see `write_selection`."""
 CUTS = (
     "r < 17.77",
     "8.5 < log M < 11.5",
@@ -103,6 +114,28 @@ def read_selection(sample="main", *, path=None):
     if sample not in FILES:
         raise ValueError(f"no sample {sample!r}; choose from {', '.join(FILES)}")
     return xr.load_dataset(DATA / FILES[sample] if path is None else path, engine="h5netcdf")
+
+
+def write_selection(sample, path, *, steps=None):
+    """Write per-galaxy columns in little space, for `read_selection`: floats as multiples of a step, compressed.
+
+    Parameters
+    ----------
+    sample : Dataset
+        Columns (galaxy, ...); strings are not for this.
+    path : path
+    steps : dict of str to float, optional
+        Precision of a column, in its unit; over `STEPS`, else 0.002.
+    """
+    encoding = {}
+    for name, column in sample.data_vars.items():
+        encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
+        if column.dtype.kind == "f":
+            step = (STEPS | (steps or {})).get(name, 0.002)
+            largest = float(np.nanmax(np.abs(column.values), initial=0.0)) / step
+            kind, fill = ("i2", -(2**15)) if largest < 2**15 - 1 else ("i4", -(2**31))
+            encoding[name] |= {"dtype": kind, "scale_factor": step, "_FillValue": fill}
+    sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
 
 
 def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batch_size=512):

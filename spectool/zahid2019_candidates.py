@@ -11,8 +11,9 @@ from functools import cache
 import numpy as np
 
 from spectool.measure.gaussian_lines import MEASURED
+from spectool.measure.ppxf_templates import embedded_grid
 from spectool.prepare import SKY_LINES, add_history
-from spectool.scourfield2023_candidates import FIBRE_FRACTION, FIBRE_SCATTER, TRUE_LINES, r_magnitude
+from spectool.scourfield2023_candidates import BLOCK, TRUE_LINES, number_block, r_magnitude
 from spectool.scourfield2023_selection import MAGNITUDE_LIMIT, predict_h_alpha
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.surveys.sdss_files import DLOGLAM, FLUX_UNIT, IVAR_UNIT, LOGLAM0, PIXEL_VELOCITY
@@ -26,13 +27,11 @@ from spectool.surveys.sdss_noise import (
 )
 from spectool.synth import relations
 from spectool.synth.agn import add_agn, draw_agn
-from spectool.synth.grid import SSPGrid
 from spectool.synth.low_ionisation import mend_low_ionisation
 from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe, draw_population
 from spectool.synth.synthesis import metallicity_weights, synthesize
 
 SEED = 2019
-BLOCK = 4096
 REDSHIFT_RANGE = (0.027, 0.25)
 STELLAR_METALLICITY_SFR = -0.25
 """How steeply stellar metallicity falls with star formation in the main sample [dex per dex]; our choice."""
@@ -44,7 +43,7 @@ SCREEN_MAGNITUDE = MAGNITUDE_LIMIT + 0.3
 SCREEN_H_ALPHA = 30.0
 """Limits of `screen`: r [mag] of the stars, H-alpha [1e-17 erg/s/cm2]."""
 
-_POPULATION, _AGN, _FIBRE, _NOISE, _METALS = range(5)  # streams of random numbers
+_POPULATION, _AGN, _, _NOISE, _METALS = range(5)  # streams of random numbers; `number_block` takes the third
 _FIRST, _LAST = 670, 3679  # rest-frame pixels: log10(lambda) = LOGLAM0 + DLOGLAM k
 _SHIFTS = tuple(
     int(f(np.log10(1 + z) / DLOGLAM)) for f, z in zip((np.ceil, np.floor), REDSHIFT_RANGE, strict=True)
@@ -57,12 +56,6 @@ _NODES = np.arange(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1] + 0.01, 0.01)  # where m
 def rest_pixels():
     """Centres of the pixels that all candidates share: 3690-7376 A, 1e-4 dex wide, vacuum, rest frame; (3009,)."""
     return 10 ** (LOGLAM0 + DLOGLAM * np.arange(_FIRST, _LAST))
-
-
-@cache
-def embedded_grid():
-    """The embedded SSP grid, read once."""
-    return SSPGrid.embedded()
 
 
 def draw_block(block, *, seed=SEED, null=False, grid=None):
@@ -96,17 +89,12 @@ def draw_block(block, *, seed=SEED, null=False, grid=None):
         stellar_metallicity_sfr=0.0 if null else STELLAR_METALLICITY_SFR,
     )
     galaxies = draw_agn(galaxies, seed=[seed, block, _AGN]).rename(spectral_class="population_class")
-    scatter = np.random.default_rng([seed, block, _FIBRE]).standard_normal(BLOCK)
-    share = np.clip(FIBRE_FRACTION * 10 ** (FIBRE_SCATTER * scatter), 0.05, 1.0)
     shift = np.rint(np.log10(1 + galaxies["redshift"].values) / DLOGLAM).astype(int).clip(*_SHIFTS)
-    units = {"units": "", "long_name": "share of the light in the fibre"}
     dispersion = np.hypot(DISPERSION_SCALE * galaxies["velocity_dispersion"], DISPERSION_FLOOR)
-    return galaxies.assign(
+    return number_block(galaxies, block, seed=seed).assign(
         redshift=("galaxy", 10 ** (DLOGLAM * shift) - 1, galaxies["redshift"].attrs),
         velocity_dispersion=dispersion.assign_attrs(galaxies["velocity_dispersion"].attrs),
-        fibre_fraction=("galaxy", share, units),
         shift=("galaxy", shift, {"units": "", "long_name": "redshift in pixels of 1e-4 dex"}),
-        candidate=("galaxy", block * BLOCK + np.arange(BLOCK), {"units": ""}),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from spectool import zahid2019_candidates as candidates
+from spectool.measure.ppxf_templates import embedded_grid
 from spectool.surveys.sdss import observe_sdss
 from spectool.surveys.sdss_noise import noise_variance
 from spectool.synth import relations
@@ -36,7 +37,7 @@ def test_redshifts_are_whole_pixels(block):
 def test_spectra_are_those_of_the_survey_simulator(block, seen):
     """The same galaxies through `observe_sdss`: other code for redshift, blur and pixels; and exactly its noise."""
     rows = block.isel(galaxy=candidates.screen(block)[:6])
-    grid = candidates.embedded_grid()
+    grid = embedded_grid()
     native = grid.wavelength[(grid.wavelength > 3500) & (grid.wavelength < 7700)]
     rest = synthesize(rows, grid, wavelength=native, keep_lines=True, progress=False)
     rest = add_agn(mend_low_ionisation(rest), fibre_fraction=rows["fibre_fraction"].values)

@@ -22,11 +22,11 @@ import torch
 from tqdm.auto import tqdm
 
 from spectool.measure.gaussian_lines import MEASURED
+from spectool.measure.ppxf_templates import embedded_grid
 from spectool.zahid2019 import CUTS, SEED, MemoryMap, concatenate, open_memmap, select
 from spectool.zahid2019_candidates import (
     BLOCK,
     draw_block,
-    embedded_grid,
     observe_candidates,
     renew_metals,
     screen,
