@@ -125,10 +125,12 @@ def fit_populations(
     grid = embedded_grid() if grid is None else grid
     if mdegree < 0 or not regul >= 0 or n_bootstrap < 0:
         raise ValueError("mdegree, regul and n_bootstrap must not be negative")
-    row_dim = (
-        next((str(d) for d in sample[variable].dims if d != "wavelength"), "") if variable in sample else ""
-    )
-    galaxies = sample.rename({row_dim: "galaxy"}) if row_dim not in ("", "galaxy") else sample
+    if variable not in sample:
+        raise ValueError(
+            f"the sample has no variable `{variable}`, only {sorted(map(str, sample.data_vars))}"
+        )
+    row_dim = next((str(d) for d in sample[variable].dims if d != "wavelength"), "galaxy")
+    galaxies = sample.rename({row_dim: "galaxy"}) if row_dim != "galaxy" else sample
     fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
     spectra = read_spectra(_log_pixels(galaxies, variable, fit_range), variable, lsf, fit_range, grid)
     library = _make_library(spectra, grid, templates)
@@ -151,7 +153,7 @@ def fit_populations(
     results, complete = _run(setup, job, spectra.n_galaxies, n_workers, backend, progress)
     table = _assemble(galaxies, results, spectra, library, n_bootstrap, keep_fit)
     table = table.assign_attrs(interrupted=int(not complete), z_sun=grid.z_sun, library=_name(grid))
-    return table.rename(galaxy=row_dim) if row_dim not in ("", "galaxy") else table
+    return table.rename(galaxy=row_dim) if row_dim != "galaxy" else table
 
 
 def _require_ppxf():
