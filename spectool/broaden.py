@@ -160,10 +160,10 @@ def fill_bad(flux, bad):
     ndarray
         `flux`. Spectra without a good pixel become 0.
     """
-    row, column = np.nonzero(bad)
+    n = flux.shape[1]
+    row, column = np.divmod(np.flatnonzero(bad), n)
     if not row.size:
         return flux
-    n = flux.shape[1]
     starts = np.flatnonzero(np.concatenate([[True], (np.diff(column) != 1) | (np.diff(row) != 0)]))
     ends = np.append(starts[1:], row.size) - 1
     length = ends - starts + 1

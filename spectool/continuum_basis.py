@@ -13,6 +13,7 @@ DEGREE = 20
 N_KEPT = 2468
 """Pixels of `zahid2019_wavelength` that the line windows leave (the paper: about 2,500)."""
 
+MIN_CONTINUUM = 0.02  # of the spectrum's mean; real continua vary by less than a factor of ten over the range
 SPARSE = 0.06  # share of bad pixels above which a dense product is as quick
 SAFE_PIVOT = 0.03  # of a Cholesky factor in single precision: below, double precision takes over
 BALMER_WINDOW = 75.0
@@ -144,7 +145,7 @@ class ContinuumBasis:
 
 
 @torch.inference_mode()
-def normalize_continuum(flux, bad, basis):
+def normalize_continuum(flux, bad, basis, *, in_place=False):
     """Divide spectra by their least-squares polynomial and subtract 1 (Zahid et al. 2019, Section 4).
 
     All spectra share one projector. Where bad pixels are filled with the fit and the fit is repeated, it converges to
@@ -158,12 +159,14 @@ def normalize_continuum(flux, bad, basis):
     bad : ndarray or Tensor of bool, shape (galaxy, n_kept), or None
         None: no pixel is bad.
     basis : ContinuumBasis
+    in_place : bool
+        Put the result where the flux was; that must be a float32 array.
 
     Returns
     -------
     normalized : ndarray, shape (galaxy, n_kept), float32
-        flux / polynomial - 1; 0 in bad pixels, and everywhere in spectra whose polynomial is not positive at all good
-        pixels or that have no more good pixels than coefficients.
+        flux / polynomial - 1; 0 in bad pixels, and everywhere in spectra whose polynomial falls below 2% of their mean
+        at a good pixel or that have no more good pixels than coefficients.
     polynomial : ndarray, shape (galaxy, n_kept), float32
         In the flux's unit; NaN in the latter spectra, and an extrapolation in bad pixels.
 
@@ -175,33 +178,51 @@ def normalize_continuum(flux, bad, basis):
     flux = torch.as_tensor(flux)
     if flux.ndim != 2 or flux.shape[1] != basis.vectors.shape[0]:
         raise ValueError(f"flux has shape {tuple(flux.shape)}; the basis has {basis.vectors.shape[0]} pixels")
-    if bad is None:
-        work = flux.to(torch.float32, copy=True)
-        polynomial = (work @ basis.vectors) @ basis.vectors.T
-        usable = (polynomial > 0).all(1)
-    else:
+    work = flux.to(torch.float32, copy=not in_place, memory_format=torch.contiguous_format)
+    places = None
+    if bad is not None:
         bad = torch.as_tensor(bad)
         if bad.shape != flux.shape:
             raise ValueError(f"bad has shape {tuple(bad.shape)}, flux {tuple(flux.shape)}")
-        work = flux.to(torch.float32).masked_fill(bad, 0)
-        coefficients = _fit_around(work, bad, basis)
-        polynomial = coefficients @ basis.vectors.T
-        usable = ((polynomial > 0) | bad).all(1) & (torch.sum(~bad, 1) > basis.degree + 1)
+        # Bad pixels are few: most of the work is done on their places alone.
+        places = torch.from_numpy(np.flatnonzero(bad.numpy()))
+        work.view(-1).index_fill_(0, places, 0)
+    coefficients = work @ basis.vectors
+    if places is not None and len(places):
+        coefficients = _fit_around(work, coefficients, bad, places, basis)
+    polynomial = coefficients @ basis.vectors.T
+    usable = _are_usable(work, polynomial, bad, basis)
     work.div_(polynomial).sub_(1)
-    if bad is not None:
-        work.masked_fill_(bad, 0)
+    if places is not None:
+        work.view(-1).index_fill_(0, places, 0)
     if not usable.all():
         work[~usable], polynomial[~usable] = 0, torch.nan
     return work.numpy(), polynomial.numpy()
 
 
-def _fit_around(zeroed, bad, basis):
+def _are_usable(zeroed, polynomial, bad, basis):
+    """Which polynomials are high enough at all good pixels, and fit to more of these than they have coefficients.
+
+    `zeroed` are the spectra, 0 in bad pixels.
+    """
+    count = torch.full((len(zeroed),), zeroed.shape[1])
+    if bad is not None:
+        count -= torch.from_numpy(np.count_nonzero(bad.numpy(), axis=1))
+    # Division by less than that would make noise huge.
+    lowest = (MIN_CONTINUUM * zeroed.sum(1) / count).clamp(min=0)
+    usable = polynomial.amin(1) > lowest
+    if bad is not None:
+        rest = torch.nonzero(~usable).ravel()
+        usable[rest] = ((polynomial[rest] > lowest[rest, None]) | bad[rest]).all(1)
+    return usable & (count > basis.degree + 1)
+
+
+def _fit_around(zeroed, seen, bad, places, basis):
     """Coefficients (galaxy, k) of the polynomials that fit the good pixels of spectra that are 0 in bad ones.
 
     Filling maps coefficients c to ``seen + hidden @ c``, so its limit solves ``(1 - hidden) c = seen``.
     """
-    seen = zeroed @ basis.vectors
-    matrix = torch.eye(seen.shape[1]) - basis.unpack(_masked_sums(bad, basis.products))
+    matrix = torch.eye(seen.shape[1]) - basis.unpack(_masked_sums(bad, places, basis.products))
     factor, failed = torch.linalg.cholesky_ex(matrix)
     coefficients = torch.cholesky_solve(seen[:, :, None], factor)[:, :, 0]
     pivot = torch.diagonal(factor, dim1=1, dim2=2).amin(1)
@@ -211,11 +232,11 @@ def _fit_around(zeroed, bad, basis):
     return coefficients
 
 
-def _masked_sums(bad, products):
+def _masked_sums(bad, places, products):
     """bad @ products, (galaxy, m); few bad pixels are the rule, and then a sparse product is several times quicker."""
-    if bad.float().mean() > SPARSE:
+    if len(places) > SPARSE * bad.numel():
         return bad.float() @ products
-    row, column = np.divmod(np.flatnonzero(bad.numpy()), bad.shape[1])
+    row, column = np.divmod(places.numpy(), bad.shape[1])
     starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(bad)))])
     matrix = csr_array((np.ones(row.size, "f4"), column, starts), shape=tuple(bad.shape))
     return torch.from_numpy(matrix @ products.numpy())

@@ -105,9 +105,11 @@ def test_spectra_without_continuum_are_blanked(basis, spectra):
     flux[0] *= -1
     bad[1] = True
     bad[2] = np.arange(flux.shape[1]) >= basis.degree + 1
+    flux[3] = 1 - np.linspace(0, 0.99, flux.shape[1])  # falls to 1%: dividing by it makes anything huge
     normalized, polynomial = normalize_continuum(flux, bad, basis)
-    assert np.isnan(polynomial[:3]).all() and not normalized[:3].any()
-    assert np.isfinite(polynomial[3:]).all()
+    assert np.isnan(polynomial[:4]).all() and not normalized[:4].any()
+    assert np.isfinite(polynomial[4:]).all()
+    assert np.isnan(normalize_continuum(flux[[0, 3]], None, basis)[1]).all()
 
 
 def test_what_does_not_fit_the_basis_is_refused(basis):
