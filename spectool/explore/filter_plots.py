@@ -161,25 +161,42 @@ def _filter_layer(curves, *, chunk, wavelength, rank, strongest, named, others):
 
     def draw(plot, window, number):
         plot.y_range = Range1d(-reach, reach)
-        for k in range(len(curves)):
-            x = wavelength[chunk == k]
-            if x[-1] < window[0] or x[0] > window[1]:
-                continue
+        seen = [k for k in range(len(curves)) if not _apart(wavelength[chunk == k], window)]
+        for k in seen:
             dashes = {"line_color": "#A0A0A0", "line_dash": "dashed"}
-            plot.add_layout(Span(location=float(x[0] - 0.5), dimension="height", **dashes))
-            for f in np.argsort(-rank[k]):
-                spread, values, _ = with_gaps(x, curves[k, f, : x.size])
-                if rank[k, f] < strongest:
-                    label = {"legend_label": named[rank[k, f]]} if number == 0 and named else {}
-                    plot.line(spread, values, color=CYCLE[rank[k, f]], line_width=1.7, **label)
-                elif others:
-                    label = {"legend_label": "the others"} if number == 0 and named else {}
-                    plot.line(spread, values, color=OTHERS, line_width=0.8, **label)
+            plot.add_layout(
+                Span(location=float(wavelength[chunk == k][0] - 0.5), dimension="height", **dashes)
+            )
+        for place in range(curves.shape[1] - 1, -1, -1):
+            coloured = place < strongest
+            if not (coloured or others):
+                continue
+            filters = [(k, int(np.flatnonzero(rank[k] == place)[0])) for k in seen]
+            x, y = _join([(wavelength[chunk == k], curves[k, f]) for k, f in filters])
+            name = named.get(place) if coloured else "the others"
+            label = {"legend_label": name} if number == 0 and named else {}
+            style = (
+                {"color": CYCLE[place], "line_width": 1.7}
+                if coloured
+                else {"color": OTHERS, "line_width": 0.8}
+            )
+            plot.line(x, y, **style, **label)
         if number == 0 and named:
             plot.legend.location = "top_right"
             flat_legend(plot)
 
     return draw
+
+
+def _apart(wavelength, window):
+    return wavelength[-1] < window[0] or wavelength[0] > window[1]
+
+
+def _join(pieces):
+    """One line of several, with gaps between them and where pixels are masked: (x, y)."""
+    drawn = [with_gaps(x, y[: x.size])[:2] for x, y in pieces]
+    ends = [np.append(x, x[-1]) for x, _ in drawn], [np.append(y, np.nan) for _, y in drawn]
+    return tuple(np.concatenate(part).astype(np.float32) for part in ends)
 
 
 def plot_attribution(wavelength, attributions, spectrum, *, rows=3, indices=METALS, smooth=5, title=""):

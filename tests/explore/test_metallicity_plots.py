@@ -179,11 +179,13 @@ def test_filters_are_turned_scaled_and_the_most_important_is_coloured(looked_int
     best = int(table["importance"].values[0].argmax())
     own = model.chunk_index == 0
     expected = table["sign"].values[0, best] * model.filters()[0, best, : own.sum()]
-    shown = drawn(coloured[0])[np.isfinite(drawn(coloured[0]))]
+    assert len(coloured) == 1 and len(glyphs(panels[1], Line)) == 4
+    shown = drawn(coloured[0])[np.isfinite(drawn(coloured[0]))][: own.sum()]
     np.testing.assert_allclose(shown, expected / np.sqrt(np.mean(expected**2)), rtol=1e-4)
     turned = 100 * table["sign"].values[0, best] * patterns[0, best, : own.sum()]
     shown = drawn(glyphs(panels[2], Line)[0])
-    np.testing.assert_allclose(shown[np.isfinite(shown)], turned, rtol=1e-4, atol=1e-6)
+    shown = shown[np.isfinite(shown)][: own.sum()]
+    np.testing.assert_allclose(shown, turned, rtol=1e-4, atol=1e-6)
 
 
 def test_known_indices_are_shaded_and_named_where_pixels_are_kept(looked_into):
