@@ -101,6 +101,8 @@ def _photometry_batch(galaxies, rows, averages, interpolation):
     position = np.interp(z, averages.redshift, np.arange(averages.redshift.size))
     low = np.minimum(position.astype(int), averages.redshift.size - 2)
     share = _tensor(position - low)[:, None]
+    used = gas.any(dim=0).nonzero()[:, 0]  # models between whose metallicities and log U no galaxy lies
+    gas = gas[:, used]
     parts = [torch.empty(len(rows), averages.to_band.shape[0]) for _ in range(2)]
     emitted = torch.empty(len(rows), len(averages.bands))
     cuts = [0, *(np.flatnonzero(np.diff(low)) + 1), len(rows)]
@@ -109,7 +111,7 @@ def _photometry_batch(galaxies, rows, averages, interpolation):
         between = share[here]
         parts[0][here] = _interpolate(young[here], averages.young, k, between)
         if gas.shape[1]:
-            parts[0][here] += _interpolate(gas[here], averages.gas, k, between)
+            parts[0][here] += _interpolate(gas[here], averages.gas[k : k + 2, used], 0, between)
         parts[1][here] = _interpolate(old[here], averages.old, k, between)
         emitted[here] = _interpolate(emission[here], averages.dust, k, between)
     shift = _tensor(np.log1p(z))[:, None]

@@ -78,16 +78,16 @@ def read_band(table, column, error_column, unit, *, sentinels, relative_error, n
     why[~np.isfinite(error)] = _NO_ERROR
     why[np.isin(error, sentinels) | np.isin(flux, sentinels)] = _SENTINEL
     why[~np.isfinite(flux)] = _NO_DATA
-    with np.errstate(invalid="ignore", over="ignore"):
-        if is_magnitude:
-            flux = (flux * unit).to_value(u.Jy) if unit.physical_unit.is_equivalent(u.Jy) else None
-            if flux is None:
-                raise ValueError(
-                    f"{name}: column {column!r} is in {unit}; only AB magnitudes are fluxes without more"
-                )
-            return flux, flux * np.expm1(0.4 * np.log(10) * error), why
+    if not is_magnitude:
         factor = _to_jansky(unit, column, name)
         return flux * factor, error * factor, why
+    if not unit.physical_unit.is_equivalent(u.Jy):
+        raise ValueError(
+            f"{name}: column {column!r} is in {unit}; only AB magnitudes are fluxes without more"
+        )
+    with np.errstate(over="ignore"):  # of sentinels
+        flux = (flux * unit).to_value(u.Jy)
+        return flux, flux * np.expm1(0.4 * np.log(10) * error), why
 
 
 def mark_flagged(why, table, flag_column, bad_flags):

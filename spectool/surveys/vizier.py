@@ -1,10 +1,10 @@
 """Catalogues of VizieR, fetched once through ``astroquery`` and kept."""
 
 import hashlib
+import io
 from pathlib import Path
 
 import pooch
-from astropy.table import Table
 
 SERVER = "vizier.cds.unistra.fr"
 RECORD = "sha256.txt"
@@ -80,8 +80,6 @@ def _ask(catalogue, columns, n_rows, server, timeout):
 
 def _parse(content, catalogue):
     """The one table of an answer."""
-    import io
-
     from astropy.io.votable import parse
     from astropy.io.votable.exceptions import VOTableSpecError
 
@@ -96,8 +94,7 @@ def _parse(content, catalogue):
             if not tables
             else f"{catalogue!r} holds several tables, name one of {names}"
         )
-    table: Table = tables[0].to_table(use_names_over_ids=True)
-    return table
+    return tables[0].to_table(use_names_over_ids=True)
 
 
 def _write(content, path):
