@@ -238,7 +238,7 @@ QUANTITIES = {
         min_sn=15.0,  # Scourfield et al. (2023, Section 5)
         colors={
             "log SFR": "log SFR (M☉ yr⁻¹)",
-            "excess": "log SFR over the median at its mass (dex)",
+            "excess": "SFR at fixed mass (dex)",
             "class": "class",
             "error": "error of 12 + log(O/H) (dex)",
             "truth": "true 12 + log(O/H) of the mock",
@@ -261,7 +261,7 @@ QUANTITIES = {
         min_sn=0.0,  # Zahid et al. (2019) ask no S/N of the continuum
         colors={
             "log SFR": "log SFR (M☉ yr⁻¹)",
-            "excess": "log SFR over the median at its mass (dex)",
+            "excess": "SFR at fixed mass (dex)",
             "S/N": "S/N per Å",
             "error": "error of log Z* / Z☉ (dex)",
             "truth": "true log Z* / Z☉ of the mock",

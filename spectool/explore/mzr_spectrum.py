@@ -61,7 +61,7 @@ def choose_spectra(spectrum, shown=()):
         np.median(np.abs(np.diff(row[np.isfinite(row)]))) if np.isfinite(row).sum() > 1 else 0 for row in flux
     ]
     order = np.argsort([-value for value in roughness], kind="stable")
-    return {names[i]: color for i, color in zip(order, COLORS, strict=False)}
+    return {names[i]: color for i, color in zip(order, COLORS[-len(names) :], strict=True)}
 
 
 def lines_of(quantity):
@@ -153,8 +153,9 @@ class SpectrumFigure:
             data = {"wavelength": wavelength}
             for i in range(N_SPECTRA):
                 data[f"flux{i}"] = np.full(wavelength.size, np.nan, dtype=np.float32)
-            for i, name in enumerate(self.colors):
-                data[f"flux{i}"] = spectrum["flux"].sel(source=name).values.astype(np.float32)
+            for name, color in self.colors.items():
+                flux = spectrum["flux"].sel(source=name).values
+                data[f"flux{COLORS.index(color)}"] = flux.astype(np.float32)
             self.source.data = data
             self._fit_flux()
 
@@ -162,6 +163,7 @@ class SpectrumFigure:
         self._quantity = self.state.quantity
         full = WINDOWS[self._quantity]["All"]
         self.x_range.update(bounds=full, start=full[0], end=full[1])
+        self.plot.y_range.update(start=0, end=1)
         self.lines.mark(lines_of(self._quantity))
 
     def zoom(self, window):
@@ -184,10 +186,14 @@ class SpectrumFigure:
         shown = (wavelength >= self.x_range.start) & (wavelength <= self.x_range.end)
         if not shown.any() or not self.colors:
             return
-        flux = [np.asarray(self.source.data[f"flux{i}"])[shown] for i in range(len(self.colors))]
-        # Spikes of the noisiest spectrum may leave the frame, if there is a smoother one to see.
-        if len(flux) > 1 and np.isfinite(flux[0]).any():
-            flux[0] = np.clip(flux[0], *np.nanquantile(flux[0], [0.02, 0.98]))
+        columns = [f"flux{COLORS.index(color)}" for color in self.colors.values()]
+        flux = [np.asarray(self.source.data[column])[shown] for column in columns]
+        # Spikes of the noisiest spectrum may leave the frame, if there is a smoother one to see; so may the emission
+        # lines, which would leave no height to the stars.
+        clipped = flux if self._quantity == "stars" else flux[: len(flux) > 1]
+        for i, values in enumerate(clipped):
+            if np.isfinite(values).any():
+                flux[i] = np.clip(values, *np.nanquantile(values, [0.02, 0.98]))
         low, high = flux_range(np.stack(flux), headroom=0.3)
         lowest = np.nanmin(flux) if np.isfinite(flux).any() else 0.0
         self.plot.y_range.update(start=float(min(low, lowest)), end=high)

@@ -85,15 +85,15 @@ def galaxy_table(state):
         return ""
     one = {name: state.lines(name).isel(galaxy=[galaxy]) for name, galaxy in found.items()}
     first = next(iter(one.values()))
-    about = [f"galaxy {state.selected[1]}", f"log M* {number(first['log_mass'].item())}"]
+    about = [f"galaxy {state.selected[1]}", f"log M*&nbsp;{number(first['log_mass'].item())}"]
     if "log_sfr" in first:
-        about.append(f"log SFR {number(first['log_sfr'].item())}")
+        about.append(f"log SFR&nbsp;{number(first['log_sfr'].item())}")
     if "redshift" in first:
-        about.append(f"z {number(first['redshift'].item(), '.3f')}")
+        about.append(f"z&nbsp;{number(first['redshift'].item(), '.3f')}")
     if "spectral_class" in first:
         about.append(html.escape(str(first["spectral_class"].item())))
     head = list(one)
-    text = f"<b>{', '.join(about)}</b>"
+    text = f"<b>{', '.join(about)}</b>".replace("log ", "log&nbsp;")
     names = GALAXY_LINES if state.quantity == "gas" else ()
     lines = [
         [line, *(line_cell(sample, line) for sample in one.values())]

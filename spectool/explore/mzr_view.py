@@ -163,6 +163,8 @@ class MzrView:
     # ---- from the state to the widgets
 
     def _show_windows(self):
+        # The figure first: a zoom beyond its old bounds would be cut back to them in the page.
+        self.spectrum.show()
         self.windows.options = list(WINDOWS[self.state.quantity])
 
     def _show_panels(self):
