@@ -101,7 +101,7 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
         With lines and continuum of ionised gas.
     highest_redshift, step : float
         The redshifts are 0, step, 2 step, ... With the default, fluxes of 600 galaxies at z = 0-0.5 are those that
-        ``sedpy`` finds on their spectra to 0.003 mag at most, 0.0001 mag in the median.
+        ``sedpy`` finds on their spectra to 0.0032 mag at most, 0.0001 mag in the median.
 
     Returns
     -------
