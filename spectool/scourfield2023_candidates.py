@@ -227,32 +227,67 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
     ValueError
         If there is no number or one is negative.
     """
+    grid = _embedded_grid()
+
+    def draw(block):
+        return draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
+
+    def observe(galaxies):
+        seen = observe_candidates(galaxies, seed=seed, grid=grid)
+        return seen if keep_truth else seen.drop_vars("truth")
+
+    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
+    text = f"{whole.sizes['galaxy']} candidates rebuilt (seed {seed}), {whole['mask'].values.mean():.2%} of the pixels"
+    return add_history(whole.assign_attrs(seed=seed), f"{text} masked")
+
+
+def rebuild_numbers(ids, draw, observe, *, progress=False, batch_size=512):
+    """Draw and observe candidates by their numbers: those of a block together, in the order asked for.
+
+    Parameters
+    ----------
+    ids : array_like of int
+        block * 4096 + row.
+    draw : callable
+        Number of a block -> Dataset of its candidates.
+    observe : callable
+        Dataset of candidates -> Dataset of their spectra.
+    progress : bool
+    batch_size : int
+        Galaxies observed at once.
+
+    Returns
+    -------
+    Dataset
+        With the first batch's ``attrs``, without a history.
+
+    Raises
+    ------
+    ValueError
+        If there is no number or one is negative.
+    """
     ids = np.atleast_1d(np.asarray(ids, dtype=np.int64))
     if not ids.size or ids.min() < 0:
         raise ValueError("give the numbers of the candidates to rebuild, each 0 or more")
-    grid = _embedded_grid()
     wanted, back = np.unique(ids, return_inverse=True)
     parts, waiting = [], []
     blocks = np.unique(wanted // BLOCK)
     with tqdm(total=wanted.size, desc="rebuilding", unit="galaxy", disable=not progress) as bar:
         for block in blocks:
-            galaxies = draw_block(int(block), seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
-            waiting.append(galaxies.isel(galaxy=wanted[wanted // BLOCK == block] % BLOCK))
+            waiting.append(draw(int(block)).isel(galaxy=wanted[wanted // BLOCK == block] % BLOCK))
             if block != blocks[-1] and sum(some.sizes["galaxy"] for some in waiting) < batch_size:
                 continue
-            galaxies, waiting = _concat(waiting), []
+            galaxies, waiting = concatenate(waiting), []
             for first in range(0, galaxies.sizes["galaxy"], batch_size):
                 some = galaxies.isel(galaxy=slice(first, first + batch_size))
-                seen = observe_candidates(some, seed=seed, grid=grid)
-                parts.append(seen if keep_truth else seen.drop_vars("truth"))
+                parts.append(observe(some))
                 bar.update(some.sizes["galaxy"])
-    whole = _concat(parts)
+    whole = concatenate(parts)
     whole = whole.isel(galaxy=back) if not np.array_equal(back, np.arange(back.size)) else whole
-    masked = whole["mask"].values
-    text = f"{ids.size} candidates rebuilt (seed {seed}), {masked.mean():.2%} of the pixels masked"
-    return add_history(whole.assign_attrs(parts[0].attrs, history="", seed=seed), text)
+    return whole.assign_attrs(parts[0].attrs, history="")
 
 
-def _concat(parts):
+def concatenate(parts):
+    """Datasets of different galaxies, one after the other; what does not belong to galaxies is the first one's."""
     how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
     return parts[0] if len(parts) == 1 else xr.concat(parts, "galaxy", **how)

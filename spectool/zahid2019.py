@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from tqdm.auto import tqdm
 
 from spectool.measure.classes import kauffmann2003
 from spectool.measure.ppxf_templates import embedded_grid
 from spectool.prepare import add_history
+from spectool.scourfield2023_candidates import rebuild_numbers
 from spectool.scourfield2023_selection import MAGNITUDE_LIMIT
 from spectool.zahid2019_candidates import (
     BLOCK,
@@ -169,30 +169,17 @@ def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batc
     ValueError
         If there is no number or one is negative.
     """
-    ids = np.atleast_1d(np.asarray(ids, dtype=np.int64))
-    if not ids.size or ids.min() < 0:
-        raise ValueError("give the numbers of the candidates to rebuild, each 0 or more")
     grid = embedded_grid()
-    wanted, back = np.unique(ids, return_inverse=True)
-    drawn = []
-    for block in tqdm(np.unique(wanted // BLOCK), desc="drawing", unit="block", disable=not progress):
-        rows = wanted[wanted // BLOCK == block] % BLOCK
-        drawn.append(draw_block(int(block), seed=seed, null=null, grid=grid).isel(galaxy=rows))
-    galaxies = concatenate(drawn)
-    galaxies = renew_metals(galaxies, seed=seed) if null else galaxies
-    parts = []
-    starts = range(0, wanted.size, batch_size)
-    for first in tqdm(starts, desc="rebuilding", unit="batch", disable=not progress):
-        some = galaxies.isel(galaxy=slice(first, first + batch_size))
-        seen = to_angstrom(observe_candidates(some, seed=seed, grid=grid))
-        parts.append(seen if keep_truth else seen.drop_vars("truth"))
-    whole = concatenate(parts)
-    whole = whole.isel(galaxy=back) if not np.array_equal(back, np.arange(back.size)) else whole
-    text = f"{ids.size} candidates rebuilt (seed {seed}{', null' * null}), {whole['mask'].values.mean():.2%} masked"
-    return add_history(whole.assign_attrs(parts[0].attrs, history=""), text)
 
+    def draw(block):
+        return draw_block(block, seed=seed, null=null, grid=grid)
 
-def concatenate(parts):
-    """Datasets of different galaxies, one after the other; what they share is the first one's."""
-    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
-    return parts[0] if len(parts) == 1 else xr.concat(parts, "galaxy", **how)
+    def observe(galaxies):
+        galaxies = renew_metals(galaxies, seed=seed) if null else galaxies
+        seen = to_angstrom(observe_candidates(galaxies, seed=seed, grid=grid))
+        return seen if keep_truth else seen.drop_vars("truth")
+
+    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
+    sample, masked = "null" if null else "main", whole["mask"].values.mean()
+    text = f"{whole.sizes['galaxy']} candidates of the {sample} sample rebuilt (seed {seed}), {masked:.2%} masked"
+    return add_history(whole, text)

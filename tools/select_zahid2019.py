@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 
 from spectool.measure.gaussian_lines import MEASURED
 from spectool.measure.ppxf_templates import embedded_grid
-from spectool.zahid2019 import CUTS, SEED, MemoryMap, concatenate, open_memmap, select
+from spectool.scourfield2023_candidates import concatenate
+from spectool.zahid2019 import CUTS, SEED, MemoryMap, open_memmap, select
 from spectool.zahid2019_candidates import (
     BLOCK,
     draw_block,

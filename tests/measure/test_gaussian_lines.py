@@ -13,7 +13,7 @@ from spectool.wavelength import LINES, pixel_edges
 @pytest.fixture(scope="module")
 def galaxies():
     """Two hundred mock galaxies as SDSS sees them, the lines' true fluxes known."""
-    from spectool.zahid2019 import concatenate
+    from spectool.scourfield2023_candidates import concatenate
     from spectool.zahid2019_candidates import draw_block, observe_candidates, screen
 
     blocks = [draw_block(block) for block in (1, 2)]
