@@ -67,7 +67,8 @@ def prepare_zahid2019(
     ----------
     sample : Dataset
         ``flux`` (galaxy, wavelength), if there ``ivar`` and ``mask``; in the observed frame with ``redshift``, or in
-        the rest frame. Without ``ivar`` spectra count as noise-free.
+        the rest frame. Without ``ivar`` the noise is that of ``chunk_sigma`` (galaxy, chunk), relative to the flux of a
+        pixel of 1 Angstrom (`spectool.zahid2019_spectra`); without either, spectra count as noise-free.
     ebv : float or array_like (galaxy,), optional
         E(B-V) [mag]; default the column ``ebv``, else nothing is corrected. For spectra in the observed frame.
     spectral_fwhm : float or array_like (galaxy,), optional
@@ -85,7 +86,7 @@ def prepare_zahid2019(
     Dataset
         ``flux`` (galaxy, wavelength: 2468) float32, 0 in bad pixels; ``mask`` (True = bad); ``sigma``, relative to the
         continuum, the white noise that a pixel of 1 Angstrom had before broadening: sums over features have this noise,
-        single pixels less (0 without ``ivar``); ``spectral_fwhm`` [km/s] before broadening; ``prepared_reason``: what
+        single pixels less (0 if it is not known); ``spectral_fwhm`` [km/s] before broadening; ``prepared_reason``: what
         is wrong with a spectrum, "" if nothing; and the per-galaxy columns. Spectra that cannot be used are masked
         everywhere, and counted in ``attrs["history"]``: no good pixel, no redshift, chunks without enough good pixels
         (or beyond the spectrum's end), no positive continuum.
@@ -112,11 +113,17 @@ def prepare_zahid2019(
     basis = ContinuumBasis.zahid2019()
     _name_chunks(reasons, bad, basis.kept_wavelength, ends, min_chunk)
     flux, continuum = _normalize(flux, bad, basis, batch_size)
-    reasons.add(np.isnan(continuum[:, 0]), "the pseudo-continuum is not positive everywhere")
+    reasons.add(np.isnan(continuum[:, 0]), "the pseudo-continuum is not well above zero everywhere")
     for row in np.flatnonzero(width > fwhm):
         reasons.add_to(row, f"resolution {width[row]:.0f} km/s is lower than the models' {fwhm:g} km/s")
     bad = bad | reasons.fatal[:, None]
-    sigma = np.where(bad | (not noisy), 0, np.sqrt(noise[:, keep]) / np.where(bad, 1, continuum))
+    sigma = np.zeros(flux.shape, "f4")
+    if noisy:
+        sigma = np.sqrt(noise[:, keep]) / np.where(bad, 1, continuum)
+    elif "chunk_sigma" in out:
+        chunk = np.repeat(np.arange(N_CHUNKS), [len(part) for part in _chunks()])
+        sigma = out["chunk_sigma"].transpose("galaxy", "chunk").values[:, chunk]
+    sigma = np.where(bad, 0, sigma)
     out = add_history(
         out.drop_vars(["flux", "ivar", "mask", "wavelength"]).assign_attrs(fwhm_kms=float(fwhm)),
         f"broadened to {fwhm:g} km/s (FWHM) from {source}; {(width > fwhm).sum()} have a lower resolution",
@@ -246,9 +253,14 @@ def _resample(sample, wavelength, min_coverage, batch_size):
     return result, noise["flux"].values
 
 
+def _chunks():
+    """Numbers of the kept pixels that each of the network's filters sees."""
+    return np.array_split(np.arange(N_KEPT), N_CHUNKS)
+
+
 def _name_chunks(reasons, bad, wavelength, ends, min_chunk):
     """Name the spectra of which a chunk has too few good pixels, and whether they end there."""
-    chunks = np.array_split(np.arange(wavelength.size), N_CHUNKS)
+    chunks = _chunks()
     share = np.stack([1 - bad[:, chunk].mean(1) for chunk in chunks], axis=1)
     poor = share < min_chunk
     for row in np.flatnonzero(poor.any(1) & ~reasons.fatal):

@@ -115,6 +115,13 @@ def test_spectra_without_errors_are_free_of_noise(rest):
     assert not prepared["sigma"].any() and not prepared["mask"].any()
 
 
+def test_noise_known_by_chunk_alone_is_believed(rest):
+    known = rest.assign(chunk_sigma=(("galaxy", "chunk"), np.arange(1, 151.0).reshape(6, 25) / 100))
+    sigma = prepare_zahid2019(known)["sigma"].values
+    np.testing.assert_allclose(sigma[:, [0, -1]], known["chunk_sigma"].values[:, [0, -1]], rtol=1e-6)
+    assert all(len(np.unique(row)) == 25 for row in sigma)
+
+
 def test_bad_pixels_are_zero_and_do_not_spread(observed):
     spoilt = observed.copy(deep=True)
     spoilt["flux"][1, 2000:2010] = np.nan
@@ -140,7 +147,7 @@ def test_each_kind_of_bad_spectrum_is_named_and_masked(observed):
     assert reasons[0] == "no good pixel"
     assert reasons[1] == "redshift not usable"
     assert "0% are good in chunk 1 (" in reasons[2] and "the spectrum covers 44" in reasons[2]
-    assert reasons[3] == "the pseudo-continuum is not positive everywhere"
+    assert reasons[3] == "the pseudo-continuum is not well above zero everywhere"
     assert reasons[4].startswith("1 of 25 chunks lack good pixels: ") and "covers" not in reasons[4]
     assert reasons[5] == ""
     np.testing.assert_array_equal(prepared["mask"].all("wavelength"), [True] * 5 + [False])
