@@ -11,9 +11,9 @@ import numpy as np
 import xarray as xr
 from scipy.interpolate import make_interp_spline
 
-from spectool.broaden import broaden, fill_bad
+from spectool.broaden import KM_S, broaden, fill_bad
 from spectool.continuum_basis import ContinuumBasis, normalize_continuum
-from spectool.surveys.sdss_noise import FWHM_TO_SIGMA
+from spectool.surveys.sdss_noise import FWHM_TO_SIGMA, resolving_power
 
 TARGET_FWHM = 330.0
 MEDIAN, NONLINEAR = "stacking: median, not light-weighted mean", "labels not log-linear"
@@ -79,7 +79,8 @@ def add_noise(flux, relative_sigma, *, seed):
     ----------
     flux : array_like, shape (galaxy, n)
     relative_sigma : array_like, shape (galaxy, n) or (galaxy, chunk)
-        Noise relative to the local flux; of chunks of equally many pixels, if so few.
+        Noise relative to the local flux; if so few, of the chunks that the network's pixels are cut into (the column
+        ``chunk_sigma`` of the mock). NaN makes bad pixels.
     seed : int or numpy.random.Generator
 
     Returns
@@ -87,12 +88,41 @@ def add_noise(flux, relative_sigma, *, seed):
     ndarray, shape (galaxy, n)
     """
     flux, sigma = np.asarray(flux), np.asarray(relative_sigma, np.float32)
-    n = flux.shape[1]
-    if sigma.shape[1] != n:
-        lengths = [part.size for part in np.array_split(np.arange(n), sigma.shape[1])]
-        sigma = np.repeat(sigma, lengths, axis=1)
+    if sigma.shape[1] != flux.shape[1]:
+        sigma = sigma[:, _chunk_of(flux.shape[1], sigma.shape[1])]
     deviates = np.random.default_rng(seed).standard_normal(flux.shape, dtype=np.float32)
     return (flux + np.abs(flux) * sigma * deviates).astype(flux.dtype)
+
+
+def _chunk_of(n, n_chunks):
+    """Chunk of each of n pixels: of those that the network is given, and for the others that of the next one."""
+    keep = ContinuumBasis.zahid2019().keep
+    keep = keep if keep.size == n else np.ones(n, bool)
+    lengths = [part.size for part in np.array_split(np.flatnonzero(keep), n_chunks)]
+    of_kept = np.repeat(np.arange(n_chunks), lengths)
+    return of_kept[np.minimum(np.cumsum(keep) - keep, of_kept.size - 1)]
+
+
+def stellar_fwhm(sample, *, wavelength=5500.0, template_fwhm=2.5):
+    """Total width of stellar lines in SDSS spectra whose velocity dispersion is known.
+
+    Parameters
+    ----------
+    sample : Dataset
+        With ``redshift`` and ``velocity_dispersion`` [km/s].
+    wavelength : float
+        Rest wavelength [Angstrom] at which the instrument's share is taken.
+    template_fwhm : float
+        Resolution of the templates of a mock [Angstrom]: its spectra are nowhere sharper.
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+        FWHM [km/s].
+    """
+    observed = wavelength * (1 + np.asarray(sample["redshift"], float))
+    instrument = np.maximum(KM_S / resolving_power(observed), KM_S * template_fwhm / wavelength)
+    return np.hypot(instrument, np.asarray(sample["velocity_dispersion"], float) / FWHM_TO_SIGMA)
 
 
 def observed_views(
@@ -196,7 +226,7 @@ def explain_offset(
         (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins;
         their sum is ``mean_offset``, with ``mean_offset_error``.
         (bin,): ``offset`` and ``offset_error``, of the last view, ``label_offset``: median label minus the stack's;
-        ``stack``, ``individuals``: answers of the last view; ``stack_label``, ``median_label``; ``log_mass``
+        ``stack_answer``, ``median_answer``: of the last view; ``stack_label``, ``median_label``; ``log_mass``
         (median), ``count``. ``attrs``: ``n_left_out``, galaxies without a finite answer in each view.
     """
     labels, log_mass = np.asarray(labels, float), np.asarray(log_mass, float)
@@ -214,7 +244,7 @@ def explain_offset(
     parts = np.full((len(steps), len(bins), n_draws), np.nan)
     single = {
         n: np.full((len(bins), n_draws), np.nan)
-        for n in ("stack", "individuals", "stack_label", "median_label")
+        for n in ("stack_answer", "median_answer", "stack_label", "median_label")
     }
     for b in used:
         rows = draws[b]
@@ -227,7 +257,7 @@ def explain_offset(
             mean - stacks[b][0],
             np.diff(offsets, axis=0),
         )
-        single["stack"][b], single["individuals"][b] = stacks[b][-1], medians[-1]
+        single["stack_answer"][b], single["median_answer"][b] = stacks[b][-1], medians[-1]
         single["stack_label"][b] = (weight * labels[rows]).sum(axis=1)
         single["median_label"][b] = np.median(labels[rows], axis=1)
     count = np.array([rows.size for rows in bins])

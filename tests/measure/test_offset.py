@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import xarray as xr
 
 from spectool.continuum_basis import zahid2019_wavelength
 from spectool.measure import offset
@@ -10,6 +11,7 @@ from spectool.measure.offset import (
     flux_predictor,
     mixing_curve,
     observed_views,
+    stellar_fwhm,
 )
 
 EDGES = np.arange(9.0, 10.6, 0.5)
@@ -35,7 +37,7 @@ def test_steps_add_up_to_the_offset_of_the_last_view():
     views = {"clean": flux, "noisier": lambda: add_noise(flux, np.full((len(flux), 5), 0.1), seed=1)}
     found = explain_offset(views, log_z, mass, lambda f: np.log10(depth(f)), edges=EDGES, n_bootstrap=10)
     np.testing.assert_allclose(found["contribution"].sum("step"), found["offset"], atol=1e-12)
-    np.testing.assert_allclose(found["offset"], found["individuals"] - found["stack"], atol=1e-12)
+    np.testing.assert_allclose(found["offset"], found["median_answer"] - found["stack_answer"], atol=1e-12)
     np.testing.assert_allclose(found["mean"].sum(), found["offset"].mean(), atol=1e-12)
     np.testing.assert_allclose(found["mean"].sum(), found["mean_offset"], atol=1e-12)
     assert found["count"].sum() == 240 and found.attrs["n_left_out"] == 0
@@ -48,7 +50,7 @@ def test_what_is_linear_in_light_has_no_step_for_labels_and_shifts_as_its_labels
     found = explain_offset({"clean": flux}, depth(flux), mass, depth, edges=EDGES, light=light, n_bootstrap=5)
     np.testing.assert_allclose(found["contribution"].sel(step=offset.NONLINEAR), 0, atol=1e-5)
     np.testing.assert_allclose(found["offset"], found["label_offset"], atol=1e-5)
-    np.testing.assert_allclose(found["stack"], found["stack_label"], atol=1e-5)
+    np.testing.assert_allclose(found["stack_answer"], found["stack_label"], atol=1e-5)
     assert (abs(found["label_offset"]) > 1e-4).all()  # medians are not light-weighted means
 
 
@@ -102,12 +104,36 @@ def test_noise_has_the_size_of_its_chunk_and_calibration_errors_are_smooth():
     flux = np.full((400, 3251), 2.0, "f4")
     sigma = np.tile(np.linspace(0.02, 0.3, 25), (400, 1))
     noise = add_noise(flux, sigma, seed=0) - flux
-    parts = np.array_split(noise, 25, axis=1)
-    np.testing.assert_allclose([p.std() for p in parts], 2 * sigma[0], rtol=0.02)
+    assert noise[:, 0].std() == pytest.approx(2 * 0.02, rel=0.1) and noise[:, -1].std() == pytest.approx(
+        2 * 0.3, rel=0.1
+    )
     error = np.log(distort_calibration(flux.astype(float), WAVELENGTH, amplitude=0.05, seed=0) / 2)
     at_nodes = error[:, np.isin(WAVELENGTH, np.arange(4050, 7301, 300))]
     assert at_nodes.std() == pytest.approx(0.05, rel=0.05)
     assert np.abs(np.diff(error, axis=1)).max() < 0.05 * 6 / 300 * 3
+
+
+def test_chunks_are_those_of_the_networks_pixels():
+    from spectool.continuum_basis import kept_pixels
+
+    sigma = np.tile(np.linspace(0.02, 0.3, 25), (300, 1))
+    noise = add_noise(np.ones((300, 3251), "f4"), sigma, seed=0) - 1
+    kept = np.array_split(np.flatnonzero(kept_pixels(WAVELENGTH)), 25)
+    np.testing.assert_allclose([noise[:, part].std() for part in kept], sigma[0], rtol=0.02)
+    sigma[0, 3] = np.nan
+    assert np.isnan(add_noise(np.ones((300, 3251), "f4"), sigma, seed=0)[0, kept[3]]).all()
+
+
+def test_the_width_of_stellar_lines_adds_instrument_and_galaxy_in_quadrature():
+    from spectool.surveys.sdss_noise import resolving_power
+
+    sample = xr.Dataset(
+        {"redshift": ("galaxy", [0.02, 0.2]), "velocity_dispersion": ("galaxy", [0.0, 100.0])}
+    )
+    width = stellar_fwhm(sample, template_fwhm=0.0)
+    instrument = 299792.458 / resolving_power(5500 * np.array([1.02, 1.2]))
+    np.testing.assert_allclose(width, [instrument[0], np.hypot(instrument[1], 235.48)], rtol=1e-4)
+    assert stellar_fwhm(sample, template_fwhm=10.0)[0] == pytest.approx(299792.458 / 550)
 
 
 class Dips:
