@@ -175,6 +175,13 @@ class SSPGrid:
         return load_fsps_grid(**options)
 
     @classmethod
+    def from_ppxf(cls, path, **options):
+        """Templates in pPXF's file format, such as E-MILES; see `spectool.synth.ppxf_source.load_ppxf_grid`."""
+        from spectool.synth.ppxf_source import load_ppxf_grid
+
+        return load_ppxf_grid(path, **options)
+
+    @classmethod
     def from_dataset(cls, dataset):
         """Your own grid.
 
