@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -10,7 +11,7 @@ from spectool.continuum import FWHM, N_KEPT, ContinuumBasis, normalize_continuum
 from spectool.prepare import PrepareWarning, history
 from spectool.surveys.sdss import observe_sdss
 from spectool.synth.synthesis import synthesize
-from spectool.synth.zahid2019 import synthesize_histories
+from spectool.synth.zahid2019 import make_heldout, synthesize_histories
 from spectool.synth.zahid2019_histories import draw_histories
 
 DISPERSION = np.array([50.0, 80.0, 110.0, 60.0, 90.0, 70.0])
@@ -211,3 +212,38 @@ def test_stacks_at_their_final_resolution_are_only_normalised(rest, truth):
 def test_a_sample_of_anything_else_is_refused():
     with pytest.raises(ValueError, match="no variable `flux`"):
         prepare_zahid2019(xr.Dataset({"spectrum": (("galaxy", "wavelength"), np.ones((1, 5)))}))
+
+
+def test_real_star_forming_galaxies_look_like_the_models_and_at_the_same_wavelengths(shared, grid):
+    """Each is compared with the most similar of 300 held-out spectra, as it is and shifted by some pixels."""
+    table = pd.read_csv(shared / "data/sdss_galaxies.csv")
+    bright = (table["sn"] > 15) & (table["vdisp"] < 115) & table["z"].between(0.02, 0.2)
+    rows = np.flatnonzero(bright & table["subclass"].fillna("").str.contains("STAR"))
+    with np.load(shared / "data/sdss_galaxies.npz") as data:
+        flux, ivar = data["flux"][rows], data["ivar"][rows]
+        wavelength = 10 ** (data["loglam0"] + data["dloglam"] * np.arange(flux.shape[1]))
+    pixels = ("galaxy", "wavelength")
+    sample = xr.Dataset(
+        {
+            "flux": (pixels, flux, {"units": "1e-17 erg / (Angstrom s cm2)"}),
+            "ivar": (pixels, ivar, {"units": ""}),
+            "redshift": ("galaxy", table["z"].values[rows]),
+            "velocity_dispersion": ("galaxy", table["vdisp"].values[rows].astype(float)),
+        },
+        coords={"observed_wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
+        attrs={"survey": "SDSS"},
+    )
+    prepared = prepare_zahid2019(sample)
+    usable = ~prepared["mask"].values.all(1)
+    assert usable.sum() >= 30 and usable.mean() > 0.9
+    seen, good = prepared["flux"].values[usable], ~prepared["mask"].values[usable]
+    models = make_heldout(300, seed=1, grid=grid)["flux"].values
+
+    def similarity(shift):
+        moved = np.roll(models, shift, axis=1)
+        length = np.sqrt((moved**2) @ good.T * (seen**2).sum(1))
+        return float(np.median((moved @ seen.T / length).max(0)))
+
+    found = {shift: similarity(shift) for shift in (-2, -1, 0, 1, 2)}
+    assert max(found, key=found.get) == 0
+    assert found[0] > 0.75 and found[0] > found[2] + 0.05 and found[0] > found[-2] + 0.05, found
