@@ -6,7 +6,7 @@
 
 Candidates are drawn, screened, observed, measured and selected, sixteen blocks of 4096 at a time, until there are
 enough; each such batch is kept, so that a run that was interrupted goes on where it was. Stacks by mass are summed in
-passing. In one process 200,000 galaxies take some ten minutes. ``check`` compares the quick line fluxes with pPXF's.
+passing. In one process 200,000 galaxies take some twenty minutes. ``check`` compares the quick line fluxes with pPXF's.
 """
 
 from __future__ import annotations
