@@ -152,7 +152,7 @@ def plot_offset(explained, *, width=FIGURE_WIDTH, height=360):
     Returns
     -------
     bokeh layout
-        Left, contributions by mass and their sum (black); right, means over mass as steps from 0 to the sum.
+        Left, contributions by mass and their sum (black); right, means over galaxies as steps from 0 to the sum.
     """
     steps = [str(s) for s in explained["step"].values]
     short = [s.split(":")[0] for s in steps]
@@ -166,6 +166,7 @@ def plot_offset(explained, *, width=FIGURE_WIDTH, height=360):
         _curve_with_bars(
             left, place, row["contribution"].values, row["contribution_error"].values, CYCLE[k], name
         )
+    left.y_range = _range_of_known(explained)
     sum_color = OKABE_ITO["black"]
     _curve_with_bars(left, x, explained["offset"].values, explained["offset_error"].values, sum_color, "sum")
     good = np.isfinite(explained["label_offset"].values)
@@ -173,6 +174,16 @@ def plot_offset(explained, *, width=FIGURE_WIDTH, height=360):
     left.line(x[good], explained["label_offset"].values[good], **dashed)
     _legend_above(left, columns=3, side="below")
     return gridplot([[left, _waterfall(explained, short, width - left.width, height)]], toolbar_location=None)
+
+
+def _range_of_known(explained):
+    """Range of the bins that are known well enough: the others may lead out of the frame."""
+    error = explained["offset_error"].values
+    known = np.isfinite(error) & (error <= 3 * np.nanmedian(error))
+    parts = np.vstack([explained["contribution"].values, explained["offset"].values[None]])[:, known]
+    errors = np.vstack([explained["contribution_error"].values, error[None]])[:, known]
+    low, high = min(float((parts - errors).min()), 0.0), max(float((parts + errors).max()), 0.0)
+    return Range1d(low - 0.08 * (high - low), high + 0.08 * (high - low))
 
 
 def _curve_with_bars(plot, x, y, error, color, name):
@@ -190,11 +201,11 @@ def _waterfall(explained, short, width, height):
     starts = np.append(np.append(0, ends[:-1]), 0)
     stops, errors = np.append(ends, ends[-1]), np.append(error, float(explained["mean_offset_error"]))
     colors = [*CYCLE[: len(short)], OKABE_ITO["black"]]
-    plot = figure(width=width, height=height, tools="save", title="mean over mass", y_range=names[::-1])
+    plot = figure(width=width, height=height, tools="save", title="mean over galaxies", y_range=names[::-1])
     plot.hbar(names, 0.65, stops, starts, color=colors, line_color=None, fill_alpha=0.85)
     reach = max(np.abs(np.concatenate([starts, stops])).max(), 1e-3)
     low, high = min(starts.min(), stops.min()), max(starts.max(), stops.max())
-    plot.x_range = Range1d(low - 0.15 * reach, high + 0.75 * reach)
+    plot.x_range = Range1d(low - 0.1 * reach, high + 0.95 * (high - low))
     for name, a, b, e in zip(names, starts, stops, errors, strict=True):
         style = {"x_offset": 5, "text_baseline": "middle", "text_font_size": "12px"}
         style |= {"background_fill_color": "white", "background_fill_alpha": 0.85}

@@ -223,8 +223,8 @@ def explain_offset(
     Returns
     -------
     Dataset
-        (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins;
-        their sum is ``mean_offset``, with ``mean_offset_error``.
+        (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins
+        weighted by their galaxies; their sum is ``mean_offset``, with ``mean_offset_error``.
         (bin,): ``offset`` and ``offset_error``, of the last view, ``label_offset``: median label minus the stack's;
         ``stack_answer``, ``median_answer``: of the last view; ``stack_label``, ``median_label``; ``log_mass``
         (median), ``count``. ``attrs``: ``n_left_out``, galaxies without a finite answer in each view.
@@ -305,7 +305,8 @@ def _offset_dataset(steps, parts, single, count, mass, n_left_out):
     total = parts.sum(axis=0)
     label = single["median_label"] - single["stack_label"]
     used = np.isfinite(total).all(axis=1)
-    mean = parts[:, used].mean(axis=1) if used.any() else np.full((len(steps), parts.shape[2]), np.nan)
+    share = np.where(used, count, 0) / max(count[used].sum(), 1)
+    mean = np.einsum("sbd,b->sd", np.where(used[:, None], parts, 0), share if used.any() else share * np.nan)
     dex = {"units": "dex"}
     columns = {
         "contribution": (("step", "bin"), parts[..., 0], dex),
