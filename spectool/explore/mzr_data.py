@@ -25,7 +25,7 @@ CLASSES = (
 
 # What may have one number per galaxy, and nothing else.
 PER_GALAXY = ("oxygen", "oxygen_error", "h_alpha_sn", "log_sfr", "log_z_gas", "candidate")
-PER_GALAXY += ("log_z_predicted", "log_z_error", "log_z_lw", "sn", "outlier", "redshift")
+PER_GALAXY += ("log_z_predicted", "log_z_error", "log_z_lw", "log_age_lw", "sn", "outlier", "redshift")
 
 
 def check_sample(name, sample):
@@ -40,8 +40,8 @@ def check_sample(name, sample):
         ``candidate`` (a number that tells galaxies apart in all samples; counted from 0 if missing). For the gas
         either a line table, ``line_flux`` and ``line_flux_error`` (galaxy, line), or metallicities, ``oxygen`` and
         optionally ``oxygen_error`` and ``h_alpha_sn`` (galaxy). For the stars ``log_z_predicted`` and optionally
-        ``log_z_error``, ``log_z_lw`` (truth), ``sn`` (per Angstrom) and ``outlier`` (galaxy); where
-        ``attrs["z_sun"]`` is not there, solar is 0.02.
+        ``log_z_error``, ``log_z_lw`` and ``log_age_lw`` (truth), ``sn`` (per Angstrom) and ``outlier`` (galaxy); where
+        a column has no ``attrs["z_sun"]``, solar is 0.02.
 
     Returns
     -------

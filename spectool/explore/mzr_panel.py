@@ -77,6 +77,8 @@ def color_values(sample, found, color, quantity):
     unknown = np.full(sample.sizes["galaxy"], np.nan)
     if color == "log SFR":
         return sample["log_sfr"].values if "log_sfr" in sample else unknown
+    if color == "age":
+        return sample["log_age_lw"].values if "log_age_lw" in sample else unknown
     if color == "class" and "spectral_class" in sample:
         names = sample["spectral_class"].values.astype(str)
         return np.select([names == name for name in CLASSES], range(len(CLASSES)), np.nan)

@@ -265,6 +265,7 @@ QUANTITIES = {
             "S/N": "S/N per Å",
             "error": "error of log Z* / Z☉ (dex)",
             "truth": "true log Z* / Z☉ of the mock",
+            "age": "true log age of the mock (Gyr)",
             "number": "number of galaxies (log)",
         },
         window=(-1.0, 0.4),

@@ -24,7 +24,7 @@ def read_zahid2019(sample="galaxies", *, path=None):
     -------
     dict of str to xarray.Dataset
         One sample by its name: ``candidate``, ``log_mass`` and ``log_z_predicted`` (galaxy); where the file has them,
-        ``log_z_error``, ``log_z_lw`` (truth), ``log_sfr``, ``redshift``, ``sn``, ``outlier`` and others.
+        ``log_z_error``, ``log_z_lw`` and ``log_age_lw`` (truth), ``log_sfr``, ``redshift``, ``sn``, ``outlier``.
 
     Raises
     ------

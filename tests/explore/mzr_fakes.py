@@ -110,6 +110,7 @@ def make_stellar_product(n=400, *, seed=0, trend=STAR_SLOPE):
         "log_mass": (mass, "dex(Msun)"),
         "log_sfr": (0.8 * (mass - 10) + excess, "dex(Msun / yr)"),
         "log_z_lw": (truth, "dex"),
+        "log_age_lw": (rng.normal(0, 0.3, n), "dex(Gyr)"),
         "log_z_predicted": (truth + error * rng.normal(size=n) + 2 * outlier, "dex"),
         "log_z_error": (error, "dex"),
         "sn": (sn, ""),

@@ -216,6 +216,7 @@ def test_colours_are_what_they_say(state, samples):
         "truth": sample["log_z_lw"],
         "error": sample["log_z_error"],
         "log SFR": sample["log_sfr"],
+        "age": sample["log_age_lw"],
     }
     for color, column in expected.items():
         state.set(color=color)
