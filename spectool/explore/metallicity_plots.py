@@ -136,15 +136,16 @@ def plot_prepared(wavelength, panels, *, height=170, y_range=None):
     height : int
         Of one panel, screen pixels.
     y_range : (float, float), optional
-        Of all panels, so that they can be compared; default: what holds all last curves.
+        Of all panels; default: what holds all last curves, so that they can be compared, and in panels with a noisy
+        spectrum also 96% of its pixels.
 
     Returns
     -------
     bokeh layout
     """
     last = np.concatenate([np.asarray(list(curves.values())[-1], float) for curves in panels.values()])
-    y_range = y_range or (1.15 * float(np.nanmin(last)), 1.35 * float(np.nanmax(last)))
-    shared, heights, rows = None, Range1d(*map(float, y_range)), []
+    low, high = y_range or (1.15 * float(np.nanmin(last)), 1.35 * float(np.nanmax(last)))
+    shared, heights, rows = None, Range1d(float(low), float(high)), []
     for k, (title, curves) in enumerate(panels.items()):
         first, final = k == 0, k == len(panels) - 1
         plot = figure(
@@ -155,8 +156,12 @@ def plot_prepared(wavelength, panels, *, height=170, y_range=None):
         shared = shared or Range1d(float(spread[0]), float(spread[-1]))
         plot.x_range = shared
         shade_gaps(plot, gaps)
+        if len(curves) > 1 and y_range is None:
+            noise = np.nanquantile(np.stack([np.asarray(c, float) for c in curves.values()]), [0.02, 0.98])
+            plot.y_range = Range1d(float(min(low, noise[0])), float(max(high, noise[1])))
         if first:
-            plot.y_range = Range1d(heights.start, heights.end + 0.25 * (heights.end - heights.start))
+            span = plot.y_range.end - plot.y_range.start
+            plot.y_range = Range1d(plot.y_range.start, plot.y_range.end + 0.25 * span)
             LineMarks(plot, (shared.start, shared.end), FIGURE_WIDTH - 80)
         _draw_prepared(plot, wavelength, curves)
         if final:

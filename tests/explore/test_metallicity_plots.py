@@ -66,6 +66,8 @@ def test_prepared_spectra_share_axes_and_hide_the_gaps():
     panels = {"a": {"noisy": flux[0], "clean": flux[1]}, "b": {"clean": flux[1]}, "c": {"clean": flux[0]}}
     first, second, third = plots_of(metallicity_plots.plot_prepared(KEPT, panels))
     assert first.x_range is second.x_range and second.y_range is third.y_range
+    inside = (flux[0] > first.y_range.start) & (flux[0] < first.y_range.end)
+    assert inside.mean() > 0.95
     line = glyphs(first, Line)[-1]
     shown = drawn(line)[np.isfinite(drawn(line))]
     np.testing.assert_allclose(shown, flux[1].astype("f4"))
