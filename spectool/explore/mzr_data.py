@@ -1,16 +1,14 @@
 """What the mass-metallicity dashboard opens with: samples of galaxies, by the paper that they come from."""
 
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
+from spectool.explore.mzr_products import load_product
 from spectool.explore.mzr_quantities import quantities_of
 from spectool.explore.mzr_spectra import rebuild_galaxy
 from spectool.explore.mzr_zahid import read_zahid2019, rebuild_zahid2019
 
-DATA = Path(__file__).resolve().parent.parent / "data"
 CALIBRATED = ", calibrated errors"
 
 # Classes of Table 1 of Scourfield (2023), in its order.
@@ -99,19 +97,11 @@ def read_scourfield2023(sample="mzr", *, path=None):
     ValueError
         If it is another one.
     """
-    path = Path(path or DATA / f"scourfield2023_{sample}.nc")
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path.name} is not in {path.parent}: `python -m tools.measure_scourfield2023 {sample}` measures the "
-            "lines and writes it"
-        )
-    with xr.open_dataset(path, engine="h5netcdf") as file:
-        product = file.load()
+    tool = f"tools.measure_scourfield2023 {sample}"
+    product, file = load_product(f"scourfield2023_{sample}.nc", tool, path=path)
     missing = {"source", "galaxy", "line"} - set(product.dims)
     if missing:
-        raise ValueError(
-            f"{path.name} is no table of lines by source: it has no {', '.join(sorted(missing))}"
-        )
+        raise ValueError(f"{file} is no table of lines by source: it has no {', '.join(sorted(missing))}")
     samples, prefix = {}, "null: " if sample == "null" else ""
     for source in product["source"].values.astype(str).tolist():
         table = product.sel(source=source, drop=True).assign_attrs(spectrum=source)

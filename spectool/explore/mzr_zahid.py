@@ -1,10 +1,9 @@
 """The mock SDSS main sample of Zahid et al. (2019) for the dashboard: its stellar metallicities, and its spectra."""
 
-from pathlib import Path
-
 import xarray as xr
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+from spectool.explore.mzr_products import load_product
+
 SAMPLES = {"galaxies": "SDSS main sample", "null": "null: SDSS main sample"}
 NEEDED = ("candidate", "log_mass", "log_z_predicted")
 OBSERVED, NOISELESS = "as SDSS sees it", "without noise"
@@ -33,17 +32,11 @@ def read_zahid2019(sample="galaxies", *, path=None):
     ValueError
         If it is another one.
     """
-    path = Path(path or DATA / f"zahid2019_{sample}.nc")
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path.name} is not in {path.parent}: `python -m tools.measure_zahid2019 {sample}` predicts the "
-            "metallicities and writes it"
-        )
-    with xr.open_dataset(path, engine="h5netcdf") as file:
-        product = file.load()
+    tool = f"tools.measure_zahid2019 {sample}"
+    product, file = load_product(f"zahid2019_{sample}.nc", tool, path=path)
     missing = [name for name in NEEDED if name not in product]
     if missing:
-        raise ValueError(f"{path.name} is no table of metallicities: it has no {', '.join(missing)}")
+        raise ValueError(f"{file} is no table of metallicities: it has no {', '.join(missing)}")
     return {SAMPLES[sample]: product.assign_attrs(spectrum=OBSERVED)}
 
 
