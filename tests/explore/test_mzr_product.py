@@ -66,7 +66,8 @@ def test_the_main_sample_stands_beside_its_null(stars):
         assert panel.mass.size > 0.9 * panel.n_galaxies
         truth = stars[panel.name]["log_z_lw"].values[panel.index]
         assert np.corrcoef(truth, panel.metallicity)[0, 1] > 0.5
-    assert np.intersect1d(*(sample.attrs["family"] for sample in stars.values())).size == 0
+    # The same number is another galaxy in the other.
+    assert len({sample.attrs["family"] for sample in stars.values()}) == 2
 
 
 def test_the_truth_has_the_trend_that_the_null_has_not(stars):
