@@ -1,0 +1,231 @@
+"""Bayesian fits of broadband fluxes to a library of models, after MAGPHYS: masses, rates and dust luminosities.
+
+The teacher of Surana et al. (2020): for each galaxy the chi-square of every model of a library, and from it medians
+and 16-84% of stellar mass, star-formation rate and dust luminosity (da Cunha et al. 2008, MNRAS 388, 1595), a thousand
+galaxies a second and more. The library is drawn by `spectool.measure.sedfit_library.draw_library`.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from spectool.measure.sedfit_library import PROPERTIES
+from spectool.measure.sedfit_posterior import exact_chi2, find_posteriors, match_models
+from spectool.surveys.band_averages import REFERENCE_MPC
+from spectool.surveys.gama_photometry import luminosity_distance
+from spectool.synth.population import age_of_universe
+
+MODEL_ERROR = 0.05
+CELL = 0.0025
+"""Galaxies whose redshifts differ by less are compared with models at one redshift, off by 0.00125 at most."""
+
+_SUFFIXES = ("_fit", "_fit_low", "_fit_high")
+_MEASURED = ("flux", "flux_error", "redshift")
+
+
+def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_bands=3, progress=True):
+    """Fit every galaxy with every model of a library.
+
+    Each model is scaled to the galaxy's fluxes and weighs exp(-chi^2 / 2). Models older than the universe at the
+    galaxy's redshift are left out. Missing bands are dropped; negative fluxes count as measured. Not in the quoted
+    errors: that of each model's amplitude (0.01 dex or so), as in MAGPHYS.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset, dims (galaxy, band)
+        ``flux``, ``flux_error`` [Jy], ``redshift`` and, if there, ``mask`` (True: missing). Bands by name, in any
+        order; all must be in the library.
+    library : xarray.Dataset
+        See `draw_library`.
+    batch_size : int
+        Galaxies compared at a time; each takes 0.5 MB with 50,000 models.
+    model_error : float
+        Error of the models as a share of the flux measured (if positive), added in quadrature.
+    min_bands : int
+        With fewer bands a galaxy is not fitted.
+    progress : bool
+
+    Returns
+    -------
+    xarray.Dataset
+        ``sample`` with, for ``log_mass``, ``log_sfr`` and ``log_dust_luminosity``, the columns ``*_fit`` (median),
+        ``*_fit_low`` and ``*_fit_high`` (16 and 84%); ``chi2_fit`` and ``best_model`` (index in the library; -1) of
+        the best model, ``log_amplitude_fit`` (mass formed by it), ``n_bands_fit``, and ``fit_reason``: "" or why a
+        galaxy was not fitted, its columns being NaN. Values whose flux is not finite or error not above 0 are taken
+        as missing, and counted in ``attrs["history"]``.
+
+    Raises
+    ------
+    ValueError
+        If a column or band is missing, a band comes twice, or units are not Jy.
+    """
+    _check(sample, library, batch_size, model_error)
+    flux, error, missing, history = _read_fluxes(sample)
+    redshift = sample["redshift"].values.astype(float)
+    reason = _reasons(flux, missing, redshift, library, min_bands)
+    good = np.flatnonzero(reason == "")
+    near, weight, log_scale = _scale(flux[good], error[good], missing[good], model_error, redshift[good])
+    found = {name: np.full(redshift.size, np.nan) for name in _columns()}
+    best = np.full(redshift.size, -1)
+    properties = {name: _tensor(library[name].values) for name in PROPERTIES}
+    cells = np.round(redshift[good] / CELL).astype(int)
+    order = np.argsort(cells, kind="stable")
+    cuts = [0, *(np.flatnonzero(np.diff(cells[order])) + 1), good.size] if good.size else [0]
+    with (
+        torch.inference_mode(),
+        tqdm(total=good.size, desc="fit", unit="galaxy", disable=not progress) as bar,
+    ):
+        for begin, end in pairwise(cuts):
+            models = place_library(library, CELL * cells[order[begin]], bands=sample["band"].values)
+            squares = models * models
+            for start in range(begin, end, batch_size):
+                rows = order[start : min(start + batch_size, end)]
+                columns, index = _fit_batch(
+                    near[rows], weight[rows], models, squares, properties, log_scale[rows]
+                )
+                best[good[rows]] = index
+                for name, values in columns.items():
+                    found[name][good[rows]] = values
+                bar.update(rows.size)
+    return _assemble(sample, found, best, reason, missing, history, model_error)
+
+
+def place_library(library, redshift, *, bands=None):
+    """Fluxes of the library's models at one redshift, linear between its nodes.
+
+    Parameters
+    ----------
+    library : xarray.Dataset
+    redshift : float
+        Within the library's; below its first node, the first node's.
+    bands : sequence of str, optional
+        Default: the library's.
+
+    Returns
+    -------
+    Tensor, shape (model, band)
+        Per mass formed at 10 Mpc, in units of 10^-9 Jy / Msun; only models younger than the universe, which are the
+        library's first ones.
+    """
+    nodes = library["redshift"].values
+    k = int(np.clip(np.searchsorted(nodes, redshift) - 1, 0, nodes.size - 2))
+    share = float(np.clip((redshift - nodes[k]) / (nodes[k + 1] - nodes[k]), 0, 1))
+    young = int(np.searchsorted(library["age_form"].values, float(age_of_universe(redshift)), side="right"))
+    low, high = (torch.from_numpy(library["flux"].values[j, :young]) for j in (k, k + 1))
+    flux = torch.lerp(low, high, share).mul_(1e9)
+    if bands is None or list(bands) == list(library["band"].values):
+        return flux
+    return flux[:, library.indexes["band"].get_indexer(bands)].contiguous()
+
+
+def _fit_batch(flux, weight, models, squares, properties, log_scale):
+    """Columns of some galaxies near in redshift, and their best models."""
+    gain, curvature = match_models(_tensor(flux), _tensor(weight), models, squares)
+    young = {name: values[: len(models)] for name, values in properties.items()}
+    quantiles, best = find_posteriors(gain, curvature, young, _tensor(log_scale))
+    columns = {
+        name + suffix: values
+        for name, three in quantiles.items()
+        for suffix, values in zip(_SUFFIXES, three, strict=True)
+    }
+    chi2, amplitude = exact_chi2(flux, weight, models.numpy(), best)
+    columns |= {"chi2_fit": chi2, "log_amplitude_fit": np.log10(amplitude) + log_scale}
+    return columns, best
+
+
+def _read_fluxes(sample):
+    """Fluxes and errors (galaxy, band), what is missing, and a sentence on values that cannot be used."""
+    flux, error = (sample[name].transpose("galaxy", "band").values.astype(float) for name in _MEASURED[:2])
+    missing = np.zeros(flux.shape, bool)
+    if "mask" in sample:
+        missing = sample["mask"].transpose("galaxy", "band").values.astype(bool)
+    bad = ~missing & ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
+    text = (
+        f"; {bad.sum()} fluxes without a finite value and a positive error taken as missing"
+        if bad.any()
+        else ""
+    )
+    return flux, error, missing | bad, text
+
+
+def _reasons(flux, missing, redshift, library, min_bands):
+    """Why each galaxy cannot be fitted, "" where it can."""
+    highest = float(library["redshift"].values[-1])
+    inside = (redshift > 0) & (redshift <= highest * (1 + 1e-9))
+    positive = (np.where(missing, -1.0, flux) > 0).any(axis=1)
+    few = (~missing).sum(axis=1) < min_bands
+    return np.select(
+        [~inside, few, ~positive],
+        [f"redshift is not in 0-{highest:g}", f"fewer than {min_bands} bands", "no flux above zero"],
+        "",
+    )
+
+
+def _scale(flux, error, missing, model_error, redshift):
+    """Fluxes and weights of order 1, and the log of what amplitudes are to be multiplied by [Msun].
+
+    With models in 10^-9 Jy at 10 Mpc, of order 1 for a mass of 1 Msun.
+    """
+    variance = error**2 + (model_error * np.maximum(flux, 0.0)) ** 2
+    weight = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, variance))
+    flux = np.where(missing, 0.0, flux)
+    unit = np.where(missing, 0.0, np.maximum(flux, 0.0)).max(axis=1, initial=0.0)
+    unit = np.where(unit > 0, unit, 1.0)[:, None]
+    log_distance = 2 * np.log10(luminosity_distance(redshift) / REFERENCE_MPC) if redshift.size else redshift
+    return flux / unit, weight * unit**2, np.log10(unit[:, 0]) + log_distance + 9.0
+
+
+def _assemble(sample, found, best, reason, missing, history, model_error):
+    units = {"chi2_fit": "", "log_amplitude_fit": "dex(Msun)"}
+    for name, unit in zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True):
+        units |= {name + suffix: unit for suffix in _SUFFIXES}
+    columns = {name: ("galaxy", values, {"units": units[name]}) for name, values in found.items()}
+    columns["best_model"] = (
+        "galaxy",
+        best,
+        {"units": "", "description": "index in the library; -1: not fitted"},
+    )
+    columns["n_bands_fit"] = ("galaxy", (~missing).sum(axis=1), {"units": ""})
+    columns["fit_reason"] = ("galaxy", reason.astype(object), {"units": "", "description": '"": fitted'})
+    failed = (reason != "").sum()
+    text = (
+        f"fitted with a library, model error {model_error:g}; {failed} of {reason.size} not fitted{history}"
+    )
+    return sample.assign(columns).assign_attrs(
+        history=f"{sample.attrs.get('history', '')}\n{text}".strip(), model_error=model_error
+    )
+
+
+def _columns():
+    return [name + suffix for name in PROPERTIES for suffix in _SUFFIXES] + ["chi2_fit", "log_amplitude_fit"]
+
+
+def _tensor(values):
+    return torch.from_numpy(np.ascontiguousarray(values, dtype="f4"))
+
+
+def _check(sample, library, batch_size, model_error):
+    lacking = [name for name in _MEASURED if name not in sample]
+    if lacking:
+        raise ValueError(f"the sample lacks {', '.join(lacking)}")
+    if batch_size < 1 or not model_error >= 0:
+        raise ValueError(
+            f"batch_size must be 1 or more and model_error not negative: {batch_size}, {model_error}"
+        )
+    for name in _MEASURED[:2]:
+        if sample[name].attrs.get("units", "Jy") != "Jy":
+            raise ValueError(f"{name} must be in Jy, not {sample[name].attrs['units']!r}: convert it")
+    bands = list(sample["band"].values)
+    twice = sorted({band for band in bands if bands.count(band) > 1})
+    if twice:
+        raise ValueError(f"bands come twice: {', '.join(twice)}")
+    unknown = [band for band in bands if band not in library.indexes["band"]]
+    if unknown:
+        raise ValueError(
+            f"the library has no bands {', '.join(unknown)}: leave them out, or draw a library with averages of them"
+        )
+    if (np.diff(library["age_form"].values) < 0).any():
+        raise ValueError("the library must be sorted by age_form, as draw_library makes it")
