@@ -77,6 +77,13 @@ class DomainRandomisation:
         basis = ContinuumBasis.zahid2019()
         return cls(basis.kept_wavelength, **options)
 
+    def __repr__(self):
+        """The amplitudes, for a model's recipe."""
+        options = ", ".join(
+            f"{name}={getattr(self, name)}" for name in ("continuum", "depth", "fwhm", "noise")
+        )
+        return f"DomainRandomisation({options})"
+
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Distort a batch.
 
