@@ -63,7 +63,9 @@ class ChunkedEnsemble:
         sigma
             Noise relative to the continuum, per pixel: a number, (N,), (N, n_chunks) or (N, n_kept); None = no noise.
         bad
-            (N, n_kept) bool, pixels that were filled with 0: they are wrong by the scatter of prepared spectra.
+            (N, n_kept) bool, pixels that were filled with 0: they are wrong by the scatter of prepared spectra, each on
+            its own. Long gaps are wrong together, which this does not know: on held-out histories at S/N 20, errors
+            cover 67% with 2% of the pixels bad here and there, 66% with 5% in runs of 5, 61% with 10% in runs of 30.
         batch_size
             Rows at a time.
 
@@ -82,14 +84,16 @@ class ChunkedEnsemble:
             raise ValueError(
                 f"spectra of shape {np.shape(x)} do not fit: these networks take (N, {self.n_kept})"
             )
-        sigma = self._noise(sigma, bad, x.shape)
+        sigma = self._noise(sigma, x.shape)
+        level = self.noise_level(sigma)
+        sigma = self._with_filled(sigma, bad)
         found = [np.empty((len(x), len(self.outputs)), np.float32) for _ in range(3)]
         for start in range(0, len(x), batch_size):
             part = slice(start, start + batch_size)
             mean, spread, noise = self.evaluate(
                 torch.from_numpy(np.ascontiguousarray(x[part], dtype=np.float32)), sigma[part]
             )
-            error = scale_errors(self.arrays, mean, spread, noise, self.noise_level(sigma[part]))
+            error = scale_errors(self.arrays, mean, spread, noise, level[part])
             for array, value in zip(found, (mean, error, spread), strict=True):
                 array[part] = value
         return found[0], found[1], found[2]
@@ -119,7 +123,7 @@ class ChunkedEnsemble:
         variance = noise_variance(gradient, self._products, torch.from_numpy(np.ascontiguousarray(sigma)))
         return variance.clamp(min=0).sqrt()
 
-    def _noise(self, sigma, bad, shape) -> np.ndarray:
+    def _noise(self, sigma, shape) -> np.ndarray:
         sigma = np.asarray(0.0 if sigma is None else sigma, dtype=np.float32)
         sigma = np.broadcast_to(sigma, shape[:1]) if sigma.ndim == 0 else sigma
         if sigma.shape not in (shape[:1], (shape[0], self.n_chunks), tuple(shape)):
@@ -127,8 +131,12 @@ class ChunkedEnsemble:
                 f"sigma of shape {sigma.shape} does not fit {shape[0]} spectra of {shape[1]} pixels in "
                 f"{self.n_chunks} chunks"
             )
+        return np.ascontiguousarray(sigma)
+
+    def _with_filled(self, sigma, bad) -> np.ndarray:
+        """Noise with what is wrong in bad pixels; per pixel if there are any."""
         if bad is None or not np.any(bad):
-            return np.ascontiguousarray(sigma)
+            return sigma
         if sigma.ndim == 1:
             sigma = sigma[:, None]
         elif sigma.shape[1] == self.n_chunks:
