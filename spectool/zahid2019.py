@@ -37,6 +37,7 @@ __all__ = [
 
 DATA = Path(__file__).parent / "data"
 FILES = {"main": "zahid2019_galaxies.nc", "null": "zahid2019_null.nc"}
+STACKS = "zahid2019_stacks.nc"
 MASS_RANGE = (8.5, 11.5)
 MIN_SN = 5.0
 MAX_LOG_N2 = -0.05
@@ -136,6 +137,23 @@ def write_selection(sample, path, *, steps=None):
             kind, fill = ("i2", -(2**15)) if largest < 2**15 - 1 else ("i4", -(2**31))
             encoding[name] |= {"dtype": kind, "scale_factor": step, "_FillValue": fill}
     sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def read_stacks(path=None):
+    """Mean spectra of the main sample in 25 bins of mass, and what was measured of them.
+
+    Parameters
+    ----------
+    path : path, optional
+        Default: the file that comes with spectool.
+
+    Returns
+    -------
+    Dataset, dims (stack, wavelength)
+        As of `spectool.zahid2019_stacks.StackSums.to_dataset`; per stack ``spectral_fwhm`` [km/s], of its lines, and
+        from a fit with pPXF ``ppxf_log_z_lw``, its error, ``ppxf_age_lw`` and ``ppxf_fit_seconds``.
+    """
+    return xr.load_dataset(DATA / STACKS if path is None else path, engine="h5netcdf")
 
 
 def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batch_size=512):
