@@ -36,8 +36,8 @@ REDSHIFT_RANGE = (0.027, 0.25)
 STELLAR_METALLICITY_SFR = -0.25
 """How steeply stellar metallicity falls with star formation in the main sample [dex per dex]; our choice."""
 DISPERSION_SCALE, DISPERSION_FLOOR = 0.78, 35.0
-"""The population's velocity dispersions are scaled, and 35 km/s added in quadrature, so that emission lines in the stack
-of the most massive galaxies (log M = 10.9-11) are as wide as the paper's: 330 km/s (FWHM, instrument included)."""
+"""The population's velocity dispersions are scaled, and 35 km/s added in quadrature: emission lines in the stack of the
+most massive galaxies (log M = 10.9-11) are then as wide as the paper's, 330 km/s (FWHM, instrument included)."""
 TYPICAL_REDSHIFT = 0.08
 SCREEN_MAGNITUDE = MAGNITUDE_LIMIT + 0.3
 SCREEN_H_ALPHA = 30.0
