@@ -24,6 +24,7 @@ BENCHMARKS = {
     "line_fits_vs_ppxf_example": "benchmarks.lines:against_example",
     "line_fits_per_second": "benchmarks.lines:fits_per_second",
     "photometry_galaxies_per_second": "benchmarks.photometry:run",
+    "sedfit_galaxies_per_second": "benchmarks.sedfit:run",
 }
 
 

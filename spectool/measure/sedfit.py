@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.measure.sedfit_library import PROPERTIES
@@ -18,7 +17,7 @@ from spectool.surveys.band_averages import REFERENCE_MPC
 from spectool.surveys.gama_photometry import luminosity_distance
 from spectool.synth.population import age_of_universe
 
-MODEL_ERROR = 0.05
+MODEL_ERROR = 0.1
 CELL = 0.0025
 """Galaxies whose redshifts differ by less are compared with models at one redshift, off by 0.00125 at most."""
 
