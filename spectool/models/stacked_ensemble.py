@@ -121,6 +121,21 @@ class StackedEnsemble:
                 gradient = torch.bmm(gradient, self.weights[level - 1].transpose(1, 2))
         return self._to_chunks(gradient)
 
+    def pixel_variance(self, gradient: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Variance (n_out, B) that errors of deviation 1 in some pixels (B, n_kept; bool) bring, each on its own."""
+        result = torch.zeros(gradient.shape[0], gradient.shape[2])
+        cut = self.n_long * (self.length + 1)
+        for part, chunks, length in (
+            (pixels[:, :cut], slice(0, self.n_long), self.length + 1),
+            (pixels[:, cut:], slice(self.n_long, self.n_chunks), self.length),
+        ):
+            if part.shape[1]:
+                curves = self.curves[chunks, :length].transpose(1, 2)
+                hit = part.unflatten(1, (-1, length)).transpose(0, 1)
+                for k, one in enumerate(gradient[:, chunks]):
+                    result[k] += torch.bmm(one, curves).square_().mul_(hit).sum(dim=(0, 2))
+        return result
+
     def filter_products(self, broadening=None) -> torch.Tensor:
         """What white noise of deviation 1 does behind the filters: covariance (n_chunks, m, m), m all members' filters.
 
