@@ -60,10 +60,14 @@ class SampleLayer:
 
     def draw_galaxies(self, plot):
         """Add the galaxies to a plot: points, or an image; returns the renderers."""
-        image = plot.image("image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.image_mapper)
+        # Below the median of another sample in the same plot; only these levels are cut at the frame.
+        below = {"level": "underlay"}
+        image = plot.image(
+            "image", "x", "y", "dw", "dh", source=self.image, color_mapper=self.image_mapper, **below
+        )
         color = {"field": "c", "transform": self.mapper}
         dots = plot.scatter(
-            "x", "y", source=self.points, size=5, fill_color=color, fill_alpha=0.8, line_color=None
+            "x", "y", source=self.points, size=5, fill_color=color, fill_alpha=0.8, line_color=None, **below
         )
         # A click is answered by the kernel; the page's own selection would fade all other points.
         dots.selection_glyph = dots.nonselection_glyph = None

@@ -85,6 +85,50 @@ def lines_of(quantity):
     return metals | {name: LINES[name] for name in BALMER}
 
 
+def _without_spikes(values):
+    if not np.isfinite(values).any():
+        return values
+    return np.clip(values, *np.nanquantile(values, [0.02, 0.98]))
+
+
+def fit_emission(flux):
+    """Range of flux from zero to the highest line; spikes of the noisiest spectrum may leave it.
+
+    Parameters
+    ----------
+    flux : list of ndarray
+        The noisiest first.
+
+    Returns
+    -------
+    (float, float)
+    """
+    if len(flux) > 1:
+        flux = [_without_spikes(flux[0]), *flux[1:]]
+    low, high = flux_range(np.stack(flux), headroom=0.3)
+    lowest = np.nanmin(flux) if np.isfinite(flux).any() else 0.0
+    return float(min(low, lowest)), high
+
+
+def fit_absorption(flux):
+    """Range of flux about the stars, of which depths of a few percent count; emission lines may leave it.
+
+    Parameters
+    ----------
+    flux : list of ndarray
+
+    Returns
+    -------
+    (float, float)
+    """
+    flux = np.stack([_without_spikes(values) for values in flux])
+    if not np.isfinite(flux).any():
+        return 0.0, 1.0
+    low, high = float(np.nanmin(flux)), float(np.nanmax(flux))
+    height = max(high - low, 0.01)
+    return low - 0.1 * height, high + 0.45 * height
+
+
 class SpectrumFigure:
     """A Bokeh figure linked to the galaxy that a `MzrState` looks at.
 
@@ -188,12 +232,6 @@ class SpectrumFigure:
             return
         columns = [f"flux{COLORS.index(color)}" for color in self.colors.values()]
         flux = [np.asarray(self.source.data[column])[shown] for column in columns]
-        # Spikes of the noisiest spectrum may leave the frame, if there is a smoother one to see; so may the emission
-        # lines, which would leave no height to the stars.
-        clipped = flux if self._quantity == "stars" else flux[: len(flux) > 1]
-        for i, values in enumerate(clipped):
-            if np.isfinite(values).any():
-                flux[i] = np.clip(values, *np.nanquantile(values, [0.02, 0.98]))
-        low, high = flux_range(np.stack(flux), headroom=0.3)
-        lowest = np.nanmin(flux) if np.isfinite(flux).any() else 0.0
-        self.plot.y_range.update(start=float(min(low, lowest)), end=high)
+        fit = fit_absorption if self._quantity == "stars" else fit_emission
+        low, high = fit(flux)
+        self.plot.y_range.update(start=low, end=high)

@@ -11,7 +11,7 @@ from spectool.explore.mzr_figure import RELATIONS, MzrFigure, relation_style
 from spectool.explore.mzr_files import load_state, save_csv, save_state
 from spectool.explore.mzr_png import save_png
 from spectool.explore.mzr_quantities import PREDICTED, QUANTITIES, TRUTH
-from spectool.explore.mzr_spectrum import WINDOWS, lines_of
+from spectool.explore.mzr_spectrum import WINDOWS, fit_absorption, fit_emission, lines_of
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_view import MzrView
 from spectool.measure.indices import LICK
@@ -119,6 +119,16 @@ def test_lick_bands_are_marked_where_they_are(view):
     assert (view.spectrum.x_range.start, view.spectrum.x_range.end) == WINDOWS["stars"]["Mg b, Fe"]
     view.state.set(quantity="gas")
     assert (view.spectrum.x_range.start, view.spectrum.x_range.end) == WINDOWS["gas"]["All"]
+
+
+def test_absorption_fills_the_frame_and_emission_may_leave_it():
+    flux = 1 - 0.05 * np.exp(-0.5 * ((np.arange(400) - 200) / 20) ** 2)
+    flux[100:103] = 9.0
+    low, high = fit_absorption([np.where(np.arange(400) < 5, np.nan, flux)])
+    assert 0.9 < low < 0.952 and 1.0 < high < 1.05
+    assert fit_absorption([np.full(9, np.nan)]) == (0.0, 1.0)
+    assert fit_emission([flux])[1] > 9
+    assert fit_emission([flux])[0] <= 0
 
 
 def test_many_galaxies_are_an_image_of_their_metallicities(state, monkeypatch):

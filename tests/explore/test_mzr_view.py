@@ -136,6 +136,12 @@ def test_one_sample_has_the_figure_for_itself_and_two_share_it_when_overlaid(vie
     assert view.figure.layers[0]._dots[0].glyph.fill_color != view.figure.layers[1]._dots[0].glyph.fill_color
 
 
+def test_no_galaxy_covers_a_median(view):
+    drawn = [renderer.level for renderer in view.figure.layers[0]._dots + view.figure.layers[1]._dots]
+    assert set(drawn) == {"underlay"}
+    assert {stroke.level for layer in view.figure.layers for stroke in layer._strokes} == {"glyph"}
+
+
 def test_axes_are_fitted_to_another_scale_and_stay_for_another_cut(view, state):
     view.figure.x_range.update(start=9.0, end=9.5)
     window = view.figure.window
