@@ -14,7 +14,10 @@ import xarray as xr
 from spectool.prepare import spectral_coordinate
 
 # name -> function that returns a Predictor, as itself or as "module:function".
-ENTRIES = {"marziano2024": "spectool.models.marziano2024:make_predictor"}
+ENTRIES = {
+    "marziano2024": "spectool.models.marziano2024:make_predictor",
+    "zahid2019": "spectool.models.metallicity:make_predictor",
+}
 
 
 @dataclass(frozen=True)
