@@ -142,6 +142,7 @@ class MzrFigure:
         # Without the key, a page that is scrolled would zoom what passes below the pointer.
         plot.add_tools(WheelZoomTool(modifiers="ctrl"))
         plot.xaxis.visible = False
+        plot.grid.level = "image"  # the lowest: below the galaxies
         plot.on_event(Tap, lambda event: self.pick(side, event.x, event.y))
         plot.on_event(DoubleTap, lambda event: self.fit_axes())
         self.layers[side].draw_galaxies(plot)
