@@ -123,7 +123,7 @@ def score_spectra(
         raise KeyError(
             "these networks came without a reference for outliers (fit_metallicity_outliers makes it)"
         )
-    sigma = np.broadcast_to(np.asarray(sigma, np.float32), len(x)) if np.ndim(sigma) == 0 else sigma
+    sigma = np.full(len(x), sigma, np.float32) if np.ndim(sigma) == 0 else sigma
     parts = []
     for start in range(0, len(x), batch_size):
         values = statistics(arrays, *_batch(x, sigma, bad, slice(start, start + batch_size)))

@@ -106,13 +106,20 @@ class _Rows:
         return len(self.array)
 
     def read(self, part):
+        """Rows of a slice."""
         array = self.array
-        if not (isinstance(array, np.memmap) and array.flags.c_contiguous and array.filename is not None):
+        if not self._is_whole_map():
             return array[part]
         # Pages of a map count as this process's memory until it is closed: a map of its own for each batch.
         start = array.offset + part.start * array.strides[0]
-        shape = (part.stop - part.start, *array.shape[1:])
-        return np.memmap(array.filename, array.dtype, "r", start, shape)
+        return np.memmap(array.filename, array.dtype, "r", start, (part.stop - part.start, *array.shape[1:]))
+
+    def _is_whole_map(self):
+        """A part of a map does not tell where in the file it begins."""
+        array = self.array
+        if not isinstance(array, np.memmap) or array.filename is None or not array.flags.c_contiguous:
+            return False
+        return Path(array.filename).stat().st_size == array.offset + array.nbytes
 
 
 def _empty(n, reader):
@@ -160,8 +167,7 @@ def _open(source, table):
             raise FileNotFoundError(f"{folder} holds no spectra: there is no flux.npy")
         source = np.load(path, mmap_mode="r")
         if table is None and (folder / "table.nc").is_file():
-            with xr.open_dataset(folder / "table.nc") as file:
-                table = file.load()
+            table = xr.load_dataset(folder / "table.nc", engine="h5netcdf")
     n_pixels = zahid2019_wavelength().size
     if source.ndim != 2 or source.shape[1] != n_pixels:
         raise ValueError(
