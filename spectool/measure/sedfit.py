@@ -62,11 +62,13 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
         If a column or band is missing, a band comes twice, or units are not Jy.
     """
     _check(sample, library, batch_size, model_error)
-    flux, error, missing, history = _read_fluxes(sample)
+    flux, error, missing = read_fluxes(sample)
     redshift = sample["redshift"].values.astype(float)
     reason = _reasons(flux, missing, redshift, library, min_bands)
     good = np.flatnonzero(reason == "")
-    near, weight, log_scale = _scale(flux[good], error[good], missing[good], model_error, redshift[good])
+    near, weight, log_scale = scale_fluxes(
+        flux[good], error[good], missing[good], model_error, redshift[good]
+    )
     found = {name: np.full(redshift.size, np.nan) for name in _columns()}
     best = np.full(redshift.size, -1)
     properties = {name: _tensor(library[name].values) for name in PROPERTIES}
@@ -89,7 +91,8 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
                 for name, values in columns.items():
                     found[name][good[rows]] = values
                 bar.update(rows.size)
-    return _assemble(sample, found, best, reason, missing, history, model_error)
+    reason[good[best[good] < 0]] = "no model has a positive amplitude"
+    return _assemble(sample, found, best, reason, missing, model_error)
 
 
 def place_library(library, redshift, *, bands=None):
@@ -131,23 +134,26 @@ def _fit_batch(flux, weight, models, squares, properties, log_scale):
         for suffix, values in zip(_SUFFIXES, three, strict=True)
     }
     chi2, amplitude = exact_chi2(flux, weight, models.numpy(), best)
-    columns |= {"chi2_fit": chi2, "log_amplitude_fit": np.log10(amplitude) + log_scale}
-    return columns, best
+    log_amplitude = np.log10(amplitude, out=np.full(amplitude.shape, np.nan), where=best >= 0) + log_scale
+    return columns | {"chi2_fit": np.where(best >= 0, chi2, np.nan), "log_amplitude_fit": log_amplitude}, best
 
 
-def _read_fluxes(sample):
-    """Fluxes and errors (galaxy, band), what is missing, and a sentence on values that cannot be used."""
+def read_fluxes(sample):
+    """Fluxes and errors, and where they cannot be used: masked, not finite, or without a positive error.
+
+    Returns
+    -------
+    flux, error : ndarray, shape (galaxy, band)
+    missing : ndarray of bool, shape (galaxy, band)
+    """
     flux, error = (sample[name].transpose("galaxy", "band").values.astype(float) for name in _MEASURED[:2])
-    missing = np.zeros(flux.shape, bool)
-    if "mask" in sample:
-        missing = sample["mask"].transpose("galaxy", "band").values.astype(bool)
-    bad = ~missing & ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
-    text = (
-        f"; {bad.sum()} fluxes without a finite value and a positive error taken as missing"
-        if bad.any()
-        else ""
-    )
-    return flux, error, missing | bad, text
+    return flux, error, _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
+
+
+def _masked(sample):
+    if "mask" not in sample:
+        return np.zeros((sample.sizes["galaxy"], sample.sizes["band"]), bool)
+    return sample["mask"].transpose("galaxy", "band").values.astype(bool)
 
 
 def _reasons(flux, missing, redshift, library, min_bands):
@@ -160,13 +166,25 @@ def _reasons(flux, missing, redshift, library, min_bands):
         [~inside, few, ~positive],
         [f"redshift is not in 0-{highest:g}", f"fewer than {min_bands} bands", "no flux above zero"],
         "",
-    )
+    ).astype(object)
 
 
-def _scale(flux, error, missing, model_error, redshift):
-    """Fluxes and weights of order 1, and the log of what amplitudes are to be multiplied by [Msun].
+def scale_fluxes(flux, error, missing, model_error, redshift):
+    """Fluxes relative to each galaxy's highest one, so that float32 holds them, and their weights.
 
-    With models in 10^-9 Jy at 10 Mpc, of order 1 for a mass of 1 Msun.
+    Parameters
+    ----------
+    flux, error, missing : ndarray, shape (galaxy, band)
+        See `read_fluxes`.
+    model_error : float
+    redshift : ndarray, shape (galaxy,)
+
+    Returns
+    -------
+    flux, weight : ndarray, shape (galaxy, band)
+        0 where missing.
+    log_scale : ndarray, shape (galaxy,)
+        What to add to the logarithms of amplitudes of the models of `place_library` [dex(Msun)].
     """
     variance = error**2 + (model_error * np.maximum(flux, 0.0)) ** 2
     weight = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, variance))
@@ -177,7 +195,7 @@ def _scale(flux, error, missing, model_error, redshift):
     return flux / unit, weight * unit**2, np.log10(unit[:, 0]) + log_distance + 9.0
 
 
-def _assemble(sample, found, best, reason, missing, history, model_error):
+def _assemble(sample, found, best, reason, missing, model_error):
     units = {"chi2_fit": "", "log_amplitude_fit": "dex(Msun)"}
     for name, unit in zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True):
         units |= {name + suffix: unit for suffix in _SUFFIXES}
@@ -188,11 +206,13 @@ def _assemble(sample, found, best, reason, missing, history, model_error):
         {"units": "", "description": "index in the library; -1: not fitted"},
     )
     columns["n_bands_fit"] = ("galaxy", (~missing).sum(axis=1), {"units": ""})
-    columns["fit_reason"] = ("galaxy", reason.astype(object), {"units": "", "description": '"": fitted'})
+    columns["fit_reason"] = ("galaxy", reason, {"units": "", "description": '"": fitted'})
     failed = (reason != "").sum()
     text = (
-        f"fitted with a library, model error {model_error:g}; {failed} of {reason.size} not fitted{history}"
+        f"fitted with a library, model error {model_error:g}; {failed} of {reason.size} galaxies not fitted"
     )
+    if bad := (missing & ~_masked(sample)).sum():
+        text += f"; {bad} fluxes without a finite value and a positive error taken as missing"
     return sample.assign(columns).assign_attrs(
         history=f"{sample.attrs.get('history', '')}\n{text}".strip(), model_error=model_error
     )

@@ -8,8 +8,8 @@ much worse than the best one have no weight and are dropped before anything else
 import numpy as np
 import torch
 
-NEGLIGIBLE = 30.0
-"""Models this much above the smallest chi-square are dropped: even 50,000 of them together weigh 1.5% of the best."""
+NEGLIGIBLE = 20.0
+"""Models this much above the smallest chi-square are dropped: at most 0.14% of the weight in 32 galaxies tried."""
 BIN = 0.005
 RANGES = {"log_mass": (3.0, 14.0), "log_sfr": (-7.0, 5.0), "log_dust_luminosity": (2.0, 15.0)}
 """Of the posteriors [dex]; what lies beyond is counted in the outermost bins."""
@@ -35,8 +35,7 @@ def match_models(flux, weight, models, squares):
     curvature : Tensor, shape (galaxy, model)
         sum(w m^2); the amplitude is sqrt(gain / curvature).
     """
-    curvature = weight @ squares.T
-    curvature.clamp_(min=_TINY)
+    curvature = (weight @ squares.T).clamp_(min=_TINY)
     gain = (weight * flux) @ models.T
     gain.clamp_(min=0).square_().div_(curvature)
     return gain, curvature
@@ -50,7 +49,7 @@ def find_posteriors(gain, curvature, properties, log_scale, *, quantiles=QUANTIL
     Parameters
     ----------
     gain, curvature : Tensor, shape (galaxy, model)
-        See `match_models`; each galaxy with a positive gain somewhere.
+        See `match_models`; left as they are.
     properties : dict of str to Tensor, shape (model,)
         Logarithms [dex] of properties at unit amplitude, named in `RANGES`.
     log_scale : Tensor, shape (galaxy,)
@@ -61,26 +60,39 @@ def find_posteriors(gain, curvature, properties, log_scale, *, quantiles=QUANTIL
     -------
     values : dict of str to ndarray, shape (quantile, galaxy)
     best : ndarray, shape (galaxy,)
-        Index of the model of the smallest chi-square.
+        Index of the model of the smallest chi-square; -1, and NaN above, where no amplitude is positive.
     """
-    highest, best = gain.max(dim=1)
+    highest, n_models = gain.amax(dim=1), gain.shape[1]
     # A model whose best amplitude is 0 has no logarithm of a mass.
-    limit = (highest - NEGLIGIBLE).clamp_(min=_TINY)
-    pairs = (gain > limit[:, None]).flatten().nonzero()[:, 0]
-    galaxy = torch.div(pairs, gain.shape[1], rounding_mode="floor")
-    model = pairs - galaxy * gain.shape[1]
-    gains = gain.flatten()[pairs]
-    weight = torch.exp_(0.5 * (gains - highest[galaxy]))
-    log_amplitude = 0.5 * torch.log10(gains / curvature.flatten()[pairs]) + log_scale[galaxy]
+    kept = gain > (highest - NEGLIGIBLE).clamp_(min=_TINY)[:, None]
+    pairs = torch.from_numpy(np.flatnonzero(kept.numpy()))  # several times quicker than torch's nonzero
+    galaxy = torch.div(pairs, n_models, rounding_mode="floor")
+    model = pairs - galaxy * n_models
+    gains = gain.view(-1).index_select(0, pairs)
+    below = gains - highest.index_select(0, galaxy)
+    smallest = below == 0
+    best = _first_of_each(len(gain), galaxy[smallest], model[smallest])
+    weight = below.mul_(0.5).exp_()
+    log_amplitude = gains.div_(curvature.view(-1).index_select(0, pairs)).log_().mul_(0.5 / np.log(10))
+    log_amplitude += log_scale.index_select(0, galaxy)
     values = {}
     for name, unit in properties.items():
         low, high = RANGES[name]
         n_bins = round((high - low) / BIN)
-        place = ((log_amplitude + unit[model] - low) / BIN).clamp_(0, n_bins - 1).long()
-        place += galaxy * n_bins
-        histogram = torch.zeros(len(gain) * n_bins).index_add_(0, place, weight)
+        place = unit.index_select(0, model).add_(log_amplitude).sub_(low).div_(BIN)
+        place = place.clamp_(0, n_bins - 1).long().add_(galaxy, alpha=n_bins)
+        histogram = torch.zeros(len(gain) * n_bins).scatter_add_(0, place, weight)
         values[name] = low + BIN * histogram_quantiles(histogram.view(-1, n_bins), quantiles).numpy()
-    return values, best.numpy()
+    return values, best
+
+
+def _first_of_each(n, galaxy, model):
+    """First model listed of each of n galaxies, -1 where none is; galaxies are sorted."""
+    galaxy, model = galaxy.numpy(), model.numpy()
+    first = np.flatnonzero(np.diff(galaxy, prepend=-1))
+    found = np.full(n, -1)
+    found[galaxy[first]] = model[first]
+    return found
 
 
 def histogram_quantiles(histogram, quantiles):
@@ -94,14 +106,15 @@ def histogram_quantiles(histogram, quantiles):
     Returns
     -------
     Tensor, shape (quantile, n), float64
-        0 to the number of bins.
+        0 to the number of bins; NaN where a histogram is empty.
     """
     cumulative = histogram.double().cumsum(dim=1)
     wanted = torch.tensor(quantiles, dtype=torch.float64) * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, wanted).clamp_(max=histogram.shape[1] - 1)
     inside = histogram.double().gather(1, place)
     below = cumulative.gather(1, place) - inside
-    return (place + ((wanted - below) / inside.clamp(min=_TINY)).clamp_(0, 1)).T
+    found = place + ((wanted - below) / inside.clamp(min=_TINY)).clamp_(0, 1)
+    return torch.where(cumulative[:, -1:] > 0, found, torch.nan).T
 
 
 def exact_chi2(flux, weight, models, best):
