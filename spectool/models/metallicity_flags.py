@@ -23,9 +23,10 @@ SUSPECTS = {
     "distance": "principal components {:.0f} sigma from those of the training spectra",
 }
 FALSE_ALARMS = 0.01
-EDGE = 0.05
-"""How near to the ends of the training metallicities an answer is a limit [dex]."""
-LIMIT = f"metallicity within {EDGE} dex of the end of the training spectra', or beyond: a limit"
+EDGES = (0.2, 0.15)
+"""How near to the lowest and the highest metallicity of the training spectra an answer is a limit [dex]: of old stars
+with 0.005 and 5 Zsun, beyond either, the networks say -1.89 to -1.80 and 0.26 to 0.28."""
+LIMIT = "a limit: the networks say the same of metallicities beyond their training spectra"
 OUTLIER_COLUMNS = {
     "chi2": "of what the principal components of training spectra leave, per bin of 8 pixels",
     "excess": "strongest run of bins, in units of its noise",
@@ -129,4 +130,4 @@ def _at_an_end(found, reader):
     if "log_z_lw" not in reader.outputs:
         return np.zeros(len(found.usable), bool)
     log_z, nodes = found.values["mean"][:, reader.outputs.index("log_z_lw")], metallicities()
-    return ~((log_z > nodes[0] + EDGE) & (log_z < nodes[-1] - EDGE))
+    return ~((log_z > nodes[0] + EDGES[0]) & (log_z < nodes[-1] - EDGES[1]))

