@@ -162,7 +162,7 @@ def test_a_click_on_a_point_shows_its_lines_and_its_spectrum(view, state):
     assert f"galaxy {number}" in view.galaxy.value
     assert list(view.figure.layers[0].mark.data["x"]) == [panel.mass[7]]
     wait_for(lambda: state.spectrum is not None and len(view.spectrum.source.data["wavelength"]) == 825)
-    assert "de-noised" in view.spectrum_key.value
+    wait_for(lambda: "de-noised" in view.spectrum_key.value)
     assert np.nanmax(view.spectrum.source.data["flux0"]) == pytest.approx(number, rel=0.05)
 
 
