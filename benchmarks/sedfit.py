@@ -94,12 +94,17 @@ def _fit_one(galaxy, library, model_error):
     amplitude = (model * flux / variance).sum(1) / (model**2 / variance).sum(1)
     chi2 = ((flux - amplitude[:, None] * model) ** 2 / variance).sum(1)
     positive = amplitude > 0
-    weight = np.exp(-0.5 * (chi2 - chi2[positive].min())[positive])
+    best = chi2[positive].min()
+    spread = 1 / np.log(10) / np.sqrt((flux**2 / variance).sum() - best)  # of the amplitude's logarithm
+    weight = np.exp(-0.5 * (chi2[positive] - best))
     found = []
     for name in PROPERTIES:
         values = np.log10(amplitude[positive]) + library[name].values[allowed][positive]
         order = np.argsort(values)
         cumulative = np.cumsum(weight[order])
         place = np.searchsorted(cumulative, np.array([0.5, 0.16, 0.84]) * cumulative[-1])
-        found.append(values[order][place])
+        median, low, high = values[order][place]
+        found.append(
+            (median, median - np.hypot(median - low, spread), median + np.hypot(high - median, spread))
+        )
     return found

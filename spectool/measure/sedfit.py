@@ -29,8 +29,14 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     """Fit every galaxy with every model of a library.
 
     Each model is scaled to the galaxy's fluxes and weighs exp(-chi^2 / 2). Models older than the universe at the
-    galaxy's redshift are left out. Missing bands are dropped; negative fluxes count as measured. Not in the quoted
-    errors: that of each model's amplitude (0.01 dex or so), as in MAGPHYS.
+    galaxy's redshift are left out. Missing bands are dropped; negative fluxes count as measured. Other than in MAGPHYS,
+    16 and 84% contain the error of the amplitude (added in quadrature; 0.01-0.05 dex).
+
+    On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths while errors are wide beside the
+    distance between models (7 bands, total S/N 5-17), but 52-61% in 21 bands at a total S/N of 17-55: 50,000 models are
+    too few there. ``model_error`` makes up for it, and makes labels smoother: between libraries of other seeds they
+    scatter by 0.019, 0.056 and 0.038 dex (standard deviation; mass, rate, dust luminosity) with 0.1, by 0.029, 0.137
+    and 0.092 dex with 0.02.
 
     Parameters
     ----------
@@ -128,12 +134,15 @@ def _fit_batch(flux, weight, models, squares, properties, log_scale):
     gain, curvature = match_models(_tensor(flux), _tensor(weight), models, squares)
     young = {name: values[: len(models)] for name, values in properties.items()}
     quantiles, best = find_posteriors(gain, curvature, young, _tensor(log_scale))
-    columns = {
-        name + suffix: values
-        for name, three in quantiles.items()
-        for suffix, values in zip(_SUFFIXES, three, strict=True)
-    }
     chi2, amplitude = exact_chi2(flux, weight, models.numpy(), best)
+    reduction = (weight * flux**2).sum(axis=1) - chi2
+    spread = (
+        1 / np.sqrt(np.maximum(reduction, 1.0)) / np.log(10)
+    )  # of the logarithm of the best model's amplitude
+    columns = {}
+    for name, (median, low, high) in quantiles.items():
+        around = median - np.hypot(median - low, spread), median + np.hypot(high - median, spread)
+        columns |= dict(zip([name + suffix for suffix in _SUFFIXES], (median, *around), strict=True))
     log_amplitude = np.log10(amplitude, out=np.full(amplitude.shape, np.nan), where=best >= 0) + log_scale
     return columns | {"chi2_fit": np.where(best >= 0, chi2, np.nan), "log_amplitude_fit": log_amplitude}, best
 

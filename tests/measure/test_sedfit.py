@@ -1,0 +1,259 @@
+"""Fits with a library of models: equal to the textbook's posterior, calibrated, blind to units and order."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from benchmarks.sedfit import fit_one_by_one
+from spectool.measure.sedfit import CELL, fit_library, place_library
+from spectool.measure.sedfit_library import PROPERTIES, draw_library, draw_models
+from spectool.measure.sedfit_scores import nearest_models, score_fit
+from spectool.surveys.band_averages import REFERENCE_MPC, make_band_averages
+from spectool.surveys.gama import draw_gama, load_filters, observe_gama
+from spectool.surveys.gama_photometry import luminosity_distance, measure_photometry
+from spectool.synth import SSPGrid
+from spectool.synth.population import age_of_universe
+
+ENDS = ("_fit", "_fit_low", "_fit_high")
+
+
+@pytest.fixture(scope="module")
+def averages():
+    return make_band_averages(SSPGrid.embedded("broadband"), load_filters(), highest_redshift=0.2, step=0.01)
+
+
+@pytest.fixture(scope="module")
+def library(averages):
+    return draw_library(6000, averages=averages, seed=1, redshift_step=0.05, progress=False)
+
+
+def heavy(models):
+    """Models that have formed 3e10 Msun."""
+    return models.assign(mass_formed=models["mass_formed"] * 3e10)
+
+
+@pytest.fixture(scope="module")
+def sample(averages):
+    """Sixty galaxies of the population as GAMA sees them, some bands missing, some fluxes negative."""
+    galaxies = draw_gama(60, averages=averages, seed=3, redshift_range=(0.02, 0.2))
+    z = CELL * np.round(galaxies["redshift"] / CELL)  # where models are compared without any shift
+    models = draw_models(60, age=averages.grid.age, seed=5)
+    galaxies = measure_photometry(
+        heavy(models).assign(redshift=z.clip(CELL)), averages, progress=False
+    ).assign(is_quiescent=galaxies["is_quiescent"])
+    return observe_gama(galaxies, seed=4)
+
+
+@pytest.fixture(scope="module")
+def fitted(sample, library):
+    return fit_library(sample, library, progress=False)
+
+
+def from_library(library, models, *, node, log_mass):
+    """Noise-free galaxies that are models of the library, at one of its redshifts."""
+    z = float(library["redshift"][node])
+    flux = library["flux"].values[node, models].astype(float) * 10.0**log_mass
+    flux *= (REFERENCE_MPC / luminosity_distance(z)) ** 2
+    return xr.Dataset(
+        {
+            "flux": (("galaxy", "band"), flux, {"units": "Jy"}),
+            "flux_error": (("galaxy", "band"), 0.05 * flux, {"units": "Jy"}),
+            "redshift": ("galaxy", np.full(len(models), z)),
+        },
+        coords={"band": library["band"].values},
+    )
+
+
+def columns(fitted):
+    return np.array([fitted[name + end].values for name in PROPERTIES for end in ENDS])
+
+
+def test_the_sample_is_a_hard_one(sample):
+    assert sample["mask"].values.any(axis=1).sum() > 3
+    assert (sample["flux"].values < 0).sum() > 20
+
+
+def test_equals_the_textbooks_posterior(fitted, sample, library):
+    theirs = fit_one_by_one(sample, library).transpose(1, 2, 0).reshape(9, -1)
+    np.testing.assert_allclose(columns(fitted), theirs, atol=0.012)
+    assert np.median(np.abs(columns(fitted) - theirs)) < 0.004
+
+
+def test_chi_square_and_best_model_are_the_smallest_of_all(fitted, sample, library):
+    row = int(np.argmax(sample["mask"].values.any(axis=1)))
+    z, used = float(sample["redshift"][row]), ~sample["mask"].values[row]
+    models = place_library(library, z).double().numpy()[:, used]
+    flux, error = (sample[name].values[row, used].astype(float) for name in ("flux", "flux_error"))
+    variance = error**2 + (0.1 * np.maximum(flux, 0)) ** 2
+    amplitude = np.maximum((models * flux / variance).sum(1) / (models**2 / variance).sum(1), 0)
+    chi2 = ((flux - amplitude[:, None] * models) ** 2 / variance).sum(1)
+    assert fitted["best_model"][row] == chi2.argmin()
+    np.testing.assert_allclose(fitted["chi2_fit"][row], chi2.min(), rtol=1e-6)
+
+
+def test_finds_a_model_of_the_library_again(library):
+    models = np.array([400, 1500, 2200, 3500])
+    galaxies = from_library(library, models, node=2, log_mass=10.5)
+    found = fit_library(galaxies, library, model_error=0.0, progress=False)
+    np.testing.assert_array_equal(found["best_model"], models)
+    np.testing.assert_allclose(found["log_amplitude_fit"], 10.5, atol=1e-5)
+    assert found["chi2_fit"].values.max() < 1e-6
+
+
+def test_calibrated_on_galaxies_drawn_from_the_prior(averages, library):
+    """Where errors are wide beside the distance between models, 68% of the truths lie within 16-84%."""
+    rng = np.random.default_rng(11)
+    models = draw_models(3000, age=averages.grid.age, seed=8)
+    models = models.isel(galaxy=models["age_form"].values < age_of_universe(0.1))
+    n = models.sizes["galaxy"]
+    mass = models["mass_formed"] * xr.DataArray(10 ** rng.uniform(8, 13, n), dims="galaxy")
+    seen = measure_photometry(
+        models.assign(mass_formed=mass, redshift=("galaxy", np.full(n, 0.1))), averages, progress=False
+    ).sel(band=["FUV", "u", "g", "r", "K", "W3", "S250"])
+    typical = (seen["flux"] / 10 ** seen["log_mass"]).median("galaxy") * 10**10.5
+    seen["flux_error"] = seen["flux"] * 0 + typical
+    seen["flux"] = seen["flux"] + seen["flux_error"] * rng.standard_normal(seen["flux"].shape)
+    total = ((seen["flux"] / typical) ** 2).sum("band")
+    seen = seen.isel(
+        galaxy=np.flatnonzero((total > 30) & (total < 300))
+    )  # by what is seen, so no bias by choice
+    scores = score_fit(fit_library(seen, library, model_error=0.0, progress=False))
+    tolerance = 0.02 + 3 * np.sqrt(0.68 * 0.32 / seen.sizes["galaxy"])
+    np.testing.assert_allclose(scores["coverage"], 0.68, atol=tolerance)
+    np.testing.assert_allclose(
+        scores["bias"], 0, atol=4 * scores["half_width"].max() / seen.sizes["galaxy"] ** 0.5
+    )
+
+
+def test_the_amplitudes_error_is_in_the_percentiles(sample, library):
+    """Quadrature gives what drawing the amplitude of every model from its own posterior gives."""
+    row = sample.isel(galaxy=[7]).sel(band=["g", "r", "i", "S250"])
+    row["flux_error"] = 0.25 * np.abs(row["flux"])
+    found = fit_library(row.drop_vars("mask"), library, progress=False)
+    models = (
+        place_library(library, float(row["redshift"][0]), bands=row["band"].values).double().numpy() * 1e-9
+    )
+    models *= (REFERENCE_MPC / luminosity_distance(float(row["redshift"][0]))) ** 2
+    flux, error = row["flux"].values[0], row["flux_error"].values[0]
+    inverse = 1 / (error**2 + (0.1 * flux.clip(0)) ** 2)
+    curvature = (models**2 * inverse).sum(1)
+    best = (models * flux * inverse).sum(1) / curvature
+    chi2 = ((flux - best[:, None] * models) ** 2 * inverse).sum(1)
+    drawn = (
+        best[:, None]
+        + np.random.default_rng(0).standard_normal((best.size, 50)) / np.sqrt(curvature)[:, None]
+    )
+    values = np.log10(np.maximum(drawn, 1e-30)) + library["log_mass"].values[: best.size, None]
+    weight = np.broadcast_to(np.exp(-0.5 * (chi2 - chi2.min()))[:, None], values.shape).ravel()
+    order = np.argsort(values.ravel())
+    cumulative = np.cumsum(weight[order])
+    theirs = values.ravel()[order][np.searchsorted(cumulative, np.array([0.5, 0.16, 0.84]) * cumulative[-1])]
+    np.testing.assert_allclose([float(found["log_mass" + end][0]) for end in ENDS], theirs, atol=0.02)
+
+
+def test_ten_times_the_flux_is_ten_times_the_galaxy(fitted, sample, library):
+    ten = fit_library(
+        sample.assign(flux=10 * sample.flux, flux_error=10 * sample.flux_error), library, progress=False
+    )
+    np.testing.assert_allclose(columns(ten), columns(fitted) + 1, atol=0.006)
+
+
+def test_batches_and_orders_do_not_matter(fitted, sample, library):
+    rng = np.random.default_rng(0)
+    order, bands = rng.permutation(60), rng.permutation(21)
+    mixed = fit_library(sample.isel(galaxy=order, band=bands), library, batch_size=7, progress=False)
+    np.testing.assert_allclose(columns(mixed), columns(fitted)[:, order], atol=1e-3)
+    np.testing.assert_array_equal(mixed["best_model"], fitted["best_model"][order])
+
+
+def test_a_missing_band_is_as_if_it_were_not_there(sample, library):
+    gap = sample["mask"].copy()
+    gap.loc[{"band": ["W4", "S500"]}] = True
+    flux = sample["flux"].where(sample["band"] != "W4", 1e3).where(sample["band"] != "S500", np.nan)
+    masked = fit_library(sample.assign(mask=gap, flux=flux), library, progress=False)
+    without = fit_library(sample.drop_sel(band=["W4", "S500"]), library, progress=False)
+    np.testing.assert_allclose(columns(masked), columns(without), atol=1e-3)
+
+
+def test_fewer_bands_leave_wider_posteriors(fitted, sample, library):
+    optical = fit_library(sample.sel(band=list("ugriz")), library, progress=False)
+    wide, narrow = score_fit(optical)["half_width"], score_fit(fitted)["half_width"]
+    assert (wide.values > 1.2 * narrow.values).all()
+
+
+def test_no_model_is_older_than_the_universe(fitted, library):
+    age = library["age_form"].values[fitted["best_model"].values]
+    assert (age <= age_of_universe(fitted["redshift"].values)).all()
+    assert len(place_library(library, 0.2)) < len(place_library(library, 0.05))
+
+
+def test_what_cannot_be_fitted_is_named_and_counted(sample, library):
+    few = sample.isel(galaxy=slice(0, 6)).copy(deep=True)
+    few["mask"][:] = False
+    few["flux"][:] = np.abs(few["flux"].fillna(1e-5)) + 1e-6
+    few["flux_error"][:] = 1e-6
+    few["redshift"][0] = 0.9
+    few["mask"][1, 2:] = True
+    few["flux"][2] = -few["flux"][2]
+    few["flux"][3] = -few["flux"][3]
+    few["flux"][3, 5] = 1e-9
+    few["flux"][4, :2] = np.nan
+    few["flux_error"][4, 2] = 0.0
+    found = fit_library(few, library, progress=False)
+    assert found["fit_reason"].values.tolist() == [
+        "redshift is not in 0-0.2",
+        "fewer than 3 bands",
+        "no flux above zero",
+        "no model has a positive amplitude",
+        "",
+        "",
+    ]
+    assert np.isnan(columns(found)[:, :4]).all() and np.isfinite(columns(found)[:, 4:]).all()
+    assert found["best_model"].values[:4].tolist() == [-1] * 4 and found["n_bands_fit"][4] == 18
+    assert "4 of 6 galaxies not fitted; 3 fluxes without" in found.attrs["history"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.drop_vars("flux_error"), "lacks flux_error"),
+        (lambda s: s.assign(flux=s["flux"].assign_attrs(units="mJy")), "must be in Jy, not 'mJy'"),
+        (lambda s: s.isel(band=[0, 1, 1]), "bands come twice: NUV"),
+        (
+            lambda s: s.assign_coords(band=[f"x{b}" for b in s["band"].values]),
+            "the library has no bands xFUV",
+        ),
+    ],
+)
+def test_bad_input_is_named(sample, library, change, message):
+    with pytest.raises(ValueError, match=message):
+        fit_library(change(sample), library, progress=False)
+
+
+def test_nearest_models_are_those_of_the_smallest_chi_square(fitted, sample, library):
+    few = sample.isel(galaxy=slice(10, 14))
+    near = nearest_models(few, library, n=4)
+    assert near["model_flux"].dims == ("galaxy", "nearest", "band")
+    np.testing.assert_array_equal(near["model"][:, 0], fitted["best_model"][10:14])
+    assert (np.diff(near["chi2"], axis=1) >= 0).all()
+    used = ~few["mask"].values[:, None]
+    variance = few["flux_error"] ** 2 + (0.1 * few["flux"].clip(0)) ** 2
+    chi2 = ((few["flux"] - near["model_flux"]) ** 2 / variance).transpose("galaxy", "nearest", "band").values
+    np.testing.assert_allclose(np.where(used, chi2, 0).sum(-1), near["chi2"], rtol=2e-3, atol=0.02)
+    with pytest.raises(ValueError, match="row 0 has no flux above zero"):
+        nearest_models(few.assign(redshift=few["redshift"] + 1), library)
+
+
+def test_scores_of_known_numbers():
+    n = 4001
+    true, apart = np.linspace(9, 11, n), np.random.default_rng(2).normal(0.1, 0.2, n)
+    table = {}
+    for name in PROPERTIES:
+        table |= {name: true, name + "_fit": true + apart}
+        table |= {name + "_fit_low": true + apart - 0.2, name + "_fit_high": true + apart + 0.2}
+    scores = score_fit(xr.Dataset({k: ("galaxy", v) for k, v in table.items()})).isel(property=0)
+    np.testing.assert_allclose(
+        [scores["bias"], scores["scatter"], scores["half_width"]], [0.1, 0.2, 0.2], atol=0.01
+    )
+    np.testing.assert_allclose(scores["r2"], 1 - np.mean(apart**2) / true.var())
+    assert scores["n"] == n and scores["coverage"] == np.mean(np.abs(apart) <= 0.2)
