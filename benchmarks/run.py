@@ -23,6 +23,8 @@ BENCHMARKS = {
     "training_set_46305_seconds": "benchmarks.training_set:run",
     "line_fits_vs_ppxf_example": "benchmarks.lines:against_example",
     "line_fits_per_second": "benchmarks.lines:fits_per_second",
+    "metallicity_200k_seconds": "benchmarks.metallicity:run",
+    "metallicity_vs_ppxf": "benchmarks.metallicity:run",
     "photometry_galaxies_per_second": "benchmarks.photometry:run",
     "sedfit_galaxies_per_second": "benchmarks.sedfit:run",
 }
