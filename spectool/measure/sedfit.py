@@ -3,9 +3,20 @@
 The teacher of Surana et al. (2020): for each galaxy the chi-square of every model of a library, and from it medians
 and 16-84% of stellar mass, star-formation rate and dust luminosity (da Cunha et al. 2008, MNRAS 388, 1595), a thousand
 galaxies a second and more. The library is drawn by `spectool.measure.sedfit_library.draw_library`.
-"""
 
-from itertools import pairwise
+The teacher is not the truth. Of 1,977 mock galaxies of `draw_gama` above 10^9 Msun, fitted with 50,000 models, it finds
+
+====================  ====================  =======================  ===============  =======================
+.                     bias [dex]            scatter [dex]            truths within    bias and scatter of the
+                                                                     16-84%           885 star-forming alone
+====================  ====================  =======================  ===============  =======================
+stellar mass          -0.045                0.065                    75%              -0.05, 0.08
+star-formation rate   +0.11                 0.39                     62%              -0.02, 0.17
+dust luminosity       +0.11                 0.31                     66%              -0.00, 0.13
+====================  ====================  =======================  ===============  =======================
+
+Rates and dust luminosities of quiescent galaxies, which the priors hardly know, come out 0.36 dex too high.
+"""
 
 import numpy as np
 import torch
@@ -78,18 +89,12 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     found = {name: np.full(redshift.size, np.nan) for name in _columns()}
     best = np.full(redshift.size, -1)
     properties = {name: _tensor(library[name].values) for name in PROPERTIES}
-    cells = np.round(redshift[good] / CELL).astype(int)
-    order = np.argsort(cells, kind="stable")
-    cuts = [0, *(np.flatnonzero(np.diff(cells[order])) + 1), good.size] if good.size else [0]
-    with (
-        torch.inference_mode(),
-        tqdm(total=good.size, desc="fit", unit="galaxy", disable=not progress) as bar,
-    ):
-        for begin, end in pairwise(cuts):
-            models = place_library(library, CELL * cells[order[begin]], bands=sample["band"].values)
+    bar = tqdm(total=good.size, desc="fit", unit="galaxy", disable=not progress)
+    with torch.inference_mode(), bar:
+        for z, batches in _near_in_redshift(redshift[good], batch_size):
+            models = place_library(library, z, bands=sample["band"].values)
             squares = models * models
-            for start in range(begin, end, batch_size):
-                rows = order[start : min(start + batch_size, end)]
+            for rows in batches:
                 columns, index = _fit_batch(
                     near[rows], weight[rows], models, squares, properties, log_scale[rows]
                 )
@@ -99,6 +104,15 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
                 bar.update(rows.size)
     reason[good[best[good] < 0]] = "no model has a positive amplitude"
     return _assemble(sample, found, best, reason, missing, model_error)
+
+
+def _near_in_redshift(redshift, batch_size):
+    """Redshifts of the cells that hold galaxies, and the rows in each, in batches."""
+    cells = np.round(redshift / CELL).astype(int)
+    order = np.argsort(cells, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
+        if rows.size:
+            yield CELL * cells[rows[0]], np.split(rows, range(batch_size, rows.size, batch_size))
 
 
 def place_library(library, redshift, *, bands=None):

@@ -187,6 +187,11 @@ def test_no_model_is_older_than_the_universe(fitted, library):
     assert len(place_library(library, 0.2)) < len(place_library(library, 0.05))
 
 
+def test_no_galaxies_give_no_rows(sample, library):
+    found = fit_library(sample.isel(galaxy=[]), library, progress=False)
+    assert found["log_mass_fit"].shape == found["fit_reason"].shape == (0,)
+
+
 def test_what_cannot_be_fitted_is_named_and_counted(sample, library):
     few = sample.isel(galaxy=slice(0, 6)).copy(deep=True)
     few["mask"][:] = False
