@@ -38,6 +38,7 @@ __all__ = [
 DATA = Path(__file__).parent / "data"
 FILES = {"main": "zahid2019_galaxies.nc", "null": "zahid2019_null.nc"}
 STACKS = "zahid2019_stacks.nc"
+BINS = "zahid2019_bins.nc"
 MASS_RANGE = (8.5, 11.5)
 MIN_SN = 5.0
 MAX_LOG_N2 = -0.05
@@ -154,6 +155,27 @@ def read_stacks(path=None):
         from a fit with pPXF ``ppxf_log_z_lw``, its error, ``ppxf_age_lw`` and ``ppxf_fit_seconds``.
     """
     return xr.load_dataset(DATA / STACKS if path is None else path, engine="h5netcdf")
+
+
+def read_bins(path=None):
+    """Mean spectra in 15 x 10 bins of equal numbers in mass and then star-formation rate, prepared for the networks.
+
+    Parameters
+    ----------
+    path : path, optional
+        Default: the file that comes with spectool.
+
+    Returns
+    -------
+    dict of str to Dataset
+        "main" and "null": ``flux`` (galaxy, wavelength) as of `spectool.continuum.prepare_zahid2019`, in order of mass
+        and then of rate; medians ``log_mass`` and ``log_sfr``; ``log_z_light``, the bin's true metallicity weighted by
+        light; ``count``.
+    """
+    product = xr.load_dataset(DATA / BINS if path is None else path, engine="h5netcdf")
+    return {
+        name: product.sel(sample=key, drop=True) for name, key in (("main", "galaxies"), ("null", "null"))
+    }
 
 
 def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batch_size=512):

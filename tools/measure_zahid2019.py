@@ -3,6 +3,7 @@
     python -m tools.measure_zahid2019 stacks      25 stacks by mass: widths of their lines, a chi-square fit with pPXF
     python -m tools.measure_zahid2019 galaxies    the 200,000 galaxies of the main sample
     python -m tools.measure_zahid2019 null        the 50,000 whose metallicity does not know their star formation
+    python -m tools.measure_zahid2019 bins        both, stacked in 15 x 10 bins of mass and star-formation rate
 
 ``stacks`` comes first: individual galaxies are broadened by what the stacks of their mass lack to 330 km/s. Needs the
 memory maps of ``tools/select_zahid2019.py`` and the weights of ``tools/train_zahid2019.py``. Two minutes on two cores.
@@ -13,24 +14,38 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pooch
 import torch
 import xarray as xr
+from tqdm.auto import tqdm
 
+from spectool.continuum import FWHM, prepare_zahid2019, zahid2019_wavelength
 from spectool.measure.line_widths import extra_fwhm, fit_width_mass, spectral_fwhm
+from spectool.measure.mzr_bins import N_MASS, N_SFR, equal_bins
 from spectool.measure.populations import fit_populations
 from spectool.models.metallicity_stream import stream_metallicity
-from spectool.zahid2019 import DATA, FILES, SEED, STACKS, open_memmap, read_stacks
+from spectool.zahid2019 import (
+    BINS,
+    DATA,
+    FILES,
+    SEED,
+    STACKS,
+    open_memmap,
+    read_selection,
+    read_stacks,
+    write_selection,
+)
 from tools.measure_scourfield2023 import round_mantissa
 from tools.select_zahid2019 import BLOCKS, SIZES
 
 SAMPLES = {"galaxies": "main", "null": "null"}
+ROWS = 4096
 #: What is kept of each galaxy, and in steps of what: whole numbers compress.
 STEPS = {
-    "candidate": 1,
     "redshift": 2e-5,
     "log_mass": 5e-4,
     "log_sfr": 5e-4,
@@ -42,7 +57,6 @@ STEPS = {
     "h_alpha_sn": 0.2,
     "velocity_dispersion": 0.5,
     "dust2": 5e-3,
-    "outlier": 1,
 }
 
 
@@ -51,7 +65,7 @@ def main(arguments=None) -> dict:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("stacks", *SAMPLES), nargs="+")
+    parser.add_argument("what", choices=COMMANDS, nargs="+")
     parser.add_argument("--size", type=int, help="of a sample that is not the whole one (a trial)")
     parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "zahid2019")
     parser.add_argument("--out", type=Path, default=DATA)
@@ -60,7 +74,7 @@ def main(arguments=None) -> dict:
     torch.set_num_threads(1)
     report = {}
     for what in options.what:
-        report[what] = measure_stacks(options) if what == "stacks" else measure_galaxies(what, options)
+        report[what] = COMMANDS[what](options)
         print(json.dumps({what: report[what]}))
     return report
 
@@ -98,10 +112,10 @@ def measure_galaxies(what, options) -> dict:
     begin = time.perf_counter()
     said = stream_metallicity(folder, extra_fwhm=extra, progress=not options.quiet)
     seconds = time.perf_counter() - begin
-    product = tabulate(said.assign(chunk_columns(table)))
+    product = tabulate(said.assign(derive_columns(table)))
     product.attrs = {"recipe": table.attrs["recipe"], "counts": table.attrs["counts"], "z_sun": 0.02}
     path = options.out / FILES[SAMPLES[what]]
-    product.to_netcdf(path, engine="h5netcdf", encoding=whole_numbers(product))
+    write_selection(product, path, steps=STEPS)
     path.chmod(0o644)
     off = product["log_z_predicted"].values - product["log_z_lw"].values
     return {
@@ -115,7 +129,7 @@ def measure_galaxies(what, options) -> dict:
     }
 
 
-def chunk_columns(table) -> dict:
+def derive_columns(table) -> dict:
     """Columns that are made of those of the memory map's table."""
     dex_gyr = {"units": "dex(Gyr)", "long_name": "true light-weighted age"}
     h_alpha = table["line_sn"].sel(line="Hα", drop=True)
@@ -127,26 +141,80 @@ def chunk_columns(table) -> dict:
 
 def tabulate(said) -> xr.Dataset:
     """The columns that are kept."""
-    return xr.Dataset({name: ("galaxy", said[name].values, said[name].attrs) for name in STEPS})
+    kept = said[["candidate", *STEPS]]
+    return kept.assign(outlier=("galaxy", said["outlier"].values.astype("i1"), said["outlier"].attrs))
 
 
-def whole_numbers(product) -> dict:
-    """How to store columns as whole numbers; the lowest of them stands for NaN."""
-    encoding = {}
-    for name, step in STEPS.items():
-        compress = {"zlib": True, "complevel": 9, "shuffle": True}
-        if step == 1:
-            encoding[name] = compress | {"dtype": "i4" if name == "candidate" else "i1"}
-            product[name] = product[name].astype(encoding[name]["dtype"])
-            continue
-        values = product[name].values
-        middle = float(np.round(0.5 * (np.nanmin(values) + np.nanmax(values)), 3))
-        reach = 32766 * step
-        product[name] = product[name].copy(data=np.clip(values, middle - reach, middle + reach))
-        packed = {"dtype": "i2", "scale_factor": step, "add_offset": middle, "_FillValue": -32768}
-        encoding[name] = compress | packed
-    return encoding
+def stack_bins(options) -> dict:
+    """Mean spectra of the bins of the paper's Fig. 4, in both samples, prepared as the networks take them."""
+    relation = fit_width_mass(read_stacks(options.out / STACKS))
+    parts = []
+    for what, sample in SAMPLES.items():
+        galaxies = read_selection(sample, path=options.out / FILES[sample])
+        flux, table = open_memmap(sample_folder(sample, options))
+        cell = place_galaxies(galaxies)
+        mean = mean_spectra(flux, cell, progress=not options.quiet)
+        parts.append(prepare_bins(mean, cell, galaxies, table["light"].values, relation))
+        parts[-1] = parts[-1].expand_dims(sample=[what])
+    product = xr.concat(parts, "sample").assign_attrs(z_sun=0.02, fwhm_kms=FWHM)
+    path = options.out / BINS
+    write_selection(
+        product, path, steps={"flux": 1e-4, "log_mass": 5e-4, "log_sfr": 5e-4, "log_z_light": 5e-4}
+    )
+    path.chmod(0o644)
+    return {"bins": product.sizes["galaxy"], "mb": path.stat().st_size / 1e6}
 
+
+def place_galaxies(galaxies) -> np.ndarray:
+    """Bin of each galaxy, mass bin times 10 plus SFR bin; -1 for outliers."""
+    cell = np.full(galaxies.sizes["galaxy"], -1)
+    rows = np.flatnonzero((galaxies["outlier"].values == 0) & np.isfinite(galaxies["log_sfr"].values))
+    by_mass = equal_bins(galaxies["log_mass"].values[rows], N_MASS)
+    for k in range(N_MASS):
+        some = rows[by_mass == k]
+        cell[some] = N_SFR * k + equal_bins(galaxies["log_sfr"].values[some], N_SFR)
+    return cell
+
+
+def mean_spectra(flux, cell, *, progress) -> np.ndarray:
+    """Means (bin, pixel) over the galaxies of each bin, each of equal weight, read batch by batch."""
+    total = np.zeros((N_MASS * N_SFR, flux.shape[1]))
+    count = np.zeros_like(total)
+    for first in tqdm(range(0, len(flux), ROWS), desc="stacking", unit="batch", disable=not progress):
+        rows = first + np.flatnonzero(cell[first : first + ROWS] >= 0)
+        spectra = flux[rows].astype("f4")
+        member = np.zeros((len(total), rows.size), "f4")
+        member[cell[rows], np.arange(rows.size)] = 1
+        good = np.isfinite(spectra)
+        total += member @ np.where(good, spectra, 0)
+        count += member @ good.astype("f4")
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def prepare_bins(mean, cell, galaxies, light, relation) -> xr.Dataset:
+    """The bins' spectra, prepared, with medians of their galaxies and their true light-weighted metallicity."""
+    inside = [np.flatnonzero(cell == k) for k in range(len(mean))]
+    columns = {
+        name: np.array([np.median(galaxies[name].values[rows]) for rows in inside])
+        for name in ("log_mass", "log_sfr")
+    }
+    truth = galaxies["log_z_lw"].values
+    columns["log_z_light"] = np.array([np.average(truth[rows], weights=light[rows]) for rows in inside])
+    wavelength = {"wavelength": ("wavelength", zahid2019_wavelength(), {"units": "Angstrom"})}
+    spectra = xr.Dataset({"flux": (("galaxy", "wavelength"), mean, {"units": ""})}, coords=wavelength)
+    prepared = prepare_zahid2019(spectra, spectral_fwhm=relation(columns["log_mass"]))
+    units = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_z_light": "dex"}
+    columns = {name: ("galaxy", values, {"units": units[name]}) for name, values in columns.items()}
+    count = ("galaxy", np.array([rows.size for rows in inside], "i4"), {"units": ""})
+    return prepared[["flux"]].assign(columns | {"count": count})
+
+
+COMMANDS = {
+    "stacks": measure_stacks,
+    "galaxies": partial(measure_galaxies, "galaxies"),
+    "null": partial(measure_galaxies, "null"),
+    "bins": stack_bins,
+}
 
 if __name__ == "__main__":
     main()

@@ -5,6 +5,7 @@
     python tools/train_zahid2019.py wide          # zahid2019_mlp400: 16 filters per chunk
     python tools/train_zahid2019.py intervals     # zahid2019_intervals: five intervals of equal light, and the age
     python tools/train_zahid2019.py randomised    # zahid2019_randomised1 to _3
+    python tools/train_zahid2019.py diverse       # zahid2019_diverse1 to _3: half the recipe, half other histories
     python tools/train_zahid2019.py peers         # zahid2019_pca, zahid2019_pca_mlp; scores trees, which are not kept
 
 Training stops on held-out histories; errors are calibrated on them; all figures are those of other held-out histories,
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xarray as xr
 
 from spectool.models import chunked_errors, pca_peers, store
 from spectool.models import metallicity_scores as scores
@@ -36,7 +38,8 @@ from spectool.synth.grid import SSPGrid
 from spectool.synth.zahid2019 import HELDOUT_SEED, HELDOUT_TEST_SEED, make_heldout, make_training_set
 from spectool.synth.zahid2019 import training_table as whole_table
 
-CALIBRATION_SEED, SCORE_SEED = 20192, 20193
+CALIBRATION_SEED, SCORE_SEED, DIVERSE_SEED = 20192, 20193, 20194
+N_DIVERSE = 20_000
 OUTLIER_SN = (5.0, 40.0)
 
 
@@ -51,6 +54,7 @@ def main(arguments=None) -> dict:
         "wide": partial(train_one, name="zahid2019_mlp400", n_filters=16),
         "intervals": partial(train_one, name="zahid2019_intervals", outputs=paper.TIME_RESOLVED),
         "randomised": train_randomised,
+        "diverse": train_diverse,
         "peers": train_peers,
     }
     metrics = commands[options.command](samples, options)
@@ -63,8 +67,10 @@ def parse(arguments) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("ensemble", "rules", "wide", "intervals", "randomised", "peers"))
-    parser.add_argument("--members", type=int, help="default: 6, randomised 3")
+    parser.add_argument(
+        "command", choices=("ensemble", "rules", "wide", "intervals", "randomised", "diverse", "peers")
+    )
+    parser.add_argument("--members", type=int, help="default: 6; randomised, diverse 3")
     parser.add_argument("--grid", choices=("embedded", "fsps"), default="embedded")
     parser.add_argument("--n", type=int, help="use so many of the 46,305 training spectra (a trial)")
     parser.add_argument("--n-heldout", type=int, default=5000, help="histories to stop on, and to test on")
@@ -181,6 +187,27 @@ def train_randomised(samples, options) -> dict:
         write(
             f"zahid2019_randomised{k + 1}", model, found[str(k + 1)], history, options, randomised=amplitudes
         )
+    return found
+
+
+def train_diverse(samples, options) -> dict:
+    """Networks that half of the recipe's galaxies teach, and as many with histories of the held-out kinds.
+
+    Not the paper's: they show what its recipe leaves out. Held-out histories are other galaxies for them, not other
+    kinds.
+    """
+    labels = ["flux", "log_z_lw", "age_lw"]
+    whole, rng = samples["train"][labels], np.random.default_rng(DIVERSE_SEED)
+    n = min(N_DIVERSE, whole.sizes["galaxy"] // 2)
+    rows = np.sort(rng.choice(whole.sizes["galaxy"], n, replace=False))
+    drawn = make_heldout(n, seed=DIVERSE_SEED, grid=samples["grid"], dtype="float16")[labels]
+    joined = xr.concat([whole.isel(galaxy=rows), drawn], "galaxy", coords="minimal", compat="override")
+    samples, found = {**samples, "train": joined}, {}
+    for k in range(options.members or 3):
+        model, history = train(samples, options, options.seed + k)
+        found[str(k + 1)] = score_one(model, samples)
+        more = {"n_diverse": n, "diverse_seed": DIVERSE_SEED, "n_training": 2 * n}
+        write(f"zahid2019_diverse{k + 1}", model, found[str(k + 1)], history, options, **more)
     return found
 
 
