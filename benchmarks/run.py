@@ -27,6 +27,7 @@ BENCHMARKS = {
     "metallicity_vs_ppxf": "benchmarks.metallicity:run",
     "photometry_galaxies_per_second": "benchmarks.photometry:run",
     "sedfit_galaxies_per_second": "benchmarks.sedfit:run",
+    "sedfit_vs_bagpipes_fit": "benchmarks.sedfit:against_bagpipes",
 }
 
 
