@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spectool.models.layers import dense_stack
+from spectool.models.sed import SedMLP as SedMLP
 
 
 class GaussianMLP(nn.Module):

@@ -23,6 +23,7 @@ CLASSES = {
     "GaussianMLP": "spectool.models.mlp",
     "NoiseAwareAutoencoder": "spectool.models.noise_aware",
     "PCAModel": "spectool.models.pca",
+    "SedMLP": "spectool.models.sed",
 }
 SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models"
 FORMAT = "spectool-model-1"
