@@ -67,6 +67,7 @@ def main(arguments=None) -> dict:
     )
     parser.add_argument("what", choices=COMMANDS, nargs="+")
     parser.add_argument("--size", type=int, help="of a sample that is not the whole one (a trial)")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="that the sample was made with")
     parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "zahid2019")
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -81,7 +82,7 @@ def main(arguments=None) -> dict:
 
 def sample_folder(sample, options) -> Path:
     """Where ``tools/select_zahid2019.py`` has put a sample."""
-    return options.cache / f"{sample}_{options.size or SIZES[sample]}_seed{SEED}_{BLOCKS}"
+    return options.cache / f"{sample}_{options.size or SIZES[sample]}_seed{SEED}_{options.blocks}"
 
 
 def measure_stacks(options) -> dict:
