@@ -111,3 +111,12 @@ def test_peers_are_scored_alike(tool, folder):
     pca, info = store.load_model(folder / "zahid2019_pca.safetensors")
     assert pca.n_latent == 10
     assert info.metrics["peers"] == found
+
+
+def test_half_of_the_diverse_networks_spectra_are_of_other_histories(tool, folder):
+    found = run(tool, folder, "diverse", "--members", "1")
+    info = store.load_model(folder / "zahid2019_diverse1.safetensors")[1]
+    assert info.recipe["n_diverse"] == 300
+    assert info.recipe["n_training"] == 600
+    assert info.recipe["diverse_seed"] not in info.recipe["heldout_seeds"].values()
+    assert 0 < found["1"]["log_z_lw"]["rms"] < 1.5
