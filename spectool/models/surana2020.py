@@ -165,15 +165,14 @@ def train_network(
         options["augment"] = hider
         valid = hider.hide(valid, seed=[seed, 1])
     if live:
-        recipe = Recipe(recipe.hidden, LIVE_EPOCHS, LIVE_EPOCHS)
-        options = {"lr": 3 * LEARNING_RATE, "schedule": one_cycle()} | options
+        options = {"lr": 3 * LEARNING_RATE, "schedule": one_cycle(), "patience": None} | options
     history = fit(
         model,
         {"x": model.encode(train), "y": labels.astype("f4")},
         {"x": model.encode(valid), "y": valid_labels.astype("f4")},
         **{
             "loss": sed_loss,
-            "epochs": epochs or recipe.epochs,
+            "epochs": epochs or (LIVE_EPOCHS if live else recipe.epochs),
             "patience": recipe.patience,
             "lr": LEARNING_RATE,
             "batch_size": BATCH_SIZE,
@@ -215,10 +214,22 @@ def train_ensemble(
     ensemble, histories
     """
     members, histories = [], []
-    choices = {
+    choices = ensemble_options(epochs=epochs) | {"bands": bands} | options
+    for k in range(n_members):
+        model, history = train_network(train, labels, valid, valid_labels, seed=seed + k, **choices)
+        members.append(model)
+        histories.append(history)
+    ensemble = calibrate(SedEnsemble(members), valid, valid_labels, seed=[seed, 2])
+    return ensemble, histories
+
+
+def ensemble_options(*, epochs: int | None = None) -> dict:
+    """Options of `train_network` for a member of `train_ensemble`."""
+    epochs = epochs or ENSEMBLE_EPOCHS
+    return {
         "outputs": tuple(UNITS),
-        "bands": bands,
         "recipe": Recipe(ENSEMBLE_HIDDEN, epochs, epochs),
+        "live": True,
         "epochs": epochs,
         "scaling": "asinh",
         "gaussian": True,
@@ -226,12 +237,6 @@ def train_ensemble(
         "with_mask": True,
         "hide_bands": True,
     }
-    for k in range(n_members):
-        model, history = train_network(train, labels, valid, valid_labels, seed=seed + k, **choices | options)
-        members.append(model)
-        histories.append(history)
-    ensemble = calibrate(SedEnsemble(members), valid, valid_labels, seed=[seed, 2])
-    return ensemble, histories
 
 
 def calibrate(ensemble: SedEnsemble, valid: SedInputs, labels: np.ndarray, *, seed=0) -> SedEnsemble:

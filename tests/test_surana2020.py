@@ -1,0 +1,60 @@
+"""The mock GAMA sample with its teacher: reproducible, resumable, cut by the teacher's mass."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool import surana2020
+from spectool.measure.sedfit_library import PROPERTIES
+from spectool.measure.sedfit_scores import score_fit
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(surana2020, "BLOCK", 150)
+
+
+def make(n, **options):
+    return surana2020.make_surana2020(n, n_models=1500, progress=False, **options)
+
+
+def test_a_sample_is_made_block_by_block_and_read_again(tmp_path, monkeypatch):
+    first = make(200, cache=tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2 and {path.suffix for path in files} == {".nc"}
+    files[1].unlink()
+    assert make(150, cache=tmp_path)["flux"].equals(first["flux"][:150])
+    again = make(200, cache=tmp_path)
+    xr.testing.assert_identical(again["log_sfr_fit"], first["log_sfr_fit"])
+    xr.testing.assert_identical(again["flux"], first["flux"])
+    monkeypatch.setattr(surana2020, "_make_library", None)
+    few = make(160, cache=tmp_path)
+    assert few.sizes["galaxy"] == 160 and few.attrs["survey"] == "GAMA"
+
+
+def test_the_teacher_knows_roughly_what_is_true():
+    sample = make(150)
+    found = score_fit(sample)
+    assert (np.abs(found["bias"]) < 0.3).all() and float(found["scatter"][0]) < 0.15
+    for name in PROPERTIES:
+        assert np.isfinite(sample[f"{name}_fit"]).all() and name in sample
+
+
+def test_cuts_go_by_the_teachers_mass_and_leave_negative_fluxes():
+    sample = make(150)
+    sample["log_mass_fit"].values[:5] = 8.0
+    kept, cuts = surana2020.select_taught(sample)
+    assert float(kept["log_mass_fit"].min()) >= 9
+    np.testing.assert_array_equal(
+        kept["log_mass"], sample["log_mass"][np.isin(sample["redshift"], kept["redshift"])]
+    )
+    assert int(cuts["lost"].sel(cut="mass")) >= 5
+    assert int(cuts["lost"].sel(cut="negative flux")) == 0 and (kept["flux"].values < 0).any()
+    assert not kept["mask"].any()
+
+
+def test_what_cannot_be_is_said(tmp_path):
+    with pytest.raises(ValueError, match="at least 1"):
+        make(0)
+    with pytest.raises(ValueError, match="embedded grid only"):
+        make(10, cache=tmp_path, grid=object())
