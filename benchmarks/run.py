@@ -27,6 +27,8 @@ BENCHMARKS = {
     "metallicity_vs_ppxf": "benchmarks.metallicity:run",
     "photometry_galaxies_per_second": "benchmarks.photometry:run",
     "sedfit_galaxies_per_second": "benchmarks.sedfit:run",
+    "sednet_training_seconds": "benchmarks.sednet:run",
+    "sednet_galaxies_per_second": "benchmarks.sednet:run",
     "sedfit_vs_bagpipes_fit": "benchmarks.sedfit:against_bagpipes",
 }
 
