@@ -119,7 +119,7 @@ def train_network(
         Default: the paper's for a single property, `TOGETHER` for several.
     live
         Fewer epochs than the paper's (`LIVE_EPOCHS`) of a learning rate that rises and falls (`one_cycle`, to three
-        times the paper's); with 48,931 galaxies that takes 7 to 23 s on one core and ends below the scatter of Table 3.
+        times the paper's); with 48,931 galaxies that takes 7 to 20 s on one core and ends below the scatter of Table 3.
         False: the paper's constant rate, epochs and patience.
     epochs
         In place of either's.
