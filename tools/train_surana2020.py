@@ -31,8 +31,8 @@ from spectool.models import sed_peers, store
 from spectool.models import surana2020 as paper
 from spectool.models.quantize import round_weights
 from spectool.models.sed_checks import band_importance, missing_curve, missing_facilities, score_properties
-from spectool.models.sed_ensemble import SedEnsemble
-from spectool.models.sed_inputs import read_inputs
+from spectool.models.sed_ensemble import SedEnsemble, vary_errors
+from spectool.models.sed_inputs import join_inputs, read_inputs
 from spectool.models.sed_outliers import fit_sed_outliers
 from spectool.parallel import n_workers
 from spectool.surveys.gama_cuts import PAPER_TOTAL
@@ -106,7 +106,21 @@ def make_data(options) -> dict:
     data = {part: inputs.take(rows[part]) for part in PARTS}
     for name, labels in columns.items():
         data |= {f"{name}_{part}": labels[rows[part]] for part in PARTS}
+    data |= {f"true_flux_{part}": selected["true_flux"].values[rows[part]] for part in PARTS}
     return data | {"bands": tuple(selected["band"].values), "cuts": cuts, "test_rows": rows["test"]}
+
+
+def add_other_surveys(data, options) -> dict:
+    """Training and validation galaxies once more, as shallower and deeper surveys would see them."""
+    both = dict(data)
+    for k, part in enumerate(("train", "valid")):
+        varied = vary_errors(
+            data[part], data[f"true_flux_{part}"], bands=data["bands"], seed=[options.seed, 3, k]
+        )
+        both[part] = join_inputs(data[part], varied)
+        for labels in ("fit", "truth"):
+            both[f"{labels}_{part}"] = np.concatenate([data[f"{labels}_{part}"]] * 2)
+    return both
 
 
 def describe_sample(data, options) -> dict:
@@ -180,12 +194,16 @@ def score_and_write(data, options, model, history, name) -> dict:
 
 
 def train_ensemble(data, options) -> dict:
-    """Networks with errors; the first file holds the calibration, the outliers' reference and the figures of all."""
+    """Networks with errors; the first file holds the calibration, the outliers' reference and the figures of all.
+
+    They learn from GAMA and from surveys of other depths; errors are calibrated, and all is scored, on GAMA.
+    """
     members, histories = [], []
     choice = paper.ensemble_options(epochs=options.epochs) | {"scaling": options.scaling or "asinh"}
+    varied = add_other_surveys(data, options)
     for k in range(options.members):
         name = file_name(f"ensemble{k + 1}", options)
-        model, history = train_one(data, options, **choice, name=name, seed=options.seed + k)
+        model, history = train_one(varied, options, **choice, name=name, seed=options.seed + k)
         members.append(model)
         histories.append(history)
     valid, test = data["valid"], data["test"]

@@ -32,7 +32,8 @@ class SedMLP(nn.Module):
         ``"linear"``: fluxes and redshift as they are, as in the paper. ``"asinh"``: asinh(flux / s), with s the median
         error of the band, linear through zero and logarithmic far above, and the logarithm of the redshift.
     with_errors
-        Take in the logarithm of each flux's error.
+        Take in the logarithm of each flux's error, held within the training galaxies' range: beyond it, a network would
+        be surer than it has ever had reason to be.
     with_mask
         Take in which bands are missing: their fluxes and errors are replaced by the mean ones, and a channel per band
         tells so. Without, a galaxy with a missing band has no prediction.
@@ -96,6 +97,7 @@ class SedMLP(nn.Module):
         self.register_buffer("in_scale", torch.ones(self.n_in))
         self.register_buffer("out_mean", torch.zeros(self.n_out))
         self.register_buffer("out_scale", torch.ones(self.n_out))
+        self.register_buffer("error_range", torch.tensor([[-30.0], [30.0]]).repeat(1, n))
         self.register_buffer("redshift_range", torch.tensor([0.0, torch.inf]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
@@ -130,6 +132,10 @@ class SedMLP(nn.Module):
             if len(empty):
                 raise ValueError(f"{what} {names[empty[0]]} has no finite value to train on")
         self.softening.copy_(torch.from_numpy(np.nanmedian(error, axis=0)))
+        log_error = np.log10(np.maximum(error, 1e-30))
+        self.error_range.copy_(
+            torch.from_numpy(np.stack([f(log_error, axis=0) for f in (np.nanmin, np.nanmax)]))
+        )
         self.in_mean.zero_()
         self.in_scale.fill_(1.0)
         n = len(self.bands)
@@ -165,7 +171,7 @@ class SedMLP(nn.Module):
             redshift = np.log10(np.clip(redshift, 1e-4, None))
         blocks = [redshift, flux]
         if self.with_errors:
-            blocks.append(np.log10(np.clip(error, 1e-30, None)))
+            blocks.append(np.clip(np.log10(np.maximum(error, 1e-30)), *self.error_range.numpy()))
         if self.with_mask:
             blocks.append(inputs.mask.astype(float))
         return np.concatenate(blocks, axis=1)

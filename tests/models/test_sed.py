@@ -89,6 +89,21 @@ def test_a_hidden_band_is_as_good_as_a_missing_one(data):
         make().hide(x, hidden)
 
 
+def test_errors_beyond_the_training_galaxies_are_taken_for_the_least_and_largest(data):
+    inputs, labels = data
+    model = make(ALL, with_errors=True, with_mask=True)
+    model.set_statistics(inputs, labels)
+    low, high = 10 ** model.error_range.numpy().astype(float)
+    for factor, limit in ((1e-4, low), (1e4, high)):
+        far = type(inputs)(inputs.flux, inputs.error * factor, inputs.mask, inputs.redshift)
+        edge = type(inputs)(
+            inputs.flux, np.broadcast_to(limit, far.error.shape), inputs.mask, inputs.redshift
+        )
+        np.testing.assert_allclose(model.encode(far), model.encode(edge), atol=1e-4)
+    x = model.encode(inputs)[:, 22:43][~inputs.mask]
+    assert len(np.unique(x)) > 0.9 * x.size
+
+
 def test_predictions_are_in_units_of_the_labels_and_batches_do_not_matter(data):
     inputs, labels = data
     model = make(ALL, gaussian=True, with_mask=True)

@@ -13,7 +13,14 @@ from spectool.models.sed_checks import (
     permutation_importance,
     score_properties,
 )
-from spectool.models.sed_ensemble import FACILITIES, RandomBands, SedEnsemble, missing_shares
+from spectool.models.sed_ensemble import (
+    FACILITIES,
+    VARIED,
+    RandomBands,
+    SedEnsemble,
+    missing_shares,
+    vary_errors,
+)
 from spectool.models.sed_inputs import read_inputs
 from spectool.models.sed_outliers import fit_sed_outliers
 from spectool.models.sed_peers import train_boosting, train_forest, train_svm
@@ -170,6 +177,20 @@ def test_hidden_bands_spare_galaxies_with_few(ensemble, data):
     shares = missing_shares(hidden, NAMES)
     assert shares.shape == (len(hidden), 2 + len(FACILITIES)) and (shares.sum(axis=0) > 0).all()
     assert missing_shares(poor.mask, NAMES)[0] == pytest.approx([1, 0, 0.6, 1, 1, 1, 1, (17 / 21) ** 2])
+
+
+def test_other_surveys_have_other_errors_and_the_noise_that_they_say(data):
+    inputs = data["train"][0]
+    true = np.maximum(inputs.flux, 0)
+    varied = vary_errors(inputs, true, bands=NAMES, seed=0)
+    pull = (varied.flux - true) / varied.error
+    assert pull.std() == pytest.approx(1, abs=0.02) and abs(pull.mean()) < 0.02
+    factor = np.log(varied.error / inputs.error)
+    assert factor[:, 0].std() == pytest.approx(
+        np.hypot(np.diff(np.log(VARIED))[0] / np.sqrt(12), 0.5), rel=0.05
+    )
+    np.testing.assert_allclose(factor[:, 0], factor[:, 1])
+    assert np.corrcoef(factor[:, 0], factor[:, 5])[0, 1] < 0.95
 
 
 def test_importance_is_that_of_what_is_used():
