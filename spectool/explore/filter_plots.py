@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 from bokeh.layouts import column, gridplot
-from bokeh.models import BoxAnnotation, ColumnDataSource, FixedTicker, Range1d, Span, Whisker
+from bokeh.models import BoxAnnotation, ColumnDataSource, Range1d, Span
 from bokeh.plotting import figure
 
 from spectool.explore.metallicity_plots import flat_legend, shade_gaps, with_gaps
@@ -240,50 +240,3 @@ def plot_attribution(wavelength, attributions, spectrum, *, rows=3, indices=META
     return plot_segments(
         wavelength, spectrum, layers, rows=rows, indices=indices, title=title, heights=(88, 150)
     )
-
-
-def plot_index_shares(tables, *, title="", width=FIGURE_WIDTH, height=340):
-    """Which share of the attribution lies in the bands of known indices, beside their share of the pixels.
-
-    Parameters
-    ----------
-    tables : Dataset or dict of str to Dataset
-        From `spectool.measure.attribution.share_by_index`; several (say, of several networks) by name.
-    title : str
-    width, height : int
-
-    Returns
-    -------
-    bokeh.plotting.figure
-        The legend says how much lies in none of the bands.
-    """
-    tables = tables if isinstance(tables, dict) else {"attribution": tables}
-    one = next(iter(tables.values()))
-    bands = one.sel(index=one["index"] != "elsewhere")
-    names, place = [str(n) for n in bands["index"].values], np.arange(bands.sizes["index"], dtype=float)
-    plot = figure(title=title or None, width=width, height=height, tools="save")
-    plot.x_range = Range1d(-0.6, len(names) - 0.4)
-    step, pixels = 0.8 / len(tables), 100 * bands["pixel_share"].values
-    top = float(pixels.max())
-    for k, ((name, table), color) in enumerate(zip(tables.items(), CYCLE, strict=False)):
-        x, table = place - 0.4 + (k + 0.5) * step, 100 * table[["share", "share_error"]]
-        rest, inside = float(table["share"].sel(index="elsewhere")), table.sel(index=names)
-        share, error = inside["share"].values, np.nan_to_num(inside["share_error"].values)
-        label = f"{name} ({rest:.0f}% in no band)"
-        plot.vbar(x, 0.9 * step, share, 0, color=color, fill_alpha=0.85, line_color=None, legend_label=label)
-        bars = ColumnDataSource({"x": x, "low": share - error, "high": share + error})
-        plot.add_layout(Whisker(base="x", lower="low", upper="high", source=bars, line_color="#202020"))
-        top = max(top, float((share + error).max()))
-    rest = 100 * float(one["pixel_share"].sel(index="elsewhere"))
-    label = f"share of the pixels ({rest:.0f}% in no band)"
-    plot.segment(
-        place - 0.45, pixels, place + 0.45, pixels, line_color="#202020", line_width=3, legend_label=label
-    )
-    plot.xaxis.ticker = FixedTicker(ticks=place.tolist())
-    plot.xaxis.major_label_overrides = dict(enumerate(names))
-    plot.xaxis.major_label_orientation = 0.8
-    plot.yaxis.axis_label = "share of all |attribution| (%)"
-    plot.y_range = Range1d(0, 1.08 * top)
-    plot.xgrid.grid_line_color = None
-    plot.legend.location = "top_right"
-    return plot

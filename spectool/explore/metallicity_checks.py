@@ -5,7 +5,7 @@ from bokeh.layouts import gridplot
 from bokeh.models import BoxAnnotation, FixedTicker, Range1d, Span
 from bokeh.plotting import figure
 
-from spectool.explore.metallicity_plots import MASS_LABEL, METALLICITY_LABEL, add_bars, flat_legend
+from spectool.explore.metallicity_plots import MASS_LABEL, add_bars, flat_legend
 from spectool.explore.spectrum import TOOLS
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
 
@@ -214,37 +214,4 @@ def _waterfall(explained, short, width, height):
     plot.add_layout(zero)
     plot.xaxis.axis_label = "galaxies − stack (dex)"
     plot.ygrid.grid_line_color = None
-    return plot
-
-
-def plot_mixing(curves, *, title="", width=560, height=330):
-    """Two populations mixed in all proportions: label and answer against the share of light.
-
-    Parameters
-    ----------
-    curves : dict of str to Dataset
-        By name, from `spectool.measure.offset.mixing_curve`.
-    title : str
-    width, height : int
-
-    Returns
-    -------
-    bokeh.plotting.figure
-    """
-    plot = figure(title=title or None, width=width, height=height, tools=TOOLS)
-    plot.xaxis.axis_label, plot.yaxis.axis_label = "share of light of the metal-rich", METALLICITY_LABEL
-    for (name, curve), color in zip(curves.items(), CYCLE, strict=False):
-        x = curve["light_share"].values
-        plot.line(
-            x,
-            curve["label"].values,
-            color=color,
-            line_dash="dashed",
-            line_width=1.5,
-            legend_label=f"{name}: label",
-        )
-        plot.line(x, curve["answer"].values, color=color, line_width=2.5, legend_label=f"{name}: answer")
-        plot.scatter(x, curve["answer"].values, color=color, size=6, legend_label=f"{name}: answer")
-    plot.legend.location = "bottom_right"
-    plot.legend.click_policy = "hide"
     return plot

@@ -20,7 +20,6 @@ from spectool.explore.style import CYCLE, DECODED, FIGURE_WIDTH, MUTED, OBSERVED
 
 MASS_LABEL = "log M* (M☉)"
 METALLICITY_LABEL = "log Z*/Z☉ (dex)"
-EXCESS_LABEL = "Δ log Z* at fixed mass (dex)"
 SFR_LABEL = "log SFR (M☉/yr)"
 PREPARED_LABEL = "flux / continuum − 1"
 YOUNGEST = 1e-3  # Gyr: where a logarithmic axis of lookback time ends

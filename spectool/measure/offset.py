@@ -324,33 +324,3 @@ def _offset_dataset(steps, parts, single, count, mass, n_left_out):
     }
     columns |= {name: ("bin", values[:, 0], dex) for name, values in single.items()}
     return xr.Dataset(columns, coords={"step": steps}, attrs={"n_left_out": n_left_out})
-
-
-def mixing_curve(first, second, labels, predict, *, n=11):
-    """Two spectra mixed in all proportions: a label is linear in the share of light, is the answer, too?
-
-    Parameters
-    ----------
-    first, second : array_like, shape (n_pixels,)
-        Flux of, say, a metal-poor and a metal-rich population, as `predict` takes it.
-    labels : (float, float)
-        Their log Z [dex].
-    predict : callable
-    n : int
-        Proportions.
-
-    Returns
-    -------
-    Dataset, dim ``mix``
-        ``light_share``, of the second; ``label``, ``answer``; ``straight``, the line between the answers for the two;
-        ``linear_z``, log of the light-weighted mean of Z [dex].
-    """
-    first, second = (np.asarray(f, float) / np.nanmean(f) for f in (first, second))
-    share = np.linspace(0, 1, n)
-    found = predict(((1 - share)[:, None] * first + share[:, None] * second).astype(np.float32))
-    label = labels[0] + share * (labels[1] - labels[0])
-    linear = np.log10((1 - share) * 10.0 ** labels[0] + share * 10.0 ** labels[1])
-    straight = found[0] + share * (found[-1] - found[0])
-    columns = {"label": label, "answer": found, "straight": straight, "linear_z": linear}
-    data = {name: ("mix", values, {"units": "dex"}) for name, values in columns.items()}
-    return xr.Dataset(data | {"light_share": ("mix", share, {"units": ""})})

@@ -7,10 +7,10 @@ from bokeh.models import BoxAnnotation, GlyphRenderer, HBar, Line, Plot, Scatter
 
 from spectool.continuum_basis import ContinuumBasis
 from spectool.explore import filter_plots, metallicity_checks, metallicity_plots
-from spectool.measure.attribution import describe_filters, filter_patterns, share_by_index
+from spectool.measure.attribution import describe_filters, filter_patterns
 from spectool.measure.indices import index_band
 from spectool.measure.mzr_bins import bin_mass_and_sfr
-from spectool.measure.offset import explain_offset, mixing_curve
+from spectool.measure.offset import explain_offset
 from spectool.models.mlp import ChunkedMLP
 
 RNG = np.random.default_rng(5)
@@ -151,9 +151,6 @@ def test_steps_of_the_offset_lead_from_zero_to_the_sum():
     np.testing.assert_allclose(start[1:-1], stop[:-2])
     assert start[0] == start[-1] == 0 and stop[-1] == pytest.approx(float(found["mean_offset"]))
     assert labels(left)[-2:] == ["sum", "true labels"] and labels(left)[2] == "S/N"
-    mixed = mixing_curve(flux[0], flux[1], (-1.0, 0.0), lambda f: f.mean(axis=1))
-    plot = metallicity_checks.plot_mixing({"pair": mixed})
-    np.testing.assert_allclose(drawn(glyphs(plot, Line)[1]), mixed["answer"])
 
 
 @pytest.fixture(scope="module")
@@ -209,17 +206,10 @@ def test_known_indices_are_shaded_and_named_where_pixels_are_kept(looked_into):
     assert any(b.left == low and b.right == high for b in boxes)
 
 
-def test_attributions_and_their_shares_are_drawn(looked_into):
+def test_attributions_are_drawn(looked_into):
     values = RNG.normal(0, 1e-3, (5, KEPT.size)).astype("f4")
     layout = filter_plots.plot_attribution(KEPT, {"a": values[0], "b": values[1]}, values[2], smooth=1)
     panel = plots_of(layout)[1]
     assert labels(panel) == ["a", "b"]
     shown = drawn(glyphs(panel, Line)[1])
     np.testing.assert_allclose(shown[np.isfinite(shown)], 1e3 * values[1], rtol=1e-5)
-    found = xr.Dataset({"attribution": (("galaxy", "wavelength"), values)}, coords={"wavelength": KEPT})
-    table = share_by_index(found)
-    plot = filter_plots.plot_index_shares({"metallicity": table})
-    bars = np.asarray(plot.renderers[0].data_source.data["top"])
-    np.testing.assert_allclose(bars, 100 * table["share"][:-1])
-    assert f"{100 * float(table['share'][-1]):.0f}% in no band" in labels(plot)[0]
-    assert "elsewhere" not in plot.xaxis.major_label_overrides.values()

@@ -9,7 +9,6 @@ from spectool.measure.offset import (
     distort_calibration,
     explain_offset,
     flux_predictor,
-    mixing_curve,
     observed_views,
     stellar_fwhm,
 )
@@ -161,12 +160,3 @@ def test_the_continuum_takes_smooth_calibration_errors_away_and_bad_spectra_are_
     np.testing.assert_allclose(
         flux_predictor([Dips(ContinuumBasis.zahid2019().keep)] * 2)(flux), predict(flux)
     )
-
-
-def test_mixtures_are_straight_where_the_answer_is_linear():
-    _, _, flux = make_galaxies(2)
-    found = mixing_curve(*flux, labels=(-1.0, 0.0), predict=depth)
-    np.testing.assert_allclose(found["answer"], found["straight"], atol=2e-4)
-    assert found["light_share"].values[[0, -1]].tolist() == [0, 1]
-    np.testing.assert_allclose(found["label"], found["light_share"] - 1)
-    assert (found["linear_z"][1:-1] > found["label"][1:-1]).all()
