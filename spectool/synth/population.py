@@ -96,8 +96,8 @@ def draw_population(
         rates, dust and histories are the same either way.
     stellar_metallicity_sfr : float
         By how many dex the stellar metallicity of star-forming galaxies changes per dex of star-formation rate above
-        their sequence at fixed mass. Default 0: it follows mass only. Looser et al. (2024, arXiv:2401.08769) find that
-        it falls with the rate at all masses; they state no slope.
+        their sequence at fixed mass. Default 0: it follows mass only. A negative one has
+        the sign that we take from Looser et al. (2024, arXiv:2401.08769); we have no measured slope.
     redshift_range : tuple of float
         Lowest and highest redshift, 0 < low < high. The intergalactic medium is left out, so stay below 1 or
         so. Default 0.01-1 (`marziano2024` does not state its own).
