@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from spectool.broaden import broaden
+from spectool.broaden import KM_S, broaden
 from spectool.continuum_basis import (
     N_KEPT,
     ContinuumBasis,
@@ -44,7 +44,6 @@ FWHM = 330.0
 """Resolution of the models and of the paper's spectra [km/s]: the line width of its most massive stack."""
 N_CHUNKS = 25
 TO_FWHM = np.sqrt(8 * np.log(2))
-KM_S = 299792.458
 MARGIN = 20  # Angstrom beyond either end, that broadening reaches for
 LSF_RANGE = (4050.0, 5600.0)  # Angstrom: three quarters of the variance of the models' features lie here
 SIGMA_STEP = 4.0  # km/s: galaxies whose broadening agrees to half of it share one operator

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.special import erf
 
 from spectool.measure.linear_design import DOUBLETS
-from spectool.measure.ppxf_templates import FWHM_TO_SIGMA, embedded_grid, select_populations
+from spectool.measure.ppxf_templates import FWHM_TO_SIGMA, KM_S, embedded_grid, select_populations
 from spectool.prepare import spectral_coordinate
 from spectool.surveys.sdss import blur
 from spectool.wavelength import LINES, pixel_edges
@@ -24,7 +24,6 @@ MIN_SN = 10.0
 # Stars beneath the lines: their Balmer absorption would make emission look narrower.
 STARS = ((3e6, 1e8, 1e9, 1e10), (-0.4, 0.0))
 _BATCH = 64
-KM_S = 299792.458
 
 
 def spectral_fwhm(sample, *, variable="flux", grid=None, min_sn=MIN_SN):

@@ -20,6 +20,7 @@ from spectool.measure.line_spectra import read_spectra
 from spectool.measure.line_worker import BAD_INPUT, FAILED, OK
 from spectool.measure.population_worker import PopulationSetup, fit_spectra
 from spectool.measure.ppxf_templates import (
+    KM_S,
     embedded_grid,
     select_populations,
     stellar_templates,
@@ -37,7 +38,6 @@ AGES = tuple(10 ** np.linspace(6.5, 10.12, 16))
 METALLICITIES = (-2.3, -1.7, -0.7, -0.4, 0.0, 0.4, 0.7)
 FIT_RANGE = (4050.0, 7300.0)
 FINE = 75.0  # km/s: template pixels are at most so wide
-KM_S = 299792.458
 _CHUNK = 4
 _UNIFORM = 0.02
 

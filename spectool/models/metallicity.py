@@ -13,9 +13,10 @@ import xarray as xr
 
 from spectool.continuum import FWHM, SIGMA_STEP, prepare_zahid2019
 from spectool.models.metallicity_flags import Found, describe
-from spectool.models.metallicity_reader import FWHM_TO_SIGMA, MetallicityReader
+from spectool.models.metallicity_reader import MetallicityReader
 from spectool.models.metallicity_stream import stream_metallicity
 from spectool.models.registry import Predictor
+from spectool.surveys.sdss_noise import FWHM_TO_SIGMA
 
 __all__ = ["make_predictor", "predict_metallicity", "stream_metallicity"]
 

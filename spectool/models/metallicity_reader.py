@@ -12,7 +12,6 @@ from spectool.models.chunked_errors import scale_errors
 from spectool.models.metallicity_outliers import BIN, rank_statistics, statistics
 from spectool.models.stacked_ensemble import noise_variance
 
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 ANSWERS = ("mean", "spread", "noise")
 SUSPICIONS = ("chi2", "excess", "distance", "score", "pixel", "which")
 

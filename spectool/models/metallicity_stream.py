@@ -20,8 +20,9 @@ from spectool.broaden import fill_bad
 from spectool.continuum import SIGMA_STEP
 from spectool.continuum_basis import normalize_continuum, zahid2019_wavelength
 from spectool.models.metallicity_flags import DEAD, LOST_CHUNK, UNUSABLE, Found, describe
-from spectool.models.metallicity_reader import ANSWERS, FWHM_TO_SIGMA, SUSPICIONS, MetallicityReader
+from spectool.models.metallicity_reader import ANSWERS, SUSPICIONS, MetallicityReader
 from spectool.parallel import n_workers
+from spectool.surveys.sdss_noise import FWHM_TO_SIGMA
 
 GROUP = 512
 MIN_CHUNK = 0.5

@@ -3,10 +3,9 @@
 import numpy as np
 from scipy.special import ndtr
 
+from spectool.synth.nebular import FWHM_TO_SIGMA, KM_S
 from spectool.wavelength import pixel_edges
 
-KM_S = 299792.458
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
 REACH = 6.0
 BLOCK = 128
 

@@ -11,11 +11,11 @@ import numpy as np
 import xarray as xr
 
 from spectool.synth.grid import SSPGrid
+from spectool.synth.nebular import KM_S
 from spectool.wavelength import air_to_vacuum, pixel_edges, rebin_matrix, vacuum_to_air
 
 REQUIRED = ("templates", "lam", "ages", "metals")
 WAVELENGTH_RANGE = (3000.0, 9800.0)
-KM_S = 299792.458
 # Where air and vacuum are told apart, and how far [km/s] from either a library may be off.
 _COMPARED = (4800.0, 5400.0)
 _TRIALS = np.arange(-150.0, 151.0, 5.0)
