@@ -14,18 +14,8 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
 from spectool.models.metallicity_scores import add_white_noise
-from spectool.models.randomisation import DomainRandomisation, randomise
 from spectool.synth.grid import SSPGrid
 from spectool.synth.zahid2019 import HELDOUT_TEST_SEED, make_heldout
-
-__all__ = [
-    "DomainRandomisation",
-    "compare_libraries",
-    "network_predictor",
-    "perturb_grid",
-    "randomise",
-    "score_on_library",
-]
 
 LOG_Z_EDGES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.4)
 LOG_AGE_EDGES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.2)  # dex(Gyr), light-weighted
@@ -240,7 +230,8 @@ def compare_libraries(
     Parameters
     ----------
     predictors
-        By name: networks trained on different libraries, with and without `DomainRandomisation`, pPXF ...
+        By name: networks trained on different libraries, with and without
+        `spectool.models.randomisation.DomainRandomisation`, pPXF ...
     grids
         By name.
     **options
