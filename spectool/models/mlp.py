@@ -274,10 +274,6 @@ class ChunkedMLP(nn.Module):
         """Outputs (B, n_out) in their units, from `preactivations` (B, n_chunks, n_filters)."""
         return self.dense(torch.sigmoid(preactivations).flatten(1)) * self.out_scale + self.out_mean
 
-    def activations(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs of the filter nodes, (B, n_chunks * n_filters), 0 to 1, chunk by chunk."""
-        return torch.sigmoid(self.preactivations(x)).flatten(1)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs (B, n_out) in their units, for prepared spectra (B, n_kept)."""
         return self.head(self.preactivations(x))

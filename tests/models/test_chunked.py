@@ -38,7 +38,8 @@ def test_equals_the_network_written_out(model, x):
         through = x[:, inside].astype(float) @ curves[:, : inside.sum()].T + model.bias[k].detach().numpy()
         nodes.append(1 / (1 + np.exp(-through)))
     h = np.concatenate(nodes, axis=1)
-    np.testing.assert_allclose(model.activations(torch.from_numpy(x)).detach().numpy(), h, atol=2e-6)
+    found = torch.sigmoid(model.preactivations(torch.from_numpy(x))).flatten(1)
+    np.testing.assert_allclose(found.detach().numpy(), h, atol=2e-6)
     layers = [(w.weight.detach().numpy(), w.bias.detach().numpy()) for w in model.dense[::2]]
     assert [len(bias) for _, bias in layers] == [64, 32, 2]
     for weight, bias in layers[:-1]:
@@ -50,7 +51,7 @@ def test_equals_the_network_written_out(model, x):
 def test_a_filter_sees_its_chunk_alone(model, x):
     changed = x.copy()
     changed[:, model.chunk_index == 7] += 0.3
-    before, after = (model.activations(torch.from_numpy(a)).detach().reshape(40, 25, 4) for a in (x, changed))
+    before, after = (model.preactivations(torch.from_numpy(a)).detach() for a in (x, changed))
     moved = (before != after).any(dim=2).any(dim=0).numpy()
     np.testing.assert_array_equal(np.flatnonzero(moved), [7])
 
@@ -58,8 +59,8 @@ def test_a_filter_sees_its_chunk_alone(model, x):
 def test_paper_s_two_readings():
     wavelength = np.arange(4050.0, 4050.0 + 2500)
     x = torch.zeros(1, 2500)
-    assert ChunkedMLP(wavelength=wavelength).activations(x).shape == (1, 100)
-    assert ChunkedMLP(wavelength=wavelength, n_filters=16).activations(x).shape == (1, 400)
+    assert ChunkedMLP(wavelength=wavelength).preactivations(x).shape == (1, 25, 4)
+    assert ChunkedMLP(wavelength=wavelength, n_filters=16).preactivations(x).shape == (1, 25, 16)
 
 
 def test_padding_learns_nothing(model, x):
