@@ -194,6 +194,6 @@ def test_bad_arguments_are_told():
     with pytest.raises(ValueError, match="no rows"):
         fit(linear(), linear_data(), {"x": np.zeros((0, 3))}, loss=mean_squared)
     with pytest.raises(ValueError, match="optimizer"):
-        train(linear(), optimizer="sgd")
+        train(linear(), optimizer="lion")
     with pytest.raises(ValueError, match="add up"):
         rows.split(10, (0.5, 0.4), seed=0)
