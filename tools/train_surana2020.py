@@ -77,6 +77,11 @@ def parse(arguments) -> argparse.Namespace:
         "--live", action="store_true", help="the short training, in place of the paper's epochs and patience"
     )
     parser.add_argument("--epochs", type=int, help="at most (a trial)")
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        help="of a network, at most: how good it gets then depends on the machine",
+    )
     parser.add_argument("--members", type=int, default=5, help="of the ensemble")
     parser.add_argument(
         "--threads", type=int, help="default: what the machine grants; small networks gain nothing"
@@ -136,7 +141,8 @@ def train_one(data, options, outputs, name, **more):
     columns = [list(paper.UNITS).index(output) for output in outputs]
     labels = {part: data[f"{options.labels}_{part}"][:, columns] for part in PARTS}
     choice = {"outputs": outputs, "bands": data["bands"], "seed": options.seed, "live": options.live}
-    choice |= {"scaling": options.scaling or "linear", "epochs": options.epochs} | more
+    choice |= {"scaling": options.scaling or "linear", "epochs": options.epochs}
+    choice |= {"max_seconds": options.max_seconds} | more
     checkpoint = checkpoint_file(name, options)
     model, history = paper.train_network(
         data["train"],
@@ -306,6 +312,7 @@ def describe(options, model) -> dict:
         "split": {"fractions": list(paper.FRACTIONS), "seed": options.seed},
         "training": "live" if options.live or model.gaussian else "Tables 1 and 2",
         "epochs": options.epochs,
+        "max_seconds": options.max_seconds,
         "seed": options.seed,
     }
 
