@@ -112,7 +112,7 @@ def make_data(options) -> dict:
     for name, labels in columns.items():
         data |= {f"{name}_{part}": labels[rows[part]] for part in PARTS}
     data |= {f"true_flux_{part}": selected["true_flux"].values[rows[part]] for part in PARTS}
-    return data | {"bands": tuple(selected["band"].values), "cuts": cuts, "test_rows": rows["test"]}
+    return data | {"bands": tuple(selected["band"].values), "cuts": cuts}
 
 
 def add_other_surveys(data, options) -> dict:
@@ -186,8 +186,6 @@ def score_and_write(data, options, model, history, name) -> dict:
     importance = band_importance(model, data["test"], labels, seed=options.seed)
     arrays = {
         "predicted_test": mean,
-        "label_test": labels.astype(np.float32),
-        "row_test": data["test_rows"].astype(np.int32),
         "importance": importance["importance"].values.astype(np.float32),
         "importance_error": importance["importance_error"].values.astype(np.float32),
         **{f"history_{column}": history.column(column).astype(np.float32) for column in HISTORY},
@@ -229,7 +227,7 @@ def train_ensemble(data, options) -> dict:
         }
         for curve, dim in zip(curves, ("n_missing", "facility"), strict=True)
     )
-    arrays = {"error_calibration": ensemble.calibration, "row_test": data["test_rows"].astype(np.int32)}
+    arrays = {"error_calibration": ensemble.calibration}
     arrays |= fit_sed_outliers(data["train"], valid)
     for k, (model, history) in enumerate(zip(members, histories, strict=True)):
         store.save_model(
