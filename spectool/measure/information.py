@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from spectool.measure.mixtures import estimate, estimate_at
@@ -254,13 +255,17 @@ def _require_gmm_mi():
 def _run(jobs, gaussianize, n_jobs, progress):
     """Yield (place, (mi, error)) as the pairs are done."""
     release_memory()
+    bar = {"total": len(jobs), "desc": "mutual information", "unit": "pair", "disable": not progress}
+    if n_jobs == 1:
+        # On matrices this small, threads of the linear algebra cost more than twice what they save.
+        with threadpool_limits(1):
+            yield from tqdm((estimate_at(*job, gaussianize) for job in jobs), **bar)
+        return
     work = (delayed(estimate_at)(*job, gaussianize) for job in jobs)
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        done = Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work)
-        yield from tqdm(done, total=len(jobs), desc="mutual information", unit="pair", disable=not progress)
-    if n_jobs > 1:
-        # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
-        get_reusable_executor().shutdown(wait=True)
+        yield from tqdm(Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work), **bar)
+    # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
+    get_reusable_executor().shutdown(wait=True)
 
 
 def _finite_subsample(x, y, rng, n_max, names):
