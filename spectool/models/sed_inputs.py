@@ -75,7 +75,7 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> SedInputs:
     lacking = [name for name in ("flux", "flux_error", "redshift") if name not in sample]
     if lacking:
         raise ValueError(f"the sample lacks {', '.join(lacking)}")
-    index, unknown = _find_bands([str(band) for band in sample["band"].values], bands)
+    index, unknown = find_bands([str(band) for band in sample["band"].values], bands)
     raw = {name: _in_order(sample[name], index) for name in ("flux", "flux_error")}
     masked = (
         _in_order(sample["mask"], index, absent=True) if "mask" in sample else np.zeros(raw["flux"].shape)
@@ -107,7 +107,7 @@ def join_inputs(*parts: SedInputs) -> SedInputs:
     return SedInputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _find_bands(names, bands) -> tuple[np.ndarray, int]:
+def find_bands(names, bands) -> tuple[np.ndarray, int]:
     """Place of each of the network's bands in the sample, -1 if absent; and how many names are not the network's."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
