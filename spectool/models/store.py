@@ -21,6 +21,7 @@ CLASSES = {
     "ConvBetaVAE": "spectool.models.autoencoder",
     "DenseAutoencoder": "spectool.models.dense",
     "GaussianMLP": "spectool.models.mlp",
+    "NarrowBandCNN": "spectool.models.cnn",
     "NoiseAwareAutoencoder": "spectool.models.noise_aware",
     "PCAModel": "spectool.models.pca",
     "SedMLP": "spectool.models.sed",
