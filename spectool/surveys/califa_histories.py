@@ -26,8 +26,9 @@ def draw_shapes(rng, is_early, oldest):
     """Shapes of the histories of galaxies, each its own.
 
     The old population is delayed-tau since ``onset``, up to ``young_begin``; the young one forms at a constant rate
-    from there to ``young_end``, but for 5% that form from there to today. A third of the late types and two thirds of the early ones form hardly any stars
-    today ("truncated", stopped at 30-70% of the time of the young episode), a sixth of all were made in two bursts.
+    from there to ``young_end``, but for 5% that form from there to today. A third of the late types and two thirds of
+    the early ones form hardly any stars today ("truncated", stopped at 30-70% of the time of the young episode), a
+    sixth of all were made in two bursts.
 
     Parameters
     ----------
