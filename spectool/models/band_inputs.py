@@ -1,4 +1,4 @@
-"""From fluxes in narrow bands to what networks take in: AB magnitudes in the order of the bands, and what is missing."""
+"""From fluxes in narrow bands to what networks take in: magnitudes in the order of the bands, and what is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 import xarray as xr
 
 from spectool.models.sed_inputs import find_bands
@@ -64,8 +63,8 @@ def read_bands(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     Parameters
     ----------
     sample
-        ``flux`` (spectrum, band), f_nu in any unit; ``flux_error`` and ``mask`` if there. Without errors the spectra are
-        free of noise.
+        ``flux`` (spectrum, band), f_nu in any unit; ``flux_error`` and ``mask`` if there. Without errors the spectra
+        are free of noise.
     bands
         The network's.
 

@@ -15,10 +15,10 @@ class NoisyBands:
     """Adds noise to each spectrum, and hides bands, anew for each batch; for the `augment` of `fit`.
 
     A share `clean` of the spectra keeps all its bands free of noise. For the others, the signal-to-noise ratio of the
-    band of mean magnitude is drawn, uniform in its logarithm, from `sn`. The noise of the bands has one flux per spectrum,
-    as that of the sky, times a factor per band (log-normal, `jitter` in ln). Fluxes that come out below `MIN_SN` are
-    missing, as in `read_bands`. A share `gaps` of the noisy spectra loses a run of bands at an end, of up to half of all,
-    as when a spectrum or a redshift does not cover them, and each of the others with a chance of up to 0.3.
+    band of mean magnitude is drawn, uniform in its logarithm, from `sn`. The noise of the bands has one flux per
+    spectrum, as that of the sky, times a factor per band (log-normal, `jitter` in ln). Fluxes that come out below
+    `MIN_SN` are missing, as in `read_bands`. A share `gaps` of the noisy spectra loses a run of bands at an end, of up
+    to half of all, as when a spectrum or a redshift does not cover them, and each other band with a chance below 0.3.
 
     Attributes
     ----------

@@ -16,9 +16,9 @@ ERROR_RANGE = (1e-3, 1.0)
 class NarrowBandCNN(nn.Module):
     """Two convolutions along the bands, a maximum over neighbouring bands, and dense layers (Section 3.1 and Fig. 2).
 
-    Inputs are AB magnitudes minus their mean over the bands of the spectrum, so that only the shape of a spectral energy
-    distribution tells, never how bright it is; then, band by band, no mean and unit variance over the training spectra.
-    Beyond the paper it can take errors in, do with missing bands, and say how sure it is.
+    Inputs are AB magnitudes minus their mean over the bands of the spectrum, so that only the shape of a spectral
+    energy distribution tells, never how bright it is; then, band by band, no mean and unit variance over the training
+    spectra. Beyond the paper it can take errors in, do with missing bands, and say how sure it is.
 
     Parameters
     ----------

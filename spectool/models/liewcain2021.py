@@ -1,8 +1,8 @@
 """The networks of Liew-Cain et al. (2021): how spectra are split, how the networks are trained, and predictions.
 
 The paper predicts the ages and metallicities of all spectra by four networks each, every one of which has not seen a
-quarter of them (Section 3.1). In Set A the quarters are of the spectra of each galaxy, in Set B of the galaxies (Section
-3.2): with Set A every galaxy that is asked about is in the training set, too.
+quarter of them (Section 3.1). In Set A the quarters are of the spectra of each galaxy, in Set B of the galaxies
+(Section 3.2): with Set A every galaxy that is asked about is in the training set, too.
 """
 
 from __future__ import annotations
@@ -157,8 +157,8 @@ def train_cnn(
     Parameters
     ----------
     train, labels, valid, valid_labels
-        Inputs in the order of `bands`, and labels (N, property) [dex]; NaN: not known. Without `noise`, a spectrum with a
-        missing band is left out.
+        Inputs in the order of `bands`, and labels (N, property) [dex]; NaN: not known. Without `noise`, a spectrum with
+        a missing band is left out.
     outputs
         Of `UNITS`.
     bands
@@ -167,8 +167,8 @@ def train_cnn(
         `LIVE_EPOCHS` of a learning rate that rises and falls (`one_cycle`), in place of the paper's constant rate and
         patience of 25 epochs.
     noise
-        Add noise and gaps while training (`NoisyBands`), and once for validation; the network then takes errors in, does
-        with missing bands, and gives errors.
+        Add noise and gaps while training (`NoisyBands`), and once for validation; the network then takes errors in,
+        does with missing bands, and gives errors.
     start
         A network to go on from (fine-tuning), with its own statistics of inputs and outputs; it is changed.
     seed
@@ -322,8 +322,8 @@ def train_ensemble(
     Parameters
     ----------
     train, labels, valid, valid_labels
-        Noise-free, labels in the order of `UNITS`. Validation galaxies must not be among the training galaxies, or errors
-        come out too small.
+        Noise-free, labels in the order of `UNITS`. Validation galaxies must not be among the training galaxies, or
+        errors come out too small.
     bands, n_members, seed
     **options
         Passed to `train_cnn`.

@@ -1,4 +1,4 @@
-"""Toy IFU galaxies for the tests of networks on narrow bands: shapes in closed form, and a tilt that each galaxy has."""
+"""Toy IFU galaxies for the tests of networks on narrow bands: shapes in closed form, and a tilt of each galaxy."""
 
 import numpy as np
 import xarray as xr
@@ -7,7 +7,7 @@ BANDS = [f"J{n:04d}" for n in range(390, 730, 10)]
 
 
 def make_galaxies(n_galaxies=40, n_spectra=50, *, seed=0, tilt=0.3, noise=0.0):
-    """Spectra whose break tells of age, a dip of metallicity, and a slope of both, of dust and of the galaxy's own tilt.
+    """Spectra whose break tells of age, a dip of metallicity, and a slope of both and of the galaxy's own tilt.
 
     Labels with the suffix ``_fit`` are off by 0.1 dex, alike for all spectra of a galaxy.
     """
