@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from spectool import __version__
 from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_library import N_MODELS, draw_library
+from spectool.measure.sedfit_library import N_MODELS, PROPERTIES, draw_library
 from spectool.surveys.band_averages import make_band_averages
-from spectool.surveys.gama import draw_gama, load_filters, observe_gama
+from spectool.surveys.gama import draw_gama, load_filters, observe_gama, redraw_gama
 from spectool.surveys.gama_cuts import PAPER_TOTAL, select_surana2020
 from spectool.synth import SSPGrid
 
@@ -24,6 +24,11 @@ SEED = 2020
 LIBRARY_SEED = 1
 CACHE_VERSION = 1
 """Raise it when the same numbers give other galaxies."""
+LABELS = Path(__file__).parent / "data" / "surana2020_labels.nc"
+STEP = 0.001
+"""Of the stored labels [dex]."""
+_CHI2_STEP = 0.02
+_TOLD = ("history", "model_error", "r_limit")
 
 
 def make_surana2020(
@@ -88,7 +93,7 @@ def make_surana2020(
         if path is not None:
             _write(part, path)
         parts.append(part.isel(galaxy=slice(0, size)))
-    sample = xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
+    sample = _join(parts)
     return sample.assign_attrs(
         parts[0].attrs, history=f"{n} galaxies of GAMA (mock), fitted with a library; {recipe}"
     )
@@ -114,6 +119,102 @@ def select_taught(sample, **cuts):
     return sample.isel(galaxy=selected["row"].values).assign_attrs(selected.attrs), table
 
 
+def write_labels(sample, path, *, averages, seed=SEED):
+    """Write what the teacher found for a sample of `make_surana2020`, for `read_surana2020`.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+    path : path
+    averages : BandAverages
+        Of the embedded grid; all galaxies are drawn once more, for their numbers.
+    seed : int
+        The sample's.
+    """
+    drawn = [
+        draw_gama(BLOCK, averages=averages, seed=_block_seed(seed, block))["candidate"].values
+        for block in range(-(-sample.sizes["galaxy"] // BLOCK))
+    ]
+    # What rises little from galaxy to galaxy, or is small, takes little space.
+    columns = {}
+    for name in PROPERTIES:
+        fit, low, high = (np.round(sample[f"{name}_fit{end}"].values / STEP) for end in ("", "_low", "_high"))
+        columns |= {f"{name}_fit": fit, f"{name}_fit_low": fit - low, f"{name}_fit_high": high - fit}
+    columns["chi2_fit"] = np.round(sample["chi2_fit"].values / _CHI2_STEP)
+    largest = max(np.abs(values).max() for values in columns.values())
+    if not largest < 2**15:
+        raise ValueError(
+            f"a label does not fit into 16 bits: {largest} steps (a galaxy that was not fitted?)"
+        )
+    candidates = np.concatenate([np.diff(numbers, prepend=0) for numbers in drawn])
+    stored = xr.Dataset(
+        {name: ("galaxy", values.astype("i2")) for name, values in columns.items()}
+        | {"candidate": ("drawn", candidates.astype("i4"))},
+        attrs={
+            "seed": seed,
+            "block": BLOCK,
+            "step": STEP,
+            "chi2_step": _CHI2_STEP,
+            "columns": "low and high as distances from the median; candidates of whole blocks, as steps",
+            **{name: sample.attrs[name] for name in _TOLD},
+        },
+    )
+    compressed = {name: {"zlib": True, "complevel": 9, "shuffle": True} for name in stored.data_vars}
+    stored.to_netcdf(path, engine="h5netcdf", encoding=compressed)
+
+
+def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
+    """The sample of `make_surana2020` in seconds: galaxies and noise drawn again, the teacher's labels from a file.
+
+    Parameters
+    ----------
+    n : int, optional
+        The first so many; default: all 120,114.
+    averages : BandAverages, optional
+        ``make_band_averages(SSPGrid.embedded("broadband"), load_filters())``, if at hand: making them takes half of
+        the time.
+    path : path
+        Of `write_labels`; default: the file that comes with spectool.
+    progress : bool
+
+    Returns
+    -------
+    xarray.Dataset, dims (galaxy, band)
+        As of `make_surana2020` without ``best_model`` and ``log_amplitude_fit``; labels to 0.0005 dex,
+        chi-square to 0.01.
+
+    Raises
+    ------
+    ValueError
+        If n is not between 1 and the number of stored galaxies.
+    """
+    labels = xr.load_dataset(path, engine="h5netcdf")
+    seed, size = int(labels.attrs["seed"]), int(labels.attrs["block"])
+    n = labels.sizes["galaxy"] if n is None else n
+    if not 1 <= n <= labels.sizes["galaxy"]:
+        raise ValueError(f"{path} holds {labels.sizes['galaxy']} galaxies: {n} cannot be read")
+    if averages is None:
+        averages = make_band_averages(SSPGrid.embedded("broadband"), load_filters())
+    parts = []
+    for block in tqdm(range(-(-n // size)), desc="sample", unit="block", disable=not progress):
+        # Noise is drawn for a block as a whole.
+        numbers = np.cumsum(labels["candidate"].values[block * size : (block + 1) * size], dtype=int)
+        drawn = redraw_gama(numbers, averages=averages, seed=_block_seed(seed, block))
+        seen = observe_gama(drawn, seed=np.random.default_rng([seed, block, 1]))
+        parts.append(seen.drop_vars("candidate"))
+    sample = _join(parts).isel(galaxy=slice(0, n))
+    columns = {}
+    for name, unit in zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True):
+        fit, low, high = (labels[f"{name}_fit{end}"].values[:n].astype(int) for end in ("", "_low", "_high"))
+        for end, steps in (("", fit), ("_low", fit - low), ("_high", fit + high)):
+            columns[f"{name}_fit{end}"] = ("galaxy", steps * labels.attrs["step"], {"units": unit})
+    columns["chi2_fit"] = ("galaxy", labels["chi2_fit"].values[:n] * labels.attrs["chi2_step"], {"units": ""})
+    columns["n_bands_fit"] = ("galaxy", (~sample["mask"].values).sum(axis=1), {"units": ""})
+    columns["fit_reason"] = ("galaxy", np.full(n, "", dtype=object), {"units": ""})
+    told = {name: labels.attrs[name] for name in _TOLD}
+    return sample.assign(columns).assign_attrs(parts[0].attrs | told)
+
+
 def _make_library(grid, n_models, progress):
     averages = make_band_averages(SSPGrid.embedded("broadband") if grid is None else grid, load_filters())
     library = draw_library(n_models, averages=averages, seed=LIBRARY_SEED, progress=progress)
@@ -122,10 +223,17 @@ def _make_library(grid, n_models, progress):
 
 def _make_block(made, seed, size, **observation):
     """The first galaxies of a block; drawn and observed as a whole, so that they do not depend on how many."""
-    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    drawn = draw_gama(BLOCK, averages=made["averages"], seed=number)
+    drawn = draw_gama(BLOCK, averages=made["averages"], seed=_block_seed(*seed)).drop_vars("candidate")
     seen = observe_gama(drawn, seed=np.random.default_rng([*seed, 1]), **observation)
     return fit_library(seen.isel(galaxy=slice(0, size)), made["library"], progress=False)
+
+
+def _block_seed(seed, block):
+    return int(np.random.SeedSequence([seed, block]).generate_state(1)[0])
+
+
+def _join(parts):
+    return xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
 
 
 def _read(path):

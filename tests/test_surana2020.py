@@ -9,9 +9,21 @@ from spectool.measure.sedfit_library import PROPERTIES
 from spectool.measure.sedfit_scores import score_fit
 
 
+@pytest.fixture(scope="module")
+def made():
+    return surana2020._make_library(None, 1500, False)
+
+
+@pytest.fixture(scope="module")
+def averages(made):
+    return made["averages"]
+
+
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
+def small_blocks(monkeypatch, made):
+    """Of the same library, which takes seconds to draw."""
     monkeypatch.setattr(surana2020, "BLOCK", 150)
+    monkeypatch.setattr(surana2020, "_make_library", lambda grid, n_models, progress: made)
 
 
 def make(n, **options):
@@ -51,6 +63,35 @@ def test_cuts_go_by_the_teachers_mass_and_leave_negative_fluxes():
     assert int(cuts["lost"].sel(cut="mass")) >= 5
     assert int(cuts["lost"].sel(cut="negative flux")) == 0 and (kept["flux"].values < 0).any()
     assert not kept["mask"].any()
+
+
+def test_stored_labels_and_the_seed_give_the_sample_again(tmp_path, averages):
+    sample, path = make(200), tmp_path / "labels.nc"
+    surana2020.write_labels(sample, path, averages=averages)
+    again = surana2020.read_surana2020(path=path, averages=averages, progress=False)
+    absent = ["best_model", "log_amplitude_fit"]
+    assert set(sample.data_vars) - set(again.data_vars) == set(absent)
+    fits = [name for name in again.data_vars if "_fit" in name]
+    xr.testing.assert_allclose(again.drop_vars(fits), sample.drop_vars([*fits, *absent]), rtol=1e-4)
+    for name in set(fits) - {"fit_reason"}:
+        assert again[name].attrs == sample[name].attrs
+        np.testing.assert_allclose(again[name], sample[name], atol=0.011 if name == "chi2_fit" else 0.00051)
+    few = surana2020.read_surana2020(20, path=path, averages=averages, progress=False)
+    xr.testing.assert_allclose(few, again.isel(galaxy=slice(0, 20)), rtol=1e-5)
+    with pytest.raises(ValueError, match="holds 200 galaxies: 201"):
+        surana2020.read_surana2020(201, path=path, averages=averages)
+    sample["log_mass_fit"].values[3] = np.nan
+    with pytest.raises(ValueError, match="16 bits"):
+        surana2020.write_labels(sample, path, averages=averages)
+
+
+def test_the_stored_labels_are_those_of_the_teacher(averages):
+    """The teacher's medians stand beside the galaxies that they were found for."""
+    sample = surana2020.read_surana2020(3000, averages=averages, progress=False)
+    found = score_fit(sample.isel(galaxy=sample["log_mass"].values > 9))
+    assert (found["scatter"].values < (0.1, 0.5, 0.4)).all() and (found["r2"] > 0.6).all()
+    assert ((found["coverage"] > 0.5) & (found["coverage"] < 0.85)).all()
+    assert (sample["fit_reason"] == "").all() and sample.sizes["galaxy"] == 3000
 
 
 def test_what_cannot_be_is_said(tmp_path):

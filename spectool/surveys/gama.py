@@ -124,31 +124,74 @@ def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **popu
     Returns
     -------
     xarray.Dataset, dims (galaxy, band)
-        See `measure_photometry`; ``attrs["n_candidates"]`` tells how many were drawn.
+        See `measure_photometry`; ``attrs["n_candidates"]`` tells how many were drawn, ``candidate`` which of them each
+        galaxy is (`redraw_gama`).
     """
     if n < 1:
         raise ValueError(f"the number of galaxies must be at least 1, not {n}")
-    limits = (0.005, float(averages.redshift[-1])) if redshift_range is None else redshift_range
     faintest, r_band = (r_limit * u.ABmag).to_value(u.Jy), averages.bands.index("r")
     parts, found, drawn = [], 0, 0
     for block in count():
-        rng = np.random.default_rng([seed, block])
-        candidates = draw_population(
-            _BLOCK, grid_age=averages.grid.age, seed=rng, redshift_range=limits, **population
-        )
+        candidates = _draw_block(block, averages, seed, redshift_range, population)
         seen = measure_photometry(candidates, averages, progress=False)
         bright = np.flatnonzero(seen["flux"].values[:, r_band] > faintest)[: n - found]
-        parts.append(seen.isel(galaxy=bright))
+        numbers = ("galaxy", drawn + bright, {"units": "", "description": "number among all drawn"})
+        parts.append(seen.isel(galaxy=bright).assign(candidate=numbers))
         found, drawn = found + bright.size, drawn + _BLOCK
         if found == n:
             break
         if found == 0 and block + 1 == _FRUITLESS:
             raise ValueError(f"none of {drawn} galaxies is brighter than r = {r_limit}")
-    sample = xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
+    sample = _join(parts)
     text = f"{n} galaxies brighter than r = {r_limit:g} of {drawn} drawn"
     return sample.assign_attrs(
         parts[0].attrs, survey="GAMA", r_limit=r_limit, n_candidates=drawn, history=text
     )
+
+
+def redraw_gama(candidates, *, averages, seed, redshift_range=None, **population):
+    """Galaxies of `draw_gama` by their numbers, in a quarter of its time: the fluxes of no others are measured.
+
+    Parameters
+    ----------
+    candidates : ndarray of int
+        Rising; ``candidate`` of `draw_gama`.
+    averages, seed, redshift_range, **population
+        As given to `draw_gama`.
+
+    Returns
+    -------
+    xarray.Dataset, dims (galaxy, band)
+        As of `draw_gama`, fluxes to within the rounding of float32.
+
+    Raises
+    ------
+    ValueError
+        If the numbers do not rise.
+    """
+    candidates = np.asarray(candidates)
+    if candidates.size == 0 or candidates[0] < 0 or (np.diff(candidates) <= 0).any():
+        raise ValueError("the numbers of candidates must rise, from 0 or above")
+    blocks, rows = np.divmod(candidates, _BLOCK)
+    parts = [
+        _draw_block(block, averages, seed, redshift_range, population).isel(galaxy=rows[blocks == block])
+        for block in np.unique(blocks)
+    ]
+    seen = measure_photometry(_join(parts).assign_attrs(parts[0].attrs), averages, progress=False)
+    numbers = ("galaxy", candidates, {"units": "", "description": "number among all drawn"})
+    return seen.assign(candidate=numbers).assign_attrs(
+        survey="GAMA", history=f"{candidates.size} galaxies drawn again"
+    )
+
+
+def _draw_block(block, averages, seed, redshift_range, population):
+    limits = (0.005, float(averages.redshift[-1])) if redshift_range is None else redshift_range
+    rng = np.random.default_rng([seed, int(block)])
+    return draw_population(_BLOCK, grid_age=averages.grid.age, seed=rng, redshift_range=limits, **population)
+
+
+def _join(parts):
+    return xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
 
 
 def observe_gama(galaxies, *, seed, negative="keep", facilities=None):

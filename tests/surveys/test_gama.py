@@ -7,7 +7,7 @@ from astropy import units as u
 from astropy.cosmology import Planck18
 
 from spectool.surveys import gama
-from spectool.surveys.gama import BANDS, aperture_radius, draw_gama, load_filters, observe_gama
+from spectool.surveys.gama import BANDS, aperture_radius, draw_gama, load_filters, observe_gama, redraw_gama
 
 POOR = ("W4", "P100", "P160", "S500")
 GOOD = ("g", "r", "i", "z", "X", "Y", "J", "H", "K")
@@ -41,6 +41,16 @@ def test_a_magnitude_limited_survey(sample, averages):
     assert 0.1 < float(sample["redshift"].median()) < 0.3, "GAMA's median is 0.2"
     again = draw_gama(20, averages=averages, seed=3)
     xr.testing.assert_identical(again.drop_attrs(), sample.isel(galaxy=slice(0, 20)).drop_attrs())
+
+
+def test_galaxies_are_drawn_again_by_number(sample, averages):
+    some = sample.isel(galaxy=[0, 3, 1400, 1499])
+    again = redraw_gama(some["candidate"].values, averages=averages, seed=3)
+    assert int(some["candidate"][-1]) >= gama._BLOCK
+    xr.testing.assert_allclose(again, some, rtol=1e-5)
+    for wrong in ([], [5, 4], [-1, 2]):
+        with pytest.raises(ValueError, match="must rise"):
+            redraw_gama(wrong, averages=averages, seed=3)
 
 
 def test_a_limit_that_no_galaxy_reaches_ends(averages, monkeypatch):
