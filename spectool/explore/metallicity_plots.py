@@ -25,6 +25,7 @@ PREPARED_LABEL = "flux / continuum − 1"
 YOUNGEST = 1e-3  # Gyr: where a logarithmic axis of lookback time ends
 # From black to orange, as the paper's Fig. 4 from black to red; the yellow end is left out, which is faint on white.
 RANK_PALETTE = tuple(Inferno256[:190])
+GREYS = ("#FFFFFF", *(f"#{v:02X}{v:02X}{v:02X}" for v in range(240, 165, -1)))
 
 
 def plot_histories(examples, *, height=190):
@@ -239,7 +240,7 @@ def plot_mzr(curves, *, galaxies=None, title="", y_label=METALLICITY_LABEL, widt
     low, high = _vertical_range(curves, finite)
     plot.x_range, plot.y_range = Range1d(x.min() - 0.1, x.max() + 0.1), Range1d(low, high)
     if galaxies is not None:
-        _draw_map(plot, *(np.asarray(g, float) for g in galaxies))
+        draw_map(plot, *(np.asarray(g, float) for g in galaxies))
     for (name, curve), color in zip(curves.items(), CYCLE * 3, strict=False):
         _draw_curve(plot, name, curve, finite[name], curve.get("color", color))
     plot.legend.location = "bottom_right"
@@ -257,13 +258,23 @@ def _vertical_range(curves, finite):
     return float(values.min() - margin), float(values.max() + margin)
 
 
-def _draw_map(plot, x, y, bins=60):
+def draw_map(plot, x, y, *, bins=60, palette=GREYS):
+    """Draw the number of galaxies in a figure whose ranges are set, with a square-root stretch.
+
+    Parameters
+    ----------
+    plot : bokeh.plotting.figure
+    x, y : ndarray, shape (galaxy,)
+    bins : int
+        Along each axis.
+    palette : sequence of str
+        From no galaxy to most.
+    """
     good = np.isfinite(x) & np.isfinite(y)
     limits = ((plot.x_range.start, plot.x_range.end), (plot.y_range.start, plot.y_range.end))
     counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)
-    greys = ("#FFFFFF", *(f"#{v:02X}{v:02X}{v:02X}" for v in range(240, 165, -1)))
     (left, right), (bottom, top) = limits
-    mapper = LinearColorMapper(palette=greys, low=0, high=max(float(np.sqrt(counts.max())), 1))
+    mapper = LinearColorMapper(palette=palette, low=0, high=max(float(np.sqrt(counts.max())), 1))
     image = [np.sqrt(counts.T).astype(np.float32)]
     place = {"x": left, "y": bottom, "dw": right - left, "dh": top - bottom}
     plot.image(image, color_mapper=mapper, level="image", **place)
