@@ -27,7 +27,7 @@ TILT = 0.03
 
 Garcia-Benito et al. (2015, A&A 576, A135) and Husemann et al. (2013, A&A 549, A87) compare CALIFA with SDSS's images.
 """
-RIPPLE = 0.015
+RIPPLE = 0.02
 """Scatter of the calibration's error at `NODES`, beside the tilt [mag]."""
 NODES = np.linspace(3700.0, 7540.0, 13)
 """Wavelengths [Angstrom] of the calibration's errors, linear between: every 320 A, twice the width of a band."""
@@ -92,7 +92,7 @@ def draw_califa(
         The same seed gives the same bytes, and the same galaxies and labels (to the little that histories move them)
         whatever the nuisances.
     nuisances : iterable of {"tilt", "dust", "history"}
-        What differs privately from galaxy to galaxy. "tilt": an error of calibration, 0.03 mag in g - r and 0.015 mag
+        What differs privately from galaxy to galaxy. "tilt": an error of calibration, 0.03 mag in g - r and 0.02 mag
         at nodes every 320 A. "dust": the slope of the attenuation (-0.7 +- 0.2) and the dust of young stars' birth
         clouds (0-2 times that of all stars; else as much). "history": see `draw_shapes`.
     scatter : float
