@@ -5,10 +5,12 @@ package carries their curves, so each is modelled from two numbers, its mean wav
 maximum, as a top hat with soft edges.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from astropy import constants
+from scipy.integrate import cumulative_trapezoid
 from scipy.special import ndtr
 
 from spectool.wavelength import pixel_edges
@@ -191,19 +193,25 @@ def band_weights(edges, bands):
         raise ValueError(f"bands must be a sequence of names such as J0390, not {bands!r}")
     if len(set(bands)) < len(bands):
         raise ValueError(f"a band is named twice in {', '.join(bands)}")
-    photons, flat = (np.zeros((len(edges) - 1, len(bands))) for _ in range(2))
+    photons, flat = (np.empty((len(edges) - 1, len(bands))) for _ in range(2))
     whole = np.empty(len(bands))
-    for column, (grid, curve) in enumerate(load_jpas_filters(bands).values()):
-        photons[:, column] = _integrate(edges, grid, curve * grid)
-        flat[:, column] = _integrate(edges, grid, _LIGHT * curve / grid)
-        whole[column] = _LIGHT * np.trapezoid(curve / grid, grid)
+    for column, name in enumerate(bands):
+        grid, of_photons, of_flat = _integrals(name)
+        photons[:, column] = np.diff(np.interp(edges, grid, of_photons))
+        flat[:, column] = np.diff(np.interp(edges, grid, of_flat))
+        whole[column] = of_flat[-1]
     return photons, flat, whole
 
 
-def _integrate(edges, grid, values):
-    """Integrals of a sampled curve between edges; nothing lies beyond its ends."""
-    steps = 0.5 * (values[1:] + values[:-1]) * np.diff(grid)
-    return np.diff(np.interp(edges, grid, np.concatenate([[0.0], np.cumsum(steps)])))
+@cache
+def _integrals(name):
+    """Wavelengths across a band, and its two integrals up to each of them."""
+    grid = _support(_filter(name))
+    curve = transmission(name, grid)
+    up_to = [
+        cumulative_trapezoid(values, grid, initial=0) for values in (curve * grid, _LIGHT * curve / grid)
+    ]
+    return grid, *up_to
 
 
 def _support(one):

@@ -1,0 +1,255 @@
+"""J-PAS: band fluxes by one matrix product, errors, gaps, frames, noise; held to the measured curves and to sedpy."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from astropy import units as u
+from astropy.constants import c
+
+from spectool.prepare import PrepareWarning
+from spectool.surveys import packaged_spectra, read_sdss
+from spectool.surveys.jpas import (
+    BANDS,
+    FILTERS,
+    LIEWCAIN_BANDS,
+    band_matrix,
+    load_jpas_filters,
+    transmission,
+)
+from spectool.surveys.jpas_photometry import DEPTHS, measure_bands, observe_jpas, to_magnitudes
+
+LIGHT = c.to_value("Angstrom / s")
+CALIBRATED = "1e-17 erg / (Angstrom s cm2)"
+
+
+def make_spectra(flux, wavelength, *, ivar=None, frame="wavelength", redshift=0.0, units=CALIBRATED):
+    pixels = ("galaxy", "wavelength")
+    data = {"flux": (pixels, np.atleast_2d(flux), {"units": units})}
+    if ivar is not None:
+        data["ivar"] = (pixels, np.atleast_2d(ivar), {"units": ""})
+    data["redshift"] = ("galaxy", np.broadcast_to(redshift, len(np.atleast_2d(flux))))
+    return xr.Dataset(data, coords={frame: ("wavelength", wavelength, {"units": "Angstrom"})})
+
+
+@pytest.fixture(scope="module")
+def galaxies(shared):
+    """A hundred real galaxies with 0.03 < z < 0.1."""
+    table = pd.read_csv(shared / "data/sdss_galaxies.csv")
+    rows = np.flatnonzero(table["z"].between(0.03, 0.1))[:100]
+    with np.load(shared / "data/sdss_galaxies.npz") as data:
+        flux, ivar = data["flux"][rows], data["ivar"][rows]
+        wavelength = 10 ** (data["loglam0"] + data["dloglam"] * np.arange(flux.shape[1]))
+    return make_spectra(
+        flux, wavelength, ivar=ivar, frame="observed_wavelength", redshift=table["z"].values[rows]
+    )
+
+
+def test_the_bands_are_those_of_survey_and_paper():
+    assert len(BANDS) == 54
+    assert len(LIEWCAIN_BANDS) == 34
+    assert LIEWCAIN_BANDS[0] == "J0390" and LIEWCAIN_BANDS[-1] == "J0740"
+    assert not {"J0660", "J0670"} & set(LIEWCAIN_BANDS)
+    centre = np.array([one.wavelength for one in FILTERS.values()])
+    assert np.abs(np.diff(centre) - 100).max() < 25
+    califa = band_matrix(np.arange(3745.0, 7500.0, 2.0), BANDS)
+    covered = {name for name, column in zip(BANDS, califa.T, strict=True) if np.isfinite(column).all()}
+    assert covered == set(LIEWCAIN_BANDS) | {"J0660", "J0670"}
+
+
+def test_a_model_has_the_width_that_it_is_given():
+    for name, one in FILTERS.items():
+        half = one.wavelength + one.fwhm / 2 * np.array([-1, 1])
+        assert np.allclose(transmission(name, half), 0.5, atol=1e-6)
+        assert transmission(name, one.wavelength) > 0.9999
+
+
+@pytest.mark.parametrize("step", [1.0, 2.7, 10.0])
+def test_a_source_of_constant_frequency_flux_has_it_in_every_band(step):
+    wavelength = np.arange(3600.0, 9300.0, step)
+    flux = LIGHT / wavelength**2
+    assert np.allclose(flux @ band_matrix(wavelength, BANDS), 1, atol=5e-6)
+    spectra = make_spectra((0 * u.ABmag).to_value("erg / (s cm2 Hz)") * 1e17 * flux, wavelength)
+    seen = to_magnitudes(measure_bands(spectra, BANDS))
+    assert seen["magnitude"].attrs["units"] == "mag(AB)"
+    assert np.allclose(seen["magnitude"], 0, atol=1e-5)
+
+
+def test_an_independent_code_finds_the_same_magnitudes(galaxies):
+    from sedpy.observate import Filter
+
+    wavelength = galaxies["observed_wavelength"].values
+    good = (galaxies["ivar"].values[:5] > 0).all(axis=0)
+    first, last = np.flatnonzero(good)[[0, -1]]
+    flux = galaxies["flux"].values[:5, first : last + 1]
+    spectra = make_spectra(flux, wavelength[first : last + 1], frame="observed_wavelength", redshift=0.05)
+    bands = BANDS[3::6]
+    ours = to_magnitudes(measure_bands(spectra, bands, frame="observed"))["magnitude"].values
+    for column, (name, curve) in enumerate(load_jpas_filters(bands).items()):
+        theirs = [
+            Filter(name, data=curve).ab_mag(wavelength[first : last + 1], 1e-17 * row.astype(float))
+            for row in flux
+        ]
+        assert np.allclose(ours[:, column], theirs, atol=2e-3), name
+
+
+def test_magnitudes_are_those_through_the_measured_curves(galaxies, shared):
+    """To 0.02 mag on real galaxies, in the rest and in the observed frame (which alone reaches the reddest bands)."""
+    fine = np.arange(3600.0, 9350.0, 1.0)
+    measured = np.load(shared / "data/jpas_filters.npz")
+    curves = np.array(
+        [np.interp(fine, *measured[f"JPAS_{name}"].T.astype(float), left=0, right=0) for name in BANDS]
+    ).T
+    photons, flat = curves * fine[:, None], LIGHT * curves / fine[:, None]
+    ours = band_matrix(fine, BANDS)
+    packaged = read_sdss(list(packaged_spectra().values()))
+    spectra = [(packaged, row, 0.004) for row in range(2)]
+    spectra += [(galaxies, row, float(galaxies["redshift"][row])) for row in range(100)]
+    n_compared, errors = np.zeros(len(BANDS), int), []
+    for sample, row, z in spectra:
+        good = sample["ivar"].values[row] > 0
+        for stretch in (1.0, 1 + z):
+            pixels = sample["observed_wavelength"].values[good] / stretch
+            values = np.interp(fine, pixels, sample["flux"].values[row, good], left=0, right=0)
+            outside = (fine < pixels[0]) | (fine > pixels[-1])
+            covered = curves[outside].sum(axis=0) < 0.01 * curves.sum(
+                axis=0
+            )  # J0910 leaks 0.9% beyond 9200 A
+            theirs = values @ photons[:, covered] / flat[~outside][:, covered].sum(axis=0)
+            errors.append(2.5 * np.log10(values @ ours[:, covered] / theirs))
+            n_compared += covered
+    errors = np.abs(np.concatenate(errors))
+    assert n_compared.min() >= 10, "every band is compared on some galaxies"
+    assert errors.max() < 0.02 and np.median(errors) < 0.001
+    print(f"largest {errors.max():.4f}, median {np.median(errors):.5f} mag in {errors.size} comparisons")
+
+
+def test_frames_differ_by_the_redshift():
+    """At z = 0.03 H-alpha leaves J0660 for J0680."""
+    wavelength = np.arange(3700.0, 7600.0, 1.0)
+    line = LIGHT / wavelength**2 * (1 + 3 * np.exp(-0.5 * ((wavelength - 6564.6) / 3) ** 2))
+    spectra = make_spectra(line, wavelength, redshift=0.03, units="")
+    bands = ("J0640", "J0650", "J0660", "J0670", "J0680", "J0690")
+    at_rest = measure_bands(spectra, bands)["flux"].values[0]
+    shifted = measure_bands(spectra, bands, frame="observed")["flux"].values[0]
+    assert [bands[i] for i in np.flatnonzero(at_rest > 1.05 * at_rest[0])] == ["J0650", "J0660"]
+    assert [bands[i] for i in np.flatnonzero(shifted > 1.05 * shifted[0])] == ["J0670", "J0680"]
+    observed = make_spectra(
+        line, wavelength * 1.03, ivar=np.ones(wavelength.size), frame="observed_wavelength", redshift=0.03
+    )
+    back = measure_bands(observed, bands)["flux"].values[0]
+    assert np.allclose(back / back[0], at_rest / at_rest[0], rtol=1e-6)
+
+
+def test_errors_are_the_scatter_of_repeated_noise(rng):
+    wavelength = np.arange(4400.0, 5200.0, 1.1)
+    sigma = rng.uniform(0.05, 0.2, wavelength.size)
+    flux = 1 + sigma * rng.standard_normal((4000, wavelength.size))
+    spectra = make_spectra(flux, wavelength, ivar=np.tile(sigma**-2, (4000, 1)))
+    seen = measure_bands(spectra, ("J0460", "J0480", "J0500"))
+    assert np.allclose(seen["flux"].std("spectrum") / seen["flux_error"][0], 1, atol=0.05)
+
+
+def test_gaps_are_bridged_up_to_the_rule_and_masked_beyond():
+    wavelength = np.arange(4400.0, 5200.0, 1.0)
+    flux = np.tile(LIGHT / wavelength**2, (4, 1))
+    ivar = np.ones(flux.shape)
+    ivar[1, np.abs(wavelength - 4809) < 3] = 0  # 3% of J0480
+    ivar[2, np.abs(wavelength - 4809) < 6] = 0  # 8%
+    ivar[3] = 0
+    flux[1:3, np.abs(wavelength - 4809) < 3] = np.nan
+    with (
+        pytest.warns(PrepareWarning, match="no good pixel"),
+        pytest.warns(PrepareWarning, match="1 spectra cover none of the 3 bands, the first is row 3"),
+    ):
+        seen = measure_bands(make_spectra(flux, wavelength, ivar=ivar, units=""), ("J0470", "J0480", "J0510"))
+    assert seen["mask"].values.tolist() == [
+        [False] * 3,
+        [False] * 3,
+        [False, True, False],
+        [True] * 3,
+    ]
+    assert np.isnan(seen["flux"].values[seen["mask"].values]).all()
+    assert np.allclose(seen["flux"].values[~seen["mask"].values], 1, atol=1e-5)
+    assert float(seen["flux_error"][1, 1]) > float(seen["flux_error"][0, 1])
+    assert (
+        "4 of 12 bands masked" in seen.attrs["history"]
+        and "2 of 4 spectra lack some, 1 all" in (seen.attrs["history"])
+    )
+
+
+def test_real_spectra_keep_nearly_all_bands(galaxies):
+    seen = measure_bands(galaxies)
+    assert seen.sizes == {"spectrum": 100, "band": 34}
+    assert seen["mask"].values.mean() < 0.03
+    assert seen["redshift"].dims == ("spectrum",)
+    snr = (seen["flux"] / seen["flux_error"]).median()
+    assert 100 < float(snr) < 2000
+
+
+@pytest.fixture
+def flat():
+    return xr.Dataset(
+        {"flux": (("spectrum", "band"), np.ones((3000, 34)), {"units": ""})},
+        coords={"band": list(LIEWCAIN_BANDS)},
+    )
+
+
+def test_depths_mean_five_sigma(flat):
+    assert np.isclose(DEPTHS["J0378"], 23.5) and np.isclose(DEPTHS["J0910"], 22.0)
+    for area, snr in ((np.pi * 1.5**2, 5.0), (4 * np.pi * 1.5**2, 2.5)):
+        seen = observe_jpas(flat, seed=1, magnitude=DEPTHS["J0620"], area=area)
+        column = seen.sel(band="J0620")
+        assert np.allclose(column["true_flux"] / column["flux_error"], snr)
+        deviate = (seen["flux"] - seen["true_flux"]) / seen["flux_error"]
+        assert np.allclose(deviate.mean("spectrum"), 0, atol=0.09)
+        assert np.allclose(deviate.std("spectrum"), 1, atol=0.06)
+    assert np.allclose(-2.5 * np.log10(column["true_flux"] / 3631), DEPTHS["J0620"], atol=1e-3)
+    xr.testing.assert_identical(
+        observe_jpas(flat, seed=3, magnitude=20.0), observe_jpas(flat, seed=3, magnitude=20.0)
+    )
+
+
+def test_bright_galaxies_keep_the_floor(flat):
+    seen = observe_jpas(flat, seed=1, magnitude=np.full(3000, 14.0), floor=0.02)
+    assert np.allclose(seen["flux_error"] / seen["true_flux"], 0.02, rtol=0.01)
+
+
+def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat):
+    few = flat.isel(spectrum=slice(0, 400)).copy(deep=True)
+    few["flux"][0, list(LIEWCAIN_BANDS).index("J0620")] = -1
+    few["flux"][1, 3] = np.nan
+    seen = observe_jpas(few, seed=2, magnitude=23.5)
+    assert seen["mask"].values[0].all() and seen["mask"].values[1:].sum() == 1
+    assert "1 of 400 spectra masked for want of light in J0620" in seen.attrs["history"]
+    magnitudes = to_magnitudes(seen, min_snr=1.0)
+    lost = magnitudes["mask"].values & ~seen["mask"].values
+    assert ((seen["flux"] < seen["flux_error"]).values[lost]).all() and lost.sum() > 100
+    assert f"{lost.sum()} of {lost.size} bands masked as not detected" in magnitudes.attrs["history"]
+    assert np.isfinite(magnitudes["magnitude"].values).sum() == (~magnitudes["mask"]).sum()
+    bright = to_magnitudes(observe_jpas(few, seed=2, magnitude=18.0))
+    expected = 2.5 / np.log(10) * bright["flux_error"] / bright["flux"]
+    assert np.allclose(bright["magnitude_error"], expected, equal_nan=True)
+
+
+def test_errors_for_people(flat):
+    wavelength = np.arange(4000.0, 6000.0, 2.0)
+    with pytest.raises(ValueError, match="no band 'J0385'"):
+        band_matrix(wavelength, ["J0385"])
+    with pytest.raises(ValueError, match="named twice"):
+        band_matrix(wavelength, ["J0400", "J0400"])
+    with pytest.raises(ValueError, match="sequence of names"):
+        band_matrix(wavelength, "J0400")
+    with pytest.raises(ValueError, match="must increase"):
+        band_matrix(wavelength[::-1])
+    with pytest.raises(ValueError, match='"rest" or "observed"'):
+        measure_bands(make_spectra(wavelength, wavelength), frame="galaxy")
+    with pytest.raises(ValueError, match="need the column `redshift`"):
+        measure_bands(make_spectra(wavelength, wavelength).drop_vars("redshift"), frame="observed")
+    with pytest.raises(ValueError, match="dims \\(galaxy, wavelength\\)"):
+        measure_bands(flat)
+    noisy = observe_jpas(flat, seed=1, magnitude=20.0)
+    with pytest.raises(ValueError, match="has errors"):
+        observe_jpas(noisy, seed=1, magnitude=20.0)
+    with pytest.raises(ValueError, match="no band 'J0900' to scale to"):
+        observe_jpas(flat, seed=1, magnitude=20.0, reference="J0900")
