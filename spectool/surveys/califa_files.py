@@ -69,10 +69,10 @@ def read_califa_cube(
 
     Returns
     -------
-    xarray.Dataset, dims (spectrum, wavelength) and galaxy (1)
+    xarray.Dataset, dims (spectrum, wavelength)
         ``flux`` [1e-16 erg/s/cm2/A], ``ivar``, ``mask`` (True: bad; flux and ivar are 0), coordinate ``wavelength``
         (rest frame) or ``observed_wavelength`` [Angstrom, vacuum]; ``x``, ``y`` [arcsec to the east and the north of
-        the centre], ``row``, ``column`` (the spaxel's, from 0), ``galaxy_index`` (0); ``galaxy_name``, ``redshift``;
+        the centre], ``row``, ``column`` (the spaxel's, from 0), ``galaxy_index`` (0), ``redshift``;
         ``pixel_problems`` and ``spaxel_problems``: how many pixels of the spaxels that are kept are masked, and how
         many spaxels are left out, for what. ``attrs["history"]`` says it in words. `measure.gradients.add_radius`
         adds face-on radii.
@@ -118,8 +118,7 @@ def read_califa_cube(
             "row": ("spectrum", row, {"units": ""}),
             "column": ("spectrum", column, {"units": ""}),
             "galaxy_index": ("spectrum", np.zeros(row.size, int), {"units": ""}),
-            "galaxy_name": ("galaxy", [name or path.name.split(".")[0]], {"units": ""}),
-            "redshift": ("galaxy", [redshift], {"units": ""}),
+            "redshift": ("spectrum", np.full(row.size, redshift), {"units": ""}),
         }
     )
     attrs = {"units": "Angstrom", "description": "vacuum" + ", rest frame" * rest_frame}
@@ -137,7 +136,8 @@ def read_califa_cube(
     )
     for done, what, names, counts in counted:
         told += [f"{done}, {why}: {n} {what}" for why, n in zip(names, counts, strict=True) if n]
-    return sample.assign_attrs(survey="CALIFA", history="\n".join(told))
+    galaxy = name or path.name.split(".")[0]
+    return sample.assign_attrs(survey="CALIFA", galaxy_name=galaxy, history="\n".join(told))
 
 
 def _unpack(path):
