@@ -1,0 +1,119 @@
+"""Mixtures of single stellar populations seen through narrow bands: what a network may learn before it sees galaxies.
+
+Liew-Cain et al. (2021, Section 5) suggest synthetic spectra and transfer learning. Bands of a mixture are sums of bands
+of its populations, so no spectrum is made.
+"""
+
+import numpy as np
+import xarray as xr
+
+from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
+from spectool.synth.grid import SSPGrid
+from spectool.synth.synthesis import describe
+from spectool.synth.zahid2019_histories import metallicity_operator, optical_light
+
+MOST = 6
+AGE_RANGE = (3e7, 1.34e10)
+LOG_Z_RANGE = (-1.4, 0.4)
+_BATCH = 4096
+
+
+def draw_ssp_mixtures(n, *, seed, bands=LIEWCAIN_BANDS, max_a_v=1.2, grid=None):
+    """Sums of one to six single bursts behind dust, with nothing that a galaxy's spectra would share.
+
+    Ages are uniform in the logarithm (30 Myr to 13.3 Gyr), shares of the light of 4050-7300 A are uniform, log Z of the
+    mixture is uniform in -1.4 to 0.4 and its bursts scatter by 0.15 dex around it; A_V is uniform up to `max_a_v`, the
+    slope of its power law -0.7 +- 0.2.
+
+    Parameters
+    ----------
+    n : int
+    seed : int or numpy.random.Generator
+    bands : sequence of str
+    max_a_v : float
+        [mag]
+    grid : SSPGrid, optional
+        Default: the embedded one.
+
+    Returns
+    -------
+    Dataset
+        As `spectool.surveys.califa.draw_califa` has it, one spectrum per galaxy: ``flux`` (spectrum, band), ``mask``,
+        ``galaxy_index``, ``log_age`` [dex(Gyr)], ``log_z`` [dex], ``a_v`` [mag].
+
+    Raises
+    ------
+    ValueError
+        If n is not positive.
+    """
+    if n < 1:
+        raise ValueError(f"the number of mixtures must be at least 1, not {n}")
+    grid, rng = grid or SSPGrid.embedded(), np.random.default_rng(seed)
+    histories = draw_mixtures(rng, n, grid)
+    described = describe(histories, grid)
+    a_v, index = rng.uniform(0.0, max_a_v, n), -0.7 + 0.2 * rng.standard_normal(n)
+    centres = np.array([float(FILTERS[name].wavelength) for name in bands])
+    # Dust is smooth over a band, so that its value in the middle will do.
+    depth = (a_v / 1.086)[:, None] * (centres / 5500.0) ** index[:, None]
+    flux = mixture_bands(histories, grid, bands) * np.exp(-depth)
+    flux = (flux / np.nanmean(flux, axis=1, keepdims=True)).astype("f4")
+    return xr.Dataset(
+        {
+            "flux": (("spectrum", "band"), flux, {"units": "", "long_name": "f_nu over its mean"}),
+            "mask": (("spectrum", "band"), ~np.isfinite(flux), {"units": ""}),
+            "galaxy_index": ("spectrum", np.arange(n), {"units": ""}),
+            "log_age": ("spectrum", np.log10(described["age_lw"].values), {"units": "dex(Gyr)"}),
+            "log_z": ("spectrum", described["log_z_lw"].values, {"units": "dex", "z_sun": grid.z_sun}),
+            "a_v": ("spectrum", a_v, {"units": "mag"}),
+        },
+        coords={
+            "band": ("band", np.array(bands)),
+            "band_wavelength": ("band", centres, {"units": "Angstrom"}),
+        },
+    )
+
+
+def draw_mixtures(rng, n, grid):
+    """Histories of the mixtures: ``mass_formed`` and ``log_z_star`` (galaxy, age), one unit of light each."""
+    old_enough = np.flatnonzero((grid.age >= AGE_RANGE[0]) & (grid.age <= AGE_RANGE[1]))
+    age = rng.choice(old_enough, (n, MOST))
+    share = rng.dirichlet(np.ones(MOST), n) * (np.arange(MOST) < rng.integers(1, MOST + 1, (n, 1)))
+    share /= share.sum(axis=1, keepdims=True)
+    mean = rng.uniform(*LOG_Z_RANGE, n)
+    log_z = np.clip(mean[:, None] + 0.15 * rng.standard_normal((n, grid.age.size)), -2.0, 0.5)
+    light = (metallicity_operator(log_z, grid) * optical_light(grid).T).sum(-1)
+    mass = np.zeros((n, grid.age.size))
+    rows = np.arange(n)[:, None]
+    np.add.at(mass, (rows, age), share / light[rows, age])
+    return xr.Dataset(
+        {
+            "mass_formed": (("galaxy", "age"), mass, {"units": "Msun"}),
+            "log_z_star": (("galaxy", "age"), log_z, {"units": "dex", "z_sun": 0.02}),
+        },
+        coords={"age": ("age", grid.age, {"units": "yr"})},
+    )
+
+
+def mixture_bands(histories, grid, bands=LIEWCAIN_BANDS):
+    """f_nu of stars without dust through bands: masses times a matrix of populations by bands.
+
+    Parameters
+    ----------
+    histories : Dataset
+        ``mass_formed``, ``log_z_star`` (galaxy, age), the latter for Zsun = 0.02.
+    grid : SSPGrid
+    bands : sequence of str
+
+    Returns
+    -------
+    ndarray, shape (galaxy, band)
+        [Lsun / Hz]; NaN in bands that the grid does not cover.
+    """
+    populations = (grid.flux @ band_matrix(grid.wavelength, bands)).reshape(-1, len(bands))
+    mass, log_z = histories["mass_formed"].values, histories["log_z_star"].values
+    flux = np.empty((len(mass), len(bands)))
+    for start in range(0, len(mass), _BATCH):
+        part = slice(start, start + _BATCH)
+        weights = metallicity_operator(log_z[part], grid) * mass[part][:, :, None]
+        flux[part] = weights.transpose(0, 2, 1).reshape(len(weights), -1) @ populations
+    return flux
