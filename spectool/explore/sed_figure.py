@@ -18,7 +18,7 @@ from spectool.explore.style import MUTED, OKABE_ITO
 from spectool.measure.sedfit_library import PROPERTIES
 
 WIDTH = 640  # before the page stretches it
-HEIGHT, ANSWER_HEIGHT = 330, 190
+HEIGHT, ANSWER_HEIGHT = 330, 215
 LEFT_BORDER = 72  # the same for both panels, so that their frames line up
 X_TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 LIMIT_SIGMA = 2.0
@@ -26,9 +26,9 @@ LIMIT_SIGMA = 2.0
 OBSERVED, CHANGED = "black", OKABE_ITO["vermillion"]
 BEST, NEAREST = OKABE_ITO["orange"], "#D8B46A"
 SOURCES = {
-    "networks": ("networks, now", OKABE_ITO["blue"], "circle"),
-    "library": ("library fit, now", OKABE_ITO["orange"], "square"),
-    "teacher": ("teacher's label", OKABE_ITO["bluish_green"], "diamond"),
+    "networks": ("networks", OKABE_ITO["blue"], "circle"),
+    "library": ("library", OKABE_ITO["orange"], "square"),
+    "teacher": ("teacher", OKABE_ITO["bluish_green"], "diamond"),
     "truth": ("truth", "black", "x"),
 }
 """What the lower panel compares: name, colour and marker."""

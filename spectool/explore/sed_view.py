@@ -8,7 +8,7 @@ import numpy as np
 
 from spectool.explore.bokeh_widget import link
 from spectool.explore.exports import connect_files, report
-from spectool.explore.sed_figure import BEST, NEAREST, SOURCES, SedFigure, compare_answers
+from spectool.explore.sed_figure import BEST, NEAREST, SHORT, SOURCES, SedFigure, compare_answers
 from spectool.explore.sed_files import load_state, save_csv, save_png, save_state
 from spectool.explore.sed_state import GROUPS, MOST_DEX, SedState
 from spectool.explore.style import OKABE_ITO
@@ -18,17 +18,15 @@ from spectool.models.surana2020 import load_networks
 NETWORKS = tuple(f"surana2020_ensemble{k}" for k in range(1, 6))
 N_GALAXIES = 30
 SIDE_WIDTH = "334px"
-LABELS = {
-    "log_mass": ("log M*", "M☉"),
-    "log_sfr": ("log SFR", "M☉/yr"),
-    "log_dust_luminosity": ("log L<sub>dust</sub>", "L☉"),
-}
+UNITS = {"log_mass": "M☉", "log_sfr": "M☉/yr", "log_dust_luminosity": "L☉"}
 SIGNS = {"circle": "●", "square": "■", "diamond": "◆", "x": "✕"}
 CSS = f"""<style>
-.sed-side .widget-dropdown .widget-label, .sed-side .widget-slider .widget-label {{ width: 62px; }}
-.sed-side .widget-readout {{ min-width: 62px; overflow: visible; }}
+.sed-side .widget-dropdown .widget-label, .sed-side .widget-slider .widget-label {{ width: 66px; }}
+.sed-side .widget-readout {{ min-width: 66px; overflow: visible; }}
 .sed-side .jupyter-button {{ padding: 0 6px; }}
-.sed-side .widget-checkbox {{ margin: 0 0 0 4px; }}
+.sed-side .widget-checkbox {{ height: 22px; margin: 0 0 0 4px; }}
+.sed-side .widget-checkbox label.widget-label-basic {{ line-height: 22px; width: auto; }}
+.sed-side .widget-checkbox input {{ margin: 0 4px 0 0; }}
 .sed-table table {{ font-size: 12px; line-height: 17px; border-collapse: collapse; width: 100%; }}
 .sed-table table + table {{ margin-top: 6px; }}
 .sed-table td, .sed-table th {{ padding: 0 3px; text-align: right; white-space: nowrap; }}
@@ -76,7 +74,7 @@ class SedView:
             min=-MOST_DEX,
             max=MOST_DEX,
             step=0.01,
-            description="Flux",
+            description="Flux (dex)",
             readout_format="+.2f",
             layout=wide,
             tooltip="change of the band's flux in dex",
@@ -109,7 +107,7 @@ class SedView:
         side = W.VBox(
             [
                 self.galaxy,
-                W.HBox([self.band, self.dropped]),
+                W.HBox([self.band, self.dropped], layout=W.Layout(align_items="center")),
                 self.shift,
                 W.HBox(list(self.groups.values())),
                 self.mistaken,
@@ -202,9 +200,7 @@ def figure_key(state):
         [("▬", BEST, "best model"), ("─", NEAREST, "next four")] if state.answer.nearest is not None else []
     )
     parts = [("●", "black", "flux"), ("▼", "black", "2σ limit"), ("○", "#909090", "missing"), *parts]
-    known = {
-        name for name, values in compare_answers(state).items() if np.isfinite(list(values.values())).any()
-    }
+    known = {name for name, values in compare_answers(state).items() if _is_known(values)}
     answers = [(SIGNS[sign], color, text) for name, (text, color, sign) in SOURCES.items() if name in known]
     rows = (
         " &nbsp; ".join(f'<span style="color:{color}">{sign}</span> {text}' for sign, color, text in row)
@@ -223,23 +219,28 @@ def describe_answer(state):
         doubts.append(f"{html.escape(state.band)} was not measured: it cannot be moved")
     n = int((~answer.missing).sum())
     text = f"{n} of {len(state.bands)} bands"
+    if np.isfinite(answer.outlier_score):
+        text += f", outlier score {abs(answer.outlier_score):.1f}"
     if doubts:
-        return f'{text}. <span class="sed-warning">⚠ {"; ".join(doubts)}</span>'
-    return f"{text}; a galaxy like the training ones" if state.outliers is not None else text
+        return f'{text} <span class="sed-warning">⚠ {"; ".join(doubts)}</span>'
+    return text if state.outliers is None else f"{text}: like the training galaxies"
 
 
 def answer_table(state):
-    """Each property by the networks and by the library, beside label and truth, as an HTML table."""
-    answers = compare_answers(state)
-    shown = [name for name in SOURCES if np.isfinite([v[0] for v in answers[name].values()]).any()]
-    shown = shown or ["networks"]
-    texts = {"networks": "networks", "library": "library", "teacher": "teacher", "truth": "truth"}
-    head = "".join(f"<th>{texts[name]}</th>" for name in shown)
+    """Each property by networks and library, beside label and truth, as an HTML table."""
     rows = []
-    for name, (label, unit) in LABELS.items():
-        cells = "".join(f"<td>{_cell(answers[source][name])}</td>" for source in shown)
-        rows.append(f"<tr><td>{label} [{unit}]</td>{cells}</tr>")
-    return f"<table><tr><th>property</th>{head}</tr>{''.join(rows)}</table>"
+    for source, values in compare_answers(state).items():
+        if source != "networks" and not _is_known(values):
+            continue
+        text, color, sign = SOURCES[source]
+        cells = "".join(f"<td>{_cell(values[name])}</td>" for name in PROPERTIES)
+        rows.append(f'<tr><td><span style="color:{color}">{SIGNS[sign]}</span> {text}</td>{cells}</tr>')
+    head = "".join(f"<th>{SHORT[name]}<br>[{unit}]</th>" for name, unit in UNITS.items())
+    return f"<table><tr><th>68% errors</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _is_known(values):
+    return any(not np.isnan(value) for value, _, _ in values.values())
 
 
 def _cell(value):
@@ -248,7 +249,7 @@ def _cell(value):
         return "–"
     if np.isinf(middle):
         return "none"
-    return f"{middle:.2f}" if np.isnan(low) else f"{middle:.2f} ± {0.5 * (high - low):.2f}"
+    return f"{middle:.2f}" if np.isnan(low) else f"{middle:.2f}&#8239;±&#8239;{0.5 * (high - low):.2f}"
 
 
 def nearest_table(state):
@@ -256,7 +257,7 @@ def nearest_table(state):
     nearest = state.answer.nearest
     if nearest is None:
         return ""
-    head = "".join(f"<th>{text}</th>" for text in ("nearest", "χ²", *(label for label, _ in LABELS.values())))
+    head = "".join(f"<th>{text}</th>" for text in ("nearest", "χ²", *SHORT.values()))
     rows = []
     for i in range(nearest.sizes["nearest"]):
         values = (nearest[name].values[i] for name in ("chi2", *PROPERTIES))
