@@ -245,10 +245,10 @@ def plot_teacher_vs_truth(sample, *, suffix="_fit", by="log_sfr", x_label=f"true
         plot.title.text_font_size = "12px"
         plot.add_layout(Span(location=0, dimension="width", line_color="black", line_width=1))
         for (kind, color), some in zip(CLASS_COLORS.items(), (~quiescent, quiescent), strict=True):
-            for middle, (low, centre, high) in running_lines(x[some], off[some]):
-                named = {"legend_label": kind} if first else {}
-                plot.varea(middle, low, high, color=color, alpha=0.2, **named)
-                plot.line(middle, centre, color=color, line_width=2.5, **named)
+            middle, (low, centre, high) = running_lines(x[some], off[some])
+            named = {"legend_label": kind} if first else {}
+            plot.varea(middle, low, high, color=color, alpha=0.2, **named)
+            plot.line(middle, centre, color=color, line_width=2.5, **named)
         row.append(plot)
     row[0].legend.location = "bottom_left"
     return gridplot([row], toolbar_location=None)

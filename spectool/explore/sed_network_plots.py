@@ -10,6 +10,7 @@ from bokeh.palettes import Blues256
 from spectool.explore.metallicity_plots import draw_map
 from spectool.explore.sed_plots import LABELS, NAMES, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, OKABE_ITO
+from spectool.measure.recovery import running_percentiles
 from spectool.models.sed_checks import score_properties
 from spectool.models.surana2020 import TABLE_3
 
@@ -173,9 +174,9 @@ def _differences(x, off, shared, x_label, width, height, bins):
     )
     draw_map(plot, x, off, bins=bins, palette=DENSITY)
     plot.add_layout(Span(location=0, dimension="width", line_color="black", line_width=1.5))
-    for middle, percentiles in running_lines(x, off):
-        for values, dash in zip(percentiles, ("dotted", "solid", "dotted"), strict=True):
-            plot.line(middle, values, color=CYCLE[1], line_width=2, line_dash=dash)
+    middle, percentiles = running_lines(x, off)
+    for values, dash in zip(percentiles, ("dotted", "solid", "dotted"), strict=True):
+        plot.line(middle, values, color=CYCLE[1], line_width=2, line_dash=dash)
     return plot
 
 
@@ -193,22 +194,18 @@ def running_lines(x, y, *, n_bins=14, least=30):
 
     Returns
     -------
-    list of (ndarray, ndarray)
-        Centres (k,) and percentiles (3, k): one pair, or none if no bin has enough.
+    middle : ndarray, shape (k,)
+        Centres of the bins.
+    percentiles : ndarray, shape (3, k)
     """
-    from spectool.measure.recovery import running_percentiles
-
     x, y = np.asarray(x, float), np.asarray(y, float)
     good = np.isfinite(x) & np.isfinite(y)
-    if not good.any():
-        return []
-    low, high = np.quantile(x[good], [0.005, 0.995])
-    inside = good & (x >= low) & (x <= high)
-    found = running_percentiles(x[inside], y[inside], n_bins=n_bins)
+    if good.any():
+        low, high = np.quantile(x[good], [0.005, 0.995])
+        good &= (x >= low) & (x <= high)
+    found = running_percentiles(x[good], y[good], n_bins=n_bins)
     enough = found["count"] >= least
-    if not enough.any():
-        return []
-    return [(found["x"][enough], np.stack([found[k][enough] for k in ("low", "middle", "high")]))]
+    return found["x"][enough], np.stack([found[k][enough] for k in ("low", "middle", "high")])
 
 
 def plot_peers(scores, *, quantity="sigma", paper=True, height=None):

@@ -153,10 +153,7 @@ def plot_low_sn(sample, *, threshold=3.0, height=320):
     bokeh.plotting.figure
         Bars coloured by facility.
     """
-    flux, error = (sample[name].transpose("galaxy", "band").values for name in ("flux", "flux_error"))
-    missing = ~np.isfinite(flux) | ~(error > 0)
-    if "mask" in sample:
-        missing |= sample["mask"].transpose("galaxy", "band").values
+    flux, error, missing = _read_fluxes(sample.transpose("galaxy", "band", ...))
     with np.errstate(invalid="ignore", divide="ignore"):
         poor = (~missing & (flux / error < threshold)).sum(axis=0)
     missing, bands = missing.sum(axis=0), [str(band) for band in sample["band"].values]
@@ -186,6 +183,13 @@ def plot_low_sn(sample, *, threshold=3.0, height=320):
     legend_above(plot)
     plot.legend.click_policy = "none"
     return plot
+
+
+def _read_fluxes(sample):
+    """Fluxes, errors, and what is missing."""
+    flux, error = (sample[name].values.astype(float) for name in ("flux", "flux_error"))
+    masked = sample["mask"].values.astype(bool) if "mask" in sample else False
+    return flux, error, ~np.isfinite(flux) | ~(error > 0) | masked
 
 
 def legend_above(plot):
@@ -258,7 +262,7 @@ def plot_sed(sample, *, galaxy=0, nearest=None, title="", width=FIGURE_WIDTH, he
     Parameters
     ----------
     sample : Dataset, dims (galaxy, band)
-        ``flux``, ``flux_error`` [Jy], ``mask``, the coordinate ``band_wavelength`` [Angstrom].
+        ``flux``, ``flux_error`` [Jy] and, if there, ``mask``; the coordinate ``band_wavelength`` [Angstrom].
     galaxy : int
         Row of the sample.
     nearest : Dataset, optional
@@ -275,8 +279,7 @@ def plot_sed(sample, *, galaxy=0, nearest=None, title="", width=FIGURE_WIDTH, he
     one = sample.isel(galaxy=galaxy)
     micron = one["band_wavelength"].values.astype(float) / 1e4
     bands = np.array([str(band) for band in one["band"].values])
-    flux, error = one["flux"].values.astype(float), one["flux_error"].values.astype(float)
-    missing = ~np.isfinite(flux) | ~(error > 0) | one["mask"].values.astype(bool)
+    flux, error, missing = _read_fluxes(one)
     plot = bare_figure(
         title,
         width=width,

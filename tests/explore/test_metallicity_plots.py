@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from bokeh.models import BoxAnnotation, GlyphRenderer, HBar, Line, Plot, Scatter, VArea, Whisker
+from bokeh.models import BoxAnnotation, HBar, Line, Scatter, VArea, Whisker
 
 from spectool.continuum_basis import ContinuumBasis
 from spectool.explore import filter_plots, metallicity_checks, metallicity_plots
@@ -12,32 +12,10 @@ from spectool.measure.indices import index_band
 from spectool.measure.mzr_bins import bin_mass_and_sfr
 from spectool.measure.offset import explain_offset
 from spectool.models.mlp import ChunkedMLP
+from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
 
 RNG = np.random.default_rng(5)
 KEPT = ContinuumBasis.zahid2019().kept_wavelength
-
-
-def plots_of(layout):
-    """In reading order."""
-    if isinstance(layout, Plot):
-        return [layout]
-    children = layout.children
-    if children and isinstance(children[0], tuple):
-        children = [child for child, _, _ in sorted(children, key=lambda c: c[1:])]
-    return [plot for child in children for plot in plots_of(child)]
-
-
-def glyphs(plot, kind):
-    return [r for r in plot.renderers if isinstance(r, GlyphRenderer) and isinstance(r.glyph, kind)]
-
-
-def drawn(renderer, axis="y"):
-    field = getattr(renderer.glyph, axis)
-    return np.asarray(renderer.data_source.data[getattr(field, "field", field)])
-
-
-def labels(plot):
-    return [item.label.value for legend in plot.legend for item in legend.items]
 
 
 def test_no_line_is_drawn_over_masked_pixels():
