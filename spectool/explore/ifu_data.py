@@ -6,6 +6,8 @@ import numpy as np
 import xarray as xr
 from scipy.spatial import ConvexHull, QhullError, Voronoi
 
+from spectool.surveys.jpas import FILTERS
+
 QUANTITIES = {"log_age": "log age (Gyr)", "log_z": "log Z/Z☉"}
 TRUTH, FITTED = "truth", "fitted"
 NEEDED = ("flux", "galaxy_index", "x", "y", "radius", *QUANTITIES)
@@ -228,20 +230,20 @@ def radius_ellipse(x, y, radius, *, at=1.0):
 
 
 def band_wavelengths(sample):
-    """Central wavelength of each band of a sample [Angstrom].
+    """Central wavelength and width of each band of a sample.
 
     Parameters
     ----------
     sample : xarray.Dataset
-        With ``band_wavelength`` (band,), or bands named by the wavelength in units of 10 Angstrom ("J0390").
+        Its bands are of `spectool.surveys.jpas.FILTERS`.
 
     Returns
     -------
-    ndarray, shape (band,)
+    wavelength, fwhm : ndarray, shape (band,)
+        [Angstrom]
     """
-    if "band_wavelength" in sample:
-        return np.asarray(sample["band_wavelength"].values, dtype=float)
-    return np.array([10.0 * float(str(name).lstrip("uJ")) for name in sample["band"].values])
+    filters = np.array([FILTERS[str(name)] for name in sample["band"].values], dtype=float)
+    return filters[:, 0], filters[:, 1]
 
 
 def bands_of(sample, spectrum):

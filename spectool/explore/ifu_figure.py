@@ -18,14 +18,13 @@ from bokeh.plotting import figure
 
 from spectool.explore import ifu_data as data
 from spectool.explore.bokeh_widget import LiveBokeh
-from spectool.explore.mzr_spectrum import lines_of
-from spectool.explore.spectrum import WAVELENGTH_LABEL, LineMarks
+from spectool.explore.ifu_plots import BAND_COLOR, F_NU_LABEL, RADIUS_LABEL, absorption_marks
+from spectool.explore.spectrum import WAVELENGTH_LABEL
 from spectool.explore.style import MAP_PALETTE, MUTED, OBSERVED, OKABE_ITO, SIGNED_PALETTE
 
 LABEL = {"axis_label_text_font_size": "12px", "major_label_text_font_size": "11px", "axis_label_standoff": 2}
-SOURCE_COLOR, BAND_COLOR = OKABE_ITO["blue"], OKABE_ITO["vermillion"]
+SOURCE_COLOR = OKABE_ITO["blue"]
 HEIGHT, SPECTRUM_HEIGHT, MAP_WIDTH = 285, 195, 400
-BAND_WIDTH = 145.0  # Angstrom, full width at half maximum of a J-PAS filter
 MISSING = "#D8D8D8"
 
 
@@ -108,7 +107,7 @@ class IfuFigure:
             title=" ",
             min_border_left=58,
         )
-        plot.xaxis.axis_label = "deprojected radius (Re)"
+        plot.xaxis.axis_label = RADIUS_LABEL
         span = Span(location=1, dimension="height", line_color=MUTED, line_dash="dotted", level="underlay")
         plot.add_layout(span)
         self.dots = []
@@ -134,7 +133,7 @@ class IfuFigure:
         return plot
 
     def _draw_spectrum(self):
-        at = data.band_wavelengths(self.state.sample)
+        at, _ = data.band_wavelengths(self.state.sample)
         window = float(at.min() - 120), float(at.max() + 120)
         plot = self._panel(
             "bands",
@@ -145,9 +144,8 @@ class IfuFigure:
             sizing_mode="stretch_width",
             min_border_left=48,
         )
-        plot.xaxis.axis_label, plot.yaxis.axis_label = WAVELENGTH_LABEL, "f_ν / mean of bands"
-        marked = {name: x for name, x in lines_of("stars").items() if window[0] < x < window[1]}
-        self.marks = LineMarks(plot, window, 830, lines=marked)
+        plot.xaxis.axis_label, plot.yaxis.axis_label = WAVELENGTH_LABEL, F_NU_LABEL
+        self.marks = absorption_marks(plot, window, 830)
         plot.line("wavelength", "flux", source=self.spectrum, color=OBSERVED, line_width=1)
         flat = {"source": self.bands, "line_color": BAND_COLOR}
         plot.segment("left", "flux", "right", "flux", line_width=1.5, line_alpha=0.7, **flat)
@@ -268,11 +266,11 @@ class IfuFigure:
             ):
                 self.source.selected.indices = place
             drawn = state.photometry()
-            at, flux, error = (drawn[f"band_{name}"] for name in ("wavelength", "flux", "error"))
-            good = np.isfinite(flux)
-            at, flux, error = at[good], flux[good], error[good]
+            good = np.isfinite(drawn["band_flux"])
+            names = ("wavelength", "width", "flux", "error")
+            at, width, flux, error = (drawn[f"band_{name}"][good] for name in names)
             columns = {"wavelength": at, "flux": flux, "low": flux - error, "high": flux + error}
-            columns |= {"left": at - BAND_WIDTH / 2, "right": at + BAND_WIDTH / 2}
+            columns |= {"left": at - width / 2, "right": at + width / 2}
             self.bands.data = {name: values.astype(np.float32) for name, values in columns.items()}
             line = {name: drawn[name].astype(np.float32) for name in ("wavelength", "flux")}
             self.spectrum.data = line

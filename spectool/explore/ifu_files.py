@@ -5,6 +5,8 @@ import pandas as pd
 
 from spectool.explore import ifu_data as data
 from spectool.explore.exports import read_state, write_figure, write_state, write_table
+from spectool.explore.ifu_plots import BAND_COLOR, F_NU_LABEL, RADIUS_LABEL
+from spectool.explore.spectrum import WAVELENGTH_LABEL
 from spectool.explore.style import MAP_PALETTE, OBSERVED, OKABE_ITO, SIGNED_PALETTE
 
 STATE_FORMAT = "spectool galaxy map state 1"
@@ -139,7 +141,7 @@ def _draw_profile(axes, state):
             axes.plot([0, 1], mean, color=color, lw=2)
         axes.plot([], [], color=color, marker=marker, label=f"{name}: {fit.text()}")
     axes.axvline(1, color="0.5", ls=":")
-    axes.set(xlabel="deprojected radius (Re)", ylabel=data.QUANTITIES[state.quantity])
+    axes.set(xlabel=RADIUS_LABEL, ylabel=data.QUANTITIES[state.quantity])
     axes.legend(frameon=False)
 
 
@@ -147,7 +149,7 @@ def _draw_bands(axes, state):
     drawn = state.photometry()
     axes.plot(drawn["wavelength"], drawn["flux"], color=OBSERVED, lw=0.8, label="spectrum")
     at, flux, error = (drawn[f"band_{name}"] for name in ("wavelength", "flux", "error"))
-    axes.errorbar(at, flux, error, fmt="o", ms=5, color=OKABE_ITO["vermillion"], label="bands")
-    axes.set(xlabel="rest wavelength (Å, vacuum)", ylabel="f_ν / mean of bands")
+    axes.errorbar(at, flux, error, fmt="o", ms=5, color=BAND_COLOR, label="bands")
+    axes.set(xlabel=WAVELENGTH_LABEL, ylabel=F_NU_LABEL)
     axes.set_xlim(at.min() - 120, at.max() + 120)
     axes.legend(frameon=False)

@@ -1,8 +1,8 @@
 """Figures of the narrow-band notebook about its data and method: bands, splits, training, gradients of one galaxy."""
 
 import numpy as np
-from bokeh.layouts import gridplot
-from bokeh.models import ColumnDataSource, Legend, LegendItem, Range1d, Span
+from bokeh.layouts import column, gridplot
+from bokeh.models import ColumnDataSource, Div, Range1d, Span
 from bokeh.plotting import figure
 
 from spectool.explore import ifu_data as data
@@ -10,19 +10,17 @@ from spectool.explore.ifu_gradients import fit_galaxy
 from spectool.explore.metallicity_plots import flat_legend
 from spectool.explore.mzr_spectrum import lines_of
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks
-from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OBSERVED, OKABE_ITO
+from spectool.explore.style import CYCLE, FIGURE_WIDTH, FONT, MUTED, OBSERVED, OKABE_ITO
 
 BAND_COLOR = OKABE_ITO["vermillion"]
-BAND_WIDTH = 145.0  # Angstrom, full width at half maximum of a J-PAS filter
 F_NU_LABEL = "f_ν / mean of bands"
 RADIUS_LABEL = "deprojected radius (Re)"
-GRADIENT_LABELS = {"log_age": "gradient of log age (dex/Re)", "log_z": "gradient of log Z (dex/Re)"}
 # Colour and shape both: quarters must be told apart without colour too.
 FOLDS = (
-    (OKABE_ITO["black"], "circle"),
-    (OKABE_ITO["vermillion"], "triangle"),
-    (OKABE_ITO["orange"], "square"),
-    (OKABE_ITO["sky_blue"], "diamond"),
+    (OKABE_ITO["black"], "circle", "●"),
+    (OKABE_ITO["vermillion"], "triangle", "▲"),
+    (OKABE_ITO["orange"], "square", "■"),
+    (OKABE_ITO["sky_blue"], "diamond", "◆"),
 )
 RANDOM_MSE = 0.199
 """Mean squared error of random guesses at the log ages of the paper's sample [dex^2] (its Fig. 4)."""
@@ -64,7 +62,7 @@ def plot_bands(sample, panels, *, height=230):
     bokeh layout
         Horizontal bars are the filters' widths.
     """
-    centres, rows = data.band_wavelengths(sample), []
+    (centres, widths), rows = data.band_wavelengths(sample), []
     window = float(centres.min() - 120), float(centres.max() + 120)
     shared = Range1d(*window)
     for k, (title, (spectrum, wavelength, flux)) in enumerate(panels.items()):
@@ -88,25 +86,24 @@ def plot_bands(sample, panels, *, height=230):
         absorption_marks(plot, window, FIGURE_WIDTH - 80)
         line = np.asarray(wavelength, np.float32), np.asarray(f_nu, np.float32)
         plot.line(*line, color=OBSERVED, line_width=1, legend_label="spectrum")
-        draw_bands(plot, centres, bands, error, legend_label="bands")
+        _draw_bands(plot, centres, widths, bands, error, legend_label="bands")
         plot.legend.location = "bottom_right"
         flat_legend(plot)
         rows.append([plot])
     return gridplot(rows, toolbar_location=None)
 
 
-def draw_bands(plot, wavelength, flux, error, **options):
-    """Draw bands as dots with their widths and errors: arrays (band,); NaN is left out."""
+def _draw_bands(plot, wavelength, width, flux, error, **options):
     good = np.isfinite(flux)
-    x, y, e = (np.asarray(v, np.float32)[good] for v in (wavelength, flux, error))
-    columns = {"x": x, "y": y, "left": x - BAND_WIDTH / 2, "right": x + BAND_WIDTH / 2}
-    source = ColumnDataSource(columns | {"low": y - e, "high": y + e})
+    x, w, y, e = (np.asarray(v, np.float32)[good] for v in (wavelength, width, flux, error))
+    columns = {"x": x, "y": y, "left": x - w / 2, "right": x + w / 2, "low": y - e, "high": y + e}
+    source = ColumnDataSource(columns)
     plot.segment("left", "y", "right", "y", source=source, color=BAND_COLOR, line_width=1.5, alpha=0.7)
     plot.segment("x", "low", "x", "high", source=source, color=BAND_COLOR, line_width=1.5)
     plot.scatter("x", "y", source=source, color=BAND_COLOR, size=6, **options)
 
 
-def plot_split(sample, folds, *, galaxies, size=215):
+def plot_split(sample, folds, *, galaxies, size=175):
     """Where the spectra of each quarter lie in a few galaxies (Fig. 3 of Liew-Cain et al. 2021).
 
     Parameters
@@ -118,56 +115,51 @@ def plot_split(sample, folds, *, galaxies, size=215):
     galaxies : sequence of int
         Rows of the galaxy table; one column each.
     size : int
-        Side of one panel, screen pixels.
+        Side of one panel's frame, screen pixels.
 
     Returns
     -------
     bokeh layout
     """
     grid, index = [], sample["galaxy_index"].values
-    for i, (title, fold) in enumerate(folds.items()):
+    for title, fold in folds.items():
         grid.append([])
-        last = i == len(folds) - 1
-        for k, galaxy in enumerate(galaxies):
-            rows = np.flatnonzero(index == galaxy)
+        last = len(grid) == len(folds)
+        for galaxy in galaxies:
+            rows, first = np.flatnonzero(index == galaxy), not grid[-1]
             x, y = (sample[name].values[rows].astype(np.float32) for name in ("x", "y"))
             reach = 1.08 * float(max(np.abs(x).max(), np.abs(y).max()))
             name = str(sample["galaxy_name"].values[galaxy]) if "galaxy_name" in sample else galaxy
             plot = figure(
                 title=f"{title}: {name}",
-                width=size + (50 if k == 0 else 0),
-                height=size + 24 + (46 if last else 0),
+                frame_width=size,
+                frame_height=size,
                 tools="",
                 toolbar_location=None,
                 x_range=Range1d(-reach, reach),
                 y_range=Range1d(-reach, reach),
                 x_axis_label="x (arcsec)" if last else None,
-                y_axis_label="y (arcsec)" if k == 0 else None,
+                y_axis_label="y (arcsec)" if first else None,
             )
             plot.title.text_font_size = "12px"
-            legend = []
-            for quarter, (color, marker) in enumerate(FOLDS):
-                some = np.asarray(fold)[rows] == quarter
-                look = {"size": 6, "marker": marker, "color": color, "alpha": 0.85, "line_color": None}
-                dots = plot.scatter(x[some], y[some], **look)
-                legend.append(LegendItem(label=f"quarter {quarter + 1}", renderers=[dots]))
-            if i == k == 0:
-                key = legend
             plot.axis.major_label_text_font_size = "11px"
+            plot.axis.ticker.desired_num_ticks = 4
+            for quarter, (color, marker, _) in enumerate(FOLDS):
+                some = np.asarray(fold)[rows] == quarter
+                look = {"size": 8 if marker == "diamond" else 5, "marker": marker, "color": color}
+                plot.scatter(x[some], y[some], alpha=0.85, line_color=None, **look)
             grid[-1].append(plot)
-    # A legend inside a panel would cover spectra: it stands below, under the first column.
-    grid[-1][0].add_layout(
-        Legend(items=key, orientation="horizontal", label_text_font_size="11px", ncols=2), "below"
+    key = "".join(
+        f'<span style="color:{color}; font-size:16px; margin-left:18px">{symbol}</span> quarter {k + 1}'
+        for k, (color, _, symbol) in enumerate(FOLDS)
     )
-    for plot in grid[-1][1:]:
-        plot.min_border_bottom = 100
-    for plot in grid[-1]:
-        plot.height += 54
-    return gridplot(grid, toolbar_location=None)
+    # A legend inside a panel would cover spectra.
+    key = Div(text=key, styles={"font-family": FONT, "font-size": "13px"})
+    return column(gridplot(grid, toolbar_location=None), key)
 
 
 def plot_learning(
-    histories, *, start=RANDOM_MSE, quantity="loss", y_label="mean squared error (dex²)", height=300
+    histories, *, start=RANDOM_MSE, quantity="mse", y_label="mean squared error (dex²)", height=300
 ):
     """Learning curves that begin at random guesses (Fig. 4 of Liew-Cain et al. 2021).
 
@@ -193,7 +185,7 @@ def plot_learning(
         epoch = np.append(0, history.column("epoch")).astype(np.float32)
         plot = figure(
             title=title,
-            width=(FIGURE_WIDTH - 50) // len(histories) + 50 * first,
+            width=(FIGURE_WIDTH - 20) // len(histories) + 20 * first,
             height=height,
             tools=TOOLS,
             y_axis_type="log",
@@ -249,10 +241,10 @@ def plot_profiles(sample, galaxy, predictions, *, sources=(data.TRUTH, "Set A"),
         heights = Range1d(float(low) - margin, float(high) + margin)
         grid.append([])
         for k, name in enumerate(sources):
-            column = data.column_name(name, quantity)
+            which = data.column_name(name, quantity)
             plot = figure(
-                title=f"{name}: {fits[column].text()}",
-                width=(FIGURE_WIDTH - 50) // len(sources) + 50 * (k == 0),
+                title=f"{name}: {fits[which].text()}",
+                width=(FIGURE_WIDTH - 20) // len(sources) + 20 * (k == 0),
                 height=height,
                 tools="save",
                 x_range=shared,
@@ -260,7 +252,7 @@ def plot_profiles(sample, galaxy, predictions, *, sources=(data.TRUTH, "Set A"),
                 x_axis_label=RADIUS_LABEL,
                 y_axis_label=label if k == 0 else None,
             )
-            _draw_profile(plot, radius, one[column].values, fits[column])
+            _draw_profile(plot, radius, one[which].values, fits[which])
             grid[-1].append(plot)
     return gridplot(grid, toolbar_location=None)
 

@@ -240,16 +240,16 @@ class IfuState(traitlets.HasTraits):
         Returns
         -------
         dict of str to ndarray
-            ``band_wavelength`` [Angstrom], ``band_flux``, ``band_error`` (band,), and ``wavelength`` [Angstrom] and
-            ``flux`` (wavelength,): f_nu relative to the mean over the bands; empty where there is no spectrum.
+            ``band_wavelength``, ``band_width`` [Angstrom], ``band_flux`` and ``band_error`` (band,), and ``wavelength``
+            [Angstrom] and ``flux`` (wavelength,): f_nu relative to the mean over the bands; empty without a spectrum.
         """
         with self.lock:
             flux, error = data.bands_of(self.sample, self.spectrum)
-            at = data.band_wavelengths(self.sample)
+            at, width = data.band_wavelengths(self.sample)
             wavelength = spectrum = np.zeros(0)
             if self.spectra is not None:
                 row = int(np.flatnonzero(self.index == self.spectrum)[0])
                 wavelength = np.asarray(self.spectra["wavelength"].values, dtype=float)
                 spectrum = data.to_f_nu(wavelength, self.spectra["flux"].values[row], at, flux)
-            bands = {"band_wavelength": at, "band_flux": flux, "band_error": error}
+            bands = {"band_wavelength": at, "band_width": width, "band_flux": flux, "band_error": error}
             return bands | {"wavelength": wavelength, "flux": spectrum}
