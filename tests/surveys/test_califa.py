@@ -1,0 +1,234 @@
+"""The mock CALIFA sample: what it counts, what its labels mean, and what its galaxies keep to themselves."""
+
+import numpy as np
+import pytest
+
+from spectool.measure.gradients import deproject
+from spectool.surveys import califa
+from spectool.surveys.califa import draw_califa, label_spread, rebuild_galaxy
+from spectool.surveys.califa_histories import AGE_TARGETS, LOG_Z_TARGETS, Populations
+from spectool.surveys.califa_profiles import profile
+from spectool.surveys.jpas import LIEWCAIN_BANDS, band_matrix
+from spectool.synth import describe, sfh, synthesize
+
+
+@pytest.fixture(scope="module")
+def sample(grid):
+    """The paper's."""
+    return draw_califa(seed=1, grid=grid, progress=False)
+
+
+@pytest.fixture(scope="module")
+def small(grid):
+    return draw_califa(12, spectra_per_galaxy=30, seed=3, grid=grid, progress=False)
+
+
+def test_counts_are_the_papers(sample):
+    assert sample.sizes["galaxy"] == 190
+    assert int(sample["is_early"].sum()) == 44
+    assert sample.sizes["spectrum"] == 19_727
+    assert tuple(sample["band"].values) == LIEWCAIN_BANDS
+    counts = np.bincount(sample["galaxy_index"], minlength=190)
+    inside = np.bincount(sample["galaxy_index"], sample["radius"] < 1)
+    outside = np.bincount(sample["galaxy_index"], sample["radius"] > 1)
+    assert counts.min() >= 20
+    # The paper fits gradients where 25 spectra lie inside Re and one outside.
+    assert ((inside >= 25) & (outside >= 1)).mean() > 0.9
+
+
+def test_ages_spread_as_in_the_paper(sample):
+    assert label_spread(sample["log_age"]) == pytest.approx(0.199, abs=0.02)
+    early = sample["is_early"].values[sample["galaxy_index"]]
+    for name in ("log_age", "log_z"):
+        assert sample[name].values[early].mean() > sample[name].values[~early].mean()
+
+
+def test_label_spread_is_that_of_random_guesses():
+    values = np.random.default_rng(0).normal(0, 0.3, 4000)
+    guesses = np.random.default_rng(1).permutation(values)
+    assert label_spread(values) == pytest.approx(np.mean((values - guesses) ** 2), rel=0.05)
+
+
+def test_every_column_has_units_and_no_number_is_missing(sample):
+    for name, column in sample.data_vars.items():
+        assert "units" in column.attrs, name
+        if column.dtype.kind == "f":
+            assert np.isfinite(column).all(), name
+    assert not sample["mask"].any()
+    np.testing.assert_allclose(sample["flux"].mean("band"), 1, rtol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes(grid, small):
+    again = draw_califa(12, spectra_per_galaxy=30, seed=3, grid=grid, progress=False)
+    other = draw_califa(12, spectra_per_galaxy=30, seed=4, grid=grid, progress=False)
+    assert all(again[n].values.tobytes() == small[n].values.tobytes() for n in small.variables)
+    assert (other["log_mass"] != small["log_mass"]).any()
+
+
+def test_spectra_do_not_depend_on_the_batch(grid, small, monkeypatch):
+    monkeypatch.setattr(califa, "_BATCH", 101)
+    again = draw_califa(12, spectra_per_galaxy=30, seed=3, grid=grid, progress=False)
+    np.testing.assert_allclose(again["flux"], small["flux"], rtol=2e-5)
+
+
+@pytest.mark.parametrize("off", califa.NUISANCES)
+def test_switching_off_a_nuisance_leaves_the_rest(grid, small, off):
+    kept = [name for name in califa.NUISANCES if name != off]
+    less = draw_califa(12, spectra_per_galaxy=30, seed=3, grid=grid, nuisances=kept, progress=False)
+    columns = {
+        "tilt": ["tilt", "calibration"],
+        "dust": ["dust_index", "dust1_ratio"],
+        "history": ["onset", "tau", "young_begin", "metal_rise"],
+    }
+    for nuisance, names in columns.items():
+        for name in names:
+            assert small[name].std("galaxy").max() > 0
+            if nuisance == off:
+                assert less[name].std("galaxy").max() == pytest.approx(0)
+            else:
+                np.testing.assert_array_equal(less[name], small[name])
+    assert np.abs(2.5 * np.log10(less["flux"] / small["flux"])).max() > 0.005
+    for name in ("log_mass", "x", "y", "a_v"):
+        np.testing.assert_array_equal(less[name], small[name])
+    inside = (small["log_age"] > AGE_TARGETS[0]) & (small["log_age"] < AGE_TARGETS[1])
+    free = (less["young_light"] > 0) & (small["young_light"] > 0) & inside
+    assert free.mean() > 0.9
+    np.testing.assert_allclose(less["log_age"][free], small["log_age"][free], atol=2e-3)
+    np.testing.assert_allclose(less["log_z"], small["log_z"], atol=2e-3)
+
+
+def test_without_scatter_spectra_follow_their_profile(grid):
+    plain = draw_califa(12, spectra_per_galaxy=30, seed=5, scatter=0, nuisances=(), grid=grid, progress=False)
+    galaxy, radius = plain["galaxy_index"].values, plain["radius"].values
+    columns = {name: plain[name].values for name in plain if plain[name].dims == ("galaxy",)}
+    for label, at_re, gradient, limits in (
+        ("log_age", "age_at_re", "age_gradient", AGE_TARGETS),
+        ("log_z", "z_at_re", "metallicity_gradient", LOG_Z_TARGETS),
+    ):
+        expected = profile(columns, galaxy, radius, at_re, gradient)
+        free = (expected > limits[0]) & (expected < limits[1]) & (plain["young_light"].values > 0)
+        assert free.mean() > 0.9
+        np.testing.assert_allclose(plain[label].values[free], expected[free], atol=2e-3)
+        inside = free & (radius < 1)
+        for k in range(3):
+            rows = inside & (galaxy == k)
+            slope = np.polyfit(radius[rows], plain[label].values[rows], 1)[0]
+            assert slope == pytest.approx(columns[gradient][k], abs=5e-3)
+
+
+def test_radii_are_those_of_the_positions(sample):
+    table = sample.isel(galaxy=sample["galaxy_index"])
+    radius = deproject(
+        sample["x"].values,
+        sample["y"].values,
+        position_angle=table["position_angle"].values,
+        inclination=table["inclination"].values,
+        re=table["re"].values,
+    )
+    np.testing.assert_allclose(radius, sample["radius"], rtol=1e-6)
+    assert sample["radius"].max() <= 2.5
+
+
+def test_labels_are_those_of_describe(grid, small):
+    """Histories written down here anew, from the sample's columns alone."""
+    galaxy = small["galaxy_index"].values
+    table = small.isel(galaxy=galaxy)
+    columns = {
+        name: small[name].values for name in ("onset", "tau", "young_begin", "young_end", "metal_rise")
+    }
+    histories = Populations(columns, grid).histories(
+        galaxy, small["log_z"].values, small["young_light"].values
+    )
+    described = describe(histories, grid)
+    np.testing.assert_allclose(np.log10(described["age_lw"]), small["log_age"], atol=1e-3)
+    np.testing.assert_allclose(described["log_z_lw"], small["log_z"], atol=1e-3)
+    mass = histories["mass_formed"].values
+    began = grid.age_edges[:-1] > 1e9 * table["onset"].values[:, None]
+    assert (mass[began] == 0).all() and (mass >= 0).all()
+
+
+def test_a_rebuilt_galaxy_has_the_samples_photometry(grid, small):
+    spectra = rebuild_galaxy(small, 4, grid=grid)
+    rows = spectra["row"].values
+    assert (small["galaxy_index"].values[rows] == 4).all()
+    assert spectra["wavelength"].values[[0, -1]] == pytest.approx([3746, 7500], abs=2)
+    seen = spectra["flux"].values @ band_matrix(spectra["wavelength"].values)
+    seen /= seen.mean(1, keepdims=True)
+    # Photometry is made from pixels of 12 A, and without the stars' velocities.
+    assert np.abs(2.5 * np.log10(seen / small["flux"].values[rows])).max() < 0.006
+    np.testing.assert_array_equal(spectra["log_age"], small["log_age"][rows])
+
+
+def test_calibration_errors_have_the_size_that_is_stated(sample):
+    nodes = sample["node"].values
+    colour = [
+        np.array([np.interp(x, nodes, row) for row in sample["calibration"].values]) for x in (4770, 6231)
+    ]
+    scatter = np.std(colour[0] - colour[1])
+    # Ripples add to the tilt: two of 0.02 mag between nodes.
+    assert 0.03 < scatter < 0.05
+    assert sample["tilt"].std() == pytest.approx(0.03, rel=0.2)
+
+
+def test_calibration_is_a_factor_on_the_spectrum(grid, small):
+    plain = small.assign(calibration=0 * small["calibration"])
+    wavelength = np.arange(4000.0, 7000.0, 5.0)
+    ratio = (
+        rebuild_galaxy(small, 2, wavelength=np.arange(3746, 7500, 5.0), grid=grid)["flux"]
+        / rebuild_galaxy(plain, 2, wavelength=np.arange(3746, 7500, 5.0), grid=grid)["flux"]
+    ).interp(wavelength=wavelength)
+    expected = 10 ** (-0.4 * np.interp(wavelength, small["node"], small["calibration"][2]))
+    expected /= expected.mean()
+    np.testing.assert_allclose(
+        ratio / ratio.mean("wavelength"), np.tile(expected, (ratio.sizes["spectrum"], 1)), rtol=2e-3
+    )
+
+
+def test_a_spectrum_of_one_population_is_its_synthesis(grid):
+    """Where all light is old, the spectrum is a delayed-tau history that ends where the young stars begin."""
+    shapes = {"onset": [12.0], "tau": [1.0], "young_begin": [1.0], "young_end": [0.0], "metal_rise": [0.2]}
+    populations = Populations(shapes, grid)
+    one = populations.histories(np.zeros(1, int), np.array([-0.2]), np.zeros(1))
+    edge = grid.age_edges[np.abs(np.log(grid.age_edges[1:] / 1e9)).argmin() + 1]
+    mass = sfh.delayed_tau(grid.age_edges, 12e9, 1e9, edge)
+    made = one["mass_formed"].values
+    np.testing.assert_allclose(made / made.sum(), mass, atol=1e-12)
+    column = {"units": ""}
+    dust = {n: ("galaxy", [v], column) for n, v in (("dust1", 0.0), ("dust2", 0.0), ("dust_index", -0.7))}
+    dust["velocity_dispersion"] = ("galaxy", [0.0], {"units": "km / s"})
+    wavelength = np.arange(4050.5, 7300, 1.0)
+    spectrum = synthesize(one.assign(dust), grid, wavelength=wavelength, nebular=False, progress=False)
+    # One unit of light in 4050-7300 A.
+    assert float(spectrum["flux"].sum()) == pytest.approx(1, rel=2e-3)
+
+
+def test_bands_that_the_spectra_do_not_reach_are_masked(grid):
+    wide = draw_califa(2, spectra_per_galaxy=3, seed=1, bands=("J0500", "J0900"), grid=grid, progress=False)
+    np.testing.assert_array_equal(wide["mask"], [[False, True]] * wide.sizes["spectrum"])
+    assert np.isnan(wide["flux"][:, 1]).all()
+
+
+def test_a_sample_of_one_spectrum(grid):
+    one = draw_califa(1, n_early=1, spectra_per_galaxy=1, seed=0, grid=grid, progress=False)
+    assert one["flux"].shape == (1, len(LIEWCAIN_BANDS)) and bool(one["is_early"][0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_galaxies": 0}, "early types among 0"),
+        ({"n_galaxies": 3, "n_early": 4}, "4 early types among 3"),
+        ({"n_galaxies": 3, "spectra_per_galaxy": 0}, "spectra_per_galaxy"),
+        ({"n_galaxies": 3, "nuisances": ("tilt", "moon")}, "moon"),
+        ({"n_galaxies": 3, "scatter": -1}, "scatter"),
+        ({"n_galaxies": 3, "bands": ("J0123",)}, "J0123"),
+    ],
+)
+def test_senseless_requests_are_named(grid, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw_califa(seed=0, grid=grid, progress=False, **options)
+
+
+def test_a_galaxy_that_is_not_there_is_named(small):
+    with pytest.raises(ValueError, match="0 to 11"):
+        rebuild_galaxy(small, 12)

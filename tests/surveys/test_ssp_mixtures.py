@@ -1,0 +1,65 @@
+"""Mixtures of single bursts: sums of the grid's populations, and labels as everywhere."""
+
+import numpy as np
+import pytest
+
+from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
+from spectool.surveys.ssp_mixtures import AGE_RANGE, draw_mixtures, draw_ssp_mixtures, mixture_bands
+from spectool.synth import synthesize
+
+
+@pytest.fixture(scope="module")
+def histories(grid):
+    return draw_mixtures(np.random.default_rng(0), 40, grid)
+
+
+def seen(histories, grid, dust):
+    """f_nu through the bands, by way of spectra."""
+    n = histories.sizes["galaxy"]
+    columns = {"dust1": 0.0, "dust2": dust, "dust_index": -0.7, "velocity_dispersion": 0.0}
+    ready = histories.assign({name: ("galaxy", np.full(n, value)) for name, value in columns.items()})
+    wavelength = np.arange(3750.5, 7510.0)
+    spectra = synthesize(ready, grid, wavelength=wavelength, nebular=False, progress=False)
+    return spectra["flux"].values @ band_matrix(wavelength)
+
+
+def test_bands_are_those_of_the_spectra(grid, histories):
+    np.testing.assert_allclose(mixture_bands(histories, grid), seen(histories, grid, 0.0), rtol=1e-3)
+
+
+def test_dust_may_be_taken_in_the_middle_of_a_band(grid, histories):
+    centres = np.array([FILTERS[name].wavelength for name in LIEWCAIN_BANDS])
+    behind = mixture_bands(histories, grid) * np.exp(-0.5 * (centres / 5500.0) ** -0.7)
+    assert np.abs(2.5 * np.log10(behind / seen(histories, grid, 0.5))).max() < 0.005
+
+
+def test_mixtures_have_one_to_six_populations_and_one_unit_of_light(grid, histories):
+    mass = histories["mass_formed"].values
+    count = (mass > 0).sum(axis=1)
+    assert count.min() == 1 and count.max() <= 6
+    assert (mass[:, (grid.age < AGE_RANGE[0]) | (grid.age > AGE_RANGE[1])] == 0).all()
+    columns = {"dust1": 0.0, "dust2": 0.0, "dust_index": -0.7, "velocity_dispersion": 0.0}
+    ready = histories.assign({name: ("galaxy", np.full(40, value)) for name, value in columns.items()})
+    wavelength = np.arange(4050.5, 7300.0)
+    light = synthesize(ready, grid, wavelength=wavelength, nebular=False, progress=False)["flux"].sum(
+        "wavelength"
+    )
+    np.testing.assert_allclose(light, 1, rtol=3e-3)
+
+
+def test_the_sample_covers_what_galaxies_have(grid):
+    sample = draw_ssp_mixtures(3000, seed=1, grid=grid)
+    assert sample["flux"].shape == (3000, 34) and not sample["mask"].any()
+    assert np.isfinite(sample["flux"]).all()
+    low, high = np.percentile(sample["log_age"], [10, 95])
+    assert low < -0.3 and high > 0.93
+    low, high = np.percentile(sample["log_z"], [10, 95])
+    assert low < -1.0 and high > 0.2
+    assert np.unique(sample["galaxy_index"]).size == 3000
+    again = draw_ssp_mixtures(3000, seed=1, grid=grid)
+    assert again["flux"].values.tobytes() == sample["flux"].values.tobytes()
+
+
+def test_no_mixtures_are_no_sample(grid):
+    with pytest.raises(ValueError, match="at least 1"):
+        draw_ssp_mixtures(0, seed=1, grid=grid)
