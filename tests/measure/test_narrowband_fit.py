@@ -1,0 +1,138 @@
+"""Single bursts fitted to narrow bands: the library against synthesize, chi-squares by hand, truths and errors."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
+from spectool.surveys.jpas import LIEWCAIN_BANDS
+from spectool.surveys.jpas_photometry import measure_bands
+from spectool.synth import synthesize
+
+
+@pytest.fixture(scope="module")
+def library(grid):
+    return make_burst_library(grid)
+
+
+def make_sample(flux, error=None, bands=LIEWCAIN_BANDS):
+    both = ("spectrum", "band")
+    data = {"flux": (both, flux, {"units": ""})}
+    if error is not None:
+        data["flux_error"] = (both, error, {"units": ""})
+    return xr.Dataset(data, coords={"band": list(bands)})
+
+
+def test_the_library_is_what_synthesize_makes_of_single_bursts(grid, library):
+    rows = np.random.default_rng(0).integers(library.sizes["template"], size=12)
+    wanted = library.isel(template=rows)
+    mass = np.zeros((12, grid.age.size))
+    for row, log_age in enumerate(wanted["log_age"].values):
+        mass[row, np.argmin(np.abs(np.log10(grid.age / 1e9) - log_age))] = 1e9
+    columns = {
+        "log_z_star": wanted["log_z"].values,
+        "dust1": np.zeros(12),
+        "dust2": 0.4 * np.log(10) * wanted["a_v"].values,
+        "dust_index": np.full(12, -0.7),
+        "velocity_dispersion": np.full(12, 50.0),
+    }
+    galaxies = xr.Dataset(
+        {"mass_formed": (("galaxy", "age"), mass)}
+        | {name: ("galaxy", values) for name, values in columns.items()}
+    )
+    spectra = synthesize(galaxies, grid, nebular=False, progress=False)
+    flux = measure_bands(spectra)["flux"].values
+    assert np.allclose(flux / flux.mean(axis=1, keepdims=True), wanted["flux"], rtol=5e-3)
+    assert library.attrs["z_sun"] == grid.z_sun
+    assert np.allclose(library["flux"].mean("band"), 1, atol=1e-5)
+
+
+def test_chi_squares_are_those_by_hand_and_templates_find_themselves(library):
+    rng = np.random.default_rng(1)
+    rows = rng.integers(library.sizes["template"], size=20)
+    models = library["flux"].values.astype(float)
+    error = rng.uniform(0.01, 0.05, (20, 34))
+    flux = 7.0 * (models[rows] + error * rng.standard_normal(error.shape))
+    sample = make_sample(flux, 7.0 * error)
+    sample["mask"] = (("spectrum", "band"), rng.random(flux.shape) < 0.1)
+    found = fit_bursts(sample, library, model_error=0.0, batch_size=7, progress=False)
+    for row in range(20):
+        weight = np.where(sample["mask"].values[row], 0, (7.0 * error[row]) ** -2)
+        amplitude = (models @ (weight * flux[row])) / (models**2 @ weight)
+        chi2 = ((flux[row] - amplitude[:, None] * models) ** 2) @ weight
+        assert np.isclose(found["chi2"][row], chi2.min())
+        assert found["best_template"][row] == chi2.argmin()
+        share = np.exp(-0.5 * (chi2 - chi2.min()))
+        mean = np.average(library["log_z"].values, weights=share)
+        spread = np.sqrt(np.average((library["log_z"].values - mean) ** 2, weights=share))
+        assert np.isclose(found["log_z"][row], mean)
+        assert np.isclose(found["log_z_error"][row], spread, rtol=1e-4)
+    exact = fit_bursts(make_sample(models[rows]), library, model_error=1e-4, progress=False)
+    assert (exact["best_template"].values == rows).all()
+    assert exact["chi2"].max() < 1e-3
+
+
+def test_errors_are_as_large_as_the_differences_from_the_truth(library):
+    """On draws from the library, where chi-square fits are what they claim to be."""
+    rng = np.random.default_rng(2)
+    rows = rng.integers(library.sizes["template"], size=1500)
+    flux = library["flux"].values[rows] * (1 + 0.03 * rng.standard_normal((1500, 34)))
+    found = fit_bursts(make_sample(flux), library, model_error=0.03, progress=False)
+    for name in ("log_age", "log_z", "a_v"):
+        off = found[name].values - library[name].values[rows]
+        assert np.isclose((off**2).mean() / (found[f"{name}_error"] ** 2).mean(), 1, atol=0.12), name
+        assert abs(off.mean()) < 4 * off.std() / np.sqrt(1500)
+    assert float(np.corrcoef(found["log_age"], library["log_age"].values[rows])[0, 1]) > 0.9
+
+
+def test_scale_and_order_do_not_matter_and_missing_bands_are_left_out(library):
+    rng = np.random.default_rng(3)
+    flux = library["flux"].values[rng.integers(library.sizes["template"], size=30)].astype(float)
+    flux *= 1 + 0.02 * rng.standard_normal(flux.shape)
+    base = fit_bursts(make_sample(flux), library, progress=False)
+    order = rng.permutation(34)
+    other = make_sample(1e-29 * flux[:, order], bands=np.array(LIEWCAIN_BANDS)[order])
+    xr.testing.assert_allclose(base, fit_bursts(other, library, progress=False))
+    gone = flux.copy()
+    gone[:, [3, 20]] = np.nan
+    keep = np.setdiff1d(np.arange(34), [3, 20])
+    fewer = make_sample(flux[:, keep], bands=np.array(LIEWCAIN_BANDS)[keep])
+    without = fit_bursts(make_sample(gone), library, progress=False)
+    assert (without["n_bands"] == 32).all()
+    xr.testing.assert_allclose(
+        without[["log_age", "log_z"]],
+        fit_bursts(fewer, library, progress=False)[["log_age", "log_z"]],
+    )
+
+
+def test_what_cannot_be_fitted_is_named_and_counted(library):
+    flux = np.tile(library["flux"].values[100], (4, 1)).astype(float)
+    flux[1, 5:] = np.nan
+    flux[2] *= -1
+    error = np.full(flux.shape, 0.02)
+    error[3, :30] = 0
+    found = fit_bursts(make_sample(flux, error), library, progress=False)
+    assert found["fit_reason"].values.tolist() == [
+        "",
+        "fewer than 10 bands",
+        "no flux above zero",
+        "fewer than 10 bands",
+    ]
+    assert np.isfinite(found["log_age"].values).tolist() == [True, False, False, False]
+    assert "3 of 4 spectra not fitted" in found.attrs["history"]
+    with pytest.raises(ValueError, match="the library has no band 'J0660'"):
+        fit_bursts(make_sample(flux[:, :1], bands=["J0660"]), library)
+    with pytest.raises(ValueError, match="dims \\(spectrum, band\\)"):
+        fit_bursts(make_sample(flux).rename(spectrum="galaxy"), library)
+
+
+def test_a_grid_must_cover_the_bands(grid):
+    with pytest.raises(ValueError, match="does not cover J0910"):
+        make_burst_library(_cut(grid, 9000.0), bands=("J0400", "J0910"))
+
+
+def _cut(grid, last):
+    from dataclasses import replace
+
+    n = int(np.searchsorted(grid.edges, last))
+    return replace(grid, flux=grid.flux[..., :n], edges=grid.edges[: n + 1], nebular=None)
