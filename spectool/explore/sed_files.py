@@ -115,7 +115,8 @@ def save_csv(state, path):
     for source, values in compare_answers(state).items():
         for name, (value, low, high) in values.items():
             if not np.isnan(value):
-                comments.append(f"{SOURCES[source][0]}: {name} {value:.3f} ({low:.3f} to {high:.3f})")
+                error = "" if np.isnan(low) else f" ({low:.3f} to {high:.3f})"
+                comments.append(f"{SOURCES[source][0]}: {name} {value:.3f}{error}")
     comments += [f"doubtful: {reason}" for reason in (answer.reason, answer.fit_reason) if reason]
     return write_table(table, path, comments=comments)
 
@@ -172,13 +173,13 @@ def _draw_photometry(axes, state):
 
 
 def _draw_answers(axes, state):
+    origin = np.array([state.original.predicted[name][0] for name in PROPERTIES])
     for source, values in compare_answers(state).items():
         label, color, marker = SOURCES[source]
         value, low, high = np.array([values[name] for name in PROPERTIES]).T
         value = np.where(np.isfinite(value), value, np.nan)
         around = np.nan_to_num(np.stack([value - low, high - value]))
         rows = np.arange(len(value)) - ABOVE[source]
-        origin = np.array([state.original.predicted[name][0] for name in PROPERTIES])
         axes.errorbar(
             value - origin, rows, xerr=around, fmt=_MARKERS[marker], color=color, ms=6, lw=2, label=label
         )
@@ -187,4 +188,4 @@ def _draw_answers(axes, state):
     axes.set(
         ylim=(len(PROPERTIES) - 0.5, -0.5), xlabel="dex from the networks’ answer to the galaxy as observed"
     )
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=len(SOURCES), loc="lower left", bbox_to_anchor=(0, 1))
