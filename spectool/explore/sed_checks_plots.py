@@ -98,7 +98,7 @@ def plot_missing_curve(curve, without=None, *, height=340):
     Returns
     -------
     bokeh layout
-        Scatter solid (bars), stated errors dashed (black marks).
+        Scatter solid (bars), a standard deviation, which outliers widen; the median stated error dashed (black marks).
     """
     left = bare_figure(
         width=FIGURE_WIDTH // 2 - 20,

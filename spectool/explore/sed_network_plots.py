@@ -155,6 +155,7 @@ def plot_predictions(predictions, *, actual="teacher", height=300, bins=70):
         fit = np.polyval(np.polyfit(x, y, 1), ends)
         above.line(ends, fit, color=CYCLE[1], line_width=2.5, line_dash="dashed", **named("best fit"))
         above.xaxis.major_label_text_font_size = "0px"
+        above.grid.grid_line_color = None
         top.append(above)
         bottom.append(_differences(x, y - x, shared, f"{actual}'s {LABELS[name]}", each, height, bins))
         bottom[-1].yaxis.axis_label = "predicted − actual (dex)"
@@ -173,6 +174,7 @@ def _differences(x, off, shared, x_label, width, height, bins):
         y_range=Range1d(-reach, reach),
     )
     draw_map(plot, x, off, bins=bins, palette=DENSITY)
+    plot.grid.grid_line_color = None
     plot.add_layout(Span(location=0, dimension="width", line_color="black", line_width=1.5))
     middle, percentiles = running_lines(x, off)
     for values, dash in zip(percentiles, ("dotted", "solid", "dotted"), strict=True):
