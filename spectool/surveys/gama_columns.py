@@ -35,7 +35,10 @@ DUSTPEDIA_LABELS = {
     "log_sfr": "SFR__Msol_per_yr",
     "log_dust_luminosity": "Ldust__Lsol",
 }
-"""CIGALE's, Nersesian et al. (2019)."""
+"""CIGALE's, Nersesian et al. (2019); for the initial mass function of Salpeter (1955)."""
+SALPETER_TO_KROUPA = {"log_mass": -0.18, "log_sfr": -0.17, "log_dust_luminosity": 0.0}
+"""To be added to logarithms [dex] for the initial mass function of our stars: factors of 0.66 for masses and 0.67 for
+rates (Madau & Dickinson 2014, ARA&A 52, 415, Section 3.1); Chabrier's differs from Kroupa's by 0.03 dex."""
 LABEL_UNITS = {
     "log_mass": "dex(Msun)",
     "log_sfr": "dex(Msun / yr)",
