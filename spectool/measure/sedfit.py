@@ -29,6 +29,7 @@ from spectool.measure.sedfit_library import PROPERTIES
 from spectool.measure.sedfit_posterior import exact_chi2, find_posteriors, match_models
 from spectool.surveys.band_averages import REFERENCE_MPC
 from spectool.surveys.gama_photometry import luminosity_distance
+from spectool.surveys.gama_values import SENTINELS, mark_magnitudes
 from spectool.synth.population import age_of_universe
 
 MODEL_ERROR = 0.1
@@ -73,16 +74,19 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
         ``sample`` with, for ``log_mass``, ``log_sfr`` and ``log_dust_luminosity``, the columns ``*_fit`` (median),
         ``*_fit_low`` and ``*_fit_high`` (16 and 84%); ``chi2_fit`` and ``best_model`` (index in the library; -1) of
         the best model, ``log_amplitude_fit`` (mass formed by it), ``n_bands_fit``, and ``fit_reason``: "" or why a
-        galaxy was not fitted, its columns being NaN. Values whose flux is not finite or error not above 0 are taken
-        as missing, and counted in ``attrs["history"]``.
+        galaxy was not fitted, its columns being NaN. Values whose flux is not finite or a sentinel (-99, 9999, ...),
+        whose error is not above 0, or that look like magnitudes are taken as missing, and counted in
+        ``attrs["history"]``.
 
     Raises
     ------
     ValueError
-        If a column or band is missing, a band comes twice, or units are not Jy.
+        If a column or band is missing, a band comes twice, units are not Jy, or most galaxies' fluxes look like
+        magnitudes.
     """
     _check(sample, library, batch_size, model_error)
     flux, error, missing = read_fluxes(sample)
+    missing = _without_magnitudes(flux, missing, sample)
     redshift = sample["redshift"].values.astype(float)
     reason = _reasons(flux, missing, redshift, library, min_bands)
     good = np.flatnonzero(reason == "")
@@ -165,7 +169,7 @@ def _fit_batch(flux, weight, models, squares, properties, log_scale):
 
 
 def read_fluxes(sample):
-    """Fluxes and errors, and where they cannot be used: masked, not finite, or without a positive error.
+    """Fluxes and errors, and where they cannot be used: masked, not finite, a sentinel, or without a positive error.
 
     Returns
     -------
@@ -173,7 +177,15 @@ def read_fluxes(sample):
     missing : ndarray of bool, shape (galaxy, band)
     """
     flux, error = (sample[name].transpose("galaxy", "band").values.astype(float) for name in _MEASURED[:2])
-    return flux, error, _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
+    missing = _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
+    return flux, error, missing | np.isin(flux, SENTINELS) | np.isin(error, SENTINELS)
+
+
+def _without_magnitudes(flux, missing, sample):
+    """The same with all bands missing where "fluxes" look like magnitudes."""
+    why = missing.astype(int)
+    mark_magnitudes(flux, why, list(sample["band"].values), "the sample")
+    return why > 0
 
 
 def _masked(sample):
@@ -238,7 +250,7 @@ def _assemble(sample, found, best, reason, missing, model_error):
         f"fitted with a library, model error {model_error:g}; {failed} of {reason.size} galaxies not fitted"
     )
     if bad := (missing & ~_masked(sample)).sum():
-        text += f"; {bad} fluxes without a finite value and a positive error taken as missing"
+        text += f"; {bad} fluxes without a finite value and a positive error, sentinels or magnitudes, taken as missing"
     return sample.assign(columns).assign_attrs(
         history=f"{sample.attrs.get('history', '')}\n{text}".strip(), model_error=model_error
     )

@@ -193,7 +193,7 @@ def test_no_galaxies_give_no_rows(sample, library):
 
 
 def test_what_cannot_be_fitted_is_named_and_counted(sample, library):
-    few = sample.isel(galaxy=slice(0, 6)).copy(deep=True)
+    few = sample.isel(galaxy=slice(0, 7)).copy(deep=True)
     few["mask"][:] = False
     few["flux"][:] = np.abs(few["flux"].fillna(1e-5)) + 1e-6
     few["flux_error"][:] = 1e-6
@@ -204,6 +204,9 @@ def test_what_cannot_be_fitted_is_named_and_counted(sample, library):
     few["flux"][3, 5] = 1e-9
     few["flux"][4, :2] = np.nan
     few["flux_error"][4, 2] = 0.0
+    few["flux"][4, 3] = -99.0
+    few["flux_error"][4, 4] = 9999.0
+    few["flux"][6] = 17.3
     found = fit_library(few, library, progress=False)
     assert found["fit_reason"].values.tolist() == [
         "redshift is not in 0-0.2",
@@ -212,10 +215,12 @@ def test_what_cannot_be_fitted_is_named_and_counted(sample, library):
         "no model has a positive amplitude",
         "",
         "",
+        "fewer than 3 bands",
     ]
-    assert np.isnan(columns(found)[:, :4]).all() and np.isfinite(columns(found)[:, 4:]).all()
-    assert found["best_model"].values[:4].tolist() == [-1] * 4 and found["n_bands_fit"][4] == 18
-    assert "4 of 6 galaxies not fitted; 3 fluxes without" in found.attrs["history"]
+    assert np.isnan(columns(found)[:, :4]).all() and np.isfinite(columns(found)[:, 4:6]).all()
+    assert found["best_model"].values[:4].tolist() == [-1] * 4
+    assert found["n_bands_fit"].values[4:].tolist() == [16, 21, 0]
+    assert "5 of 7 galaxies not fitted; 26 fluxes without" in found.attrs["history"]
 
 
 @pytest.mark.parametrize(
@@ -224,6 +229,7 @@ def test_what_cannot_be_fitted_is_named_and_counted(sample, library):
         (lambda s: s.drop_vars("flux_error"), "lacks flux_error"),
         (lambda s: s.assign(flux=s["flux"].assign_attrs(units="mJy")), "must be in Jy, not 'mJy'"),
         (lambda s: s.isel(band=[0, 1, 1]), "bands come twice: NUV"),
+        (lambda s: s.assign(flux=s["flux"] * 0 + 18.5), "look like magnitudes"),
         (
             lambda s: s.assign_coords(band=[f"x{b}" for b in s["band"].values]),
             "the library has no bands xFUV",
