@@ -1,7 +1,7 @@
 """Figures of the broadband notebook that test predictions: bands, errors, and the teacher against the truth."""
 
 import numpy as np
-from bokeh.layouts import gridplot
+from bokeh.layouts import column, gridplot
 from bokeh.models import (
     BoxAnnotation,
     ColumnDataSource,
@@ -23,7 +23,7 @@ from spectool.measure.sedfit_scores import score_fit
 from spectool.models.sed_ensemble import LEVEL
 
 TOLERANCE = 0.03
-LEGEND_WIDTH = 190
+LEGEND_WIDTH = 95
 CLASS_COLORS = {"star-forming": CYCLE[0], "quiescent": CYCLE[1]}
 
 
@@ -49,7 +49,7 @@ def plot_importance(importance, *, height=470):
         first = not row
         plot = bare_figure(
             NAMES[str(name)],
-            width=(FIGURE_WIDTH - 60 - LEGEND_WIDTH // 2) // importance.sizes["property"] + 60 * first,
+            width=(FIGURE_WIDTH - 60 - LEGEND_WIDTH) // importance.sizes["property"] + 60 * first,
             height=height,
             x_label="growth of mean error (dex)",
             y_label=None,
@@ -68,20 +68,20 @@ def plot_importance(importance, *, height=470):
         plot.ygrid.grid_line_color = None
         row.append(plot)
     colors = FACILITY_COLORS | {"redshift": MUTED}
-    _legend_at_right(row[-1], colors, LEGEND_WIDTH // 2)
+    _add_legend(row[-1], colors, "right", location="top_left", margin=4)
+    row[-1].width += LEGEND_WIDTH
     return gridplot([row], toolbar_location=None)
 
 
-def _legend_at_right(plot, colors, width):
-    """Name colours beside a figure, which becomes wider by as much [screen pixels]."""
+def _add_legend(plot, colors, side, **options):
+    """Name colours on a side of a figure, whatever it draws."""
     items = [
         LegendItem(
             label=name, renderers=[plot.scatter([np.nan], [np.nan], marker="square", size=11, color=color)]
         )
         for name, color in colors.items()
     ]
-    plot.add_layout(Legend(items=items, label_text_font_size="12px", location="top_left", margin=4), "right")
-    plot.width += width
+    plot.add_layout(Legend(items=items, label_text_font_size="12px", **options), side)
 
 
 def plot_missing_curve(curve, without=None, *, height=340):
@@ -254,34 +254,38 @@ def plot_teacher_vs_truth(sample, *, suffix="_fit", by="log_sfr", x_label=f"true
     return gridplot([row], toolbar_location=None)
 
 
-def plot_scatter_cause(panels, *, x_label=SFR_LABEL, y_label="scatter (dex)", height=340):
+def plot_scatter_cause(panels, *, x_label=f"teacher's {SFR_LABEL}", y_label="scatter (dex)", height=300):
     """What the scatter at low star-formation rates comes from: curves of scatter against the rate.
 
     Parameters
     ----------
     panels : dict of str to (dict of str to (array_like, array_like))
-        By title, and by name in the legend: rates [dex(Msun / yr)] and scatter [dex], each (bin,); NaN: too few
-        galaxies. Curves of one name have one colour in all panels.
+        From `spectool.measure.sedfit_causes.trace_scatter`, or some of it: by title, and by name in the legend, rates
+        [dex(Msun / yr)] and scatter [dex], each (bin,); NaN: too few galaxies. Curves of one name have one colour.
     x_label, y_label : str
     height : int
 
     Returns
     -------
     bokeh layout
+        A panel per title, the legend below.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     color = dict(zip(names, CYCLE, strict=False))
     highest = max(np.nanmax(y) for curves in panels.values() for _, y in curves.values())
-    shared, row = (None, Range1d(0, 1.08 * float(highest))), []
+    rates = np.concatenate([np.asarray(x, float) for curves in panels.values() for x, _ in curves.values()])
+    margin, row = 0.06 * float(np.ptp(rates)) + 0.01, []
+    shared = {"y_range": Range1d(0, 1.08 * float(highest))}
+    shared["x_range"] = Range1d(float(rates.min()) - margin, float(rates.max()) + margin)
     for title, curves in panels.items():
         first = not row
         plot = bare_figure(
             title,
-            width=(FIGURE_WIDTH - 40 - LEGEND_WIDTH) // len(panels) + 40 * first,
+            width=(FIGURE_WIDTH - 40) // len(panels) + 40 * first,
             height=height,
             x_label=x_label,
             y_label=y_label if first else None,
-            y_range=shared[1],
+            **shared,
         )
         for name, (x, y) in curves.items():
             good = np.isfinite(np.asarray(x, float)) & np.isfinite(np.asarray(y, float))
@@ -289,5 +293,8 @@ def plot_scatter_cause(panels, *, x_label=SFR_LABEL, y_label="scatter (dex)", he
             plot.line(x, y, color=color[name], line_width=2.2)
             plot.scatter(x, y, color=color[name], size=6)
         row.append(plot)
-    _legend_at_right(row[-1], color, LEGEND_WIDTH)
-    return gridplot([row], toolbar_location=None)
+    key = bare_figure(width=FIGURE_WIDTH, height=18 + 24 * -(-len(names) // 3), x_label=None, y_label=None)
+    key.toolbar_location = key.outline_line_color = None
+    key.axis.visible = key.grid.visible = False
+    _add_legend(key, color, "center", location="center", ncols=3, spacing=14)
+    return column(gridplot([row], toolbar_location=None), key)

@@ -280,11 +280,13 @@ def test_causes_of_the_scatter_keep_their_colours():
         "quiescent": {"teacher − truth": (x, x + 3), "network − teacher": (x, 0.1 * x + 0.5)},
     }
     layout = sed_checks_plots.plot_scatter_cause(panels)
-    left, right = plots_of(layout)
+    left, right, key = plots_of(layout)
     (network,) = glyphs(left, Line)
     np.testing.assert_array_equal(drawn(network, "x"), [-1, 0])
     by_color = {line.glyph.line_color: drawn(line) for line in glyphs(right, Line)}
     np.testing.assert_allclose(by_color[network.glyph.line_color], 0.1 * x + 0.5)
-    assert labels(right) == ["network − teacher", "teacher − truth"]
+    assert labels(key) == ["network − teacher", "teacher − truth"]
+    shown = {item.label.value: item.renderers[0].glyph.fill_color for item in key.legend[0].items}
+    assert shown["network − teacher"] == network.glyph.line_color
     assert left.y_range is right.y_range and right.y_range.end > 3
     check_page(layout)
