@@ -135,7 +135,7 @@ class SedState(traitlets.HasTraits):
             self.labels, self.truth = self._known("_fit"), self._known("")
             none = np.zeros(len(self.bands))
             self.original = self._ask(none, none > 0, mistaken=False)
-            self._apply(none, none > 0, mistaken=False, galaxy=name)
+            self._apply(none, none > 0, mistaken=False, answer=self.original, galaxy=name)
 
     def _known(self, ending):
         """Value, 16 and 84% of each property that the sample has a column for; NaN for what it does not tell."""
@@ -245,8 +245,8 @@ class SedState(traitlets.HasTraits):
             raise KeyError(f"there is no band {band!r}; there are {', '.join(self.bands)}")
         return self.bands.index(band)
 
-    def _apply(self, shifts, dropped, *, mistaken, galaxy=None):
-        answer = self._ask(shifts, dropped, mistaken=mistaken)
+    def _apply(self, shifts, dropped, *, mistaken, answer=None, galaxy=None):
+        answer = answer or self._ask(shifts, dropped, mistaken=mistaken)
         with self.hold_trait_notifications():
             self.shifts, self.dropped, self.mistaken, self.answer = shifts, dropped, mistaken, answer
             self.galaxy = galaxy or self.galaxy

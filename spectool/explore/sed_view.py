@@ -181,12 +181,12 @@ class SedView:
             for name, button in self.groups.items():
                 button.value = state.is_dropped(*state.group_bands(name))
             self.shift.disabled = self.dropped.disabled = not state.measured[index]
+            self.status.value = describe_answer(state)
 
     def _show_answer(self):
         with self.state.lock:
             self.figure.show()
             self.key.value = figure_key(self.state)
-            self.status.value = describe_answer(self.state)
             self.tables.value = answer_table(self.state) + nearest_table(self.state)
 
     def tell(self, text, *, warning=False):
