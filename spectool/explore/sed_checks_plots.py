@@ -272,8 +272,9 @@ def plot_scatter_cause(panels, *, x_label=f"teacher's {SFR_LABEL}", y_label="sca
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     color = dict(zip(names, CYCLE, strict=False))
-    highest = max(np.nanmax(y) for curves in panels.values() for _, y in curves.values())
-    rates = np.concatenate([np.asarray(x, float) for curves in panels.values() for x, _ in curves.values()])
+    everything = [np.asarray(pair, float) for curves in panels.values() for pair in curves.values()]
+    rates, scatter = np.concatenate(everything, axis=1)
+    rates, highest = rates[np.isfinite(scatter)], np.nanmax(scatter)
     margin, row = 0.06 * float(np.ptp(rates)) + 0.01, []
     shared = {"y_range": Range1d(0, 1.08 * float(highest))}
     shared["x_range"] = Range1d(float(rates.min()) - margin, float(rates.max()) + margin)
@@ -296,5 +297,5 @@ def plot_scatter_cause(panels, *, x_label=f"teacher's {SFR_LABEL}", y_label="sca
     key = bare_figure(width=FIGURE_WIDTH, height=18 + 24 * -(-len(names) // 3), x_label=None, y_label=None)
     key.toolbar_location = key.outline_line_color = None
     key.axis.visible = key.grid.visible = False
-    _add_legend(key, color, "center", location="center", ncols=3, spacing=14)
+    _add_legend(key, color, "center", location="center", ncols=3, spacing=4)
     return column(gridplot([row], toolbar_location=None), key)
