@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -12,12 +14,52 @@ from spectool.measure.error_scaling import coverage
 from spectool.models import liewcain2021 as paper
 from spectool.models.band_inputs import BandInputs, read_bands
 from spectool.models.cnn import NarrowBandCNN
+from spectool.models.folds import N_FOLDS, hold_out, split_spectra
 from spectool.models.sed_checks import permutation_importance
 from spectool.models.sed_ensemble import SedEnsemble
 
 SIZES = (0.05, 0.1, 0.25, 0.5, 0.75)
 SIGNAL_TO_NOISE = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 TYPES = {"early": True, "late": False}
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "data" / "liewcain2021_experiments.json"
+"""What tools/train_liewcain2021.py measured with networks that are not kept."""
+
+
+def read_experiments(path=EXPERIMENTS) -> dict:
+    """Figures by command of the tool; those that are dicts of an xarray Dataset come as such.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing has been measured.
+    """
+    return _restore(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def write_experiment(path, name: str, found: dict) -> None:
+    """Put figures beside those of other commands; Datasets as dicts (`xarray.Dataset.to_dict`)."""
+    path = Path(path)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(
+        json.dumps(known | {name: _shorten(found)}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def _shorten(value):
+    """Numbers to five digits."""
+    if isinstance(value, dict):
+        return {key: _shorten(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shorten(one) for one in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _restore(value):
+    if not isinstance(value, dict):
+        return value
+    if "data_vars" in value:
+        return xr.Dataset.from_dict(value)
+    return {key: _restore(one) for key, one in value.items()}
 
 
 def score_spectra(
@@ -77,13 +119,13 @@ def train_types(sample: xr.Dataset, output: str, *, suffix: str = "", seed: int 
     fold = np.empty(len(early), int)
     for is_early in TYPES.values():
         rows = np.flatnonzero(early == is_early)
-        fold[rows] = paper.split_spectra(sample.isel(spectrum=rows), by="galaxy", seed=[seed, is_early])
+        fold[rows] = split_spectra(sample.isel(spectrum=rows), by="galaxy", seed=[seed, is_early])
     labels = paper.read_labels(sample, suffix=suffix, outputs=[output])[:, 0]
     found = {what: np.empty((2, 2)) for what in ("sigma", "bias")}
     for i, trained in enumerate(TYPES.values()):
         # Galaxies of the other type count as unseen whatever their fold: they train no network.
         predicted = np.full(len(early), np.nan)
-        for k in range(paper.N_FOLDS):
+        for k in range(N_FOLDS):
             seen = np.flatnonzero((early == trained) & (fold != k))
             asked = np.flatnonzero(fold == k)
             predicted[asked] = train_and_ask(
@@ -99,13 +141,13 @@ def train_types(sample: xr.Dataset, output: str, *, suffix: str = "", seed: int 
     )
 
 
-def train_and_ask(sample, output, seen, asked, *, by, suffix="", seed=0, **options) -> np.ndarray:
-    """Predictions (asked,) [dex] of a network that was trained, and stopped, by the rows `seen` of a sample."""
+def train_rows(sample, output, seen, *, by, suffix="", seed=0, **options):
+    """A network that was trained, and stopped, by the rows `seen` of a sample, and its history."""
     bands = [str(band) for band in sample["band"].values]
     labels = paper.read_labels(sample, suffix=suffix, outputs=[output])
-    train, valid = paper.hold_out(sample, seen, by=by, seed=[seed, 1])
+    train, valid = hold_out(sample, seen, by=by, seed=[seed, 1])
     inputs = read_bands(sample, bands)
-    model, _ = paper.train_cnn(
+    return paper.train_cnn(
         inputs.take(train),
         labels[train],
         inputs.take(valid),
@@ -115,7 +157,13 @@ def train_and_ask(sample, output, seen, asked, *, by, suffix="", seed=0, **optio
         seed=seed,
         **options,
     )
-    return model.predict(model.encode(inputs.take(asked)))[0][:, 0]
+
+
+def train_and_ask(sample, output, seen, asked, **options) -> np.ndarray:
+    """Predictions (asked,) [dex] by the network of `train_rows`."""
+    model, _ = train_rows(sample, output, seen, **options)
+    inputs = read_bands(sample.isel(spectrum=asked), model.bands)
+    return model.predict(model.encode(inputs))[0][:, 0]
 
 
 def train_sizes(
