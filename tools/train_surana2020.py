@@ -5,7 +5,7 @@
     python tools/train_surana2020.py networks --labels truth     # surana2020_truth_mass, ...
     python tools/train_surana2020.py together     # surana2020_together: one network for all three
     python tools/train_surana2020.py ensemble     # surana2020_ensemble1 to 5: errors, missing bands, outliers
-    python tools/train_surana2020.py peers        # scores forest, support vectors, boosted trees, which are not kept
+    python tools/train_surana2020.py peers        # surana2020_peers.json: forest, support vectors, boosted trees scored
     python tools/train_surana2020.py scalings     # what asinh inputs change, by validation; writes nothing
 
 64% of the galaxies train, 16% stop the training and calibrate errors, 20% are what all figures are of, with the weights
@@ -266,6 +266,7 @@ def train_peers(data, options) -> dict:
         found[name] = score_properties(predict(x["test"]), labels["test"], model.outputs) | {
             "seconds": seconds
         }
+    (options.out / "surana2020_peers.json").write_text(json.dumps(found, indent=1) + "\n")
     return found
 
 

@@ -72,6 +72,7 @@ def test_other_commands_say_what_they_measured(tool, folder):
     assert set(run(tool, folder, "scalings")) == {"linear", "asinh"}
     peers = run(tool, folder, "peers")
     assert set(peers) == {"forest", "svm", "boosting"} and peers["forest"]["log_mass"]["r2"] > 0.5
+    assert json.loads((folder / "surana2020_peers.json").read_text()) == peers
     assert set(folder.glob("*.safetensors")) == written
     together = run(tool, folder, "together", "--labels", "truth")
     assert list(together) == ["surana2020_truth_together"]
