@@ -1,6 +1,7 @@
 """The picture of the galaxy-map dashboard: map, radial profile, and the bands of one spectrum."""
 
 import numpy as np
+from bokeh.core.properties import value as literal
 from bokeh.layouts import column, row
 from bokeh.models import (
     BoxZoomTool,
@@ -8,6 +9,8 @@ from bokeh.models import (
     ColumnDataSource,
     HoverTool,
     Label,
+    Legend,
+    LegendItem,
     LinearColorMapper,
     Range1d,
     ResetTool,
@@ -80,9 +83,9 @@ class IfuFigure:
         plot = self._panel(
             "map", width=MAP_WIDTH, height=HEIGHT, match_aspect=True, title=" ", min_border_left=48
         )
-        plot.xaxis.axis_label, plot.yaxis.axis_label = "x (arcsec)", "y (arcsec)"
+        plot.xaxis.axis_label, plot.yaxis.axis_label = "x (arcsec); dashed: 1 Re", "y (arcsec)"
         look = {"fill_color": {"field": "shown", "transform": self.mapper}, "line_color": "white"}
-        look |= {"line_width": 0.5, "fill_alpha": 1.0}
+        look |= {"line_width": 0.5, "line_alpha": 0.5, "fill_alpha": 1.0}
         same = {f"{part}_{k}": v for part in ("selection", "nonselection") for k, v in look.items()}
         cells = plot.patches("xs", "ys", source=self.source, **look, **same)
         dashed = {"line_color": "black", "line_dash": "dashed", "line_width": 1.5}
@@ -92,8 +95,7 @@ class IfuFigure:
         tips = [("", "@shown{0.00} dex at @radius{0.00} Re")]
         plot.add_tools(TapTool(renderers=[cells]), HoverTool(renderers=[cells], tooltips=tips))
         plot.grid.grid_line_color = None
-        self.bar = ColorBar(color_mapper=self.mapper, width=10, padding=4, margin=0)
-        plot.add_layout(self.bar, "right")
+        plot.add_layout(ColorBar(color_mapper=self.mapper, width=10, padding=4, margin=0), "right")
         return plot
 
     def _draw_profile(self):
@@ -104,7 +106,6 @@ class IfuFigure:
             x_range=Range1d(0, 2.5),
             y_range=Range1d(-1, 1),
             sizing_mode="stretch_width",
-            title=" ",
             min_border_left=58,
         )
         plot.xaxis.axis_label = RADIUS_LABEL
@@ -129,6 +130,9 @@ class IfuFigure:
         self.note = Label(x=10, y=8, x_units="screen", y_units="screen", text_color=MUTED)
         self.note.text_font_size = "12px"
         plot.add_layout(self.note)
+        self.key = [LegendItem(label=" ", renderers=[dots]) for dots in self.dots]
+        above = {"orientation": "horizontal", "location": "left", "label_text_font_style": "bold"}
+        plot.add_layout(Legend(items=self.key, spacing=16, padding=0, margin=0, **above), "above")
         plot.add_tools(TapTool(renderers=self.dots), BoxZoomTool(), ResetTool())
         return plot
 
@@ -195,7 +199,6 @@ class IfuFigure:
         x, y = (state.points[name] for name in ("x", "y"))
         outlines = data.cell_outlines(x, y)
         xs, ys = ([outline[k].astype(np.float32) for outline in outlines] for k in (0, 1))
-        self.source.selected.indices = []
         columns |= {"radius": state.points["radius"], "index": state.index.astype(np.int32)}
         self.source.data = {"xs": xs, "ys": ys, **columns}
         ellipse = data.radius_ellipse(x, y, state.points["radius"])
@@ -222,10 +225,9 @@ class IfuFigure:
             for renderer in self.fits[part]:
                 renderer.visible = gradient.known and not (same and part == "source")
         self.dots[0].visible = not same
-        self.profile.title.text = " · ".join(
-            f"{name} {state.gradients[name].text()}"
-            for name in dict.fromkeys((state.reference, state.source))
-        )
+        for item, name in zip(self.key, (state.reference, state.source), strict=True):
+            item.label = literal(f"{name} {state.gradients[name].text()}")
+        self.key[0].visible = not same
         self.profile.yaxis.axis_label = data.QUANTITIES[state.quantity]
         reason = state.gradients[state.source].reason
         self.note.text = f"no gradient: {reason}" if reason else ""
@@ -239,7 +241,7 @@ class IfuFigure:
             margin = 0.08 * max(high - low, 0.05)
             self._set_range(self.profile.y_range, low - margin, high + margin)
         radius = points["radius"][np.isfinite(points["radius"])]
-        self._set_range(self.profile.x_range, 0.0, 1.04 * max(float(radius.max(initial=0.0)), 1.1))
+        self._set_range(self.profile.x_range, -0.05, 1.04 * max(float(radius.max(initial=0.0)), 1.1))
 
     @staticmethod
     def _set_range(axis, start, end):
@@ -255,16 +257,17 @@ class IfuFigure:
             "radius": state.points["radius"][at],
             "value": state.points["value"][at],
         }
+        # A tap on what the page believes to be selected already would not reach the kernel.
+        if self.source.selected.indices != at.tolist():
+            self.source.selected.indices = at.tolist()
 
     def show_spectrum(self):
         """Draw the bands and the spectrum that are looked at."""
         state = self.state
         with state.lock, self.widget.batch():
+            if self._drawn_galaxy != state.galaxy:
+                self.show()  # observers of the spectrum may be told before those of the galaxy
             self._show_ring()
-            if self.source.selected.indices != (
-                place := np.flatnonzero(state.index == state.spectrum).tolist()
-            ):
-                self.source.selected.indices = place
             drawn = state.photometry()
             good = np.isfinite(drawn["band_flux"])
             names = ("wavelength", "width", "flux", "error")

@@ -71,6 +71,9 @@ class Gradient:
 def fit_galaxy(sample, columns):
     """Fit gradients of several columns in one galaxy.
 
+    Each is fitted by itself, so that one without values leaves the others theirs; columns that are known for the same
+    spectra are fitted to the same draws of them.
+
     Parameters
     ----------
     sample : xarray.Dataset
@@ -82,17 +85,17 @@ def fit_galaxy(sample, columns):
     dict of str to Gradient
         By column.
     """
-    found = fit_gradients(sample, columns=list(columns), seed=SEED, keep_fits=True).isel(galaxy=0)
+    return {name: _fit_column(sample, name) for name in columns}
+
+
+def _fit_column(sample, name):
+    found = fit_gradients(sample, columns=[name], seed=SEED, keep_fits=True).isel(galaxy=0)
     problem = str(found["gradient_problem"].item())
-    reason = PROBLEM_WORDS.get(problem, problem).format(n_inside=int(found["n_inside"]))
-    return {
-        name: Gradient(
-            found[f"{name}_slopes"].values,
-            found[f"{name}_centrals"].values,
-            float(found[f"{name}_gradient"]),
-            float(found[f"{name}_gradient_error"]),
-            float(found[f"{name}_central"]),
-            reason,
-        )
-        for name in columns
-    }
+    return Gradient(
+        slopes=found[f"{name}_slopes"].values,
+        centrals=found[f"{name}_centrals"].values,
+        slope=float(found[f"{name}_gradient"]),
+        error=float(found[f"{name}_gradient_error"]),
+        central=float(found[f"{name}_central"]),
+        reason=PROBLEM_WORDS.get(problem, problem).format(n_inside=int(found["n_inside"])),
+    )

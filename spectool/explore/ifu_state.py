@@ -32,9 +32,12 @@ class IfuState(traitlets.HasTraits):
     rebuild : callable, optional
         ``rebuild(sample, galaxy)`` returns spectra of one galaxy, an xarray.Dataset with ``flux`` (its spectra in the
         order of the sample, wavelength) per Angstrom.
-    start : callable, optional
-        ``start(function, *arguments)`` runs what may take long (rebuilding spectra); at once by default, in a
-        thread where somebody waits at a screen.
+
+    Attributes
+    ----------
+    start : callable
+        ``start(function, *arguments)`` runs what may take long (rebuilding spectra): at once, unless it is replaced by
+        something that uses a thread where somebody waits at a screen.
 
     Raises
     ------
@@ -58,11 +61,11 @@ class IfuState(traitlets.HasTraits):
     busy = traitlets.Bool(False, help="whether spectra are being rebuilt")
     problem = traitlets.Unicode(help="why there are no spectra, in words")
 
-    def __init__(self, sample, predictions=None, *, rebuild=None, start=None):
+    def __init__(self, sample, predictions=None, *, rebuild=None):
         super().__init__()
         self.lock = threading.RLock()
         self.sample, self.rebuild = sample, rebuild
-        self._start = start or (lambda function, *arguments: function(*arguments))
+        self.start = lambda function, *arguments: function(*arguments)
         self.sources = data.read_sources(sample, predictions or {})
         self.references = tuple(name for name, source in self.sources.items() if not source.predicted)
         galaxy_index = sample["galaxy_index"].values.astype(int)
@@ -162,7 +165,7 @@ class IfuState(traitlets.HasTraits):
         self.spectra, self.problem, self.busy = self._rebuilt.get(self.galaxy), "", False
         if self.spectra is None and self.rebuild is not None:
             self.busy = True
-            self._start(self._rebuild, self._request, self.galaxy)
+            self.start(self._rebuild, self._request, self.galaxy)
 
     def _place(self):
         """Compute what the panels draw."""

@@ -207,7 +207,9 @@ def open_ifu_dashboard(sample, predictions, *, rebuild=None, export_folder="expo
         If the sample or a prediction lacks a column.
     """
 
-    def start(function, *arguments):
-        threading.Thread(target=function, args=arguments, daemon=True).start()
-
-    return IfuView(IfuState(sample, predictions, rebuild=rebuild, start=start), export_folder=export_folder)
+    # The first spectra are there before the page draws: what changes while it begins to would not reach it.
+    state = IfuState(sample, predictions, rebuild=rebuild)
+    state.start = lambda function, *arguments: threading.Thread(
+        target=function, args=arguments, daemon=True
+    ).start()
+    return IfuView(state, export_folder=export_folder)
