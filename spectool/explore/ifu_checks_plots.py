@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 from astropy.stats import mad_std
 from bokeh.layouts import gridplot
-from bokeh.models import Range1d, Span
+from bokeh.models import BoxAnnotation, FixedTicker, NumeralTickFormatter, Range1d, Span
 from bokeh.plotting import figure
 
+from spectool.explore.ifu_data import QUANTITIES, band_wavelengths
 from spectool.explore.ifu_plots import absorption_marks
 from spectool.explore.ifu_result_plots import DOTS, bin_equally
 from spectool.explore.metallicity_plots import add_bars, flat_legend
@@ -15,16 +16,24 @@ from spectool.explore.spectrum import WAVELENGTH_LABEL
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED
 
 SCATTER_LABEL = "robust scatter (dex)"
+SIZE_LABELS = {
+    "size": "part of the sample that trains",
+    "n_galaxies": "galaxies that train",
+    "n_spectra": "spectra that train",
+}
+MOST = 0.6  # dex, about what random guesses scatter by
 
 
-def plot_types(tables, *, digits=2):
+def plot_types(scores, *, full=None, digits=2):
     """Robust scatter by the types of galaxies trained on and asked about (Table 1 of Liew-Cain et al. 2021).
 
     Parameters
     ----------
-    tables : dict of str to pandas.DataFrame
-        By title, such as "log age": rows are what was asked about, columns what was trained on [dex]; NaN is left
-        empty.
+    scores : dict of str to xarray.Dataset
+        By title, such as "log age": ``sigma`` (training, application) [dex], from
+        `spectool.models.liewcain2021_checks.train_types`.
+    full : dict of str to float, optional
+        By title, the scatter with all types in both sets [dex].
     digits : int
 
     Returns
@@ -32,6 +41,11 @@ def plot_types(tables, *, digits=2):
     bokeh layout
         Panels have one scale of colours.
     """
+    tables = {
+        title: one["sigma"].transpose("application", "training").to_pandas() for title, one in scores.items()
+    }
+    for title, value in (full or {}).items():
+        tables[title].loc["full set", "full set"] = value
     highest, row = max(float(np.nanmax(table.values)) for table in tables.values()), []
     for title, table in tables.items():
         plot = plot_matrix(
@@ -51,55 +65,116 @@ def plot_types(tables, *, digits=2):
     return gridplot([row], toolbar_location=None)
 
 
-def plot_training_size(
-    curves,
-    *,
-    random=None,
-    x_label="training set (galaxies)",
-    y_label=SCATTER_LABEL,
-    width=FIGURE_WIDTH,
-    height=350,
-):
+def plot_training_size(curves, *, by="size", random=None, width=FIGURE_WIDTH, height=350):
     """Scatter against the size of the training set (Fig. 13 of Liew-Cain et al. 2021).
 
     Parameters
     ----------
-    curves : dict of str to (array_like, array_like, array_like)
-        By the name in the legend: size, scatter [dex] and its error, each (k,).
+    curves : dict of str to sequence of xarray.Dataset
+        By the name in the legend, one or more of what `spectool.models.liewcain2021_checks.train_sizes` returns:
+        ``sigma`` (size, repeat) [dex], drawn as mean and standard deviation over the repeats.
+    by : {"size", "n_galaxies", "n_spectra"}
+        What is along the axis.
     random : float, optional
         Scatter of random guesses, dotted.
-    x_label, y_label : str
     width, height : int
 
     Returns
     -------
     bokeh.plotting.figure
     """
-    plot = figure(
-        width=width,
-        height=height,
-        tools="save",
-        x_axis_type="log",
-        x_axis_label=x_label,
-        y_axis_label=y_label,
-    )
-    highest = random or 0.0
-    for k, ((name, columns), color) in enumerate(zip(curves.items(), CYCLE, strict=False)):
-        x, y, error = (np.asarray(column, float) for column in columns)
+    plot = figure(width=width, height=height, tools="save", x_axis_type="log")
+    plot.xaxis.axis_label, plot.yaxis.axis_label = SIZE_LABELS[by], SCATTER_LABEL
+    plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
+    highest, ends = random or 0.0, []
+    for k, ((name, parts), color) in enumerate(zip(curves.items(), CYCLE, strict=False)):
+        x = np.concatenate([part[by].values for part in parts]).astype(float)
+        y, error = (
+            np.concatenate([getattr(part["sigma"], what)("repeat").values for part in parts])
+            for what in ("mean", "std")
+        )
+        order = np.argsort(x)
+        x, y, error = x[order], y[order], error[order]
         dash = ("solid", "dashed", "dotdash", "dotted")[k % 4]
         plot.line(x, y, color=color, line_width=2.2, line_dash=dash, legend_label=name)
         plot.scatter(x, y, color=color, size=7, legend_label=name)
-        add_bars(plot, x, y, np.nan_to_num(error), color)
-        highest = max(highest, float(np.nanmax(y + np.nan_to_num(error))))
+        add_bars(plot, x, y, error, color)
+        highest, ends = max(highest, float((y + error).max())), [*ends, *x]
     if random is not None:
-        everything = np.concatenate([np.asarray(c[0], float) for c in curves.values()])
-        ends = [float(everything.min()), float(everything.max())]
         dotted = {"color": MUTED, "line_dash": "dotted", "line_width": 2.5}
-        plot.line(ends, [random] * 2, legend_label="random guesses", **dotted)
-    plot.y_range = Range1d(0, 1.08 * highest)
+        plot.line([min(ends), max(ends)], [random] * 2, legend_label="random guesses", **dotted)
+    plot.x_range, plot.y_range = Range1d(0.85 * min(ends), 1.15 * max(ends)), Range1d(0, 1.08 * highest)
     plot.add_layout(plot.legend[0], "above")
     flat_legend(plot)
     return plot
+
+
+def plot_error_curves(curves, *, dim, x_label, height=310):
+    """Scatter, stated error and coverage as spectra get worse: noisier, or with more bands missing.
+
+    Parameters
+    ----------
+    curves : dict of str to xarray.Dataset
+        By the name in the legend: ``sigma``, ``error`` and ``coverage`` (dim, property), from
+        `spectool.models.liewcain2021_checks.score_noise` or ``score_missing``.
+    dim : str
+    x_label : str
+    height : int
+
+    Returns
+    -------
+    bokeh layout
+        A panel per property with scatter (solid) and median stated error (dashed), then the share of labels within
+        1 sigma: 68 +- 3% is grey; curves without errors have none.
+    """
+    first = next(iter(curves.values()))
+    levels = [float(v) for v in first[dim].values]
+    titles = {str(name): f"{QUANTITIES[str(name)]}: scatter, error" for name in first["property"].values}
+    row = []
+    for name, title in [*titles.items(), (None, "coverage")]:
+        plot = figure(title=title, width=FIGURE_WIDTH // (len(titles) + 1), height=height, tools="save")
+        plot.xaxis.axis_label = x_label
+        plot.xaxis.ticker = FixedTicker(ticks=list(range(len(levels))))
+        plot.xaxis.major_label_overrides = {
+            k: f"{v:g}" if np.isfinite(v) else "∞" for k, v in enumerate(levels)
+        }
+        plot.title.text_font_size = "13px"
+        draw = _draw_coverage if name is None else _draw_errors
+        draw(plot, {title: one if name is None else one.sel(property=name) for title, one in curves.items()})
+        row.append(plot)
+    row[0].legend.location = "top_right" if levels[0] < levels[-1] and dim == "sn" else "top_left"
+    return gridplot([row], toolbar_location=None)
+
+
+def _draw_errors(plot, curves):
+    plot.yaxis.axis_label = "dex"
+    highest = 0.0
+    for (name, one), color in zip(curves.items(), CYCLE, strict=False):
+        for column, dash in (("sigma", "solid"), ("error", "dashed")):
+            values = one[column].values.astype(float)
+            if np.isfinite(values).any():
+                x = np.arange(values.size)
+                plot.line(x, values, color=color, line_dash=dash, line_width=2.2, legend_label=name)
+                plot.scatter(x, values, color=color, size=5 if dash == "solid" else 0, legend_label=name)
+                # A network that was never shown noise errs by many dex: it may leave the frame.
+                highest = max(highest, float(np.nanmax(np.minimum(values, MOST))))
+    plot.y_range = Range1d(0, 1.15 * highest)
+
+
+def _draw_coverage(plot, curves):
+    plot.yaxis.axis_label = "labels within 1σ (%)"
+    shade = {"fill_color": "#DCDCDC", "fill_alpha": 0.8, "line_color": None, "level": "underlay"}
+    plot.add_layout(BoxAnnotation(bottom=65.3, top=71.3, **shade))
+    seen = [62.0, 74.0]
+    for curve, color in zip(curves.values(), CYCLE, strict=False):
+        for k, name in enumerate(curve["property"].values):
+            values = 100 * curve["coverage"].sel(property=name).values.astype(float)
+            if np.isfinite(values).any():
+                x, dash = np.arange(values.size), ("solid", "dotdash")[k % 2]
+                label = QUANTITIES[str(name)].removesuffix(" (Gyr)")
+                plot.line(x, values, color=color, line_dash=dash, line_width=2.2, legend_label=label)
+                seen += [float(np.nanmin(values)) - 2, float(np.nanmax(values)) + 2]
+    plot.y_range = Range1d(min(seen), max(seen))
 
 
 def galaxy_residuals(sample, residual):
@@ -181,43 +256,43 @@ def plot_dependence(sample, x, residuals, *, x_label, per_bin=16, height=150):
     return gridplot(grid, toolbar_location=None)
 
 
-def plot_band_importance(wavelength, importance, *, y_label="growth of mean error (dex)", height=300):
+def plot_band_importance(importance, *, height=300):
     """What each band is worth to a prediction, over the absorption features that it may see.
 
     Parameters
     ----------
-    wavelength : array_like, shape (band,)
-        [Angstrom]
-    importance : dict of str to (array_like, array_like)
-        By the name in the legend: by how much the error grows when a band's values are swapped among spectra, and its
-        error, each (band,).
-    y_label : str
+    importance : xarray.Dataset
+        ``importance`` and ``importance_error`` (band, property) [dex], from
+        `spectool.models.liewcain2021_checks.band_importance`: by how much the mean error grows when a band's values are
+        swapped among spectra.
     height : int
 
     Returns
     -------
     bokeh.plotting.figure
     """
-    wavelength = np.asarray(wavelength, float)
+    wavelength, _ = band_wavelengths(importance)
     window = float(wavelength.min()) - 120, float(wavelength.max()) + 120
-    top = max(float(np.max(np.add(*pair))) for pair in importance.values())
+    top = float((importance["importance"] + importance["importance_error"]).max())
     plot = figure(
         width=FIGURE_WIDTH,
         height=height,
         tools="save",
         x_range=Range1d(*window),
-        y_range=Range1d(0, 1.45 * top),
+        y_range=Range1d(min(0.0, float(importance["importance"].min())), 1.45 * top),
         x_axis_label=WAVELENGTH_LABEL,
-        y_axis_label=y_label,
+        y_axis_label="growth of mean error (dex)",
     )
     absorption_marks(plot, window, FIGURE_WIDTH - 80)
-    wide = 80.0 / len(importance)
-    for k, ((name, (value, error)), color) in enumerate(zip(importance.items(), CYCLE, strict=False)):
-        x = wavelength + wide * (k - (len(importance) - 1) / 2)
-        plot.vbar(
-            x, 0.95 * wide, np.asarray(value, float), 0, color=color, line_color=None, legend_label=name
-        )
-        add_bars(plot, x, np.asarray(value, float), np.asarray(error, float), "#404040")
+    names = importance["property"].values
+    wide = 80.0 / len(names)
+    for k, (name, color) in enumerate(zip(names, CYCLE, strict=False)):
+        one = importance.sel(property=name)
+        value, error = (one[column].values.astype(float) for column in ("importance", "importance_error"))
+        x = wavelength + wide * (k - (len(names) - 1) / 2)
+        label = QUANTITIES[str(name)].removesuffix(" (Gyr)")
+        plot.vbar(x, 0.95 * wide, value, 0, color=color, line_color=None, legend_label=label)
+        add_bars(plot, x, value, error, "#404040")
     plot.add_layout(plot.legend[0], "above")
     flat_legend(plot)
     return plot

@@ -140,7 +140,7 @@ class IfuFigure:
         at, _ = data.band_wavelengths(self.state.sample)
         window = float(at.min() - 120), float(at.max() + 120)
         plot = self._panel(
-            "bands",
+            "bands_panel",
             width=900,
             height=SPECTRUM_HEIGHT,
             x_range=Range1d(*window),

@@ -1,8 +1,8 @@
 """What the figures of the narrow-band notebook draw is what they were given, counted by independent code."""
 
 import numpy as np
-import pandas as pd
 import pytest
+import xarray as xr
 from astropy.stats import mad_std
 from bokeh.models import Axis, Plot, Scatter
 
@@ -11,6 +11,7 @@ from spectool.explore.ifu_checks_plots import (
     galaxy_residuals,
     plot_band_importance,
     plot_dependence,
+    plot_error_curves,
     plot_training_size,
     plot_types,
 )
@@ -21,6 +22,7 @@ from spectool.explore.ifu_result_plots import (
     plot_one_to_one,
 )
 from spectool.models.training import History
+from spectool.surveys.jpas import LIEWCAIN_BANDS
 
 from .ifu_fakes import CENTRES, OFFSET, make_predictions, make_sample, rebuild
 
@@ -192,25 +194,66 @@ def test_dependence_draws_a_point_per_galaxy(sample, predictions):
 
 
 def test_a_table_of_types_is_written_out():
-    table = pd.DataFrame([[0.1, 0.14], [0.16, np.nan]], index=["early", "late"], columns=["early", "late"])
-    layout = plot_types({"log age": table, "log Z": 2 * table})
-    (texts,) = [d["text"] for d in (r.data_source.data for r in titled(layout, "log age").renderers[1:])]
-    assert sorted(texts) == ["0.10", "0.14", "0.16"]
+    values = np.array([[0.1, 0.16], [0.14, 0.15]])  # by training, then by application
+    kinds = {"training": ["early", "late"], "application": ["early", "late"]}
+    scores = xr.Dataset({"sigma": (("training", "application"), values)}, coords=kinds)
+    layout = plot_types({"log age": scores, "log Z": 2 * scores}, full={"log age": 0.145})
+    cells = titled(layout, "log age").renderers[0].data_source.data
+    written = dict(zip(zip(cells["column"], cells["row"], strict=True), cells["text"], strict=True))
+    assert written == {
+        ("early", "early"): "0.10",
+        ("early", "late"): "0.16",
+        ("late", "early"): "0.14",
+        ("late", "late"): "0.15",
+        ("full set", "full set"): "0.14",
+    }
     every_axis_is_named(layout, shared=False)
 
 
-def test_training_sizes_stay_below_the_frame(rng):
-    sizes = np.array([10, 40, 157])
-    curves = {"Set A": (sizes, [0.05, 0.04, 0.03], [0.01, np.nan, 0.01])}
-    plot = plot_training_size(curves, random=0.45)
+def test_training_sizes_are_means_over_repeats(rng):
+    def curve(sizes):
+        sigma = 0.1 + 0.02 * rng.random((len(sizes), 3))
+        columns = {"sigma": (("size", "repeat"), sigma), "n_galaxies": ("size", 190 * np.array(sizes))}
+        return xr.Dataset(columns, coords={"size": sizes})
+
+    few, many = curve([0.05, 0.25, 0.75]), curve([0.75]).assign(n_galaxies=("size", [750.0]))
+    plot = plot_training_size({"Set A": [few], "Set B": [few, many]}, by="n_galaxies", random=0.45)
+    line = next(d for r in plot.renderers if len((d := r.data_source.data)["x"]) == 4)
+    np.testing.assert_allclose(line["x"], [9.5, 47.5, 142.5, 750])
+    np.testing.assert_allclose(line["y"], [*few["sigma"].mean("repeat"), *many["sigma"].mean("repeat")])
     assert plot.y_range.start == 0
     assert plot.y_range.end > 0.45
     every_axis_is_named(plot, shared=False)
 
 
+def test_error_curves_draw_scatter_error_and_coverage():
+    def curve(values):
+        return ("n_missing", "property"), np.stack([values, values], axis=1)
+
+    columns = {"sigma": [0.1, 0.2, 5.0], "error": [0.1, 0.3, 0.4], "coverage": [0.68, 0.7, 0.6]}
+    scores = xr.Dataset(
+        {name: curve(values) for name, values in columns.items()},
+        coords={"n_missing": [0, 5, 20], "property": ["log_age", "log_z"]},
+    )
+    blind = scores.assign({name: scores[name] * np.nan for name in ("error", "coverage")})
+    both = {"ensemble": scores, "without errors": blind}
+    layout = plot_error_curves(both, dim="n_missing", x_label="bands missing")
+    assert len(panels(layout)) == 3
+    age = titled(layout, "log age")
+    assert {tuple(d["y"]) for d in (r.data_source.data for r in age.renderers)} == {
+        (0.1, 0.2, 5.0),
+        (0.1, 0.3, 0.4),
+    }
+    assert age.y_range.end < 1, "what errs by many dex must not flatten the rest"
+    assert len(titled(layout, "coverage").renderers) == 2
+    every_axis_is_named(layout, shared=False)
+
+
 def test_importance_stands_beside_its_band():
     value = np.linspace(0, 0.03, CENTRES.size)
-    plot = plot_band_importance(CENTRES, {"age": (value, 0.1 * value), "Z": (value[::-1], 0.1 * value)})
+    both = ("band", "property"), np.stack([value, value[::-1]], axis=1)
+    coords = {"band": list(LIEWCAIN_BANDS), "property": ["log_age", "log_z"]}
+    plot = plot_band_importance(xr.Dataset({"importance": both, "importance_error": both}, coords=coords))
     bars = [d for r in plot.renderers if "top" in (d := r.data_source.data)]
     middle = 0.5 * (np.asarray(bars[0]["x"]) + np.asarray(bars[1]["x"]))
     np.testing.assert_allclose(middle, CENTRES)
