@@ -30,6 +30,8 @@ BENCHMARKS = {
     "sednet_training_seconds": "benchmarks.sednet:run",
     "sednet_galaxies_per_second": "benchmarks.sednet:run",
     "sedfit_vs_bagpipes_fit": "benchmarks.sedfit:against_bagpipes",
+    "cnn_training_seconds": "benchmarks.narrowband:run",
+    "narrowband_1e6_seconds": "benchmarks.narrowband:run",
 }
 
 

@@ -14,10 +14,10 @@ from spectool.models.cnn import ERROR_RANGE, NarrowBandCNN
 class NoisyBands:
     """Adds noise to each spectrum, and hides bands, anew for each batch; for the `augment` of `fit`.
 
-    A share `clean` of the spectra keeps all its bands free of noise. For the others, the signal-to-noise ratio of the
+    A share `clean` of the spectra stays free of noise. For the others, the signal-to-noise ratio of the
     band of mean magnitude is drawn, uniform in its logarithm, from `sn`. The noise of the bands has one flux per
     spectrum, as that of the sky, times a factor per band (log-normal, `jitter` in ln). Fluxes that come out below
-    `MIN_SN` are missing, as in `read_bands`. A share `gaps` of the noisy spectra loses a run of bands at an end, of up
+    `MIN_SN` are missing, as in `read_bands`. A share `gaps` of all spectra loses a run of bands at an end, of up
     to half of all, as when a spectrum or a redshift does not cover them, and each other band with a chance below 0.3.
 
     Attributes
@@ -55,7 +55,7 @@ class NoisyBands:
         relative = torch.where(noisy, relative, 0.0)
         flux = 1.0 + relative * torch.randn(n, n_bands, generator=generator)
         gone = (missing > 0) | (flux <= 0) | (flux < MIN_SN * relative)
-        gone |= self._gaps(random, n_bands) & noisy & (random(1) < self.gaps)
+        gone |= self._gaps(random, n_bands) & (random(1) < self.gaps)
         flux = torch.where(gone, 1.0, flux)
         magnitude = torch.where(gone, 0.0, magnitude - MAG_PER_LN * torch.log(flux))
         error = torch.where(gone, 0.0, MAG_PER_LN * relative / flux)
