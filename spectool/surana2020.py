@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from spectool import __version__
 from spectool.measure.sedfit import fit_library
 from spectool.measure.sedfit_library import N_MODELS, PROPERTIES, draw_library
+from spectool.scourfield2023_candidates import concatenate
 from spectool.surveys.band_averages import make_band_averages
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama, redraw_gama
 from spectool.surveys.gama_cuts import PAPER_TOTAL, select_surana2020
@@ -93,7 +94,7 @@ def make_surana2020(
         if path is not None:
             _write(part, path)
         parts.append(part.isel(galaxy=slice(0, size)))
-    sample = _join(parts)
+    sample = concatenate(parts)
     return sample.assign_attrs(
         parts[0].attrs, history=f"{n} galaxies of GAMA (mock), fitted with a library; {recipe}"
     )
@@ -202,7 +203,7 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
         drawn = redraw_gama(numbers, averages=averages, seed=_block_seed(seed, block))
         seen = observe_gama(drawn, seed=np.random.default_rng([seed, block, 1]))
         parts.append(seen.drop_vars("candidate"))
-    sample = _join(parts).isel(galaxy=slice(0, n))
+    sample = concatenate(parts).isel(galaxy=slice(0, n))
     columns = {}
     for name, unit in zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True):
         fit, low, high = (labels[f"{name}_fit{end}"].values[:n].astype(int) for end in ("", "_low", "_high"))
@@ -230,10 +231,6 @@ def _make_block(made, seed, size, **observation):
 
 def _block_seed(seed, block):
     return int(np.random.SeedSequence([seed, block]).generate_state(1)[0])
-
-
-def _join(parts):
-    return xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
 
 
 def _read(path):
