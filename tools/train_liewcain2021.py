@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spectool.measure.ifu_labels import add_fitted_labels
+from spectool.liewcain2021 import SEED, make_liewcain2021
 from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
 from spectool.models import liewcain2021 as paper
 from spectool.models import liewcain2021_checks as checks
@@ -36,14 +36,13 @@ from spectool.models.rows import split
 from spectool.models.sed_ensemble import SedEnsemble
 from spectool.models.sed_peers import train_boosting
 from spectool.parallel import n_workers
-from spectool.surveys.califa import NUISANCES, draw_califa, label_spread
+from spectool.surveys.califa import NUISANCES, label_spread
 from spectool.surveys.ssp_mixtures import draw_ssp_mixtures
 
-SEED = 2021
 FEW = 20
 """Spectra per galaxy where there are many galaxies."""
-OTHERS = {"ensemble": 1, "sizes": 2, "pretrain": 3, "labels": 4}
-"""Added to the seed: other galaxies than those of the folds."""
+OTHERS = {"ensemble": 1, "sizes": 2, "pretrain": 3}
+"""Streams of galaxies other than those of the folds."""
 
 
 def main(arguments=None) -> dict:
@@ -83,15 +82,12 @@ def parse(arguments) -> argparse.Namespace:
 
 def make_sample(options, *, n=None, spectra=None, other=None, nuisances=NUISANCES):
     """Galaxies with true and fitted labels."""
-    seed = SEED if other is None else [SEED, OTHERS[other]]
-    sample = draw_califa(
+    return make_liewcain2021(
         n or options.galaxies,
         spectra_per_galaxy=spectra or options.spectra,
-        seed=np.random.default_rng(seed),
+        stream=OTHERS.get(other),
         nuisances=nuisances,
-        progress=False,
     )
-    return add_fitted_labels(sample, seed=[SEED, OTHERS["labels"]])
 
 
 def training(options) -> dict:
@@ -140,7 +136,7 @@ def write(options, name, model, history, metrics, arrays=None) -> None:
     recipe = {
         "paper": "liewcain2021",
         "labels": options.labels,
-        "sample": {"function": "draw_califa", "seed": SEED, "n_galaxies": options.galaxies},
+        "sample": {"function": "make_liewcain2021", "seed": SEED, "n_galaxies": options.galaxies},
         "seed": options.seed,
         "training": {"epochs": options.epochs or paper.LIVE_EPOCHS, "patience": paper.PATIENCE},
     }

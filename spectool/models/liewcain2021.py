@@ -27,6 +27,8 @@ UNITS = {"log_age": "dex(Gyr)", "log_z": "dex"}
 EPOCHS, PATIENCE, LEARNING_RATE, BATCH_SIZE = 5000, 25, 1e-3, 128
 LIVE_EPOCHS = 80
 MIN_BANDS = 10
+NETWORKS = tuple(f"liewcain2021_ensemble{k}" for k in range(1, 5))
+"""The shipped ensemble, for noise and gaps."""
 SETS = {"a": "spectrum", "b": "galaxy"}
 """What is split in each of the paper's sets."""
 
@@ -342,7 +344,9 @@ def predict_populations(sample: xr.Dataset, networks: SedEnsemble, *, batch_size
 
 
 def load_networks(*names) -> SedEnsemble:
-    """Networks from files or by their shipped names; the first one's array ``error_calibration`` scales the errors.
+    """Networks from files or by their shipped names, such as `NETWORKS`.
+
+    The array ``error_calibration`` of the first scales the errors.
 
     Raises
     ------
