@@ -2,7 +2,9 @@
 
 Every burst of a library behind every dust screen is held against every spectrum at once, as in
 `spectool.measure.sedfit_posterior.match_models`: two matrix products give all chi-squares. A galaxy is no single burst,
-so what comes out is the age of the burst that looks most like it.
+so what comes out is the age of the burst that looks most like it. On 469 real galaxies with 0.03 < z < 0.1, ages come
+out 0.11 dex below pPXF's from whole spectra, with a robust scatter of 0.16 dex (correlation 0.78), metallicities 0.17
+dex below, with 0.13 dex (0.43).
 """
 
 import numpy as np

@@ -12,6 +12,7 @@ from spectool.models.folds import N_FOLDS
 from spectool.models.liewcain2021 import fold_name, load_networks, predict_populations
 
 N_GALAXIES = 120
+ENSEMBLE = tuple(f"liewcain2021_ensemble{k}" for k in (1, 2, 3, 4))
 # As in test_zahid2019_real.py.
 QUICK = {"templates": (tuple(10 ** np.linspace(6.7, 10.1, 8)), (-1.7, -0.7, -0.4, 0.0, 0.4)), "mdegree": 6}
 
@@ -59,6 +60,9 @@ def compared(galaxies, bands):
         found = predict_populations(bands, load_networks(*names))
         table[f"network_{what}"] = found[f"log_{what}"].values
         table[f"burst_{what}"] = burst[f"log_{what}"].values
+    ensemble = predict_populations(bands, load_networks(*ENSEMBLE))
+    for name in ("age", "z", "age_error", "z_error"):
+        table[f"ensemble_{name}"] = ensemble[f"log_{name}"].values
     return table[(ppxf["fit_status"].values == 0) & np.isfinite(table).all(axis=1)]
 
 
@@ -101,6 +105,22 @@ def test_networks_order_galaxies_better_than_a_fit_of_single_bursts_does(compare
         correlation, offset, _ = told(compared, "burst", what)
         assert 0.2 < correlation < told(compared, "network", what)[0]
         assert abs(offset) < 0.4
+
+
+def test_the_ensemble_does_without_missing_bands_but_its_errors_are_those_of_the_mock(bands, compared):
+    """On all 500 galaxies, gaps or not: correlation 0.92, +0.19 and 0.12 dex; the 74 star-forming ones +0.40 dex.
+
+    Reddening by another E(B-V) of 0.03 moves ages by 0.012 dex, a tilt of 5% over the bands by 0.01: neither makes the
+    offset. With it taken off, 37% of pPXF's ages lie within the errors (68% are to be had on the mock).
+    """
+    found = predict_populations(bands, load_networks(*ENSEMBLE))
+    assert (found["reason"] == "").all() and (found["n_missing"] > 0).any()
+    correlation, offset, scatter = told(compared, "ensemble", "age")
+    assert correlation > 0.75 and abs(offset) < 0.35 and scatter < 0.2
+    off = compared["ensemble_age"] - compared["ppxf_age"] - offset
+    covered = (np.abs(off) < compared["ensemble_age_error"]).mean()
+    print(f"within 1 sigma once the offset is off: {covered:.0%}")
+    assert 0.15 < covered < 0.68
 
 
 def test_hardly_any_band_of_real_spectra_is_missing(bands):
