@@ -142,6 +142,8 @@ def plot_error_curves(curves, *, dim, x_label, height=310):
         draw = _draw_coverage if name is None else _draw_errors
         draw(plot, {title: one if name is None else one.sel(property=name) for title, one in curves.items()})
         row.append(plot)
+    for plot in row[1:-1]:
+        plot.legend.visible = False
     row[0].legend.location = "top_right" if levels[0] < levels[-1] and dim == "sn" else "top_left"
     return gridplot([row], toolbar_location=None)
 
@@ -158,7 +160,7 @@ def _draw_errors(plot, curves):
                 plot.scatter(x, values, color=color, size=5 if dash == "solid" else 0, legend_label=name)
                 # A network that was never shown noise errs by many dex: it may leave the frame.
                 highest = max(highest, float(np.nanmax(np.minimum(values, MOST))))
-    plot.y_range = Range1d(0, 1.15 * highest)
+    plot.y_range = Range1d(0, 1.3 * highest)
 
 
 def _draw_coverage(plot, curves):
@@ -174,7 +176,7 @@ def _draw_coverage(plot, curves):
                 label = QUANTITIES[str(name)].removesuffix(" (Gyr)")
                 plot.line(x, values, color=color, line_dash=dash, line_width=2.2, legend_label=label)
                 seen += [float(np.nanmin(values)) - 2, float(np.nanmax(values)) + 2]
-    plot.y_range = Range1d(min(seen), max(seen))
+    plot.y_range = Range1d(min(seen), max(seen) + 5)  # the legend needs room
 
 
 def galaxy_residuals(sample, residual):
