@@ -238,7 +238,7 @@ def plot_peers(scores, *, quantity="sigma", paper=True, height=None):
             NAMES[name],
             width=(FIGURE_WIDTH - 120) // 3 + 120 * first,
             height=height or 120 + 34 * len(methods),
-            x_label=f"{_in_words(quantity)} (dex)",
+            x_label=f"{_in_words(quantity)} (dex)" + "; dashed: the paper" * paper,
             y_label=None,
             y_range=methods[::-1],
             x_range=Range1d(0, 1.08 * max([*values, limit, 1e-3])),
@@ -252,9 +252,6 @@ def plot_peers(scores, *, quantity="sigma", paper=True, height=None):
         plot.yaxis.visible = first
         plot.ygrid.grid_line_color = None
         row.append(plot)
-    if paper:
-        row[0].title.text += f"; dashed: {PAPER}"
-        row[0].title.text_font_size = "13px"
     return gridplot([row], toolbar_location=None)
 
 
