@@ -28,7 +28,10 @@ TILT = 0.03
 Garcia-Benito et al. (2015, A&A 576, A135) and Husemann et al. (2013, A&A 549, A87) compare CALIFA with SDSS's images.
 """
 RIPPLE = 0.02
-"""Scatter of the calibration's error at `NODES`, beside the tilt [mag]."""
+"""Scatter of the calibration's error at `NODES`, beside the tilt [mag].
+
+A choice, and not a blind one: it was 0.015 until the first networks had been scored; notebook 50 shows both.
+"""
 NODES = np.linspace(3700.0, 7540.0, 13)
 """Wavelengths [Angstrom] of the calibration's errors, linear between: every 320 A, twice the width of a band."""
 DUST_INDEX = 0.2
@@ -75,6 +78,7 @@ def draw_califa(
     seed,
     nuisances=NUISANCES,
     scatter=1.0,
+    ripple=RIPPLE,
     bands=LIEWCAIN_BANDS,
     grid=None,
     progress=True,
@@ -97,6 +101,8 @@ def draw_califa(
         clouds (0-2 times that of all stars; else as much). "history": see `draw_shapes`.
     scatter : float
         Of spectra around their galaxy's profiles, times 0.06 dex of age, 0.05 dex of metallicity, 0.06 mag of A_V.
+    ripple : float
+        Waves of the calibration's error, part of "tilt" [mag].
     bands : sequence of str
         Of `spectool.surveys.jpas`.
     grid : SSPGrid, optional
@@ -132,7 +138,7 @@ def draw_califa(
     spectra |= draw_targets(streams[3], galaxies, galaxy, spectra["radius"], scatter)
     oldest = np.full(n_galaxies, -np.inf)
     np.maximum.at(oldest, galaxy, spectra["log_age"])
-    galaxies |= _draw_nuisances(streams[4], galaxies["is_early"], oldest, nuisances)
+    galaxies |= _draw_nuisances(streams[4], galaxies["is_early"], oldest, nuisances, ripple)
     populations = Populations(galaxies, grid)
     spectra["young_light"] = populations.solve_share(galaxy, spectra["log_age"], spectra["log_z"])
     galaxies["a_v_mean"] = np.bincount(galaxy, spectra["a_v"]) / np.bincount(galaxy)
@@ -210,14 +216,14 @@ def _check(n_galaxies, n_early, spectra_per_galaxy, nuisances, scatter):
     return tuple(name for name in NUISANCES if name in nuisances)
 
 
-def _draw_nuisances(rng, is_early, oldest, nuisances):
+def _draw_nuisances(rng, is_early, oldest, nuisances, waves):
     """Private columns of galaxies; the numbers of a nuisance are drawn also when it is switched off."""
     n = is_early.size
     shapes = draw_shapes(rng, is_early, oldest)
     if "history" not in nuisances:
         shapes = {"history_kind": np.full(n, KINDS[0])}
         shapes |= {name: np.full(n, value) for name, value in BASE_SHAPE.items()}
-    tilt, ripple = TILT * rng.standard_normal(n), RIPPLE * rng.standard_normal((n, NODES.size))
+    tilt, ripple = TILT * rng.standard_normal(n), waves * rng.standard_normal((n, NODES.size))
     if "tilt" not in nuisances:
         tilt, ripple = np.zeros_like(tilt), np.zeros_like(ripple)
     index, ratio = DUST_INDEX * rng.standard_normal(n), rng.uniform(0.0, 2.0, n)
