@@ -15,7 +15,6 @@ from spectool.models.sed_checks import score_properties
 from spectool.models.surana2020 import TABLE_3
 
 DENSITY = ("#FFFFFF", *reversed(Blues256[:235]))
-PAPER = "paper (Table 3)"
 
 
 def plot_network(networks, *, n_inputs=22, n_outputs=1, height=300):

@@ -297,7 +297,10 @@ class SedState(traitlets.HasTraits):
     def _fit(self, changed):
         if self.library is None:
             return {}
-        fitted = fit_library(changed, self.library, progress=False)
+        try:
+            fitted = fit_library(changed, self.library, progress=False)
+        except ValueError as error:  # as in _predict
+            return {"fitted": dict.fromkeys(PROPERTIES, (np.nan,) * 3), "fit_reason": str(error), "nearest": None}
         reason = str(fitted["fit_reason"].values[0])
         values = {
             name: tuple(float(fitted[name + end].values[0]) for end in ("_fit", "_fit_low", "_fit_high"))

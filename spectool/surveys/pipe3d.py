@@ -108,7 +108,7 @@ def _in_unit(table, column, unit, label):
     given = table[column].unit
     try:
         return (values * u.Unit("" if given is None else given)).to_value(unit)
-    except u.UnitConversionError as error:
+    except u.UnitsError as error:  # a plain one where equivalencies are enabled
         raise ValueError(f"{label}: column {column} is in {given or 'no unit'}, not in {unit}") from error
 
 

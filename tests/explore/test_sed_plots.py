@@ -199,7 +199,7 @@ def test_peers_stand_beside_the_paper():
     assert list(glyphs(mass, HBar)[0].data_source.data["y"]) == ["network"]
     for plot, name in zip((mass, sfr, dust), OUTPUTS, strict=True):
         assert set(drawn(glyphs(plot, Line)[0], "x")) == {TABLE_3[name]["sigma"]}
-    assert "Table 3" in mass.title.text
+    assert "dashed: the paper" in mass.xaxis[0].axis_label
 
 
 def test_importance_is_coloured_by_facility():
