@@ -300,7 +300,11 @@ class SedState(traitlets.HasTraits):
         try:
             fitted = fit_library(changed, self.library, progress=False)
         except ValueError as error:  # as in _predict
-            return {"fitted": dict.fromkeys(PROPERTIES, (np.nan,) * 3), "fit_reason": str(error), "nearest": None}
+            return {
+                "fitted": dict.fromkeys(PROPERTIES, (np.nan,) * 3),
+                "fit_reason": str(error),
+                "nearest": None,
+            }
         reason = str(fitted["fit_reason"].values[0])
         values = {
             name: tuple(float(fitted[name + end].values[0]) for end in ("_fit", "_fit_low", "_fit_high"))
