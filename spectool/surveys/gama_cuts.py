@@ -44,9 +44,10 @@ def select_surana2020(
     selected : xarray.Dataset
         The galaxies kept, with the counts in ``attrs["history"]``.
     cuts : xarray.Dataset, dim (cut)
-        ``failing`` (of the whole sample), ``lost`` (of what the cuts before left), ``left``, ``failing_fraction``; the
-        paper's ``paper_failing`` (NaN where it gives none), ``paper_failing_fraction``. In ``attrs``: ``total``,
-        ``left``, ``left_fraction``, ``paper_total``, ``paper_left``, ``paper_left_fraction``.
+        ``failing`` (of the whole sample, also where a cut is left out), ``lost`` (of what the cuts before left),
+        ``left``, ``failing_fraction``; the paper's ``paper_failing`` (NaN where it gives none),
+        ``paper_failing_fraction``. In ``attrs``: ``total``, ``left``, ``left_fraction``, ``paper_total``,
+        ``paper_left``, ``paper_left_fraction``.
 
     Raises
     ------
@@ -64,12 +65,14 @@ def select_surana2020(
     fails = {
         "redshift": ~((z > 0) & (z <= max_redshift)),
         "mass": ~(log_mass >= min_log_mass),
-        "missing band": gap.any(axis=1) & drop_missing,
-        "negative flux": (~gap & (flux < 0)).any(axis=1) & drop_negative,
+        "missing band": gap.any(axis=1),
+        "negative flux": (~gap & (flux < 0)).any(axis=1),
         "signal-to-noise": (signal >= min_sn).sum(axis=1) < min_bands,
     }
+    left_out = {"missing band": not drop_missing, "negative flux": not drop_negative}
     kept, lost = np.ones(z.size, bool), []
-    for fail in fails.values():
+    for name, fail in fails.items():
+        fail = fail & (not left_out.get(name))
         lost.append(int((kept & fail).sum()))
         kept &= ~fail
     failing = np.array([fail.sum() for fail in fails.values()])
