@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from spectool.models.heads import predict_normal
+
 ERROR_RANGE = (1e-3, 1.0)
 """Magnitudes within which errors are told to a network."""
 
@@ -182,34 +184,8 @@ class NarrowBandCNN(nn.Module):
         return found[:, : self.n_out], found[:, self.n_out :].clamp(-12.0, 6.0)
 
     def predict(self, x: np.ndarray, *, batch_size: int = 2048) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (N, n_out) in the outputs' units, for encoded inputs (N, n_in).
-
-        NaN where an input is; the deviation is NaN without a Gaussian head, and is not calibrated.
-
-        Raises
-        ------
-        ValueError
-            If the inputs have another width than the model's.
-        """
-        if np.ndim(x) != 2 or x.shape[1] != self.n_in:
-            raise ValueError(
-                f"inputs of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_in})"
-            )
-        self.eval()
-        means = np.empty((len(x), self.n_out), np.float32)
-        sigmas = np.full((len(x), self.n_out), np.nan, np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(x), batch_size):
-                rows = slice(start, start + batch_size)
-                part = torch.from_numpy(np.ascontiguousarray(x[rows], dtype=np.float32))
-                mean, log_var = self(part)
-                means[rows] = (mean * self.out_scale + self.out_mean).numpy()
-                if log_var is not None:
-                    sigmas[rows] = (torch.exp(0.5 * log_var) * self.out_scale).numpy()
-        # A maximum over bands, and max(0, x), need not pass a NaN on.
-        bad = np.isnan(x).any(axis=1)
-        means[bad], sigmas[bad] = np.nan, np.nan
-        return means, sigmas
+        """`spectool.models.heads.predict_normal` of encoded inputs (N, n_in); errors are not calibrated."""
+        return predict_normal(self, x, batch_size=batch_size)
 
 
 def band_loss(model: NarrowBandCNN, batch: dict, step) -> dict[str, torch.Tensor]:

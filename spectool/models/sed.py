@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from spectool.models.heads import predict_normal
+
 SCALINGS = ("linear", "asinh")
 KERNEL_SIGMA = 0.05
 """Standard deviation of initial weights: the default of Keras's RandomNormal, which the paper names."""
@@ -202,31 +204,8 @@ class SedMLP(nn.Module):
         return found[:, : self.n_out], found[:, self.n_out :].clamp(-12.0, 6.0)
 
     def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, (N, n_out) in the outputs' units, for encoded inputs (N, n_in).
-
-        NaN where an input is; the deviation is NaN without a Gaussian head, and is not calibrated.
-
-        Raises
-        ------
-        ValueError
-            If the inputs have another width than the model's.
-        """
-        if np.ndim(x) != 2 or x.shape[1] != self.n_in:
-            raise ValueError(
-                f"inputs of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_in})"
-            )
-        self.eval()
-        means = np.empty((len(x), self.n_out), np.float32)
-        sigmas = np.full((len(x), self.n_out), np.nan, np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(x), batch_size):
-                rows = slice(start, start + batch_size)
-                part = torch.from_numpy(np.ascontiguousarray(x[rows], dtype=np.float32))
-                mean, log_var = self(part)
-                means[rows] = (mean * self.out_scale + self.out_mean).numpy()
-                if log_var is not None:
-                    sigmas[rows] = (torch.exp(0.5 * log_var) * self.out_scale).numpy()
-        return means, sigmas
+        """`spectool.models.heads.predict_normal` of encoded inputs (N, n_in); errors are not calibrated."""
+        return predict_normal(self, x, batch_size=batch_size)
 
 
 def sed_loss(model: SedMLP, batch: dict, step) -> dict[str, torch.Tensor]:
