@@ -9,31 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from spectool.measure import scores
+from spectool.papers import list_papers, read_claims
 from tools.notebook_runner import paper_notebooks, run_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def reproduce(key: str, notebook: Path, results: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Execute one paper's notebook and read the scores that it wrote.
-
-    Parameters
-    ----------
-    key : str
-        The paper.
-    notebook : pathlib.Path
-        Its notebook.
-    results : pathlib.Path
-        The folder that the notebook writes ``<key>.json`` to; an older file is removed first.
-
-    Returns
-    -------
-    rows : pandas.DataFrame
-        paper, figure, paper's value, ours, status, seconds, peak memory (the last two of the whole notebook).
-    faults : list of str
-        Why the paper is not reproduced; empty if it is.
-    """
-    path = results / f"{key}.json"
+def reproduce(key: str, notebook: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Execute one paper's notebook; its rows, with seconds and memory of the whole, and why it is not reproduced."""
+    path = ROOT / "results" / f"{key}.json"
     path.unlink(missing_ok=True)
     run = run_notebook(notebook)
     faults = [run.error] if run.error else []
@@ -44,6 +28,8 @@ def reproduce(key: str, notebook: Path, results: Path) -> tuple[pd.DataFrame, li
         scores.check(result["rows"])
     except scores.ScoreError as error:
         faults.append(f"{key}, {error}")
+    if missing := read_claims(key).keys() - {row["name"] for row in result["rows"]}:
+        faults.append(f"{key}: results/{path.name} has no row for {', '.join(map(repr, sorted(missing)))}")
     table = scores.table(result["rows"]).reset_index()[["figure", "paper", "ours", "status"]]
     table = table.rename(columns={"paper": "paper's value"})
     table.insert(0, "paper", key)
@@ -52,9 +38,9 @@ def reproduce(key: str, notebook: Path, results: Path) -> tuple[pd.DataFrame, li
     return table, faults
 
 
-def main(keys: list[str], notebooks: Path = ROOT / "notebooks", results: Path = ROOT / "results") -> int:
+def main(keys: list[str]) -> int:
     """Reproduce the named papers (all of them if none is named) and return the exit status."""
-    known = paper_notebooks(notebooks)
+    known = {key: path for key, path in paper_notebooks(ROOT / "notebooks").items() if key in list_papers()}
     unknown = [key for key in keys if key not in known]
     if unknown or not known:
         print(
@@ -65,7 +51,7 @@ def main(keys: list[str], notebooks: Path = ROOT / "notebooks", results: Path = 
     tables, faults = [], []
     for key in keys or known:
         print(f"executing {known[key].name} ...", file=sys.stderr, flush=True)
-        table, why = reproduce(key, known[key], results)
+        table, why = reproduce(key, known[key])
         tables.append(table)
         faults += why
     print(pd.concat(tables).to_string(index=False))

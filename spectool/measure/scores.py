@@ -9,8 +9,6 @@ import json
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -23,38 +21,13 @@ PACKAGES = (
     "spectool", "numpy", "scipy", "torch", "xarray", "astropy", "scikit-learn", "gmm-mi", "ppxf", "bokeh",
     "ipywidgets", "jupyterlab",
 )  # fmt: skip
+COLUMNS = ("name", "paper", "ours", "tolerance", "status", "note")
 
-Tolerance = float | tuple[float | None, float | None]
+Limits = float | tuple[float | None, float | None]
 
 
 class ScoreError(AssertionError):
     """A figure is out of its tolerance, or too many differ from the paper."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """One figure of a paper beside ours.
-
-    Attributes
-    ----------
-    name : str
-        What the figure is, unique within a paper.
-    paper, ours : float
-        The paper's value and ours, in the same unit (said in ``name``).
-    tolerance : float or (float or None, float or None)
-        The largest distance from the paper's value, or the limits that ours must lie between (None: open).
-    status : {"within", "differs", "out"}
-        What the comparison came to.
-    note : str
-        Why the two may differ; for a row that differs it names the experiment which shows it.
-    """
-
-    name: str
-    paper: float
-    ours: float
-    tolerance: Tolerance
-    status: str
-    note: str = ""
 
 
 def _agrees(value, target, tolerance):
@@ -94,46 +67,12 @@ def score(
     *,
     paper: float,
     ours: float,
-    tolerance: Tolerance,
+    tolerance: Limits,
     note: str = "",
-    expected: float | tuple[float | None, float | None] | None = None,
+    expected: Limits | None = None,
     experiment: str = "",
-) -> Score:
-    """Compare one figure with the paper's.
-
-    Parameters
-    ----------
-    name : str
-        What the figure is, with its unit.
-    paper, ours : float
-        The paper's value and ours; ``True`` and ``False`` are allowed, for a claim that holds or does not.
-    tolerance : float or (low, high)
-        Ours may be this far from the paper's value, or must lie between these limits (None: open).
-    note : str
-        Why the two may differ.
-    expected : float or (low, high), optional
-        Where honest work gives another answer than the paper: our own figure, kept within ``tolerance`` of
-        this number, or between these limits. Needs ``experiment``.
-    experiment : str
-        The experiment in the notebook that explains why our answer is another.
-
-    Returns
-    -------
-    Score
-        With status "within", else (only if ``expected`` is given and met) "differs", else "out".
-
-    Raises
-    ------
-    ValueError
-        If a value is not a finite number, a tolerance makes no sense, or ``expected`` names no experiment.
-
-    Examples
-    --------
-    >>> score("informative dimensions at beta = 0.3", paper=7, ours=6, tolerance=(5, 9)).status
-    'within'
-    >>> score("pixels", paper=1, ours=3, tolerance=0.5, expected=3.1, experiment="Section 4").status
-    'differs'
-    """
+) -> dict:
+    """One row: the paper's figure and ours, within a distance or between limits, or differing as ``expected``."""
     paper, ours = _number(name, "paper", paper), _number(name, "ours", ours)
     tolerance = _limits(name, "tolerance", tolerance)
     if expected is not None and not experiment.strip():
@@ -149,7 +88,7 @@ def score(
         status = DIFFERS
     if status != WITHIN and experiment:
         note = f"{note} Experiment: {experiment}".strip()
-    return Score(name, paper, ours, tolerance, status, note)
+    return dict(zip(COLUMNS, (name, paper, ours, tolerance, status, note), strict=True))
 
 
 def _holds(name, ours, expected, tolerance):
@@ -178,44 +117,25 @@ def _tolerance_text(tolerance):
     return f"{_text(low)} to {_text(high)}"
 
 
-def table(rows: Iterable[Score]) -> pd.DataFrame:
-    """Return the rows as a table of text for the reader, one line per figure."""
-    return pd.DataFrame(
-        [
-            {
-                "figure": row.name,
-                "paper": _text(row.paper),
-                "ours": _text(row.ours),
-                "tolerance": _tolerance_text(row.tolerance),
-                "status": row.status,
-                "why they may differ": row.note,
-            }
-            for row in rows
-        ],
-        columns=["figure", "paper", "ours", "tolerance", "status", "why they may differ"],
-    ).set_index("figure")
+def table(rows: list[dict]) -> pd.DataFrame:
+    """The rows as a table of text for the reader, one line per figure."""
+    texts = {"paper": _text, "ours": _text, "tolerance": _tolerance_text}
+    shown = pd.DataFrame([{k: texts.get(k, str)(row[k]) for k in COLUMNS} for row in rows], columns=COLUMNS)
+    return shown.rename(columns={"name": "figure", "note": "why they may differ"}).set_index("figure")
 
 
-def check(rows: Iterable[Score]) -> None:
-    """Raise if the rows do not pass.
-
-    Raises
-    ------
-    ScoreError
-        If there is no row, a name occurs twice, a row is out, or more than a third of the rows differ.
-    """
-    rows = list(rows)
+def check(rows: list[dict]) -> None:
+    """Raise `ScoreError` if there is no row, a name occurs twice, a row is out, or over a third differ."""
     faults = [] if rows else ["there is not one row"]
+    counts = Counter(row["name"] for row in rows)
+    faults += [f"the name {name!r} occurs {n} times" for name, n in counts.items() if n > 1]
     faults += [
-        f"the name {name!r} occurs {n} times" for name, n in Counter(r.name for r in rows).items() if n > 1
-    ]
-    faults += [
-        f"{row.name}: the paper has {_text(row.paper)}, we have {_text(row.ours)}, "
-        f"outside the tolerance ({_tolerance_text(row.tolerance)})"
+        f"{row['name']}: the paper has {_text(row['paper'])}, we have {_text(row['ours'])}, "
+        f"outside the tolerance ({_tolerance_text(row['tolerance'])})"
         for row in rows
-        if row.status == OUT
+        if row["status"] == OUT
     ]
-    n_differ = sum(row.status == DIFFERS for row in rows)
+    n_differ = sum(row["status"] == DIFFERS for row in rows)
     if n_differ > len(rows) / 3:
         faults.append(f"{n_differ} of {len(rows)} rows differ from the paper; at most a third may")
     if faults:
@@ -223,14 +143,14 @@ def check(rows: Iterable[Score]) -> None:
 
 
 def results_folder() -> Path:
-    """Return ``results/`` of the checkout around the working folder, else of the working folder itself."""
+    """``results/`` of the checkout around the working folder, else of the working folder itself."""
     here = Path.cwd()
     top = next((f for f in (here, *here.parents) if (f / "pyproject.toml").is_file()), here)
     return top / "results"
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a figure may depend on."""
+    """Versions of Python and of the packages that a figure may depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -240,38 +160,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(key: str, rows: Iterable[Score], usage: Usage, *, folder: str | Path | None = None) -> Path:
-    """Write ``<key>.json`` and raise if a row is out.
-
-    Parameters
-    ----------
-    key : str
-        The paper, such as "marziano2024".
-    rows : iterable of Score
-        From :func:`score`.
-    usage : Usage
-        Made in the notebook's first cell; it is stopped here.
-    folder : path, optional
-        Where to write; :func:`results_folder` by default.
-
-    Returns
-    -------
-    pathlib.Path
-        The file: {"paper", "rows", "seconds", "peak_rss_mb", "versions"}.
-
-    Raises
-    ------
-    ScoreError
-        After the file is written, as :func:`check` does.
-    """
-    rows = list(rows)
+def write(key: str, rows: list[dict], usage: Usage) -> Path:
+    """Stop ``usage``, write a paper's rows to ``<key>.json`` in `results_folder`, and `check` them."""
     usage.stop()
-    folder = Path(folder) if folder is not None else results_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{key}.json"
+    path = results_folder() / f"{key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "paper": key,
-        "rows": [asdict(row) for row in rows],
+        "rows": rows,
         "seconds": round(usage.seconds, 1),
         "peak_rss_mb": round(usage.peak_rss_mb, 1),
         "versions": versions(),
@@ -283,22 +179,12 @@ def write(key: str, rows: Iterable[Score], usage: Usage, *, folder: str | Path |
     return path
 
 
-def read(path: str | Path) -> dict:
-    """Read what :func:`write` wrote; rows come back as :class:`Score`.
-
-    Raises
-    ------
-    ValueError
-        If the file is not such a result.
-    """
-    path = Path(path)
+def read(path: Path) -> dict:
+    """What `write` wrote; a ``ValueError`` for any other file."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        rows = [Score(**{**row, "tolerance": _from_json(row["tolerance"])}) for row in result["rows"]]
-        return {**result, "rows": rows}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        if set(result["rows"][0]) != set(COLUMNS):
+            raise KeyError("rows")
+    except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path} is not a result written by spectool.measure.scores: {error}") from error
-
-
-def _from_json(tolerance):
-    return tuple(tolerance) if isinstance(tolerance, list) else tolerance
+    return result

@@ -2,10 +2,19 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from spectool import papers
 from tools import reproduce
-from tools.notebook_runner import paper_notebooks, run_notebook
+from tools.notebook_runner import run_notebook
 
-FIRST = "from spectool.measure import scores\nfrom spectool.measure.usage import Usage\nusage = Usage()"
+CLAIMS = """
+["pixels"]
+paper = 4582
+tolerance = 0
+
+["it rises"]
+paper = true
+tolerance = 0
+"""
 
 
 def write_notebook(path, *cells):
@@ -14,66 +23,66 @@ def write_notebook(path, *cells):
     nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=metadata), path)
 
 
-def row(ours):
-    return f"rows = [scores.score('pixels', paper=4582, ours={ours}, tolerance=0)]"
-
-
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").touch()
+    for key in ("paper2024", "paper2020"):
+        (tmp_path / key).mkdir()
+        (tmp_path / key / "claims.toml").write_text(CLAIMS, encoding="utf-8")
+    monkeypatch.setattr(papers, "FOLDER", tmp_path)
+    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
     return tmp_path
 
 
-def run_main(checkout, *keys):
-    return reproduce.main(list(keys), checkout / "notebooks", checkout / "results")
+def write_paper(checkout, *cells):
+    write_notebook(
+        checkout / "notebooks/10_paper2024.ipynb",
+        "from pathlib import Path\nfrom spectool import papers\nfrom spectool.measure import scores",
+        f"from spectool.measure.usage import Usage\npapers.FOLDER = Path({str(checkout)!r})",
+        *cells,
+    )
+
+
+def check(pixels):
+    return f"papers.check_claims('paper2024', {{'pixels': {pixels}, 'it rises': True}}, Usage())"
 
 
 def test_a_paper_that_holds_is_one_table_and_exit_0(checkout, capsys):
-    write_notebook(
-        checkout / "notebooks/10_paper2024.ipynb", FIRST, row(4582), "scores.write('paper2024', rows, usage)"
-    )
-    assert run_main(checkout) == 0
-    head, line = capsys.readouterr().out.splitlines()
-    assert head.split() == [
-        "paper",
-        "figure",
-        "paper's",
-        "value",
-        "ours",
-        "status",
-        "seconds",
-        "peak",
-        "memory",
-    ]
-    assert line.split()[:5] == ["paper2024", "pixels", "4582", "4582", "within"]
+    write_paper(checkout, check(4582))
+    assert reproduce.main([]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert " ".join(head.split()) == "paper figure paper's value ours status seconds peak memory"
+    assert lines[0].split()[:5] == ["paper2024", "pixels", "4582", "4582", "within"]
+    assert lines[1].split()[:6] == ["paper2024", "it", "rises", "yes", "yes", "within"]
 
 
 def test_a_figure_that_is_out_fails_and_is_shown(checkout, capsys):
-    write_notebook(
-        checkout / "notebooks/10_paper2024.ipynb", FIRST, row(4000), "scores.write('paper2024', rows, usage)"
-    )
-    assert run_main(checkout, "paper2024") == 1
+    write_paper(checkout, check(4000))
+    assert reproduce.main(["paper2024"]) == 1
     shown = capsys.readouterr()
     assert shown.out.splitlines()[1].split()[:5] == ["paper2024", "pixels", "4582", "4000", "out"]
     assert "NOT REPRODUCED" in shown.err
+
+
+def test_a_claim_that_the_result_lacks_is_named(checkout, capsys):
+    row = "scores.score('pixels', paper=4582, ours=4582, tolerance=0)"
+    write_paper(checkout, f"scores.write('paper2024', [{row}], Usage())")
+    assert reproduce.main([]) == 1
+    assert "results/paper2024.json has no row for 'it rises'" in capsys.readouterr().err
 
 
 def test_an_old_result_does_not_stand_in_for_a_notebook_that_fails(checkout, capsys):
     write_notebook(checkout / "notebooks/20_paper2020.ipynb", "1 / 0")
     (checkout / "results").mkdir()
     (checkout / "results/paper2020.json").write_text("{}")
-    assert run_main(checkout) == 1
+    assert reproduce.main([]) == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_an_unknown_paper_is_named_with_the_known_ones(checkout, capsys):
     write_notebook(checkout / "notebooks/10_paper2024.ipynb", "pass")
-    assert run_main(checkout, "nobody1999") == 2
+    assert reproduce.main(["nobody1999"]) == 2
     assert "nobody1999; known: paper2024" in capsys.readouterr().err
-
-
-def test_only_papers_are_reproduced(root):
-    assert all(path.name[0] in "12345" for path in paper_notebooks(root / "notebooks").values())
 
 
 def test_the_memory_of_the_kernel_and_its_children_is_seen_and_the_file_left_alone(tmp_path):

@@ -1,0 +1,1 @@
+"""Marziano, "Understanding Galaxy Populations and Their Evolution Through Machine Learning" (2024)."""

@@ -1,0 +1,1 @@
+"""Surana, Wadadekar, Bait & Bhosle, "Predicting star formation properties of galaxies using deep learning" (2020)."""

@@ -1,0 +1,1 @@
+"""Zahid, Ho & Kudritzki (2019): star-forming galaxy spectra and machine learning models, a draft."""
