@@ -1,10 +1,12 @@
 """Every notebook runs top to bottom, within the memory that Binder grants, and agrees with its paper."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from spectool.measure import scores
+from tests.golden.rows import row_differences
 from tools.notebook_runner import paper_notebooks, run_notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -25,3 +27,4 @@ def test_the_notebook_runs(path, capsys):
     assert run.peak_rss_mb < MEMORY_MB
     if key:
         scores.check(scores.read(result)["rows"])
+        assert not row_differences(key, json.loads(result.read_text())["rows"])

@@ -1,0 +1,393 @@
+"""What must not move, part by part: small fixed inputs through everything that makes a number.
+
+A part is a function without arguments that returns a dict of arrays or strings by name. Only the imports below name
+modules of the package, so that they alone change when code moves.
+"""
+
+import hashlib
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from spectool.continuum import prepare_zahid2019
+from spectool.denoising import add_noise, normalize_total
+from spectool.liewcain2021 import make_liewcain2021
+from spectool.measure.classes import classify
+from spectool.measure.gaussian_lines import measure_gaussian_lines
+from spectool.measure.gradients import fit_gradients
+from spectool.measure.indices import measure_indices
+from spectool.measure.line_widths import spectral_fwhm
+from spectool.measure.linear_lines import measure_lines_linear
+from spectool.measure.lines import fit_lines
+from spectool.measure.metallicity import CALIBRATIONS, metallicity
+from spectool.measure.mzr import correlate_residuals, running_median, spearman_at_fixed_mass
+from spectool.measure.mzr_bins import bin_mass_and_sfr
+from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
+from spectool.measure.populations import fit_populations
+from spectool.measure.sedfit import fit_library
+from spectool.measure.sedfit_library import draw_library
+from spectool.mocks import make_marziano2024
+from spectool.models.apply import reconstruct
+from spectool.models.autoencoder import fit_statistics, make_autoencoder
+from spectool.models.band_inputs import read_bands
+from spectool.models.coverage import RandomCoverage
+from spectool.models.denoise import denoise, sample_denoised
+from spectool.models.folds import split_spectra
+from spectool.models.liewcain2021 import NETWORKS, predict_populations, train_cnn
+from spectool.models.liewcain2021 import load_networks as load_liewcain2021
+from spectool.models.liewcain2021 import read_labels as read_liewcain2021_labels
+from spectool.models.liewcain2021 import train_ensemble as train_liewcain2021
+from spectool.models.losses import BetaLoss
+from spectool.models.marziano2024 import predict_sample
+from spectool.models.metallicity import predict_metallicity
+from spectool.models.noise_aware_training import make_arrays as make_noise_aware_arrays
+from spectool.models.noise_aware_training import train_noise_aware
+from spectool.models.outliers import score_outliers
+from spectool.models.pca import fit_pca
+from spectool.models.pca_peers import project, train_small_network
+from spectool.models.scourfield2023 import make_arrays, make_model, train_denoiser
+from spectool.models.sed_ensemble import SedEnsemble
+from spectool.models.sed_inputs import read_inputs
+from spectool.models.store import load_model, shipped_models
+from spectool.models.surana2020 import UNITS, predict_properties, train_network
+from spectool.models.surana2020 import load_networks as load_surana2020
+from spectool.models.surana2020 import read_labels as read_surana2020_labels
+from spectool.models.surana2020 import train_ensemble as train_surana2020
+from spectool.models.training import fit
+from spectool.models.zahid2019 import load_ensemble, predict_ensemble, train_zahid2019
+from spectool.prepare import prepare_marziano2024
+from spectool.scourfield2023 import read_selection as read_scourfield2023
+from spectool.scourfield2023_candidates import rebuild as rebuild_scourfield2023
+from spectool.surana2020 import read_surana2020
+from spectool.surveys import packaged_spectra, read_sdss, read_spectrum
+from spectool.surveys.band_averages import make_band_averages
+from spectool.surveys.califa import rebuild_galaxy
+from spectool.surveys.gama import draw_gama, load_filters, observe_gama
+from spectool.surveys.gama_columns import DUSTPEDIA_LABELS
+from spectool.surveys.gama_files import read_photometry
+from spectool.surveys.pipe3d import read_pipe3d
+from spectool.synth import SSPGrid
+from spectool.synth.zahid2019 import make_heldout, make_training_set, training_table
+from spectool.zahid2019 import read_bins, read_stacks
+from spectool.zahid2019 import read_selection as read_zahid2019
+from spectool.zahid2019 import rebuild as rebuild_zahid2019
+from tests.golden.arrays import arrays_of, history_of, only, pair, weights_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared"
+TABLES = (".npz", ".nc", ".safetensors", ".json")
+NUMBERS = [0, 17, 4711]
+QUIET = {"progress": False}
+PARTS = {}
+
+
+def part(function):
+    """Keep a part under its name."""
+    PARTS[function.__name__] = function
+    return function
+
+
+@cache
+def scourfield2023():
+    """Fifty selected galaxies with noise added."""
+    chosen = read_scourfield2023()
+    numbers = np.sort(chosen["candidate"].values)[:50]
+    return add_noise(
+        normalize_total(rebuild_scourfield2023(numbers), constant=chosen.attrs["constant"]), seed=1
+    )
+
+
+@cache
+def zahid2019():
+    """Fifty selected galaxies."""
+    return rebuild_zahid2019(np.sort(read_zahid2019()["candidate"].values)[:50])
+
+
+@cache
+def surana2020():
+    """Numbered galaxies: 0 to 4711."""
+    return read_surana2020(4712, averages=band_averages(), **QUIET)
+
+
+@cache
+def band_averages():
+    """Of GAMA's bands."""
+    return make_band_averages(SSPGrid.embedded("broadband"), load_filters())
+
+
+@cache
+def liewcain2021():
+    """Mock galaxies of CALIFA, some dozen spectra each."""
+    return make_liewcain2021(24, spectra_per_galaxy=12)
+
+
+@cache
+def marziano2024():
+    """Eight mock galaxies, prepared, a part of one masked."""
+    sample = make_marziano2024(8, seed=5, **QUIET)
+    mask = np.zeros(sample["flux"].shape, bool)
+    mask[3, 2000:2600] = True
+    dims = ("galaxy", "wavelength")
+    return sample.assign(mask=(dims, mask), ivar=(dims, np.full(mask.shape, 400.0, "f4")))
+
+
+@part
+def weights():
+    """Hashes of all weights, grids and tables that are shipped."""
+    files = [path for path in (ROOT / "spectool").rglob("*") if path.suffix in TABLES]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@part
+def tables():
+    """What readers of shipped tables return."""
+    found = {}
+    for kind in ("uniform", "star-forming", "null"):
+        found |= arrays_of(read_scourfield2023(kind), f"scourfield2023 {kind} ")
+    for kind in ("main", "null"):
+        found |= arrays_of(read_zahid2019(kind), f"zahid2019 {kind} ")
+        found |= arrays_of(read_bins()[kind], f"zahid2019 bins {kind} ")
+    return found | arrays_of(read_stacks(), "zahid2019 stacks ")
+
+
+@part
+def galaxies():
+    """Mock galaxies by their numbers, and small mock samples of the other papers."""
+    found = arrays_of(rebuild_scourfield2023(NUMBERS), "scourfield2023 ")
+    found |= arrays_of(rebuild_scourfield2023(NUMBERS, metallicity_sfr=False), "scourfield2023 null ")
+    found |= arrays_of(scourfield2023(), "scourfield2023 noisy ")
+    found |= arrays_of(rebuild_zahid2019(NUMBERS), "zahid2019 ")
+    found |= arrays_of(rebuild_zahid2019(NUMBERS, null=True), "zahid2019 null ")
+    found |= arrays_of(prepare_zahid2019(zahid2019()), "zahid2019 prepared ")
+    found |= arrays_of(surana2020().isel(galaxy=NUMBERS), "surana2020 ")
+    found |= arrays_of(liewcain2021(), "liewcain2021 ")
+    found |= arrays_of(rebuild_galaxy(liewcain2021(), 1), "liewcain2021 spectra ")
+    return found | arrays_of(marziano2024(), "marziano2024 ")
+
+
+@part
+def predictions():
+    """Each weight file, asked about a few galaxies."""
+    found = {}
+    for name in shipped_models():
+        model, info = load_model(name)
+        found |= {f"{name} {key}": value for key, value in _ask(name, model, info).items()}
+    return found
+
+
+def _ask(name, model, info):
+    if name == "zahid2019_pca":
+        return {"coefficients": project(model, _prepared()["flux"].values)}
+    if name == "zahid2019_pca_mlp":
+        pca, _ = load_model("zahid2019_pca")
+        return pair(model.predict(project(pca, _prepared()["flux"].values)))
+    if name == "marziano2024_reference_parameters":
+        reference, _ = load_model("marziano2024_reference")
+        return pair(model.predict(reconstruct(reference, marziano2024())["latent"].values))
+    if info.model_class == "ConvBetaVAE":
+        return only(reconstruct(model, marziano2024()), "latent", "latent_sigma", "reconstruction")
+    if info.model_class == "ChunkedMLP":
+        return {"mean": model.predict(_prepared()["flux"].values)}
+    if info.model_class == "NarrowBandCNN":
+        return pair(model.predict(model.encode(read_bands(liewcain2021(), model.bands))))
+    if info.model_class == "SedMLP":
+        sample = surana2020().isel(galaxy=slice(0, 40))
+        mean, error = model.predict(model.encode(read_inputs(sample, model.bands)))
+        flags = predict_properties(sample, SedEnsemble([model]), outliers=info.arrays or None)
+        return pair((mean, error)) | arrays_of(flags)
+    seen = denoise(model, scourfield2023(), errors=info.arrays)
+    drawn = sample_denoised(seen.isel(galaxy=slice(0, 3)), info.arrays, n=4, seed=3)
+    flags = score_outliers(info.arrays, scourfield2023(), seen)
+    spectra = only(seen, "flux", "latent", "latent_sigma", "flux_error")
+    return spectra | arrays_of(flags) | {"drawn": np.asarray(drawn)}
+
+
+@cache
+def _prepared():
+    return prepare_zahid2019(zahid2019())
+
+
+@part
+def ensembles():
+    """The shipped ensembles: calibrated errors, flags, reasons."""
+    networks, arrays = load_surana2020(*(f"surana2020_ensemble{k}" for k in range(1, 6)))
+    some = surana2020().isel(galaxy=slice(0, 200))
+    found = arrays_of(predict_properties(some, networks, outliers=arrays), "surana2020 ")
+    wrong = some.assign(
+        {name: (some[name] * 1e3).assign_attrs(units="Jy") for name in ("flux", "flux_error")}
+    )
+    found |= arrays_of(predict_properties(wrong, networks, outliers=arrays), "surana2020 millijansky ")
+    found |= arrays_of(predict_populations(liewcain2021(), load_liewcain2021(*NETWORKS)), "liewcain2021 ")
+    names = ("mean", "error", "spread")
+    told = zip(names, predict_ensemble(load_ensemble(), _prepared()), strict=True)
+    found |= {f"zahid2019 {name}": values for name, values in told}
+    found |= arrays_of(predict_metallicity(zahid2019()), "zahid2019 metallicity ")
+    moved = zahid2019().assign_coords(wavelength=zahid2019()["wavelength"] * 1.01)
+    return found | arrays_of(predict_metallicity(moved), "zahid2019 moved ")
+
+
+@part
+def lines():
+    """Fifty spectra through each line fitter, and what else is measured on spectra."""
+    few = scourfield2023().isel(galaxy=slice(0, 8))
+    found = arrays_of(fit_lines(scourfield2023(), kinematics="fixed", n_workers=1, **QUIET), "ppxf fixed ")
+    found |= arrays_of(fit_lines(few, n_workers=1, keep_fit=True, **QUIET), "ppxf ")
+    found |= arrays_of(fit_populations(few.isel(galaxy=[0, 1]), n_workers=1, **QUIET), "populations ")
+    found |= arrays_of(measure_lines_linear(scourfield2023(), keep_fit=True), "linear ")
+    found |= arrays_of(measure_lines_linear(scourfield2023(), variable="noisy"), "linear noisy ")
+    spectra = zahid2019().drop_vars("true_line_flux").drop_dims("line")
+    found |= arrays_of(measure_gaussian_lines(spectra), "gaussian ")
+    found |= arrays_of(spectral_fwhm(zahid2019()), "widths ")
+    return found | arrays_of(measure_indices(scourfield2023()), "indices ")
+
+
+@part
+def metallicities():
+    """Every calibration and class, on true fluxes with errors of 3%."""
+    flux = scourfield2023()["true_line_flux"]
+    error = 0.03 * flux + 0.1
+    table = xr.Dataset({"line_flux": flux, "line_flux_error": error, "line_sn": flux / error})
+    found = {"class": classify(measure_lines_linear(scourfield2023()))["spectral_class"].values.astype(str)}
+    for name in CALIBRATIONS:
+        found |= arrays_of(metallicity(table, calibration=name), f"{name} ")
+        dried = metallicity(table, calibration=name, deredden=True, n_draws=20, seed=2)
+        found |= arrays_of(dried, f"{name} dereddened ")
+    return found
+
+
+@part
+def mzr():
+    """Bins, medians and correlations of a selection."""
+    some = read_zahid2019().isel(galaxy=slice(0, 3000))
+    mass, rate, log_z = (some[name].values for name in ("log_mass", "log_sfr", "log_z_lw"))
+    found = arrays_of(bin_mass_and_sfr(mass, rate, log_z), "bins ")
+    found |= arrays_of(running_median(mass, log_z), "median ")
+    for name, values in {
+        "third": spearman_at_fixed_mass(mass, log_z, rate, n_bootstrap=30, seed=4),
+        "residuals": correlate_residuals(mass, rate, log_z, n_bootstrap=30, seed=4),
+    }.items():
+        found |= {f"{name} {key}": np.asarray(value, float) for key, value in vars(values).items()}
+    gradients = fit_gradients(
+        liewcain2021(), columns=["log_age", "log_z"], min_spectra=5, n_bootstrap=10, seed=1
+    )
+    return found | arrays_of(gradients, "gradients ")
+
+
+@part
+def sedfit():
+    """Fluxes fitted with libraries of models."""
+    averages = make_band_averages(
+        SSPGrid.embedded("broadband"), load_filters(), highest_redshift=0.2, step=0.01
+    )
+    library = draw_library(2000, averages=averages, seed=1, redshift_step=0.05, **QUIET)
+    seen = observe_gama(draw_gama(60, averages=averages, seed=3, redshift_range=(0.02, 0.2)), seed=4)
+    found = arrays_of(fit_library(seen, library, **QUIET), "library ")
+    bursts = make_burst_library(log_age=np.linspace(-1, 1.1, 8), log_z=np.linspace(-1.5, 0.3, 5))
+    return found | arrays_of(fit_bursts(liewcain2021(), bursts, **QUIET), "bursts ")
+
+
+@part
+def readers():
+    """What readers make of the files in the packages."""
+    found = {}
+    for name, path in packaged_spectra().items():
+        found |= arrays_of(read_sdss(path), f"{name} ")
+    folder = Path(find_spec("edge_pydb").submodule_search_locations[0])
+    path = folder / "img_califa" / "NGC4047_allpix.pipe3d.hdf5"
+    return found | arrays_of(read_pipe3d(path, center=(180.7111065, 48.6362161)), "pipe3d ")
+
+
+@part
+def real():
+    """What readers make of real files, prepared for both kinds of networks; and what is read from them."""
+    files = sorted((SHARED / "data/sdss_raw").glob("*.fits"))
+    seen = read_sdss(files)
+    found = arrays_of(seen, "sdss ") | arrays_of(read_spectrum(files[0]), "spectrum ")
+    found |= arrays_of(prepare_marziano2024(seen, ebv=0.03), "sdss marziano2024 ")
+    found |= arrays_of(prepare_zahid2019(seen, ebv=0.03), "sdss zahid2019 ")
+    photometry = read_photometry(
+        SHARED / "data/dustpedia.csv",
+        units="Jy",
+        bad_flags="ACN",
+        distance="dist_best",
+        labels=DUSTPEDIA_LABELS,
+        label_suffix="_cigale",
+    )
+    return found | arrays_of(photometry, "dustpedia ")
+
+
+@part
+def denoiser_training():
+    """Two epochs of the de-noisers."""
+    sample = scourfield2023()
+    arrays, wavelength = make_arrays(sample), sample["wavelength"].values
+    found = {}
+    for kind in ("ae", "vae"):
+        model = make_model(kind, 3, arrays["flux"], wavelength, widths=(48, 32), seed=3)
+        history = train_denoiser(model, arrays, arrays, epochs=2, batch_size=16, seed=3, **QUIET)
+        found |= weights_of(model, f"{kind} ") | history_of(history, f"{kind} ")
+    arrays, small = make_noise_aware_arrays(sample), {"n_latent": 4, "n_components": 8}
+    small |= {"encoder": (24,), "decoder": (24,), "errors": (16,)}
+    model, history = train_noise_aware(
+        arrays, arrays, wavelength, seed=3, epochs=2, options=small, batch_size=16, **QUIET
+    )
+    return found | weights_of(model, "noise ") | history_of(history, "noise ")
+
+
+@part
+def autoencoder_training():
+    """Two epochs of the convolutional autoencoder, and parameters read from the shipped one's latents."""
+    sample = make_marziano2024(40, seed=6, **QUIET)
+    flux, wavelength = sample["flux"].values, sample["wavelength"].values
+    model = make_autoencoder("light", seed=2, n_latent=4)
+    fit_statistics(model, flux, wavelength, seed=2)
+    how = {"loss": BetaLoss(0.3), "augment": RandomCoverage(wavelength), "epochs": 2, "batch_size": 8}
+    history = fit(model, {"flux": flux}, {"flux": flux[:8]}, **how, seed=2, **QUIET)
+    found = weights_of(model, "vae ") | history_of(history, "vae ")
+    pca = fit_pca(scourfield2023()["flux"].values, n_latent=4, seed=0)
+    model, info = load_model("marziano2024_reference")
+    asked = predict_sample(model, info.arrays, marziano2024().isel(galaxy=[3, 4]), n_mock=100, seed=0)
+    return found | weights_of(pca, "pca ") | arrays_of(asked, "reader ")
+
+
+@part
+def chunked_training():
+    """Two epochs of each phase of the chunked network, its noise drawn both ways; and the small network."""
+    table = training_table().isel(galaxy=slice(0, None, 200))
+    taught, heldout = make_training_set(table=table, dtype="float32"), make_heldout(40, seed=5)
+    found = arrays_of(heldout, "heldout ")
+    for name, options in {"filters": {}, "pixels": {"pixel_noise": True}}.items():
+        how = {"adam_epochs": 2, "sgd_epochs": 2, "batch_size": 64, "seed": 1}
+        model, history = train_zahid2019(taught, heldout, **how, **options, **QUIET)
+        found |= weights_of(model, f"{name} ") | history_of(history, f"{name} ")
+    pca, _ = load_model("zahid2019_pca")
+    pairs = [x for s in (taught, heldout) for x in (project(pca, s["flux"].values), s["log_z_lw"].values)]
+    model, history = train_small_network(*pairs, epochs=2, batch_size=64, seed=1, **QUIET)
+    return found | weights_of(model, "small ") | history_of(history, "small ")
+
+
+@part
+def band_training():
+    """Two epochs of the networks on fluxes, alone and as ensembles."""
+    some = surana2020().isel(galaxy=slice(0, 300))
+    inputs, labels = read_inputs(some, list(some["band"].values)), read_surana2020_labels(some)
+    data, name = (inputs, labels, inputs, labels), next(iter(UNITS))
+    one = (inputs, labels[:, :1], inputs, labels[:, :1])
+    model, history = train_network(*one, outputs=[name], epochs=2, seed=1, **QUIET)
+    found = weights_of(model, "sed ") | history_of(history, "sed ")
+    ensemble, _ = train_surana2020(*data, n_members=2, epochs=2, seed=1, **QUIET)
+    found |= dict(zip(("sed mean", "sed error"), ensemble.predict(inputs), strict=True))
+    some = liewcain2021()
+    bands = [str(band) for band in some["band"].values]
+    inputs, labels = read_bands(some, bands), read_liewcain2021_labels(some)
+    found |= {f"folds {by}": split_spectra(some, by=by) for by in ("spectrum", "galaxy")}
+    one = (inputs, labels[:, :1], inputs, labels[:, :1])
+    model, history = train_cnn(*one, outputs=["log_age"], bands=bands, epochs=2, seed=1, **QUIET)
+    found |= weights_of(model, "cnn ") | history_of(history, "cnn ")
+    ensemble, _ = train_liewcain2021(
+        inputs, labels, inputs, labels, bands=bands, n_members=2, epochs=2, seed=1, **QUIET
+    )
+    return found | dict(zip(("cnn mean", "cnn error"), ensemble.predict(inputs), strict=True))
