@@ -1,6 +1,7 @@
 """What is made of Datasets, networks and trainings: arrays by name."""
 
 import numpy as np
+import xarray as xr
 
 WORDS = ("reason", "remark", "note", "message")
 """Columns of prose: only where they are empty must not move."""
@@ -34,3 +35,19 @@ def only(dataset, *names):
 def pair(found):
     """Mean and error, where there is one."""
     return {name: values for name, values in zip(("mean", "error"), found, strict=True) if values is not None}
+
+
+def flatten(found, prefix=""):
+    """Whatever is returned, down to arrays by name."""
+    if isinstance(found, xr.Dataset):
+        return arrays_of(found, prefix)
+    if (
+        isinstance(found, xr.DataArray)
+        or found is None
+        or not (isinstance(found, (dict, list, tuple)) or hasattr(found, "__dict__"))
+    ):
+        return {} if found is None else {prefix.strip(): np.asarray(found)}
+    if isinstance(found, (list, tuple)):
+        found = dict(enumerate(found))
+    items = (found if isinstance(found, dict) else vars(found)).items()
+    return {k: v for key, value in items for k, v in flatten(value, f"{prefix}{key} ").items()}

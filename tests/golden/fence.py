@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from tests.golden import checks  # noqa: F401 (adds its parts)
 from tests.golden.parts import PARTS
 
 FOLDER = Path(__file__).parent
 TOLERANCE = 1e-6
 """Of numbers, relative to themselves and to the rms of their array, on processors with the instructions of the one
 that they were stored on."""
-ELSEWHERE = {"predictions": 0.03, "ensembles": 0.03, "lines": 5e-3, "chunked_training": 0.02}
-"""On other processors, where sums round otherwise; 1e-3 of parts not named. Four times what AVX2 and SSE give."""
+ELSEWHERE = {"predictions": 0.03, "ensembles": 0.03, "lines": 5e-3, "calibrations": 0.01}
+ELSEWHERE |= {"chunked_training": 0.02, "latents": 0.02, "observations": 0.1}
+"""On other processors, where sums round otherwise; 1e-3 of parts not named. Two to four times what SSE gives."""
 PICKS = 80
 
 

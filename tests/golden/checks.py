@@ -1,0 +1,248 @@
+"""More parts: what calibrates, flags and scores, what is read from latents and attributed, and mock observations."""
+
+import numpy as np
+
+from spectool.libraries import network_predictor, perturb_grid, score_on_library
+from spectool.measure.attribution import attribute, describe_filters, share_by_index
+from spectool.measure.error_scaling import fit_error_scaling
+from spectool.measure.ifu_labels import fit_error_model
+from spectool.measure.information import informativeness, mutual_information
+from spectool.measure.line_widths import fit_width_mass
+from spectool.measure.offset import explain_offset, flux_predictor, observed_views, stellar_fwhm
+from spectool.measure.probes import compress_pca, measure_degeneracy, probe_latents
+from spectool.measure.recovery import running_percentiles, summarize
+from spectool.measure.sedfit import fit_library
+from spectool.measure.sedfit_causes import fit_again, trace_scatter
+from spectool.measure.sedfit_library import draw_library
+from spectool.measure.sedfit_scores import nearest_models, score_fit
+from spectool.measure.stellar_bands import measure_stellar_bands
+from spectool.models.apply import reconstruct
+from spectool.models.band_inputs import read_bands
+from spectool.models.chunked_errors import fit_errors
+from spectool.models.compress import compress, measure_layers
+from spectool.models.denoise import denoise
+from spectool.models.flux_errors import fit_flux_errors
+from spectool.models.liewcain2021 import NETWORKS, add_noise, train_folds
+from spectool.models.liewcain2021 import calibrate as calibrate_liewcain2021
+from spectool.models.liewcain2021 import load_networks as load_liewcain2021
+from spectool.models.liewcain2021 import read_labels as read_liewcain2021_labels
+from spectool.models.liewcain2021_checks import band_importance as band_importance_liewcain2021
+from spectool.models.liewcain2021_checks import score_missing, score_noise
+from spectool.models.liewcain2021_checks import score_spectra as score_liewcain2021
+from spectool.models.metallicity import stream_metallicity
+from spectool.models.metallicity_outliers import fit_metallicity_outliers
+from spectool.models.metallicity_scores import score_by_sn
+from spectool.models.noise_aware_training import calibrate as calibrate_noise_aware
+from spectool.models.noise_aware_training import make_arrays as make_noise_aware_arrays
+from spectool.models.noise_aware_training import score_levels
+from spectool.models.outliers import fit_outliers
+from spectool.models.randomisation import randomise
+from spectool.models.registry import ask_all
+from spectool.models.scourfield2023 import add_desi_noise, make_arrays, make_model, score
+from spectool.models.sed_checks import band_importance, missing_curve, missing_facilities, score_properties
+from spectool.models.sed_inputs import read_inputs
+from spectool.models.sed_outliers import fit_sed_outliers
+from spectool.models.sed_peers import train_boosting
+from spectool.models.store import load_model
+from spectool.models.surana2020 import calibrate as calibrate_surana2020
+from spectool.models.surana2020 import load_networks as load_surana2020
+from spectool.models.surana2020 import read_labels as read_surana2020_labels
+from spectool.models.surana2020 import split_galaxies
+from spectool.models.zahid2019 import load_ensemble
+from spectool.scourfield2023_selection import measure_candidates as measure_scourfield2023
+from spectool.scourfield2023_selection import screen_block
+from spectool.surana2020 import select_taught
+from spectool.surveys import observe_sdss, packaged_spectra, read_sdss
+from spectool.surveys.gama import draw_gama, observe_gama
+from spectool.surveys.jpas_photometry import measure_bands, observe_jpas
+from spectool.surveys.ssp_mixtures import draw_ssp_mixtures
+from spectool.synth import SSPGrid
+from spectool.synth.zahid2019 import make_heldout
+from spectool.zahid2019 import read_stacks
+from spectool.zahid2019_candidates import draw_block, screen
+from spectool.zahid2019_spectra import chunk_sigma, stored_flux
+from spectool.zahid2019_spectra import measure_candidates as measure_zahid2019
+from spectool.zahid2019_stacks import StackSums
+from tests.golden.arrays import arrays_of, flatten, weights_of
+from tests.golden.parts import (
+    QUIET,
+    band_averages,
+    liewcain2021,
+    marziano2024,
+    part,
+    scourfield2023,
+    surana2020,
+    zahid2019,
+)
+
+
+def sed_data(n=600):
+    """The broadband ensemble, inputs and labels."""
+    networks, _ = load_surana2020(*(f"surana2020_ensemble{k}" for k in range(1, 6)))
+    some = surana2020().isel(galaxy=slice(0, n))
+    return networks, read_inputs(some, networks.bands), read_surana2020_labels(some)
+
+
+def band_data():
+    """The narrow-band ensemble, inputs and labels."""
+    networks = load_liewcain2021(*NETWORKS)
+    return networks, read_bands(liewcain2021(), networks.bands), read_liewcain2021_labels(liewcain2021())
+
+
+@part
+def calibrations():
+    """Errors and references for outliers, learnt anew."""
+    networks, inputs, labels = sed_data()
+    found = {"sed errors": np.asarray(calibrate_surana2020(networks, inputs, labels, seed=1).calibration)}
+    half = inputs.take(np.arange(300)), inputs.take(np.arange(300, 600))
+    found |= flatten(fit_sed_outliers(*half), "sed ")
+    networks, inputs, labels = band_data()
+    found["bands errors"] = np.asarray(calibrate_liewcain2021(networks, inputs, labels, seed=1).calibration)
+    heldout = make_heldout(80, seed=5)
+    flux, truth = heldout["flux"].values, heldout["log_z_lw"].values[:, None]
+    found |= flatten(fit_errors(load_ensemble(), flux, truth, levels=(np.inf, 20.0), seed=1), "chunked ")
+    found |= flatten(fit_metallicity_outliers(flux, flux[:40], np.full(40, 0.03, "f4")), "chunked ")
+    sample, (model, info) = scourfield2023(), load_model("scourfield2023_vae4")
+    seen = denoise(model, sample, errors=info.arrays)
+    latent, predicted = seen["latent"].values, seen["flux"].values
+    found |= flatten(fit_flux_errors(latent[:, :2], predicted - sample["truth"].values, seed=1), "fluxes ")
+    found |= flatten(fit_outliers(sample, predicted, latent, seen["flux_error"].values), "fluxes ")
+    arrays, (model, _) = make_noise_aware_arrays(sample), load_model("scourfield2023_noise_aware")
+    modes = calibrate_noise_aware(model, arrays, sample["truth"].values, seed=1)
+    found |= {"noise modes": modes} | weights_of(model, "noise ")
+    found |= flatten(score_levels(model, arrays, sample["truth"].values, seed=1), "noise scores ")
+    many = zahid2019_values(400)
+    return found | flatten(fit_error_scaling(many + 0.1 * np.sin(40 * many), many), "scaling ")
+
+
+def zahid2019_values(n):
+    """Some metallicities of the broadband sample [dex]."""
+    return surana2020()["log_z_star"].values[:n]
+
+
+@part
+def scores():
+    """The papers' figures of merit, and what bands are worth."""
+    networks, inputs, labels = sed_data()
+    mean, error = networks.predict(inputs)
+    found = flatten(score_properties(mean, labels, networks.outputs, error=error), "sed ")
+    found |= arrays_of(missing_curve(networks, inputs, labels, counts=(0, 4), seed=1), "sed missing ")
+    found |= arrays_of(missing_facilities(networks, inputs, labels), "sed facilities ")
+    found |= arrays_of(band_importance(networks.members[0], inputs, labels, seed=1, repeats=1), "sed bands ")
+    x = networks.members[0].encode(inputs)
+    found["boosting"] = np.asarray(train_boosting(x, labels, seed=1, n_iterations=20)(x))
+    found |= flatten(split_galaxies(100, seed=3), "split ") | flatten(select_taught(surana2020())[1], "cuts ")
+    networks, inputs, labels = band_data()
+    mean, error = networks.predict(add_noise(networks.members[0], inputs, seed=3))
+    found |= flatten(score_liewcain2021(mean[:, 0], labels[:, 0], error=error[:, 0]), "bands ")
+    found |= arrays_of(score_noise(networks, inputs, labels, sn=(30.0, 100.0), seed=1), "bands noise ")
+    found |= arrays_of(score_missing(networks, inputs, labels, counts=(0, 5), seed=1), "bands missing ")
+    one = band_importance_liewcain2021(networks.members[0], inputs, labels, seed=1, repeats=1)
+    found |= arrays_of(one, "bands importance ")
+    folds = train_folds(liewcain2021(), "log_z", by="galaxy", only=(0, 2), epochs=1, seed=1, **QUIET)
+    found |= {"folds fold": folds.fold, "folds predicted": folds.predicted}
+    model, _ = load_model("scourfield2023_vae4")
+    arrays = make_arrays(scourfield2023())
+    found |= flatten(score(model, arrays, scourfield2023()["truth"].values), "denoised ")
+    model = make_model("vae", 3, arrays["flux"], widths=(48, 32), seed=3)
+    moments = measure_layers(model, arrays["input"], arrays["weight"], seed=0)
+    found["compressed"] = np.array(
+        [r or 0 for r in compress(model, moments, tolerance=5.0).config["ranks"] or ()]
+    )
+    heldout, ensemble = make_heldout(80, seed=5), load_ensemble()
+
+    def predict(x, sigma):
+        mean, error, _ = ensemble.predict(x, sigma)
+        return mean[:, 0], error[:, 0]
+
+    by_sn = score_by_sn(predict, heldout, heldout["log_z_lw"].values, levels=(np.inf, 10.0), seed=2)
+    found |= flatten(by_sn, "chunked ") | arrays_of(randomise(heldout, seed=1), "randomised ")
+    x, y = surana2020()["log_mass"].values[:700], surana2020()["log_mass_fit"].values[:700]
+    bins = running_percentiles(x, y)
+    return found | flatten(bins, "recovery bins ") | flatten(summarize(x, y, bins), "recovery ")
+
+
+@part
+def latents():
+    """Information, probes and components of latents; attributions; the offset of stacks."""
+    model, _ = load_model("marziano2024_beta0.3")
+    found = {
+        "informative": informativeness(*(reconstruct(model, marziano2024())[n] for n in ("latent", "flux")))
+    }
+    model, _ = load_model("scourfield2023_vae4")
+    seen = denoise(model, scourfield2023())
+    columns = scourfield2023()[["log_mass", "log_sfr", "log_z_gas"]]
+    probes = probe_latents(seen["latent"], columns, seed=1, n_bootstrap=10)
+    found |= arrays_of(probes, "probes ")
+    found |= arrays_of(measure_degeneracy(probes, "log_mass", "log_sfr", "linear"), "degeneracy ")
+    found |= arrays_of(compress_pca(scourfield2023()["flux"], 3, seed=1), "pca ")
+    x, y = surana2020()["log_mass"].values[:200], surana2020()["log_sfr"].values[:200]
+    found |= flatten(mutual_information(x, y, seed=1, n_bootstrap=2, n_shuffles=2), "information ")
+    heldout, ensemble = make_heldout(40, seed=5), load_ensemble()
+    attributed = attribute(list(ensemble.members), heldout, steps=8)
+    found |= arrays_of(attributed, "attributed ") | flatten(share_by_index(attributed), "indices ")
+    found |= flatten(describe_filters(ensemble.members[0], heldout, steps=4), "filters ")
+    relation = fit_width_mass(read_stacks())
+    found["widths"] = np.asarray(relation(np.linspace(9, 11.4, 9)))
+    sample = zahid2019()
+    at = (sample["wavelength"].values >= 4050) & (sample["wavelength"].values <= 7300)
+    flux = sample["truth"].values[:, at] / sample["norm"].values[:, None]
+    wide = {"fwhm": stellar_fwhm(sample), "assumed_fwhm": relation(sample["log_mass"].values)}
+    where = sample["wavelength"].values[at]
+    views = observed_views(flux, where, **wide, relative_sigma=chunk_sigma(sample), seed=8)
+    labels = (sample["log_z_lw"].values, sample["log_mass"].values, flux_predictor(list(ensemble.members)))
+    how = {"edges": [9.0, 10.3, 11.5], "light": sample["light"].values, "n_bootstrap": 5, "min_count": 5}
+    return found | arrays_of(explain_offset(views, *labels, **how), "offset ")
+
+
+@part
+def observations():
+    """What surveys see, what is selected and stacked, other libraries, answers on the packaged spectra."""
+    found = arrays_of(add_desi_noise(scourfield2023_normalised(), seed=2), "desi ")
+    whole = marziano2024().drop_vars(["mask", "ivar"])
+    found |= arrays_of(observe_sdss(whole, seed=1, median_flux=20.0), "sdss ")
+    spectra = measure_bands(zahid2019(), frame="rest")
+    found |= arrays_of(spectra, "jpas ")
+    found |= arrays_of(observe_jpas(spectra.drop_vars("flux_error"), seed=1, magnitude=18.0), "jpas noisy ")
+    real = read_sdss(list(packaged_spectra().values())[:1])
+    found |= arrays_of(measure_stellar_bands(real), "stellar bands ")
+    found |= arrays_of(draw_ssp_mixtures(20, seed=1), "mixtures ")
+    found |= flatten(fit_error_model(liewcain2021()), "labels model ")
+    stacks = StackSums()
+    stacks.add(zahid2019())
+    found |= arrays_of(stacks.to_dataset(), "stacks ")
+    block = draw_block(3)
+    found |= {"screened zahid2019": screen(block)}
+    found |= arrays_of(
+        measure_zahid2019(block.isel(galaxy=screen(block)[:10]), seed=2019), "measured zahid2019 "
+    )
+    chosen = screen_block(0, np.full(27, 0.02))
+    found |= arrays_of(chosen, "screened scourfield2023 ")
+    found |= arrays_of(measure_scourfield2023(chosen.isel(galaxy=slice(0, 10))), "measured scourfield2023 ")
+    stored = {"flux": stored_flux(zahid2019())}
+    found |= arrays_of(stream_metallicity(stored["flux"], threads=1, **QUIET), "streamed ")
+    other = perturb_grid(SSPGrid.embedded())
+    found |= {"perturbed": other.flux}
+    scored = score_on_library(network_predictor(load_ensemble()), other, n=60, sn=30.0)
+    found |= flatten(scored, "perturbed ")
+    for answer in ask_all(real):
+        found |= arrays_of(answer.result, f"{answer.name} ")
+    return found
+
+
+def scourfield2023_normalised():
+    """The spectra without what was added."""
+    return scourfield2023().drop_vars(["noisy", "noisy_sigma"])
+
+
+@part
+def sedfit_causes():
+    """What scatter of fitted rates comes from, and the nearest models."""
+    library = draw_library(2000, averages=band_averages(), seed=1, redshift_step=0.05, **QUIET)
+    sample = observe_gama(draw_gama(80, averages=band_averages(), seed=3), seed=4, facilities={})
+    sample = fit_library(sample, library, **QUIET)
+    found = arrays_of(score_fit(sample), "scores ")
+    found |= arrays_of(nearest_models(sample.isel(galaxy=[0, 1]), library, n=3), "nearest ")
+    again = fit_again(sample, library, **QUIET)
+    traced = trace_scatter(sample, again, sample["log_sfr"].values)
+    return found | arrays_of(again, "again ") | flatten(traced, "traced ")
