@@ -7,10 +7,9 @@ import torch
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
-from spectool.denoising import scourfield2023_wavelength
 from spectool.models import store
-from spectool.models.denoise import denoise
-from spectool.models.dense import DenseAutoencoder
+from spectool.models.denoise import DenseAutoencoder, denoise
+from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
 
 N_SPECTRA = 20_000
 REPEATS = 3

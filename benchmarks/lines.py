@@ -11,15 +11,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.row import make_row, seconds
-from spectool.measure.line_fit import GAS_LIMITS, STAR_LIMITS
-from spectool.measure.line_setup import KM_S
-from spectool.measure.line_spectra import read_spectra
-from spectool.measure.lines import FIT_RANGE as FIT_RANGE_825
-from spectool.measure.lines import MEASURED, fit_lines, make_setup
-from spectool.measure.ppxf_templates import REDDENING, write_ppxf_templates
+from spectool.measure.line_spectra import REDDENING, read_ppxf_spectra, write_ppxf_templates
+from spectool.measure.lines_ppxf import FIT_RANGE as FIT_RANGE_825
+from spectool.measure.lines_ppxf import GAS_LIMITS, MEASURED, STAR_LIMITS, fit_lines, make_setup
+from spectool.papers.scourfield2023.sample import rebuild
 from spectool.parallel import n_workers
 from spectool.prepare import mask_bad_pixels
-from spectool.scourfield2023 import rebuild
+from spectool.spectra import KM_S
 from spectool.surveys.sdss import observe_sdss
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
@@ -211,7 +209,7 @@ def fits_per_second():
     rate = N_RATE / seconds(ours)
     table = table["lines"]
     strong = np.flatnonzero(table["line_sn"].sel(line="Hα").values > 20)[:N_PEER]
-    spectra = read_spectra(sample, "flux", None, FIT_RANGE_825)
+    spectra = read_ppxf_spectra(sample, "flux", None, FIT_RANGE_825)
     setup = make_setup(spectra, MEASURED, None, False, None, "compact", REDDENING)
     wanted = np.array([MEASURED.index(name) for name in PEER_LINES])
     with threadpool_limits(1):

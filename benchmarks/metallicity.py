@@ -17,13 +17,10 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
-from spectool.continuum import FWHM
 from spectool.measure.populations import fit_populations
-from spectool.measure.usage import Usage
-from spectool.models.metallicity import predict_metallicity, stream_metallicity
-from spectool.parallel import n_workers
-from spectool.zahid2019 import read_selection, rebuild
-from spectool.zahid2019_spectra import chunk_sigma, stored_flux
+from spectool.papers.zahid2019.reader import FWHM, predict_metallicity, stream_metallicity
+from spectool.papers.zahid2019.sample import chunk_sigma, read_selection, rebuild, stored_flux
+from spectool.parallel import Usage, n_workers
 
 N_TOTAL = 200_000
 N_GALAXIES = 4000

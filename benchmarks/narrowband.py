@@ -11,12 +11,11 @@ import torch
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
-from spectool.models import liewcain2021 as paper
-from spectool.models.band_inputs import read_bands
-from spectool.models.folds import N_FOLDS, split_spectra
-from spectool.models.liewcain2021_checks import score_spectra
-from spectool.models.sed_ensemble import SedEnsemble
-from spectool.models.sed_peers import train_boosting
+from spectool.models.bands import N_FOLDS, read_bands, split_spectra
+from spectool.models.ensemble import SedEnsemble
+from spectool.models.peers import train_boosting
+from spectool.papers.liewcain2021 import network as paper
+from spectool.papers.liewcain2021.experiments import score_spectra
 from spectool.parallel import n_workers
 from spectool.surveys.califa import draw_califa
 

@@ -9,9 +9,8 @@ from sedpy.observate import Filter
 
 from benchmarks.row import make_row, seconds
 from benchmarks.synthesis import take_turns
-from spectool.surveys.band_averages import make_band_averages
 from spectool.surveys.gama import BANDS, load_filters
-from spectool.surveys.gama_photometry import luminosity_distance, measure_photometry
+from spectool.surveys.photometry import luminosity_distance, make_band_averages, measure_photometry
 from spectool.synth import SSPGrid, synthesize
 from spectool.synth.population import draw_population
 

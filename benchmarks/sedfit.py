@@ -11,11 +11,9 @@ import torch
 
 from benchmarks.row import make_row, seconds
 from benchmarks.synthesis import take_turns
-from spectool.measure.sedfit import MODEL_ERROR, fit_library
-from spectool.measure.sedfit_library import PROPERTIES, draw_library
-from spectool.surveys.band_averages import REFERENCE_MPC, make_band_averages
+from spectool.measure.sedfit import MODEL_ERROR, PROPERTIES, draw_library, fit_library
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
-from spectool.surveys.gama_photometry import luminosity_distance
+from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance, make_band_averages
 from spectool.synth import SSPGrid
 from spectool.synth.population import age_of_universe
 

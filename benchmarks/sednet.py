@@ -8,15 +8,12 @@ import torch
 
 from benchmarks.row import make_row, seconds
 from benchmarks.synthesis import take_turns
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_library import draw_library
-from spectool.models.sed_checks import score_properties
-from spectool.models.sed_ensemble import SedEnsemble
-from spectool.models.sed_inputs import read_inputs
-from spectool.models.surana2020 import TABLE_3, UNITS, read_labels, split_galaxies, train_network
-from spectool.surveys.band_averages import make_band_averages
-from spectool.surveys.gama import draw_gama, load_filters, observe_gama
-from spectool.surveys.gama_cuts import PAPER_LEFT
+from spectool.measure.sedfit import draw_library, fit_library
+from spectool.models.bands import read_inputs
+from spectool.models.ensemble import SedEnsemble, score_properties
+from spectool.papers.surana2020.network import TABLE_3, UNITS, read_labels, split_galaxies, train_network
+from spectool.surveys.gama import PAPER_LEFT, draw_gama, load_filters, observe_gama
+from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 
 N_MODELS = 15_000

@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
+from spectool.spectra import pixel_edges, sps_wavelength, vacuum_to_air
 from spectool.synth import SSPGrid, sfh, synthesize
-from spectool.wavelength import pixel_edges, sps_wavelength, vacuum_to_air
 
 ROUNDS = 5
 N_OURS = 8192

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
-from spectool.continuum import ContinuumBasis, normalize_continuum
+from spectool.papers.zahid2019.sample import make_training_set, training_table
+from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.synth import SSPGrid, sfh, synthesize
-from spectool.synth.zahid2019 import make_training_set, training_table
-from spectool.synth.zahid2019_histories import durations, equal_light_intervals, metallicities
+from spectool.synth.histories import durations, equal_light_intervals, metallicities
 
 EVERY = 47
 ROUNDS = 3

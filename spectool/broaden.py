@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from spectool.wavelength import pixel_edges
+from spectool.spectra import pixel_edges
 
 KM_S = 299792.458
 REACH = 5.0

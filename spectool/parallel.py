@@ -1,10 +1,13 @@
-"""How many workers and threads this machine grants: the one place that decides it."""
+"""Workers, memory, and what a process tree costs."""
 
 import ctypes
 import gc
 import os
+import threading
+import time
 
 import joblib
+import psutil
 
 
 def n_workers() -> int:
@@ -46,3 +49,96 @@ def release_memory():
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
+
+
+MB = 1e6
+
+
+def tree_rss(pid: int | None = None) -> int:
+    """Return the resident memory of a process and all its descendants.
+
+    Parameters
+    ----------
+    pid : int, optional
+        The root process; this one by default.
+
+    Returns
+    -------
+    int
+        Bytes; pages that processes share are counted once per process, so it is an upper bound. 0 when the
+        process has gone.
+    """
+    try:
+        root = psutil.Process(pid)
+        processes = [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+class Usage:
+    """Clock and memory watch, running from the moment it is made until :meth:`stop`.
+
+    Parameters
+    ----------
+    pid : int, optional
+        The root process to watch; this one by default.
+    interval : float
+        Seconds between two looks at the memory.
+
+    Attributes
+    ----------
+    peak_rss_mb : float
+        The largest resident memory of the process tree seen so far, MB (1e6 bytes).
+
+    Examples
+    --------
+    >>> with Usage() as usage:
+    ...     values = [0] * 1000
+    >>> usage.seconds >= 0 and usage.peak_rss_mb > 1
+    True
+    """
+
+    def __init__(self, pid: int | None = None, *, interval: float = 0.25):
+        self.pid = pid
+        self._begin = time.perf_counter()
+        self._end = None
+        self.peak_rss_mb = tree_rss(pid) / MB
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(
+            target=self._watch, args=(interval,), name="spectool-usage", daemon=True
+        )
+        self._thread.start()
+
+    def _watch(self, interval):
+        while not self._stopped.wait(interval):
+            self._look()
+
+    def _look(self):
+        self.peak_rss_mb = max(self.peak_rss_mb, tree_rss(self.pid) / MB)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the start, up to now or to :meth:`stop`."""
+        return (self._end or time.perf_counter()) - self._begin
+
+    def stop(self) -> "Usage":
+        """Stop the watch (again, if need be) and return it."""
+        if self._end is None:
+            self._look()
+            self._end = time.perf_counter()
+            self._stopped.set()
+            self._thread.join()
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.stop()

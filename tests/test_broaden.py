@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from spectool.broaden import KM_S, broaden, fill_bad, make_broadening
-from spectool.wavelength import pixel_edges
+from spectool.broaden import broaden, fill_bad, make_broadening
+from spectool.spectra import KM_S, pixel_edges
 
 WAVELENGTH = np.arange(4050.0, 7301.0)
 

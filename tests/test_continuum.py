@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spectool.continuum import FWHM, N_KEPT, ContinuumBasis, normalize_continuum, prepare_zahid2019
-from spectool.prepare import PrepareWarning, history
+from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019
+from spectool.papers.zahid2019.sample import make_heldout, synthesize_histories
+from spectool.prepare import N_KEPT, ContinuumBasis, PrepareWarning, history, normalize_continuum
 from spectool.surveys.sdss import observe_sdss
+from spectool.synth.histories import draw_histories
 from spectool.synth.synthesis import synthesize
-from spectool.synth.zahid2019 import make_heldout, synthesize_histories
-from spectool.synth.zahid2019_histories import draw_histories
 
 DISPERSION = np.array([50.0, 80.0, 110.0, 60.0, 90.0, 70.0])
 

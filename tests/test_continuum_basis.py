@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.continuum_basis import (
+from spectool.prepare import (
     BALMER_LINES,
     ISM_LINES,
     N_KEPT,
@@ -14,7 +14,7 @@ from spectool.continuum_basis import (
     stack_wavelength,
     zahid2019_wavelength,
 )
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 
 @pytest.fixture(scope="module")

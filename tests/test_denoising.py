@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool import denoising
+from spectool.papers.scourfield2023 import spectra as denoising
 from spectool.prepare import PrepareWarning
 
 UNIT = "1e-17 erg / (Angstrom s cm2)"

@@ -1,10 +1,15 @@
 import numpy as np
 import pytest
 
-from spectool.libraries import compare_libraries, network_predictor, perturb_grid, score_on_library
-from spectool.models.mlp import ChunkedMLP
-from spectool.synth.common_resolution import smooth_ssps
-from spectool.synth.zahid2019 import make_heldout
+from spectool.models.chunked import ChunkedMLP
+from spectool.papers.zahid2019.libraries import (
+    compare_libraries,
+    network_predictor,
+    perturb_grid,
+    score_on_library,
+)
+from spectool.papers.zahid2019.sample import make_heldout
+from spectool.synth.broadening import smooth_ssps
 
 NOTHING = {"older": 0.0, "depth": 1.0, "depth_scatter": 0.0, "continuum": 0.0, "extra_fwhm": 0.0}
 

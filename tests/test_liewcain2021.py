@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.liewcain2021 import make_liewcain2021
+from spectool.papers.liewcain2021.sample import make_liewcain2021
 from spectool.surveys.califa import draw_califa
 
 

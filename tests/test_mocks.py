@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectool.mocks import make_marziano2024, normalize_mocks
+from spectool.papers.marziano2024.sample import make_marziano2024, normalize_mocks
 
 
 def test_sample_is_normalised_and_complete(grid):

@@ -5,8 +5,9 @@ import pytest
 import spectres
 import xarray as xr
 
-from spectool import extinction, prepare
-from spectool.wavelength import pixel_edges, sps_wavelength
+from spectool import prepare
+from spectool import spectra as extinction
+from spectool.spectra import pixel_edges, sps_wavelength
 
 LOG_GRID = 10 ** np.arange(3.58, 3.96, 1e-4)
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from spectool.rebin import rebin_common, rebin_spectra
-from spectool.wavelength import pixel_edges, rebin_matrix
+from spectool.spectra import pixel_edges, rebin_common, rebin_matrix, rebin_spectra
 
 
 def make_batch(rng, n=5):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool import denoising, scourfield2023
-from spectool import scourfield2023_candidates as candidates
 from spectool.measure.classes import CLASSES
-from spectool.surveys.sdss_files import FLUX_UNIT
+from spectool.papers import candidates
+from spectool.papers.scourfield2023 import sample as scourfield2023
+from spectool.papers.scourfield2023 import spectra as denoising
+from spectool.surveys.sdss import FLUX_UNIT
 
 PAPER = {"emission line galaxy": 50948, "absorption galaxy": 20771, "quiescent galaxy": 12204}
 PAPER |= {"narrow-line AGN": 2968, "broad-line AGN": 17}
@@ -151,7 +152,7 @@ def selected():
 
 def test_selected_spectra_are_normalised_and_measured_as_stated(selected):
     from spectool.measure.classes import classify
-    from spectool.measure.linear_lines import measure_lines_linear
+    from spectool.measure.lines_linear import measure_lines_linear
 
     physical = selected.drop_dims("line").drop_vars("spectral_class")
     physical["flux"] = physical["flux"] * physical["norm"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from spectool.denoising import scourfield2023_wavelength
-from spectool.scourfield2023_real import read_real_scourfield2023
-from spectool.surveys.sdss_files import SurveyWarning
-from spectool.wavelength import LINES
+from spectool.papers.scourfield2023.sample import read_real_scourfield2023
+from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.spectra import LINES
+from spectool.surveys.sdss import SurveyWarning
 from tests.surveys.sdss_server import catalogue_rows, serve
 
 CONSTANT = 330.0
@@ -129,7 +129,7 @@ def test_a_galaxy_without_a_spectrum_is_left_out_and_counted(archive, tmp_path):
 
 
 def test_the_default_constant_is_the_mocks(archive, tmp_path):
-    from spectool.scourfield2023 import read_selection
+    from spectool.papers.scourfield2023.sample import read_selection
 
     sample = read(archive, tmp_path, constant=None, n=2)
     assert sample.attrs["constant"] == read_selection("uniform").attrs["constant"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool import scourfield2023_selection as selection
 from spectool.measure.classes import CLASSES
-from spectool.scourfield2023_candidates import draw_block, rebuild
+from spectool.papers.candidates import draw_block, rebuild
+from spectool.papers.scourfield2023 import sample as selection
 
 
 @pytest.fixture(scope="module")

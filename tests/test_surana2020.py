@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool import surana2020
-from spectool.measure.sedfit_library import PROPERTIES
-from spectool.measure.sedfit_scores import score_fit
+from spectool.measure.sedfit import PROPERTIES, score_fit
+from spectool.papers.surana2020 import sample as surana2020
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from spectres import spectres
 
-from spectool.wavelength import LINES, air_to_vacuum, pixel_edges, rebin_matrix, sps_wavelength, vacuum_to_air
+from spectool.spectra import LINES, air_to_vacuum, pixel_edges, rebin_matrix, sps_wavelength, vacuum_to_air
 
 
 def test_paper_grid_has_4582_pixels_most_of_them_in_the_optical():

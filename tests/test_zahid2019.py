@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool import zahid2019
+from spectool.papers.zahid2019 import sample as zahid2019
 
 NAMES = ["Hβ", "[O III] 5007", "Hα", "[N II] 6583"]
 

@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from spectool import zahid2019_candidates as candidates
-from spectool.measure.ppxf_templates import embedded_grid
-from spectool.surveys.sdss import observe_sdss
-from spectool.surveys.sdss_noise import noise_variance
+from spectool.measure.line_spectra import embedded_grid
+from spectool.papers.zahid2019 import sample as candidates
+from spectool.papers.zahid2019.sample import measure_candidates, rebuild, select
+from spectool.surveys.sdss import noise_variance, observe_sdss
 from spectool.synth import relations
 from spectool.synth.agn import add_agn
-from spectool.synth.low_ionisation import mend_low_ionisation
+from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.synthesis import synthesize
-from spectool.zahid2019 import rebuild, select
-from spectool.zahid2019_spectra import measure_candidates
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 
-from spectool.continuum_basis import kept_pixels, stack_wavelength, zahid2019_wavelength
-from spectool.wavelength import pixel_edges
-from spectool.zahid2019_candidates import draw_block, observe_candidates, screen
-from spectool.zahid2019_spectra import COLUMNS, MemoryMap, chunk_sigma, open_memmap, stored_flux, to_angstrom
+from spectool.papers.zahid2019.sample import (
+    COLUMNS,
+    MemoryMap,
+    chunk_sigma,
+    draw_block,
+    observe_candidates,
+    open_memmap,
+    screen,
+    stored_flux,
+    to_angstrom,
+)
+from spectool.prepare import kept_pixels, stack_wavelength, zahid2019_wavelength
+from spectool.spectra import pixel_edges
 
 
 @pytest.fixture(scope="module")

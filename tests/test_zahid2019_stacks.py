@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from spectool.zahid2019_candidates import draw_block, observe_candidates, screen
-from spectool.zahid2019_spectra import to_angstrom
-from spectool.zahid2019_stacks import MASS_EDGES, StackSums
+from spectool.papers.zahid2019.sample import draw_block, observe_candidates, screen, to_angstrom
+from tools.make.stacks import MASS_EDGES, StackSums
 
 
 @pytest.fixture(scope="module")

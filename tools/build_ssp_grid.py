@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+from spectool.spectra import air_to_vacuum, pixel_edges, rebin_matrix
 from spectool.synth.grid import ionizing_photon_rate
 from spectool.synth.sfh import age_bin_edges, constant, delayed_tau
-from spectool.wavelength import air_to_vacuum, pixel_edges, rebin_matrix
 
 Z_SUN = 0.02
 Z_REL = np.array([0.005, 0.02, 0.2, 0.4, 1.0, 2.5, 5.0])

@@ -2,7 +2,8 @@
 
     python -m tools.fit_califa_labels [--galaxies 36] [--per-galaxy 6] [--sn 40] [--seed 6] [--table FILE.nc]
 
-What it prints goes into `spectool.measure.ifu_labels.MEASURED`; the defaults print what is there. Five minutes on one
+What it prints goes into `spectool.papers.liewcain2021.sample.MEASURED`; the defaults print what is there.
+Five minutes on one
 core.
 """
 
@@ -10,7 +11,7 @@ import argparse
 
 import numpy as np
 
-from spectool.measure.ifu_labels import FITTED, LABELS, REGUL, SN, fit_error_model, fit_labels
+from spectool.papers.liewcain2021.sample import FITTED, LABELS, REGUL, SN, fit_error_model, fit_labels
 from spectool.surveys.califa import draw_califa
 
 SAMPLE_SEED = 2021

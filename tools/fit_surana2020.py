@@ -2,7 +2,7 @@
 
     python tools/fit_surana2020.py        # 120,114 galaxies, 50,000 models: 10 minutes on one core, resumable
 
-The galaxies themselves are drawn again from their seed by `spectool.surana2020.read_surana2020`.
+The galaxies themselves are drawn again from their seed by `spectool.papers.surana2020.sample.read_surana2020`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from pathlib import Path
 import pooch
 import torch
 
-from spectool import surana2020
-from spectool.measure.sedfit_library import N_MODELS
+from spectool.measure.sedfit import N_MODELS
+from spectool.papers.surana2020 import sample as surana2020
 from spectool.parallel import n_workers
-from spectool.surveys.band_averages import make_band_averages
-from spectool.surveys.gama import load_filters
-from spectool.surveys.gama_cuts import PAPER_TOTAL
+from spectool.surveys.gama import PAPER_TOTAL, load_filters
+from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 
 

@@ -19,13 +19,13 @@ import pooch
 import torch
 import xarray as xr
 
-from spectool.denoising import SIGMA, TEST_NOISE_SEED, add_noise
-from spectool.measure.error_scaling import fit_error_scaling
-from spectool.measure.lines import MEASURED, fit_lines
-from spectool.models import scourfield2023 as paper
+from spectool.measure.lines_ppxf import MEASURED, fit_lines
+from spectool.models.calibration import fit_error_scaling
 from spectool.models.denoise import denoise
 from spectool.models.store import load_model
-from spectool.scourfield2023 import SELECTION, make_scourfield2023
+from spectool.papers.scourfield2023 import network as paper
+from spectool.papers.scourfield2023.sample import SELECTION, make_scourfield2023
+from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_noise
 
 DATA = SELECTION.parent
 KEPT = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")

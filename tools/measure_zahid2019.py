@@ -23,12 +23,11 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.continuum import FWHM, prepare_zahid2019, zahid2019_wavelength
 from spectool.measure.line_widths import extra_fwhm, fit_width_mass, spectral_fwhm
-from spectool.measure.mzr_bins import N_MASS, N_SFR, equal_bins
+from spectool.measure.mzr import N_MASS, N_SFR, equal_bins
 from spectool.measure.populations import fit_populations
-from spectool.models.metallicity_stream import stream_metallicity
-from spectool.zahid2019 import (
+from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_metallicity
+from spectool.papers.zahid2019.sample import (
     BINS,
     DATA,
     FILES,
@@ -39,6 +38,7 @@ from spectool.zahid2019 import (
     read_stacks,
     write_selection,
 )
+from spectool.prepare import zahid2019_wavelength
 from tools.measure_scourfield2023 import round_mantissa
 from tools.select_zahid2019 import BLOCKS, SIZES
 

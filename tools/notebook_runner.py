@@ -7,7 +7,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from spectool.measure.usage import Usage
+from spectool.parallel import Usage
 
 CELL_TIMEOUT = 1200
 PAPERS = "[1-5]?_*.ipynb"

@@ -22,12 +22,12 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool import denoising
-from spectool import scourfield2023_selection as selection
 from spectool.measure.classes import CLASSES
+from spectool.papers.candidates import draw_block
+from spectool.papers.scourfield2023 import sample as selection
+from spectool.papers.scourfield2023 import spectra as denoising
+from spectool.papers.scourfield2023.sample import SEED, SELECTION, rebuild
 from spectool.parallel import n_workers
-from spectool.scourfield2023 import SEED, SELECTION, rebuild
-from spectool.scourfield2023_candidates import draw_block
 from spectool.synth.grid import SSPGrid
 
 PILOT_BLOCKS = 4

@@ -22,18 +22,23 @@ import torch
 from tqdm.auto import tqdm
 
 from spectool.measure.gaussian_lines import MEASURED
-from spectool.measure.ppxf_templates import embedded_grid
-from spectool.scourfield2023_candidates import concatenate
-from spectool.zahid2019 import CUTS, SEED, MemoryMap, open_memmap, select
-from spectool.zahid2019_candidates import (
+from spectool.measure.line_spectra import embedded_grid
+from spectool.papers.candidates import concatenate
+from spectool.papers.zahid2019.sample import (
     BLOCK,
+    COLUMNS,
+    CUTS,
+    SEED,
+    MemoryMap,
     draw_block,
+    measure_candidates,
     observe_candidates,
+    open_memmap,
     renew_metals,
     screen,
+    select,
 )
-from spectool.zahid2019_spectra import COLUMNS, measure_candidates
-from spectool.zahid2019_stacks import StackSums
+from tools.make.stacks import StackSums
 
 SIZES = {"main": 200_000, "null": 50_000}
 BLOCKS = 16
@@ -137,7 +142,7 @@ def describe(folder) -> dict:
 def check_lines(options) -> dict:
     """Quick fluxes against pPXF's, on galaxies of the main sample: ratio, and scatter in units of the error."""
     from spectool.measure.gaussian_lines import measure_gaussian_lines
-    from spectool.measure.lines import fit_lines
+    from spectool.measure.lines_ppxf import fit_lines
 
     size, grid, galaxies, block = options.size or 500, embedded_grid(), [], 0
     while sum(some.sizes["galaxy"] for some in galaxies) < size:

@@ -24,20 +24,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spectool.liewcain2021 import SEED, make_liewcain2021
-from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
-from spectool.models import liewcain2021 as paper
-from spectool.models import liewcain2021_checks as checks
 from spectool.models import store
-from spectool.models.band_inputs import read_bands
-from spectool.models.folds import N_FOLDS, split_spectra
-from spectool.models.quantize import round_weights
-from spectool.models.rows import split
-from spectool.models.sed_ensemble import SedEnsemble
-from spectool.models.sed_peers import train_boosting
+from spectool.models.bands import N_FOLDS, read_bands, split_spectra
+from spectool.models.ensemble import SedEnsemble
+from spectool.models.peers import train_boosting
+from spectool.models.store import round_weights
+from spectool.models.training import split
+from spectool.papers.liewcain2021 import experiments as checks
+from spectool.papers.liewcain2021 import network as paper
+from spectool.papers.liewcain2021.sample import SEED, make_liewcain2021
 from spectool.parallel import n_workers
 from spectool.surveys.califa import NUISANCES, label_spread
-from spectool.surveys.ssp_mixtures import draw_ssp_mixtures
+from tools.make.bursts import fit_bursts, make_burst_library
+from tools.make.ssp_mixtures import draw_ssp_mixtures
 
 FEW = 20
 """Spectra per galaxy where there are many galaxies."""

@@ -25,21 +25,27 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.measure.information import informativeness
-from spectool.mocks import normalize_mocks
 from spectool.models import store
-from spectool.models.autoencoder import count_parameters, fit_statistics, make_autoencoder
-from spectool.models.coverage import RandomCoverage, survey_mask
-from spectool.models.losses import BetaLoss, CapacityLoss, TotalCorrelationLoss, kl_per_dimension
-from spectool.models.mlp import GaussianMLP, gaussian_loss
-from spectool.models.recipes import training_recipe
-from spectool.models.rows import Rows, select, split, take
-from spectool.models.training import fit, one_cycle
+from spectool.models.chunked import GaussianMLP, gaussian_loss
+from spectool.models.training import Rows, fit, one_cycle, select, split, take, training_recipe
+from spectool.models.vae import (
+    BetaLoss,
+    CapacityLoss,
+    RandomCoverage,
+    TotalCorrelationLoss,
+    count_parameters,
+    fit_statistics,
+    kl_per_dimension,
+    make_autoencoder,
+    survey_mask,
+)
+from spectool.papers.marziano2024.sample import normalize_mocks
 from spectool.parallel import n_workers
 from spectool.prepare import MARZIANO2024_WINDOW
+from spectool.spectra import sps_wavelength
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
-from spectool.wavelength import sps_wavelength
 
 PARAMETERS = {
     "log_mass": "log10(Msun)",

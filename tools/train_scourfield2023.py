@@ -9,7 +9,7 @@
     python tools/train_scourfield2023.py --model noise-aware
     python tools/train_scourfield2023.py --model vae --latent 6 --search 100
 
-A trained autoencoder is compressed (`spectool.models.compress`) at an unchanged validation loss, and its weights are
+A trained autoencoder is compressed (`tools.make.distillation`) at an unchanged validation loss, and its weights are
 rounded to 8 bits; the figures are those of what is written. A killed training goes on where it was when the same
 command is given again. Training noise is drawn once, as in the paper.
 """
@@ -26,20 +26,17 @@ import numpy as np
 import pooch
 import torch
 
-from spectool.denoising import SIGMA, TEST_NOISE_SEED, add_noise
-from spectool.models import noise_aware_training as aware
 from spectool.models import outliers, store
-from spectool.models import scourfield2023 as paper
-from spectool.models.autoencoder import count_parameters
-from spectool.models.compress import compress, measure_layers, refine
-from spectool.models.denoise import denoise
-from spectool.models.flux_errors import fit_flux_errors, flux_errors
-from spectool.models.noise_aware import SN_RANGE
-from spectool.models.pca import fit_pca
-from spectool.models.quantize import round_weights
-from spectool.models.search import search
+from spectool.models.denoise import SN_RANGE, denoise, fit_flux_errors, fit_pca, flux_errors
+from spectool.models.peers import search
+from spectool.models.store import round_weights
+from spectool.models.vae import count_parameters
+from spectool.papers.scourfield2023 import network as paper
+from spectool.papers.scourfield2023.sample import make_scourfield2023
+from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_noise
 from spectool.parallel import n_workers
-from spectool.scourfield2023 import make_scourfield2023
+from tools.make import noise_aware as aware
+from tools.make.distillation import compress, measure_layers, refine
 
 NAMES = {"uniform": "", "star-forming": "mzr_", "null": "null_"}
 # Shares of the loss that compression is first allowed, in the order in which they are tried.

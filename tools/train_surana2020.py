@@ -25,17 +25,23 @@ import numpy as np
 import pooch
 import torch
 
-from spectool import surana2020
-from spectool.measure.sedfit_library import N_MODELS
-from spectool.models import sed_peers, store
-from spectool.models import surana2020 as paper
-from spectool.models.quantize import round_weights
-from spectool.models.sed_checks import band_importance, missing_curve, missing_facilities, score_properties
-from spectool.models.sed_ensemble import SedEnsemble, vary_errors
-from spectool.models.sed_inputs import join_inputs, read_inputs
-from spectool.models.sed_outliers import fit_sed_outliers
+from spectool.measure.sedfit import N_MODELS
+from spectool.models import peers, store
+from spectool.models.bands import join_inputs, read_inputs
+from spectool.models.ensemble import (
+    SedEnsemble,
+    band_importance,
+    missing_curve,
+    missing_facilities,
+    score_properties,
+    vary_errors,
+)
+from spectool.models.outliers import fit_sed_outliers
+from spectool.models.store import round_weights
+from spectool.papers.surana2020 import network as paper
+from spectool.papers.surana2020 import sample as surana2020
 from spectool.parallel import n_workers
-from spectool.surveys.gama_cuts import PAPER_TOTAL
+from spectool.surveys.gama import PAPER_TOTAL
 
 PARTS = ("train", "valid", "test")
 NAMES = {"log_mass": "mass", "log_sfr": "sfr", "log_dust_luminosity": "dust"}
@@ -254,9 +260,9 @@ def train_peers(data, options) -> dict:
     model.set_statistics(data["train"], labels["train"])
     x = {part: model.encode(data[part]) for part in PARTS}
     learners = {
-        "forest": sed_peers.train_forest,
-        "svm": partial(sed_peers.train_svm, n_rows=sed_peers.SVM_ROWS),
-        "boosting": sed_peers.train_boosting,
+        "forest": peers.train_forest,
+        "svm": partial(peers.train_svm, n_rows=peers.SVM_ROWS),
+        "boosting": peers.train_boosting,
     }
     found = {}
     for name, train in learners.items():

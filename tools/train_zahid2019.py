@@ -24,19 +24,20 @@ import numpy as np
 import torch
 import xarray as xr
 
-from spectool.models import chunked_errors, pca_peers, store
-from spectool.models import metallicity_scores as scores
-from spectool.models import zahid2019 as paper
-from spectool.models.chunked_ensemble import ChunkedEnsemble
-from spectool.models.metallicity_outliers import fit_metallicity_outliers
-from spectool.models.mlp import ChunkedMLP
-from spectool.models.quantize import round_weights
-from spectool.models.randomisation import DomainRandomisation
-from spectool.models.rows import split
+from spectool.models import calibration as scores
+from spectool.models import ensemble as chunked_errors
+from spectool.models import peers, store
+from spectool.models.chunked import ChunkedMLP
+from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.outliers import fit_metallicity_outliers
+from spectool.models.store import round_weights
+from spectool.models.training import split
+from spectool.papers.zahid2019 import network as paper
+from spectool.papers.zahid2019.sample import HELDOUT_SEED, HELDOUT_TEST_SEED, make_heldout, make_training_set
+from spectool.papers.zahid2019.sample import training_table as whole_table
 from spectool.parallel import n_workers
 from spectool.synth.grid import SSPGrid
-from spectool.synth.zahid2019 import HELDOUT_SEED, HELDOUT_TEST_SEED, make_heldout, make_training_set
-from spectool.synth.zahid2019 import training_table as whole_table
+from tools.make.randomised_domain import DomainRandomisation
 
 CALIBRATION_SEED, SCORE_SEED, DIVERSE_SEED = 20192, 20193, 20194
 N_DIVERSE = 20_000
@@ -246,26 +247,26 @@ def compare_rules(samples, options) -> dict:
 
 def train_peers(samples, options) -> dict:
     """Ten principal components of single bursts, and a forest, boosting and a small network on them."""
-    pca = pca_peers.fit_ssp_pca(samples["grid"])
+    pca = peers.fit_ssp_pca(samples["grid"])
     round_weights(pca)
-    x = {part: pca_peers.project(pca, samples[part]["flux"].values) for part in ("train", "valid")}
+    x = {part: peers.project(pca, samples[part]["flux"].values) for part in ("train", "valid")}
     y = {
         part: paper.make_labels(samples[part], ("log_z_lw",))[0][:, 0] for part in ("train", "valid", "test")
     }
-    small, history = pca_peers.train_small_network(
+    small, history = peers.train_small_network(
         x["train"], y["train"], x["valid"], y["valid"], seed=options.seed, progress=not options.quiet
     )
     round_weights(small)
     learners = {
         "network": lambda coefficients: small.predict(coefficients)[0][:, 0],
-        "forest": pca_peers.train_forest(x["train"], y["train"], seed=options.seed),
-        "boosting": pca_peers.train_boosting(x["train"], y["train"], seed=options.seed),
+        "forest": peers.train_spectral_forest(x["train"], y["train"], seed=options.seed),
+        "boosting": peers.train_spectral_boosting(x["train"], y["train"], seed=options.seed),
     }
     found = {}
     for name, predict in learners.items():
 
         def of_spectra(spectra, sigma, predict=predict):
-            return predict(pca_peers.project(pca, spectra))
+            return predict(peers.project(pca, spectra))
 
         by_sn = scores.score_by_sn(of_spectra, samples["test"], y["test"], seed=SCORE_SEED)
         found[name] = {"by_sn": by_sn, "rms": scores.rms_of_all(by_sn)}

@@ -166,7 +166,7 @@ def plot_recovery_grid(cells, *, rows, columns, size=200):
     ----------
     cells : dict of (str, str) to (x, y, bins, found)
         By row and column: log original and log recovered flux (galaxy,), and what
-        `spectool.measure.recovery.running_percentiles` and `summarize` say of them.
+        `spectool.measure.stats.running_percentiles` and `summarize` say of them.
     rows, columns : sequence of str
     size : int
         Side of one panel, screen pixels.

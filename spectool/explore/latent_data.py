@@ -5,17 +5,13 @@ import xarray as xr
 
 from spectool.explore.latent_state import LatentModel, single_thread
 from spectool.measure.information import informativeness
-from spectool.mocks import make_marziano2024
-from spectool.models.apply import encode_sample
-from spectool.models.autoencoder import fit_statistics, make_autoencoder
-from spectool.models.coverage import RandomCoverage
-from spectool.models.losses import BetaLoss
-from spectool.models.mlp import GaussianMLP, gaussian_loss
-from spectool.models.recipes import training_recipe
+from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.store import ModelInfo, load_model, resolve
-from spectool.models.training import fit, one_cycle
+from spectool.models.training import fit, one_cycle, training_recipe
+from spectool.models.vae import BetaLoss, RandomCoverage, encode_sample, fit_statistics, make_autoencoder
+from spectool.papers.marziano2024.sample import make_marziano2024
 from spectool.prepare import prepare_marziano2024
-from spectool.surveys.sdss_files import packaged_spectra, read_sdss
+from spectool.surveys.sdss import packaged_spectra, read_sdss
 
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
 REFERENCE = "marziano2024_reference"

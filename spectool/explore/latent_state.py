@@ -12,8 +12,8 @@ import traitlets
 import xarray as xr
 from scipy.spatial import KDTree
 
-from spectool.models.apply import decode_latent, encode_sample
 from spectool.models.store import ModelInfo
+from spectool.models.vae import decode_latent, encode_sample
 
 
 @contextmanager

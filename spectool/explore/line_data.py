@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from spectool.io import DATA
 from spectool.measure.classes import BPT_LINES, log_ratio
 from spectool.measure.metallicity import o3n2_pp04
 
-PRODUCT = Path(__file__).resolve().parent.parent / "data" / "scourfield2023_lines.nc"
+PRODUCT = DATA / "scourfield2023_lines.nc"
 TOOL = "tools/measure_scourfield2023.py"
 
 KINDS = ("PCA", "AE", "VAE")

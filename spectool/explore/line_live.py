@@ -7,8 +7,13 @@ from functools import cache, lru_cache
 import numpy as np
 import xarray as xr
 
-from spectool.denoising import TEST_NOISE_SEED, add_noise, normalize_total, scourfield2023_wavelength
 from spectool.explore.latent_state import single_thread
+from spectool.papers.scourfield2023.spectra import (
+    TEST_NOISE_SEED,
+    add_noise,
+    normalize_total,
+    scourfield2023_wavelength,
+)
 
 TABLES = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
 ROWS = ("galaxy", "wavelength")
@@ -21,7 +26,8 @@ class Pipeline:
     Attributes
     ----------
     rebuild : callable
-        From ``candidate`` numbers (n,) to normalised spectra, as `spectool.denoising.normalize_total` makes them.
+        From ``candidate`` numbers (n,) to normalised spectra, as
+        `spectool.papers.scourfield2023.spectra.normalize_total` makes them.
     noise : callable
         From ``candidate`` numbers (n,) to standard normal numbers (n, wavelength), always the same ones for a
         galaxy, so that the noise slider scales one noise and does not draw another.
@@ -110,7 +116,7 @@ def shipped_pipeline(product, *, seed=None):
     product : xarray.Dataset
         From `spectool.explore.line_data.open_lines`; its galaxies are all of the test set, in its order.
     seed : int, optional
-        Of the noise; `spectool.denoising.TEST_NOISE_SEED` by default.
+        Of the noise; `spectool.papers.scourfield2023.spectra.TEST_NOISE_SEED` by default.
 
     Returns
     -------
@@ -136,14 +142,14 @@ def shipped_pipeline(product, *, seed=None):
 
 
 def _rebuild_normalized(candidates):
-    from spectool.scourfield2023 import read_selection, rebuild
+    from spectool.papers.scourfield2023.sample import read_selection, rebuild
 
     spectra = rebuild(candidates, keep_truth=False)[["flux", "ivar", "mask", "candidate"]]
     return normalize_total(spectra, constant=read_selection().attrs["constant"])
 
 
 def _measure(spectra):
-    from spectool.measure.linear_lines import measure_lines_linear
+    from spectool.measure.lines_linear import measure_lines_linear
 
     return measure_lines_linear(spectra, keep_fit=True)
 

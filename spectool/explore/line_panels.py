@@ -217,7 +217,7 @@ def draw_percentiles(plot, source, *, residual=False):
 
 
 def percentile_columns(bins):
-    """Columns for `draw_percentiles` from `spectool.measure.recovery.running_percentiles`."""
+    """Columns for `draw_percentiles` from `spectool.measure.stats.running_percentiles`."""
     occupied = bins["count"] > 0
     filled = bins["filled"][occupied]
     return {

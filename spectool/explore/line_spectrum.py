@@ -7,7 +7,7 @@ from bokeh.plotting import figure
 from spectool.explore.line_panels import LABEL, LEFT_BORDER
 from spectool.explore.spectrum import LineMarks
 from spectool.explore.style import DECODED, OKABE_ITO
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 # In the order in which they are drawn: the de-noised one as a band, so that what it hides shows.
 CURVES = {

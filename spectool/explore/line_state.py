@@ -8,7 +8,7 @@ import xarray as xr
 
 from spectool.explore import line_data as data
 from spectool.measure.classes import CLASSES
-from spectool.measure.recovery import running_percentiles, summarize
+from spectool.measure.stats import running_percentiles, summarize
 
 MAX_LIVE = 20  # brushed galaxies that are noised, de-noised and fitted again at each move of the slider
 SIGMA, SIGMA_RANGE = 0.04, (0.005, 0.1)

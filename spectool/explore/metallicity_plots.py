@@ -308,7 +308,7 @@ def plot_mass_sfr_bins(samples, *, quantity="log_z", width=FIGURE_WIDTH, height=
     Parameters
     ----------
     samples : dict of str to Dataset
-        By title, from `spectool.measure.mzr_bins.bin_mass_and_sfr`; side by side.
+        By title, from `spectool.measure.mzr.bin_mass_and_sfr`; side by side.
     quantity : {"log_z", "excess"}
         What the lower panels show.
     width, height : int
@@ -366,7 +366,7 @@ def plot_trends(samples, *, title="", width=FIGURE_WIDTH, height=300):
     Parameters
     ----------
     samples : dict of str to Dataset
-        By the name in the legend, from `spectool.measure.mzr_bins.bin_mass_and_sfr`.
+        By the name in the legend, from `spectool.measure.mzr.bin_mass_and_sfr`.
     title : str
     width, height : int
 

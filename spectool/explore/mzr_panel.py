@@ -107,7 +107,7 @@ def derive_panel(name, sample, found, *, min_sn, shade, relation, edges):
         The S/N must be higher than that.
     shade : ndarray, shape (galaxy,), optional
         The quantity of the colour; None: how many galaxies there are of the same mass and metallicity.
-    relation : spectool.measure.mzr_relations.Relation
+    relation : spectool.measure.mzr.Relation
         That scatter and offset are about.
     edges : ndarray
         Mass bins [dex(Msun)].

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import xarray as xr
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+from spectool.io import DATA
 
 
 def load_product(name, tool, *, path=None):

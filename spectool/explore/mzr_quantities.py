@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectool.measure.metallicity import CALIBRATIONS
-from spectool.measure.mzr_relations import RELATIONS, STELLAR_RELATIONS, Z_SUN
-from spectool.measure.reddening import deredden
+from spectool.measure.metallicity import CALIBRATIONS, deredden_lines
+from spectool.measure.mzr import RELATIONS, STELLAR_RELATIONS, Z_SUN
 from spectool.synth.relations import OXYGEN_SUN
 
 TRUTH = "truth of the mocks"
@@ -46,7 +45,7 @@ class Quantity:
         In exported tables.
     scales : tuple of str
         Ways to measure it, the default first.
-    relations : dict of str to spectool.measure.mzr_relations.Relation
+    relations : dict of str to spectool.measure.mzr.Relation
         Published ones, the default first.
     sn_label, sn_column : str
         At the slider of the cut, and in exported tables.
@@ -146,7 +145,7 @@ def without_dust(sample):
     """
     if "line_flux" not in sample or sample.attrs.get("dust_corrected"):
         return sample
-    return deredden(sample)
+    return deredden_lines(sample)
 
 
 def measure_oxygen(sample, calibration):

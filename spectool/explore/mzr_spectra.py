@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
-from spectool.denoising import TEST_NOISE_SEED, normalize_total
 from spectool.explore.latent_state import single_thread
+from spectool.papers.scourfield2023.spectra import TEST_NOISE_SEED, normalize_total
 
 # By source of the product of tools/measure_scourfield2023.py, which of the shipped models said it.
 MODELS = {
@@ -48,8 +48,8 @@ def rebuild_galaxy(candidate, sample="star-forming"):
         If it is not one of the test galaxies.
     """
     from spectool.models.denoise import denoise
-    from spectool.models.scourfield2023 import add_desi_noise
-    from spectool.scourfield2023 import rebuild
+    from spectool.papers.scourfield2023.network import add_desi_noise
+    from spectool.papers.scourfield2023.sample import rebuild
 
     numbers, constant, recipe = _test_galaxies(sample)
     found = np.flatnonzero(numbers == candidate)
@@ -75,7 +75,7 @@ def rebuild_galaxy(candidate, sample="star-forming"):
 
 @lru_cache(maxsize=4)
 def _test_galaxies(sample):
-    from spectool.scourfield2023 import read_selection
+    from spectool.papers.scourfield2023.sample import read_selection
 
     selection = read_selection(sample)
     numbers = selection["candidate"].values[selection["split"].values == "test"]

@@ -8,7 +8,7 @@ from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import MUTED, OBSERVED, OKABE_ITO
 from spectool.measure.indices import LICK
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 WIDTH, HEIGHT = 640, 190
 HINT = "click a galaxy above; drag to zoom, double-click to see all again"

@@ -54,7 +54,7 @@ def rebuild_zahid2019(candidate, sample="galaxies"):
     xarray.Dataset
         ``flux`` (source, wavelength) at rest, relative to the mean of 4400-4450 Angstrom; NaN in masked pixels.
     """
-    from spectool.zahid2019 import rebuild
+    from spectool.papers.zahid2019.sample import rebuild
 
     galaxy = rebuild([candidate], null=sample == "null").isel(galaxy=0, drop=True)
     seen = (galaxy["flux"] / galaxy["norm"]).where(~galaxy["mask"])

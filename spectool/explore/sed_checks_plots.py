@@ -19,8 +19,8 @@ from spectool.explore.metallicity_plots import SFR_LABEL
 from spectool.explore.sed_network_plots import running_lines
 from spectool.explore.sed_plots import COLORS, FACILITY_COLORS, LABELS, NAMES, band_colors, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED
-from spectool.measure.sedfit_scores import score_fit
-from spectool.models.sed_ensemble import LEVEL
+from spectool.measure.sedfit import score_fit
+from spectool.models.ensemble import LEVEL
 
 TOLERANCE = 0.03
 LEGEND_WIDTH = 95
@@ -33,7 +33,7 @@ def plot_importance(importance, *, height=470):
     Parameters
     ----------
     importance : Dataset, dims (input, property)
-        From `spectool.models.sed_checks.band_importance`; of several networks joined along ``property``.
+        From `spectool.models.ensemble.band_importance`; of several networks joined along ``property``.
     height : int
 
     Returns
@@ -90,9 +90,9 @@ def plot_missing_curve(curve, without=None, *, height=340):
     Parameters
     ----------
     curve : Dataset, dims (n_missing, property)
-        From `spectool.models.sed_checks.missing_curve`.
+        From `spectool.models.ensemble.missing_curve`.
     without : Dataset, dims (facility, property), optional
-        From `spectool.models.sed_checks.missing_facilities`.
+        From `spectool.models.ensemble.missing_facilities`.
     height : int
 
     Returns
@@ -155,7 +155,7 @@ def plot_coverage(predicted, labels, error, outputs, *, curve=None, height=330):
     outputs : sequence of str
         The properties.
     curve : Dataset, dims (n_missing, property), optional
-        From `spectool.models.sed_checks.missing_curve`.
+        From `spectool.models.ensemble.missing_curve`.
     height : int
 
     Returns
@@ -260,7 +260,7 @@ def plot_scatter_cause(panels, *, x_label=f"teacher's {SFR_LABEL}", y_label="sca
     Parameters
     ----------
     panels : dict of str to (dict of str to (array_like, array_like))
-        From `spectool.measure.sedfit_causes.trace_scatter`, or some of it: by title, and by name in the legend, rates
+        From `spectool.measure.sedfit.trace_scatter`, or some of it: by title, and by name in the legend, rates
         [dex(Msun / yr)] and scatter [dex], each (bin,); NaN: too few galaxies. Curves of one name have one colour.
     x_label, y_label : str
     height : int

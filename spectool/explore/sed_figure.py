@@ -15,7 +15,7 @@ from bokeh.plotting import figure
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.style import MUTED, OKABE_ITO
-from spectool.measure.sedfit_library import PROPERTIES
+from spectool.measure.sedfit import PROPERTIES
 
 WIDTH = 640  # before the page stretches it
 HEIGHT, ANSWER_HEIGHT = 330, 215

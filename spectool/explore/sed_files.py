@@ -16,7 +16,7 @@ from spectool.explore.sed_figure import (
     band_table,
     compare_answers,
 )
-from spectool.measure.sedfit_library import PROPERTIES
+from spectool.measure.sedfit import PROPERTIES
 
 STATE_FORMAT = "spectool sed state 1"
 _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "x": "x"}

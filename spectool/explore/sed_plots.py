@@ -8,7 +8,7 @@ from bokeh.plotting import figure
 from spectool.explore.metallicity_plots import MASS_LABEL, SFR_LABEL, flat_legend
 from spectool.explore.spectrum import TOOLS
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
-from spectool.models.sed_ensemble import FACILITIES
+from spectool.models.ensemble import FACILITIES
 
 LABELS = {"log_mass": MASS_LABEL, "log_sfr": SFR_LABEL, "log_dust_luminosity": "log L dust (L☉)"}
 NAMES = {
@@ -266,7 +266,7 @@ def plot_sed(sample, *, galaxy=0, nearest=None, title="", width=FIGURE_WIDTH, he
     galaxy : int
         Row of the sample.
     nearest : Dataset, optional
-        Of this galaxy, from `spectool.measure.sedfit_scores.nearest_models`: the best model is bold.
+        Of this galaxy, from `spectool.measure.sedfit.nearest_models`: the best model is bold.
     title : str
     width, height : int
 

@@ -8,11 +8,9 @@ import traitlets
 import xarray as xr
 
 from spectool.explore.latent_state import single_thread
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_library import PROPERTIES
-from spectool.measure.sedfit_scores import nearest_models
-from spectool.models.sed_ensemble import FACILITIES
-from spectool.models.surana2020 import predict_properties
+from spectool.measure.sedfit import PROPERTIES, fit_library, nearest_models
+from spectool.models.ensemble import FACILITIES
+from spectool.papers.surana2020.network import predict_properties
 from spectool.surveys.gama import BANDS
 
 MOST_DEX = 1.0

@@ -12,8 +12,8 @@ from spectool.explore.sed_figure import BEST, NEAREST, SHORT, SOURCES, SedFigure
 from spectool.explore.sed_files import load_state, save_csv, save_png, save_state
 from spectool.explore.sed_state import GROUPS, MOST_DEX, SedState
 from spectool.explore.style import OKABE_ITO
-from spectool.measure.sedfit_library import PROPERTIES
-from spectool.models.surana2020 import load_networks
+from spectool.measure.sedfit import PROPERTIES
+from spectool.papers.surana2020.network import load_networks
 
 NETWORKS = tuple(f"surana2020_ensemble{k}" for k in range(1, 6))
 N_GALAXIES = 30
@@ -307,9 +307,9 @@ def open_sed_dashboard(
     sample : xarray.Dataset
         See `SedState`; some of its galaxies are taken (`pick_galaxies`).
     networks : (SedEnsemble, dict of str to ndarray), optional
-        As from `spectool.models.surana2020.load_networks`; default: the shipped ensemble.
+        As from `spectool.papers.surana2020.network.load_networks`; default: the shipped ensemble.
     library : xarray.Dataset, optional
-        From `spectool.measure.sedfit_library.draw_library`; without it nothing is fitted and no model is drawn.
+        From `spectool.measure.sedfit.draw_library`; without it nothing is fitted and no model is drawn.
     n_galaxies : int
     export_folder : str or pathlib.Path
 

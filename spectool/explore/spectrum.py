@@ -5,7 +5,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from bokeh.plotting import figure
 
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, LINE_MARK
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 WAVELENGTH_LABEL = "rest wavelength (Å, vacuum)"
 FLUX_LABEL = "flux / median(5000–5500 Å)"

@@ -9,8 +9,8 @@ import xarray as xr
 
 from spectool import prepare
 from spectool.models.registry import Answer, answer_table, ask_all
+from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_spectrum
-from spectool.wavelength import sps_wavelength
 
 STEPS = (
     "as observed",

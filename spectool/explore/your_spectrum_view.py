@@ -11,7 +11,7 @@ from spectool.explore import style
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import TOOLS, LineMarks
 from spectool.prepare import MARZIANO2024_WINDOW, SKY_LINES
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 # Absorption that makes old stars recognisable, vacuum Angstrom.
 ABSORPTION = {"Ca K": 3934.8, "Ca H": 3969.6, "G band": 4305.6, "Mg b": 5176.6, "Na D": 5895.6}

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 
 from spectool.measure.indices import LICK, index_band
-from spectool.measure.ranks import spearman
+from spectool.measure.stats import spearman
 
 STEPS = 64
 

@@ -1,9 +1,9 @@
 """Emission-line fluxes as sums weighted by a Gaussian, on continuum-subtracted spectra: thousands per second.
 
 The quick way of measuring lines, to select galaxies from large samples as Zahid et al. (2019, Section 3.1) do. The
-continuum is fitted outside the lines (`spectool.measure.linear_basis`); what is left is weighted with the profile that
+continuum is fitted outside the lines (`spectool.measure.line_design`); what is left is weighted with the profile that
 lines of one common width have (Horne 1986, PASP 98, 609), neighbours that overlap together. For kinematics, broad lines
-and errors that hold for weak lines, use `spectool.measure.linear_lines` or `spectool.measure.lines`.
+and errors that hold for weak lines, use `spectool.measure.lines_linear` or `spectool.measure.lines_ppxf`.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ import torch
 import xarray as xr
 from astropy import units as u
 
-from spectool.measure.linear_basis import continuum_basis
-from spectool.measure.linear_design import DOUBLETS, KM_S, NUISANCE
-from spectool.measure.linear_solver import gaussian_on_pixels
-from spectool.measure.linear_table import read_spectra
+from spectool.measure.line_design import DOUBLETS, NUISANCE, continuum_basis
+from spectool.measure.line_spectra import read_spectra
+from spectool.measure.lines_linear import gaussian_on_pixels
 from spectool.prepare import add_history
-from spectool.wavelength import LINES, pixel_edges
+from spectool.spectra import KM_S, LINES, pixel_edges
 
 MEASURED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 DISPERSIONS = tuple(30.0 * 1.15 ** np.arange(17))
@@ -67,16 +66,16 @@ def measure_gaussian_lines(
         pixels) and ``mask``; coordinate ``wavelength`` (wavelength,) [Angstrom, vacuum, rest frame]. Redshifts are
         taken to be right: lines are sought at rest.
     lines : sequence of str
-        Names in `spectool.wavelength.LINES`.
+        Names in `spectool.spectra.LINES`.
     variable : str
     dispersions : tuple of float
         Intrinsic dispersions [km/s] to try, evenly spaced in their logarithm; all lines of a galaxy share the one that
         explains most, a parabola between. One value fixes it.
     doublets : dict
-        Stronger line: (weaker line, its relative flux), measured together; as `spectool.measure.linear_design`.
+        Stronger line: (weaker line, its relative flux), measured together; as `spectool.measure.line_design`.
     lsf : float or array_like (wavelength,), optional
-        Sigma of the line-spread function [km/s]; default `spectool.measure.resolution.line_spread`.
-    continuum : spectool.measure.linear_basis.ContinuumBasis, optional
+        Sigma of the line-spread function [km/s]; default `spectool.measure.line_spectra.line_spread`.
+    continuum : spectool.measure.line_design.ContinuumBasis, optional
         Default: 16 principal components of stellar populations, with polynomials of degree 4.
     grid : SSPGrid, optional
         For the continuum; default the embedded one.
@@ -97,7 +96,7 @@ def measure_gaussian_lines(
     """
     unknown = [name for name in lines if name not in LINES]
     if unknown:
-        raise ValueError(f"no line {unknown[0]!r}; spectool.wavelength.LINES has {', '.join(LINES)}")
+        raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
     if not len(lines) or len(set(lines)) < len(lines):
         raise ValueError("name at least one line, and each line once")
     if not len(dispersions) or not min(dispersions) >= 0:

@@ -1,12 +1,15 @@
-"""Spectral indices that astronomers read by eye: D4000 and Lick indices, for many spectra at once."""
+"""Spectral indices and stellar bands."""
 
 from functools import cache
 
 import numpy as np
 import xarray as xr
 
-from spectool.prepare import add_history, spectral_coordinate
-from spectool.wavelength import air_to_vacuum, pixel_edges
+from spectool.measure.lines_linear import measure_lines_linear
+from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate, to_rest_frame
+from spectool.spectra import KM_S, air_to_vacuum, pixel_edges
+from spectool.surveys.jpas import LIEWCAIN_BANDS, MIN_COVERAGE, measure_bands
+from spectool.surveys.sdss import PIXEL_VELOCITY
 
 # Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, ApJS 94, 687, Table 1) as
 # refined by Trager et al. (1998, ApJS 116, 1, Table 2); for HdeltaA and HgammaA, Worthey & Ottaviani (1997, Table 1).
@@ -156,3 +159,47 @@ def _equivalent_width(pixels, band, blue, red):
     inside = pixels.share(band) > 0
     depth = np.where(inside, 1 - pixels.flux / positive, 0)
     return pixels.integral(band, depth)
+
+
+REST_RANGE = (3700.0, 7560.0)
+"""What the 34 bands of the paper need [Angstrom]."""
+
+
+def measure_stellar_bands(spectra, bands=LIEWCAIN_BANDS, *, rest_range=REST_RANGE, min_coverage=MIN_COVERAGE):
+    """Rest-frame bands of observed spectra, with their emission lines fitted and subtracted.
+
+    The paper subtracts emission, too (with GANDALF), and leaves out J0660 and J0670 besides; at rest H-alpha lies as
+    much in J0650 as in J0660, so the subtraction is needed. Lines are those of
+    `spectool.measure.lines_linear.measure_lines_linear`. A spectrum in which it fails is masked.
+
+    Parameters
+    ----------
+    spectra : Dataset, dims (galaxy, wavelength)
+        In the observed frame, with ``ivar`` and ``redshift``.
+    bands : sequence of str
+    rest_range : (float, float)
+        Of the common rest-frame pixels [Angstrom], which are as wide as SDSS's.
+    min_coverage : float
+        See `measure_bands`.
+
+    Returns
+    -------
+    Dataset, dims (spectrum, band)
+        As of `measure_bands`; with ``line_share``, by which subtracting lines changed each band (relative to what is
+        left).
+    """
+    step = PIXEL_VELOCITY / KM_S
+    wavelength = np.exp(np.arange(*np.log(rest_range), step))
+    rest = resample(to_rest_frame(mask_bad_pixels(spectra)), wavelength)
+    fit = measure_lines_linear(rest, keep_fit=True)
+    lines = fit["line_model"].values
+    failed = fit["fit_status"].values != 0
+    pixels = ("galaxy", "wavelength")
+    stars = rest.assign(
+        flux=(pixels, rest["flux"].values - np.nan_to_num(lines), rest["flux"].attrs),
+        mask=(pixels, rest["mask"].values | failed[:, None], rest["mask"].attrs),
+    )
+    seen = measure_bands(stars, bands, min_coverage=min_coverage)
+    with_lines = measure_bands(rest, bands, min_coverage=min_coverage)
+    share = with_lines["flux"] / seen["flux"] - 1
+    return seen.assign(line_share=(("spectrum", "band"), share.values, {"units": ""}))

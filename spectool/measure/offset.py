@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 from scipy.interpolate import make_interp_spline
 
-from spectool.broaden import KM_S, broaden, fill_bad
-from spectool.continuum_basis import ContinuumBasis, normalize_continuum
-from spectool.surveys.sdss_noise import FWHM_TO_SIGMA, resolving_power
+from spectool.broaden import broaden, fill_bad
+from spectool.prepare import ContinuumBasis, normalize_continuum
+from spectool.spectra import FWHM_TO_SIGMA, KM_S
+from spectool.surveys.sdss import resolving_power
 
 TARGET_FWHM = 330.0
 MEDIAN, NONLINEAR = "stacking: median, not light-weighted mean", "labels not log-linear"
@@ -26,13 +27,13 @@ def flux_predictor(members, *, output=0):
     Parameters
     ----------
     members : module or sequence of modules
-        With ``predict`` of prepared spectra, such as `spectool.models.mlp.ChunkedMLP`; of several, the mean.
+        With ``predict`` of prepared spectra, such as `spectool.models.chunked.ChunkedMLP`; of several, the mean.
     output : int
 
     Returns
     -------
     callable
-        ndarray (galaxy, 3251) of flux on `spectool.continuum.zahid2019_wavelength`, NaN where bad -> (galaxy,) [dex].
+        ndarray (galaxy, 3251) of flux on `spectool.prepare.zahid2019_wavelength`, NaN where bad -> (galaxy,) [dex].
     """
     members = list(members) if isinstance(members, (list, tuple)) else [members]
     basis = ContinuumBasis.zahid2019()

@@ -1,11 +1,6 @@
-"""Ages and metallicities of stars by chi-square: single bursts fitted to whole spectra with pPXF.
+"""Stellar populations with pPXF."""
 
-The reference that a network's metallicities are held against: Zahid et al. (2017, ApJ 847, 18) fitted sums of single
-bursts to stacked spectra; pPXF is Cappellari's (2023, MNRAS 526, 3273). A multiplicative polynomial takes dust and
-flux calibration; emission lines are masked. Labels are those of `spectool.synth.synthesis.describe`: means weighted
-by the light of 4050-7300 A before dust.
-"""
-
+import time
 import warnings
 from dataclasses import dataclass
 
@@ -13,25 +8,171 @@ import numpy as np
 import xarray as xr
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
+from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from spectool.measure.line_spectra import read_spectra
-from spectool.measure.line_worker import BAD_INPUT, FAILED, OK
-from spectool.measure.population_worker import PopulationSetup, fit_spectra
-from spectool.measure.ppxf_templates import (
-    KM_S,
+from spectool.measure.line_spectra import (
     embedded_grid,
+    read_ppxf_spectra,
     select_populations,
     stellar_templates,
     template_edges,
     template_lsf,
 )
+from spectool.measure.lines_ppxf import BAD_INPUT, FAILED, OK
 from spectool.parallel import n_workers as granted_workers
 from spectool.parallel import release_memory
 from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate
-from spectool.surveys.sdss_files import PIXEL_VELOCITY
+from spectool.spectra import KM_S
+from spectool.surveys.sdss import PIXEL_VELOCITY
 from spectool.synth.synthesis import LABEL_RANGE
+
+MIN_PIXELS = 100
+VELOCITY_LIMIT, DISPERSION_LIMITS = 400.0, (5.0, 500.0)
+
+
+@dataclass(frozen=True)
+class PopulationSetup:
+    """Templates and settings that all spectra of a batch share.
+
+    Attributes
+    ----------
+    velscale : float
+        km/s per pixel.
+    ratio : int
+        Template pixels per pixel.
+    log_start : float
+        ln wavelength of the mean of the first `ratio` template pixels.
+    templates : ndarray, shape (metallicity * age, n)
+    light : ndarray, shape (metallicity, age)
+        Of 4050-7300 A per unit weight.
+    log_z, log_age : ndarray, shapes (metallicity,), (age,)
+        [dex], [dex(Gyr)]
+    mdegree : int
+    regul, dispersion : float
+    n_bootstrap : int
+    """
+
+    velscale: float
+    ratio: int
+    log_start: float
+    templates: np.ndarray
+    light: np.ndarray
+    log_z: np.ndarray
+    log_age: np.ndarray
+    mdegree: int
+    regul: float
+    dispersion: float
+    n_bootstrap: int
+
+
+def fit_spectra(setup, jobs):
+    """Fit several spectra.
+
+    Parameters
+    ----------
+    setup : PopulationSetup
+    jobs : list of (int, ndarray, ndarray, ndarray, float, tuple)
+        Row, flux, noise, which pixels are good, ln of the first wavelength, seed.
+
+    Returns
+    -------
+    dict
+        Row to result; a fit that fails tells why and stops no other.
+    """
+    done = {}
+    for row, *job in jobs:
+        begun = time.perf_counter()
+        try:
+            result = _fit(setup, *job)
+        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
+            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
+        done[row] = result | {"fit_seconds": time.perf_counter() - begun}
+    return done
+
+
+def _fit(setup, flux, noise, good, log_first, seed):
+    pixels = np.flatnonzero(good)
+    level = float(np.median(flux[pixels])) if pixels.size else 0.0
+    if pixels.size < MIN_PIXELS:
+        return {"status": BAD_INPUT, "message": f"only {pixels.size} good pixels of {flux.size}"}
+    if not level > 0:
+        return {"status": BAD_INPUT, "message": "the median flux is not positive"}
+    flux = np.where(np.isfinite(flux), flux, 0.0) / level
+    noise = np.where(good, noise, np.median(noise[pixels])) / level
+    found = _call_ppxf(setup, flux, noise, pixels, log_first)
+    share = _light_share(setup, found.weights)
+    if not np.isfinite(share).all():
+        return {"status": FAILED, "message": "pPXF gave no template any weight"}
+    log_z, log_age = _means(setup, share)
+    off = (flux / found.bestfit - 1)[pixels]
+    result = {
+        "status": OK if found.status > 0 else FAILED,
+        "message": "" if found.status > 0 else "not converged within pPXF's number of steps",
+        "log_z_lw": log_z,
+        "age_lw": 10**log_age,
+        "stellar_velocity": float(found.sol[0]),
+        "stellar_dispersion": float(found.sol[1]),
+        "chi2": float(found.chi2),
+        "residual_rms": float(np.sqrt(np.mean(off**2))),
+        "light_share": share,
+        "model": found.bestfit * level,
+    }
+    return result | _bootstrap(setup, found, flux, noise, pixels, seed)
+
+
+def _call_ppxf(setup, flux, noise, pixels, log_first):
+    from ppxf.ppxf import ppxf
+
+    # capfit divides by the step's gain, which is 0 where there is nothing to gain.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ppxf(
+            setup.templates.T,
+            flux,
+            noise,
+            setup.velscale,
+            [0.0, setup.dispersion],
+            bounds=[[-VELOCITY_LIMIT, VELOCITY_LIMIT], list(DISPERSION_LIMITS)],
+            moments=2,
+            degree=-1,
+            mdegree=setup.mdegree,
+            regul=setup.regul,
+            reg_dim=setup.light.shape if setup.regul else None,
+            goodpixels=pixels,
+            vsyst=(setup.log_start - log_first) * KM_S,
+            velscale_ratio=setup.ratio,
+            quiet=True,
+        )
+
+
+def _light_share(setup, weights):
+    share = np.asarray(weights).reshape(setup.light.shape) * setup.light
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return share / share.sum()
+
+
+def _means(setup, share):
+    return float(share.sum(1) @ setup.log_z), float(share.sum(0) @ setup.log_age)
+
+
+def _bootstrap(setup, found, flux, noise, pixels, seed):
+    """Scatter of both means when residuals change their signs, at the polynomial and kinematics found."""
+    if not setup.n_bootstrap:
+        return {}
+    rng = np.random.default_rng(seed)
+    # The templates as pPXF fitted them, convolved and times the polynomial, over the noise.
+    design = found.matrix[pixels] / noise[pixels, None]
+    model = found.bestfit[pixels]
+    residual = flux[pixels] - model
+    means = []
+    for _ in range(setup.n_bootstrap):
+        drawn = model + residual * rng.choice((-1.0, 1.0), residual.size)
+        weights, _ = nnls(design, drawn / noise[pixels])
+        means.append(_means(setup, _light_share(setup, weights)))
+    error = np.std(means, axis=0, ddof=1) if len(means) > 1 else np.full(2, np.nan)
+    return {"log_z_lw_error": float(error[0]), "age_lw_error": float(error[1])}
+
 
 # Sixteen ages [yr] and all metallicities of the embedded grid [log Z / Zsun].
 AGES = tuple(10 ** np.linspace(6.5, 10.12, 16))
@@ -65,7 +206,7 @@ def fit_populations(
 
     Measured on 24 mock histories behind dust: noise-free, log Z has a bias of -0.01 and a scatter of 0.02 dex; at a
     signal to noise of 50 per pixel of 69 km/s -0.03 and 0.17 (``regul=10``: -0.04 and 0.15). On 20 of the held-out ones
-    of `spectool.synth.zahid2019_histories`: -0.02 and 0.04; at 50 per Angstrom -0.09 and 0.14 (``regul=10``: -0.14 and
+    of `spectool.synth.histories`: -0.02 and 0.04; at 50 per Angstrom -0.09 and 0.14 (``regul=10``: -0.14 and
     0.11). So regularisation buys scatter with bias, and there is none by default. `mdegree` must leave dust its
     freedom: 0 gives a scatter of 0.35.
 
@@ -78,7 +219,7 @@ def fit_populations(
     grid : SSPGrid, optional
         Default: the embedded one.
     templates
-        Of `spectool.measure.ppxf_templates.select_populations`.
+        Of `spectool.measure.line_spectra.select_populations`.
     mdegree : int
         Of the multiplicative Legendre polynomial.
     regul : float
@@ -86,13 +227,13 @@ def fit_populations(
     variable : str
         Which variable is fitted.
     lsf : float or array_like (wavelength,), optional
-        See `spectool.measure.lines.fit_lines`.
+        See `spectool.measure.lines_ppxf.fit_lines`.
     dispersion : float
         Of the stars [km/s], to begin with.
     fit_range : (float, float)
         Rest wavelengths [Angstrom].
     keep : callable, optional
-        Wavelengths [Angstrom] to what may be used (bool); default `spectool.continuum.kept_pixels`, the windows of
+        Wavelengths [Angstrom] to what may be used (bool); default `spectool.prepare.kept_pixels`, the windows of
         Zahid et al. (2019).
     n_bootstrap : int
         Repeated fits with the signs of residuals drawn anew (wild bootstrap, at the polynomial and kinematics found)
@@ -134,7 +275,7 @@ def fit_populations(
     row_dim = next((str(d) for d in sample[variable].dims if d != "wavelength"), "galaxy")
     galaxies = sample.rename({row_dim: "galaxy"}) if row_dim != "galaxy" else sample
     fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
-    spectra = read_spectra(_log_pixels(galaxies, variable, fit_range), variable, lsf, fit_range, grid)
+    spectra = read_ppxf_spectra(_log_pixels(galaxies, variable, fit_range), variable, lsf, fit_range, grid)
     library = _make_library(spectra, grid, templates)
     setup = library.setup(
         spectra,
@@ -166,7 +307,7 @@ def _require_ppxf():
 
 
 def _default_keep():
-    from spectool.continuum_basis import kept_pixels
+    from spectool.prepare import kept_pixels
 
     return kept_pixels
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spectool.measure.usage import Usage
+from spectool.parallel import Usage
 
 WITHIN, DIFFERS, OUT = "within", "differs", "out"
 PACKAGES = (

@@ -15,8 +15,8 @@ from spectool.prepare import spectral_coordinate
 
 # name -> function that returns a Predictor, as itself or as "module:function".
 ENTRIES = {
-    "marziano2024": "spectool.models.marziano2024:make_predictor",
-    "zahid2019": "spectool.models.metallicity:make_predictor",
+    "marziano2024": "spectool.papers.marziano2024.network:make_predictor",
+    "zahid2019": "spectool.papers.zahid2019.reader:make_predictor",
 }
 
 

@@ -13,20 +13,59 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from spectool.models.quantize import is_quantized, quantize_rows, restore_rows
+from spectool.io import DATA
+
+#: Matrices with fewer entries stay in 16 bits: they cost little, and the latent layers are among them.
+SMALLEST = 8192
+
+
+def quantize_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nearest 8-bit integers (rows, columns), and the step of each row (rows,)."""
+    step = matrix.abs().amax(dim=1) / 127.0
+    safe = torch.where(step > 0, step, 1.0)
+    return torch.round(matrix / safe[:, None]).to(torch.int8), step
+
+
+def restore_rows(integers: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """The matrix that `quantize_rows` stands for, float32."""
+    return integers.float() * step[:, None]
+
+
+def is_quantized(value: torch.Tensor) -> bool:
+    """Whether a weight is one of the large matrices that are stored in 8 bits."""
+    return value.ndim == 2 and value.numel() >= SMALLEST
+
+
+def round_weights(model: nn.Module, *, int8: bool = False) -> None:
+    """Give a model the weights that it will have when it is read back, so that its figures are theirs.
+
+    Parameters
+    ----------
+    model
+        Changed in place.
+    int8
+        As for `spectool.models.store.save_model`: False = all weights in float16.
+    """
+    with torch.no_grad():
+        for weight in model.parameters():
+            if int8 and is_quantized(weight):
+                weight.copy_(restore_rows(*quantize_rows(weight)))
+            else:
+                weight.copy_(weight.half().float())
+
 
 #: Classes that a file may name, and where they are.
 CLASSES = {
-    "ChunkedMLP": "spectool.models.mlp",
-    "ConvBetaVAE": "spectool.models.autoencoder",
-    "DenseAutoencoder": "spectool.models.dense",
-    "GaussianMLP": "spectool.models.mlp",
-    "NarrowBandCNN": "spectool.models.cnn",
-    "NoiseAwareAutoencoder": "spectool.models.noise_aware",
-    "PCAModel": "spectool.models.pca",
-    "SedMLP": "spectool.models.sed",
+    "ChunkedMLP": "spectool.models.chunked",
+    "ConvBetaVAE": "spectool.models.vae",
+    "DenseAutoencoder": "spectool.models.denoise",
+    "GaussianMLP": "spectool.models.chunked",
+    "NarrowBandCNN": "spectool.models.bands",
+    "NoiseAwareAutoencoder": "spectool.models.denoise",
+    "PCAModel": "spectool.models.denoise",
+    "SedMLP": "spectool.models.bands",
 }
-SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models"
+SHIPPED = DATA / "models"
 FORMAT = "spectool-model-1"
 
 
@@ -79,7 +118,7 @@ def save_model(
         Weights in float16, half the size. Buffers (statistics, wavelengths) and `arrays` are kept as they
         are.
     int8
-        Large matrices in 8 bits, row by row (`spectool.models.quantize`), other weights in float16: a quarter of
+        Large matrices in 8 bits, row by row (`spectool.models.store`), other weights in float16: a quarter of
         the size. Call `round_weights` before the model is scored.
 
     Returns

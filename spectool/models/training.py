@@ -1,8 +1,9 @@
-"""One training loop for all models: `fit`."""
+"""One training loop for all networks: rows, schedules, checkpoints and the loop."""
 
 from __future__ import annotations
 
 import functools
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +12,184 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-from spectool.models.checkpoint import read_checkpoint, write_checkpoint
-from spectool.models.plateau import Plateau
-from spectool.models.rows import check_rows, read_batch
+
+class Rows:
+    """Some rows of an array, without copying it: ``Rows(array, index)[k]`` is ``array[index[k]]``.
+
+    Parameters
+    ----------
+    array
+        NumPy array (memory-mapped too), zarr array or torch tensor.
+    index
+        Rows of it, ints.
+    """
+
+    def __init__(self, array, index: np.ndarray) -> None:
+        self.array, self.index = array, np.asarray(index, dtype=np.int64)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what it stands for."""
+        return (len(self.index), *self.array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key) -> np.ndarray:
+        return take(self.array, self.index[key])
+
+
+def take(array, rows: np.ndarray) -> np.ndarray:
+    """Rows of any array that `Rows` takes, as a NumPy array, read from disk in their order there."""
+    if isinstance(array, Rows):
+        return array[rows]
+    if isinstance(array, torch.Tensor):
+        return array[torch.as_tensor(rows)].cpu().numpy()
+    if isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        return array[rows]
+    order = np.argsort(rows, kind="stable")
+    select = array.oindex if hasattr(array, "oindex") else array
+    sorted_rows = np.asarray(select[rows[order]])
+    out = np.empty_like(sorted_rows)
+    out[order] = sorted_rows
+    return out
+
+
+def select(arrays: Mapping[str, object], index: np.ndarray) -> dict[str, Rows]:
+    """The same rows of all arrays, lazily: a part of a split for `spectool.models.training.fit`."""
+    return {name: Rows(array, index) for name, array in arrays.items()}
+
+
+def split(n: int, fractions=(0.8, 0.1, 0.1), *, seed) -> list[np.ndarray]:
+    """Random disjoint parts of ``range(n)``, each sorted; the last takes what rounding leaves.
+
+    Raises
+    ------
+    ValueError
+        If the fractions do not add up to 1.
+    """
+    if abs(sum(fractions) - 1.0) > 1e-9:
+        raise ValueError(f"the fractions {fractions} add up to {sum(fractions)}, not 1")
+    edges = np.round(np.cumsum(fractions)[:-1] * n).astype(int)
+    return [np.sort(part) for part in np.split(np.random.default_rng(seed).permutation(n), edges)]
+
+
+def read_batch(arrays: Mapping[str, object], rows: np.ndarray, device) -> dict[str, torch.Tensor]:
+    """Rows of all arrays as tensors: floats in float32, others as they are."""
+    batch = {}
+    for name, array in arrays.items():
+        tensor = torch.from_numpy(np.ascontiguousarray(take(array, rows)))
+        batch[name] = tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+    return batch
+
+
+def check_rows(arrays: Mapping[str, object], what: str) -> int:
+    """Common number of rows.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or the arrays disagree.
+    """
+    lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
+    if not lengths or min(lengths.values()) == 0:
+        raise ValueError(f"{what} holds no rows: {lengths}")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the arrays of {what} have different numbers of rows: {lengths}")
+    return next(iter(lengths.values()))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Lower the learning rate when a value stays; stop when it then still stays (Section 3.2 of the paper).
+
+    A value drops when it is lower than `drop` below the one of the last drop. `patience` epochs without a drop:
+    the rate times `factor`; as many again: the end. A drop after the first leaves the lower rate.
+
+    Attributes
+    ----------
+    drop
+        As a fraction of the value.
+    patience
+        Epochs.
+    factor
+        Of the learning rate.
+    monitor
+        Column of the `History`. The paper says "the optimised value"; this is it on spectra that were not trained
+        on, without dropout.
+    """
+
+    drop: float = 0.1
+    patience: int = 5
+    factor: float = 0.1
+    monitor: str = "valid_loss"
+
+    def replay(self, values: Sequence[float]) -> tuple[float, bool]:
+        """Factor of the learning rate of the next epoch, and whether to stop, after these values.
+
+        It follows from the values alone, so that a resumed training goes on as it would have.
+        """
+        reference, waited, rate = math.inf, 0, 1.0
+        for value in values:
+            if value < reference - self.drop * abs(reference) or not math.isfinite(reference):
+                reference, waited = value, 0
+                continue
+            waited += 1
+            if waited == self.patience:
+                rate *= self.factor
+            elif waited >= 2 * self.patience:
+                return rate, True
+        return rate, False
+
+
+def write_checkpoint(
+    path, weights: dict, best: dict, optimizer: torch.optim.Optimizer, history: dict
+) -> None:
+    """Write the state of a training; a kill in the middle leaves the former file whole."""
+    tensors = {f"last/{name}": value for name, value in weights.items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    for k, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{k}/{name}": torch.as_tensor(value) for name, value in state.items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    save_file(tensors, partial, metadata={"history": json.dumps(history)})
+    partial.replace(path)
+
+
+def read_checkpoint(path, optimizer: torch.optim.Optimizer) -> tuple[dict, dict, dict]:
+    """Weights, best weights and history; the optimiser's moments are put into `optimizer`.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            history = json.loads((file.metadata() or {})["history"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of a training ({error}); remove it to start anew"
+        ) from error
+    parts = {"last": {}, "best": {}}
+    state = {}
+    for name, value in tensors.items():
+        part, rest = name.split("/", 1)
+        if part == "optimizer":
+            k, key = rest.split("/")
+            state.setdefault(int(k), {})[key] = value
+        else:
+            parts[part][rest] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return parts["last"], parts["best"], history
 
 
 @dataclass(frozen=True)
@@ -139,7 +312,7 @@ def fit(
     patience
         Stop after so many epochs without a lower validation loss; None = never.
     plateau
-        Lowers the learning rate and stops by what the loss does (`spectool.models.plateau.Plateau`).
+        Lowers the learning rate and stops by what the loss does (`spectool.models.training.Plateau`).
     max_seconds
         Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint`
         counted. The learning curve then depends on the machine's speed.
@@ -350,3 +523,34 @@ class _Run:
 def _add(sums: dict, values: dict, weight: int) -> None:
     for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + value * weight
+
+
+def training_recipe(name: str) -> dict:
+    """Options of `fit` for a named configuration of `spectool.models.vae.CONFIGURATIONS`.
+
+    ``paper`` is Section 3.2.3 of Marziano (2024), word for word: Adam at 3e-4, halved every 10 epochs,
+    coupled weight decay 0.1, batches of 32, 100 epochs, patience 20. The others have minutes, not days: one
+    cycle of a higher learning rate, and decoupled weight decay, which AdamW scales with the learning rate.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    quick = {"optimizer": "adamw", "weight_decay": 1e-4, "patience": None, "clip": 10.0, "batch_size": 32}
+    recipes = {
+        "paper": {
+            "optimizer": "adam",
+            "weight_decay": 0.1,
+            "lr": 3e-4,
+            "schedule": halve_every(10),
+            "batch_size": 32,
+            "epochs": 100,
+            "patience": 20,
+        },
+        "light": {**quick, "lr": 4e-3, "schedule": one_cycle(0.1), "epochs": 12},
+        "reference": {**quick, "lr": 4e-3, "schedule": one_cycle(0.03), "epochs": 1000},
+    }
+    if name not in recipes:
+        raise ValueError(f"no recipe {name!r}; there are {', '.join(recipes)}")
+    return recipes[name]

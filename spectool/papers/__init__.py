@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from spectool.measure import scores
-from spectool.measure.usage import Usage
+from spectool.parallel import Usage
 
 FOLDER = Path(__file__).parent
 

@@ -1,10 +1,4 @@
-"""Mock of the CALIFA sample of Liew-Cain et al. (2021): 190 galaxies with some 100 spectra each, as J-PAS bands.
-
-CALIFA (Sanchez et al. 2012, A&A 538, A8) took spectra of 3745-7500 A across nearby galaxies. Emission lines are
-subtracted in the paper, so there are stars and dust only, at rest. Every galaxy has private nuisances, which a network
-learns by heart when it has seen other spectra of the galaxy: an error of calibration, a slope of its dust and a shape
-of its histories. Each can be switched off, and the rest of the sample stays as it is.
-"""
+"""Mock CALIFA galaxies: profiles, histories and spectra by radius."""
 
 import json
 
@@ -12,11 +6,339 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.surveys.califa_histories import BASE_SHAPE, KINDS, SHAPE_COLUMNS, Populations, draw_shapes
-from spectool.surveys.califa_profiles import draw_counts, draw_galaxies, draw_targets, place_spectra
 from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
+from spectool.synth import relations, sfh
 from spectool.synth.grid import SSPGrid
+from spectool.synth.histories import metallicity_operator, optical_light
 from spectool.synth.synthesis import synthesize
+
+KINDS = ("continuing", "truncated", "two bursts")
+SHAPE_COLUMNS = ("onset", "tau", "young_begin", "young_end", "metal_rise")
+# Every galaxy's shape without the nuisance "history" [Gyr; metal_rise in dex].
+BASE_SHAPE = dict(zip(SHAPE_COLUMNS, (12.0, 1.0, 1.0, 0.0, 0.0), strict=True))
+AGE_TARGETS = (-0.45, 0.93)
+LOG_Z_TARGETS = (-1.3, 0.35)
+_HIGHEST_LOG_Z = 0.5
+_MARGIN = 0.03
+_RESIDUAL = 0.05
+_TAUS = np.geomspace(0.3, 6.0, 12)
+
+
+def draw_shapes(rng, is_early, oldest):
+    """Shapes of the histories of galaxies, each its own.
+
+    The old population is delayed-tau since ``onset``, up to ``young_begin``; the young one forms at a constant rate
+    from there to ``young_end``, but for 5% that form from there to today. A third of the late types and two thirds of
+    the early ones form hardly any stars today ("truncated", stopped at 30-70% of the time of the young episode), a
+    sixth of all were made in two bursts.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    is_early : ndarray of bool, shape (galaxy,)
+    oldest : ndarray, shape (galaxy,)
+        Highest light-weighted log age [dex(Gyr)] that the galaxy's spectra ask for: the old population is older.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (galaxy,)
+        ``history_kind`` and `SHAPE_COLUMNS`: times in Gyr, ``metal_rise`` (young over old stars) in dex.
+    """
+    n = is_early.size
+    draw = rng.random(n)
+    two_bursts = draw < 1 / 6
+    stopped = (draw >= 1 / 6) & (draw < 1 / 6 + np.where(is_early, 2 / 3, 1 / 3))
+    onset = rng.uniform(9.5, 13.2, n)
+    longest = _longest_tau(onset, oldest)
+    tau = _TAUS[0] * (longest / _TAUS[0]) ** rng.random(n)
+    tau = np.where(two_bursts, _TAUS[0], tau)
+    begin = 10 ** rng.uniform(np.log10(0.3), np.log10(1.5), n)
+    begin = np.where(two_bursts | stopped, 0.3 * begin, begin)
+    end = np.where(stopped, rng.uniform(0.3, 0.7, n), 0.0) * begin
+    end = np.where(two_bursts, 0.8 * begin, end)
+    return {
+        "history_kind": np.where(two_bursts, KINDS[2], np.where(stopped, KINDS[1], KINDS[0])),
+        "onset": onset,
+        "tau": tau,
+        "young_begin": begin,
+        "young_end": end,
+        "metal_rise": rng.uniform(0.0, 0.4, n),
+    }
+
+
+def _longest_tau(onset, oldest):
+    """Longest tau [Gyr] at which an old population is old enough; its light is guessed to fade as age^-0.8."""
+    edges = 1e9 * np.geomspace(1.0, 13.5, 40)
+    age = np.sqrt(edges[1:] * edges[:-1]) / 1e9
+    every_onset = np.repeat(onset, _TAUS.size)
+    mass = sfh.delayed_tau(edges, 1e9 * every_onset, 1e9 * np.tile(_TAUS, onset.size))
+    light = mass * age**-0.8
+    mean = (light @ np.log10(age) / light.sum(1)).reshape(-1, _TAUS.size)
+    fits = mean > oldest[:, None] + _MARGIN
+    return _TAUS[np.maximum(fits.sum(1) - 1, 0)]
+
+
+class Populations:
+    """Old and young populations of galaxies, and their light at each metallicity of a grid.
+
+    Parameters
+    ----------
+    shapes : mapping of str to array_like, shape (galaxy,)
+        `SHAPE_COLUMNS`.
+    grid : SSPGrid
+    """
+
+    def __init__(self, shapes, grid):
+        gyr = {name: 1e9 * np.asarray(shapes[name], float) for name in SHAPE_COLUMNS[:-1]}
+        edges = grid.age_edges
+        # The populations meet at an edge of an age bin, so that each bin has one metallicity.
+        inner = edges[1:-1]
+        nearest = np.abs(np.log(inner)[None, :] - np.log(gyr["young_begin"])[:, None]).argmin(1)
+        begin = inner[nearest]
+        self.grid = grid
+        self.is_young = np.arange(grid.age.size) <= nearest[:, None]
+        self.rise = np.asarray(shapes["metal_rise"], float)
+        self.old = sfh.delayed_tau(edges, gyr["onset"], gyr["tau"], begin)
+        episode = sfh.constant(edges, begin, np.minimum(gyr["young_end"], 0.95 * begin))
+        self.young = (1 - _RESIDUAL) * episode + _RESIDUAL * sfh.constant(edges, begin)
+        light = optical_light(grid)
+        log_age = np.log10(grid.age / 1e9)
+        self._light = {True: self.young @ light.T, False: self.old @ light.T}
+        self._light_age = {True: self.young @ (light * log_age).T, False: self.old @ (light * log_age).T}
+
+    def light_and_age(self, galaxy, log_z, *, young):
+        """Light per mass (n,) and light-weighted log age (n,) [dex(Gyr)] of one population of galaxies at log Z."""
+        weights = metallicity_operator(log_z, self.grid)
+        light = np.einsum("nz,nz->n", weights, self._light[young][galaxy])
+        return light, np.einsum("nz,nz->n", weights, self._light_age[young][galaxy]) / light
+
+    def metallicities(self, galaxy, log_z, share):
+        """log Z of old and young stars (each (n,)) whose light-weighted mean is `log_z`."""
+        room = (_HIGHEST_LOG_Z - log_z) / np.maximum(1 - share, 1e-6)
+        rise = np.clip(np.minimum(self.rise[galaxy], room), 0, None)
+        return log_z - rise * share, log_z + rise * (1 - share)
+
+    def solve_share(self, galaxy, log_age, log_z, *, iterations=12):
+        """Share of the light of 4050-7300 A that is young, so that spectra have these light-weighted means.
+
+        The ages of both populations depend on their metallicities, which depend on the share: solved by iteration.
+
+        Parameters
+        ----------
+        galaxy : ndarray of int, shape (n,)
+        log_age, log_z : ndarray, shape (n,)
+            [dex(Gyr)], [dex]
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            0 to 1; at 0 or 1 the age is the nearest that the galaxy's populations have.
+        """
+        share = np.full(log_age.shape, 0.5)
+        for _ in range(iterations):
+            z_old, z_young = self.metallicities(galaxy, log_z, share)
+            _, old = self.light_and_age(galaxy, z_old, young=False)
+            _, young = self.light_and_age(galaxy, z_young, young=True)
+            share = np.clip((old - log_age) / (old - young), 0.0, 1.0)
+        return share
+
+    def histories(self, galaxy, log_z, share):
+        """Mass formed and metallicities for `spectool.synth.synthesize`, one unit of light per spectrum.
+
+        Parameters
+        ----------
+        galaxy : ndarray of int, shape (n,)
+        log_z, share : ndarray, shape (n,)
+            Light-weighted metallicity [dex], share of young light.
+
+        Returns
+        -------
+        Dataset
+            Dimension ``galaxy`` (one entry per spectrum): ``mass_formed`` [Msun] and ``log_z_star`` [dex] (galaxy,
+            age).
+        """
+        z_old, z_young = self.metallicities(galaxy, log_z, share)
+        old, _ = self.light_and_age(galaxy, z_old, young=False)
+        young, _ = self.light_and_age(galaxy, z_young, young=True)
+        mass = ((1 - share) / old)[:, None] * self.old[galaxy] + (share / young)[:, None] * self.young[galaxy]
+        metal = np.where(self.is_young[galaxy], z_young[:, None], z_old[:, None])
+        return xr.Dataset(
+            {
+                "mass_formed": (("galaxy", "age"), mass, {"units": "Msun"}),
+                "log_z_star": (("galaxy", "age"), metal, {"units": "dex", "z_sun": 0.02}),
+            },
+            coords={"age": ("age", self.grid.age, {"units": "yr"})},
+        )
+
+
+REACH = 2.5
+PIVOT_MASS = 10.5
+# Of light in an exponential disc: scale lengths per half-light radius (1.678), radii in R / Re.
+_SCALE = 1.678
+_GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
+WITHIN = {"log_age": 0.06, "log_z": 0.05, "a_v": 0.06}
+
+
+def draw_galaxies(rng, n_galaxies, n_early):
+    """Per-galaxy columns: type, mass, size, inclination, and the profiles' values at Re and slopes.
+
+    Discs are seen from everywhere (cos i uniform, up to 80 degrees); early types have apparent axis ratios uniform in
+    0.55-1, from which an inclination follows as if they were thin discs, which is how a survey would treat them.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    n_galaxies, n_early : int
+
+    Returns
+    -------
+    dict of str to ndarray, shape (galaxy,)
+    """
+    early = np.zeros(n_galaxies, bool)
+    early[rng.permutation(n_galaxies)[:n_early]] = True
+
+    def normal(mean_early, mean_late, sigma_early, sigma_late):
+        deviate = np.clip(rng.standard_normal(n_galaxies), -2.5, 2.5)
+        return np.where(early, mean_early + sigma_early * deviate, mean_late + sigma_late * deviate)
+
+    log_mass = np.clip(normal(10.95, 10.4, 0.35, 0.5), 8.9, 11.8)
+    mass = log_mass - PIVOT_MASS
+    ratio = np.where(early, rng.uniform(0.55, 1.0, n_galaxies), rng.uniform(0.174, 1.0, n_galaxies))
+    dispersion = 10 ** (relations.velocity_dispersion(log_mass) + normal(0.0, -0.08, 0.09, 0.09))
+    bulge = np.clip(normal(0.7, 0.2 + 0.1 * mass, 0.12, 0.1), 0.02, 0.95)
+    dust = np.clip(normal(0.08, 0.3 + 0.1 * mass, 0.05, 0.12), 0.0, 1.5)
+    return {
+        "is_early": early,
+        "log_mass": log_mass,
+        "re": np.clip(rng.lognormal(np.log(16.0), 0.3, n_galaxies), 7.0, 32.0),
+        "inclination": np.degrees(np.arccos(ratio)),
+        "position_angle": rng.uniform(0.0, 180.0, n_galaxies),
+        "bulge_fraction": bulge,
+        "velocity_dispersion": np.clip(dispersion, 30.0, 350.0),
+        "age_at_re": normal(0.72 + 0.1 * mass, 0.28 + 0.35 * mass, 0.08, 0.14),
+        "age_gradient": normal(-0.06, -0.15 - 0.05 * mass, 0.08, 0.12),
+        "z_at_re": normal(-0.05 + 0.15 * mass, -0.25 + 0.3 * mass, 0.08, 0.12),
+        "metallicity_gradient": normal(-0.15, -0.1, 0.08, 0.1),
+        # A path through an inclined disc is longer.
+        "a_v_at_re": dust + np.where(early, 0.0, -0.25 * np.log10(ratio)),
+        "a_v_gradient": normal(-0.03, -0.12, 0.03, 0.08),
+    }
+
+
+def draw_counts(rng, n_galaxies, mean):
+    """Numbers of spectra: lognormal with 0.26 dex around the mean, and `n_galaxies` times the mean in all.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    n_galaxies : int
+    mean : float
+
+    Returns
+    -------
+    ndarray of int, shape (galaxy,)
+        At least a fifth of the mean, and 1.
+    """
+    least = max(1, int(0.2 * mean))
+    share = rng.lognormal(0.0, 0.6, n_galaxies)
+    above = max(round(n_galaxies * mean) - least * n_galaxies, 0)
+    edges = np.rint(np.concatenate([[0.0], np.cumsum(share)]) / share.sum() * above).astype(int)
+    return least + np.diff(edges)
+
+
+def place_spectra(rng, galaxies, counts):
+    """Positions of the spectra, like the centres of Voronoi bins of equal light in a disc.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    galaxies : mapping
+        ``re`` [arcsec], ``inclination`` and ``position_angle`` [deg].
+    counts : ndarray of int, shape (galaxy,)
+
+    Returns
+    -------
+    dict of str to ndarray, shape (spectrum,)
+        ``galaxy_index``, ``x``, ``y`` [arcsec], ``radius`` [R / Re, in the plane of the disc, to `REACH`].
+        x points to the east and y to the north, position angles turn from north through east, as in
+        `spectool.measure.gradients.deproject`.
+    """
+    galaxy = np.repeat(np.arange(counts.size), counts)
+    rank = np.arange(galaxy.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = (rank + rng.random(galaxy.size)) / counts[galaxy]
+    radius = _radius_of_light(share)
+    # Equal turns by the golden angle fill a disc evenly, like seeds of a sunflower.
+    angle = (
+        rank * _GOLDEN_ANGLE
+        + rng.normal(0.0, 0.2, galaxy.size)
+        + rng.uniform(0, 2 * np.pi, counts.size)[galaxy]
+    )
+    along = radius * np.cos(angle) * galaxies["re"][galaxy]
+    across = (
+        radius * np.sin(angle) * galaxies["re"][galaxy] * np.cos(np.radians(galaxies["inclination"][galaxy]))
+    )
+    turn = np.radians(galaxies["position_angle"][galaxy])
+    return {
+        "galaxy_index": galaxy,
+        "x": along * np.sin(turn) + across * np.cos(turn),
+        "y": along * np.cos(turn) - across * np.sin(turn),
+        "radius": radius,
+    }
+
+
+def _radius_of_light(share):
+    """Radius [R / Re] inside of which an exponential disc, cut at `REACH`, has a share of its light."""
+    radius = np.linspace(0.0, REACH, 2001)
+    light = 1 - (1 + _SCALE * radius) * np.exp(-_SCALE * radius)
+    return np.interp(share, light / light[-1], radius)
+
+
+def profile(galaxies, galaxy, radius, at_re, gradient):
+    """A quantity at radii of galaxies: linear inside Re, half as steep outside.
+
+    Parameters
+    ----------
+    galaxies : mapping
+    galaxy : ndarray of int, shape (spectrum,)
+    radius : ndarray, shape (spectrum,)
+        [R / Re]
+    at_re, gradient : str
+        Columns: the value at Re, and the slope inside it [per Re].
+
+    Returns
+    -------
+    ndarray, shape (spectrum,)
+    """
+    away = radius - 1
+    return galaxies[at_re][galaxy] + galaxies[gradient][galaxy] * np.where(away > 0, 0.5 * away, away)
+
+
+def draw_targets(rng, galaxies, galaxy, radius, scatter):
+    """Ages, metallicities and dust of spectra: profiles with scatter within galaxies, inside what the grid can make.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    galaxies : mapping
+        Of `draw_galaxies`.
+    galaxy, radius : ndarray, shape (spectrum,)
+    scatter : float
+        Times `WITHIN`: 0.06 dex of age, 0.05 dex of metallicity, 0.06 mag of extinction.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (spectrum,)
+        ``log_age`` [dex(Gyr)], ``log_z`` [dex], ``a_v`` [mag]
+    """
+    limits = {"log_age": AGE_TARGETS, "log_z": LOG_Z_TARGETS, "a_v": (0.0, 2.5)}
+    columns = {"log_age": "age", "log_z": "z", "a_v": "a_v"}
+    slopes = {"log_age": "age_gradient", "log_z": "metallicity_gradient", "a_v": "a_v_gradient"}
+    result = {}
+    for name, (low, high) in limits.items():
+        mean = profile(galaxies, galaxy, radius, f"{columns[name]}_at_re", slopes[name])
+        result[name] = np.clip(mean + scatter * WITHIN[name] * rng.standard_normal(galaxy.size), low, high)
+    return result
+
 
 N_GALAXIES, N_EARLY, N_SPECTRA = 190, 44, 19_727
 NUISANCES = ("tilt", "dust", "history")

@@ -2,7 +2,7 @@
 
 A photon budget, not the survey's own simulator (``specsim``): telescope, fibre and detectors are those of DESI's
 design (desimodel; DESI Collaboration 2022, AJ 164, 207), the throughput is read off the published curves to about a
-tenth, and the sky is the dark sky of `spectool.surveys.sdss_noise`, scaled by the fibres' areas: Kitt Peak's differs
+tenth, and the sky is the dark sky of `spectool.surveys.sdss`, scaled by the fibres' areas: Kitt Peak's differs
 by some 20%. DESI observes until the noise is what `EXPOSURE` gives under a dark sky at the zenith ("effective time",
 180 s for the Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253), so neither moonlight nor airmass enter. Left out are
 the arms' edges, fibre-to-fibre differences and real calibration errors.
@@ -12,10 +12,8 @@ import numpy as np
 from astropy import constants as c
 from astropy import units as u
 
-from spectool.surveys.sdss import luminosity_to_flux
-from spectool.surveys.sdss_files import FLUX_UNIT, IVAR_UNIT
-from spectool.surveys.sdss_noise import sky_flux
-from spectool.wavelength import pixel_edges
+from spectool.spectra import pixel_edges
+from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, luminosity_to_flux, sky_flux
 
 EXPOSURE = 180.0
 AREA = 8.66e4  # cm2, central obscuration and spider taken off
@@ -125,7 +123,7 @@ def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE, cosmolog
     Dataset
         At rest: ``flux`` (noisy) and ``ivar`` (of all noise) in 1e-17 erg/s/cm2/A, ``mask``, ``desi_sigma`` (galaxy,
         wavelength; the noise that was added), ``truth`` if it was there; ``redshift`` the new one and
-        ``redshift_original``; all other columns. `spectool.denoising.normalize_total` applies.
+        ``redshift_original``; all other columns. `spectool.papers.scourfield2023.spectra.normalize_total` applies.
 
     Raises
     ------

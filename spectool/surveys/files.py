@@ -9,8 +9,8 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable
 
-from spectool.surveys.sdss_files import FLUX_UNIT, IVAR_UNIT, combine_sdss, is_sdss, open_fits, parse_sdss
-from spectool.wavelength import air_to_vacuum
+from spectool.spectra import air_to_vacuum
+from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, combine_sdss, is_sdss, open_fits, parse_sdss
 
 # What people call their columns, in lower case and without what follows a bracket or a unit.
 COLUMN_NAMES = {

@@ -1,13 +1,432 @@
-"""See synthetic galaxies as the Sloan Digital Sky Survey would: its sampling, resolution and noise."""
+"""SDSS spectra: real files, and mock ones with the instrument's sampling, resolution and noise."""
+
+import io
+import warnings
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
+from astropy.constants import c
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
+from astropy.utils.exceptions import AstropyUserWarning
 
-from spectool.rebin import rebin_common
-from spectool.surveys.sdss_files import DLOGLAM, FLUX_UNIT, IVAR_UNIT, LOGLAM0, PIXEL_VELOCITY
-from spectool.surveys.sdss_noise import EXPOSURE, FWHM_TO_SIGMA, lsf_pixels, noise_variance
-from spectool.wavelength import pixel_edges
+from spectool.spectra import FWHM_TO_SIGMA, pixel_edges, rebin_common
+
+FLUX_UNIT = "1e-17 erg / (Angstrom s cm2)"
+IVAR_UNIT = "1e34 Angstrom2 s2 cm4 / erg2"
+
+# All SDSS spectra are sampled on log10(lambda) = LOGLAM0 + DLOGLAM k with whole k: they only begin and end
+# elsewhere.
+LOGLAM0, DLOGLAM = 3.5, 1e-4
+
+# km/s per SDSS pixel: wdisp is given in pixels.
+PIXEL_VELOCITY = c.to_value("km/s") * np.log(10) * DLOGLAM
+
+# Bits of and_mask (SPPIXMASK) that spoil a pixel. Bits below 16 flag the whole fibre, often for trifles:
+# taking any bit would mask good spectra completely.
+BAD_BITS = {"FULLREJECT": 18, "NOSKY": 22, "BRIGHTSKY": 23, "NODATA": 24, "COMBINEREJ": 25, "REDMONSTER": 28}
+
+
+class SurveyWarning(UserWarning):
+    """A file or spectrum of a batch could not be used as it is."""
+
+
+def open_fits(source, name):
+    """Open a FITS file completely in memory, with errors that name it.
+
+    Parameters
+    ----------
+    source : path or bytes
+    name : str
+        What to call the file in messages.
+
+    Returns
+    -------
+    astropy.io.fits.HDUList
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no FITS file, or ends too early.
+    """
+    if not isinstance(source, bytes):
+        source = Path(source)
+        if not source.is_file():
+            raise FileNotFoundError(f"{name}: no such file")
+        source = source.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerifyWarning)
+        warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
+        try:
+            hdus = fits.open(io.BytesIO(source), lazy_load_hdus=False)
+            for hdu in hdus:
+                _ = hdu.data
+        except (AstropyUserWarning, OSError, TypeError, ValueError, IndexError, KeyError) as error:
+            if not source.startswith(b"SIMPLE") and not source.startswith(b"\x1f\x8b"):
+                raise ValueError(f"{name}: is not a FITS file") from error
+            raise ValueError(
+                f"{name}: the FITS file is truncated or damaged ({error}); fetch it again"
+            ) from error
+    return hdus
+
+
+def is_sdss(hdus):
+    """Whether an HDUList is an SDSS spectrum that `read_sdss` understands."""
+    return _is_spec(hdus) or _is_spspec(hdus)
+
+
+def _is_spec(hdus):
+    if len(hdus) < 2 or not isinstance(hdus[1], fits.BinTableHDU):
+        return False
+    return {"flux", "loglam", "ivar"} <= {n.lower() for n in hdus[1].columns.names}
+
+
+def _is_spspec(hdus):
+    header = hdus[0].header
+    return (
+        header.get("NAXIS") == 2
+        and "COEFF0" in header
+        and "COEFF1" in header
+        and header.get("NAXIS2", 0) <= 5
+    )
+
+
+def _parse_spec(hdus):
+    table = hdus[1].data
+    column = {n.lower(): n for n in hdus[1].columns.names}
+    get = {key: np.asarray(table[column[key]], float) for key in ("flux", "loglam", "ivar")}
+    bits = (
+        np.asarray(table[column["and_mask"]], np.int64)
+        if "and_mask" in column
+        else np.zeros(len(table), np.int64)
+    )
+    wdisp = np.asarray(table[column["wdisp"]], float) if "wdisp" in column else np.full(len(table), np.nan)
+    header = hdus[0].header
+    facts = {"ra": header.get("PLUG_RA"), "dec": header.get("PLUG_DEC")}
+    facts |= {"plate": header.get("PLATEID"), "mjd": header.get("MJD"), "fiberid": header.get("FIBERID")}
+    if len(hdus) > 2 and getattr(hdus[2], "columns", None) is not None and "Z" in hdus[2].columns.names:
+        found = hdus[2].data
+        facts["redshift"] = found["Z"][0]
+        labels = [str(found[n][0]).strip() for n in ("CLASS", "SUBCLASS") if n in hdus[2].columns.names]
+        facts["spectral_class"] = " ".join(labels).strip()
+    return get["loglam"], get["flux"], get["ivar"], bits, wdisp, facts
+
+
+def _parse_spspec(hdus):
+    header, image = hdus[0].header, np.asarray(hdus[0].data, float)
+    n_rows, n_pixels = image.shape
+    if n_rows < 3:
+        raise ValueError(
+            f"its image has {n_rows} rows; spSpec has flux, continuum-subtracted flux, error, masks"
+        )
+    loglam = header["COEFF0"] + header["COEFF1"] * np.arange(n_pixels)
+    error = image[2]
+    ivar = np.divide(1.0, error**2, out=np.zeros_like(error), where=error > 0)
+    bits = image[3].astype(np.int64) if n_rows > 3 else np.zeros(n_pixels, np.int64)
+    facts = {"ra": header.get("RAOBJ", header.get("RA")), "dec": header.get("DECOBJ", header.get("DEC"))}
+    facts |= {"plate": header.get("PLATEID"), "mjd": header.get("MJD"), "fiberid": header.get("FIBERID")}
+    facts["redshift"] = header.get("Z")
+    return loglam, image[0], ivar, bits, np.full(n_pixels, np.nan), facts
+
+
+def _pixel_numbers(loglam):
+    """The whole k of log10(lambda) = LOGLAM0 + DLOGLAM k (files hold float32, good to 0.001 pixel)."""
+    if loglam.size < 2:
+        raise ValueError(f"it has {loglam.size} pixels")
+    if not np.isfinite(loglam).all():
+        raise ValueError(
+            f"its wavelength at row {int(np.flatnonzero(~np.isfinite(loglam))[0])} is not a number"
+        )
+    exact = (loglam - LOGLAM0) / DLOGLAM
+    number = np.round(exact).astype(int)
+    wrong = np.flatnonzero(np.diff(number) <= 0)
+    if wrong.size:
+        raise ValueError(
+            f"its wavelengths do not increase after row {wrong[0]} (log10 = {loglam[wrong[0]]:.4f})"
+        )
+    if np.abs(exact - number).max() > 0.02:
+        raise ValueError(
+            "its wavelengths are not on SDSS's grid of 0.0001 dex: use spectool.surveys.read_spectrum"
+        )
+    return number
+
+
+def parse_sdss(hdus, name):
+    """One SDSS spectrum as plain arrays.
+
+    Returns
+    -------
+    dict
+        ``number`` (pixel k), ``flux``, ``ivar``, ``mask``, ``lsf_sigma`` [km/s] and ``facts`` (a dict).
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if it holds no SDSS spectrum or one that is damaged.
+    """
+    if not is_sdss(hdus):
+        held = ", ".join(f"{h.name or 'image'} ({type(h).__name__})" for h in hdus)
+        raise ValueError(
+            f"{name}: is no SDSS spectrum (no table with flux, loglam, ivar and no spSpec image); "
+            f"it holds {held}"
+        )
+    try:
+        loglam, flux, ivar, bits, wdisp, facts = (_parse_spec if _is_spec(hdus) else _parse_spspec)(hdus)
+        number = _pixel_numbers(loglam)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    flagged = np.zeros(flux.shape, bool)
+    for bit in BAD_BITS.values():
+        flagged |= (bits >> bit) & 1 > 0
+    finite = np.isfinite(flux) & np.isfinite(ivar)
+    mask = flagged | ~finite | ~(ivar > 0)
+    if not finite.all():
+        warnings.warn(
+            f"{name}: {(~finite).sum()} pixels are not finite and are masked", SurveyWarning, stacklevel=3
+        )
+    if mask.all():
+        warnings.warn(
+            f"{name}: has no good pixel (ivar 0 or flagged everywhere); it is masked out",
+            SurveyWarning,
+            stacklevel=3,
+        )
+    return {
+        "number": number,
+        "flux": np.where(finite, flux, 0),
+        "ivar": np.where(mask, 0, ivar),
+        "mask": mask,
+        "lsf_sigma": np.where(wdisp > 0, wdisp, np.nan) * PIXEL_VELOCITY,
+        "facts": facts,
+    }
+
+
+def combine_sdss(spectra, names):
+    """Parsed spectra on the one log-lambda grid that spans them all, padded with ivar 0.
+
+    Parameters
+    ----------
+    spectra : list of dict
+        From `parse_sdss`.
+    names : list of str
+
+    Returns
+    -------
+    Dataset
+        See `read_sdss`.
+    """
+    first = min(s["number"][0] for s in spectra)
+    last = max(s["number"][-1] for s in spectra)
+    shape = (len(spectra), last - first + 1)
+    pixels = {
+        "flux": np.zeros(shape, np.float32),
+        "ivar": np.zeros(shape, np.float32),
+        "mask": np.ones(shape, bool),
+        "lsf_sigma": np.full(shape, np.nan, np.float32),
+    }
+    for row, spectrum in enumerate(spectra):
+        for name, values in pixels.items():
+            values[row, spectrum["number"] - first] = spectrum[name]
+    units = {"flux": FLUX_UNIT, "ivar": IVAR_UNIT, "mask": "", "lsf_sigma": "km / s"}
+    dims = ("galaxy", "wavelength")
+    sample = xr.Dataset({n: (dims, v, {"units": units[n]}) for n, v in pixels.items()})
+    sample["lsf_sigma"].attrs["description"] = "instrumental resolution, Gaussian sigma"
+    wavelength = 10 ** (LOGLAM0 + DLOGLAM * np.arange(first, last + 1))
+    attrs = {"units": "Angstrom", "description": "vacuum, heliocentric"}
+    sample = sample.assign_coords(
+        observed_wavelength=("wavelength", wavelength, attrs), name=("galaxy", list(names))
+    )
+    for column, unit in {
+        "redshift": "",
+        "ra": "deg",
+        "dec": "deg",
+        "plate": "",
+        "mjd": "d",
+        "fiberid": "",
+    }.items():
+        values = [_number(s["facts"].get(column)) for s in spectra]
+        sample[column] = ("galaxy", np.array(values, float), {"units": unit})
+    labels = [s["facts"].get("spectral_class", "") for s in spectra]
+    sample["spectral_class"] = ("galaxy", np.array(labels, str), {"units": ""})
+    return sample.assign_attrs(survey="SDSS", history=f"read {len(spectra)} SDSS files")
+
+
+def _number(value):
+    return np.nan if value is None else float(value)
+
+
+def read_sdss(paths, *, skip_bad=False):
+    """Read SDSS spectra: ``spec-*.fits`` of DR8 and later (lite or full), ``spSpec-*.fit`` of DR7 and before.
+
+    Parameters
+    ----------
+    paths : path or sequence of paths
+    skip_bad : bool
+        Leave out files that cannot be read, with a `SurveyWarning` that names each, in place of an error.
+
+    Returns
+    -------
+    Dataset
+        dims (galaxy, wavelength): ``flux`` [1e-17 erg/s/cm2/A], ``ivar``, ``mask``, ``lsf_sigma``
+        (instrumental sigma, km/s; NaN where unknown); ``redshift`` (the pipeline's best), ``ra``, ``dec``
+        [deg], ``plate``, ``mjd``, ``fiberid``, ``spectral_class``; coordinates ``observed_wavelength``
+        [Angstrom, vacuum] and ``name``. Spectra share the 1e-4 dex grid: shorter ones are padded with ivar 0
+        and mask True.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Naming the file that is missing, truncated, damaged or no SDSS spectrum; or if no file is left.
+
+    Notes
+    -----
+    Masked are pixels with ivar 0, values that are not finite, and the and_mask bits of `BAD_BITS`
+    (https://www.sdss4.org/dr17/algorithms/bitmasks/#SPPIXMASK).
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    spectra, names = [], []
+    for path in paths:
+        name = Path(path).name
+        try:
+            spectra.append(parse_sdss(open_fits(path, name), name))
+            names.append(name)
+        except (FileNotFoundError, ValueError) as error:
+            if not skip_bad:
+                raise
+            warnings.warn(f"left out: {error}", SurveyWarning, stacklevel=2)
+    if not spectra:
+        raise ValueError(f"none of {len(paths)} files is a readable SDSS spectrum")
+    return combine_sdss(spectra, names)
+
+
+def packaged_spectra():
+    """Paths of the SDSS spectra of NGC 3522 and NGC 3073 that the installed ``ppxf`` package ships.
+
+    Returns
+    -------
+    dict
+        name -> path.
+    """
+    from importlib.resources import files
+
+    folder = files("ppxf") / "spectra"
+    return {f"NGC {n}": Path(str(folder / f"NGC{n}_SDSS_DR18.fits")) for n in (3522, 3073)}
+
+
+# Dark continuum of the sky in a 3" fibre [1e-17 erg/s/cm2/A]: wavelength, flux.
+# fmt: off
+SKY_CONTINUUM = np.array([
+    (3850, 4.5), (4250, 5.0), (4500, 5.6), (5000, 5.1), (5400, 4.9), (5700, 6.0), (5850, 7.5), (6000, 7.0),
+    (6200, 5.7), (6500, 4.4), (7000, 3.9), (7500, 3.7), (8000, 4.1), (8500, 2.9), (9000, 2.9), (9150, 2.3),
+])
+# fmt: on
+
+# Its lines (city mercury and sodium, airglow of O I, O2, OH): vacuum wavelength [A], [1e-17 erg/s/cm2].
+# fmt: off
+SKY_EMISSION = np.array([
+    (4360.1, 120), (5579.6, 910), (5891.1, 280), (6302.3, 360), (6366.5, 120), (6831.2, 120), (6865.9, 110),
+    (7242.7, 320), (7277.8, 250), (7318.1, 170), (7343.4, 210), (7372.2, 170), (7404.6, 110), (7526.6, 140),
+    (7717.9, 430), (7753.5, 300), (7796.5, 210), (7823.5, 250), (7856.0, 370), (7872.3, 160), (7892.2, 170),
+    (7915.9, 380), (7934.1, 110), (7967.1, 250), (7981.8, 130), (7996.5, 280), (8027.9, 230), (8064.9, 110),
+    (8290.9, 380), (8300.4, 350), (8346.4, 640), (8384.9, 160), (8402.3, 440), (8417.8, 180), (8433.3, 520),
+    (8454.7, 190), (8468.4, 380), (8495.7, 110), (8507.5, 230), (8550.7, 110), (8631.8, 370), (8657.6, 360),
+    (8770.0, 760), (8780.1, 550), (8794.3, 160), (8828.8, 1010), (8853.2, 120), (8869.5, 250), (8887.9, 670),
+    (8906.4, 320), (8922.8, 800), (8945.4, 260), (8959.8, 590), (8990.8, 210), (9003.3, 380), (9053.2, 190),
+])
+# fmt: on
+
+# Electrons per pixel of 1e-4 dex in EXPOSURE seconds for a flux of 1e-17 erg/s/cm2/A. The step is the
+# dichroic.
+EXPOSURE = 2700.0
+# fmt: off
+SENSITIVITY = np.array([
+    (3850, 8.3), (4000, 12.8), (4250, 19.3), (4500, 25.0), (5000, 34.4), (5500, 39.2), (5750, 38.3),
+    (5850, 37.0), (5950, 48.6), (6200, 57.0), (6500, 72.0), (7000, 75.8), (7500, 69.4), (8000, 51.8),
+    (8500, 43.0), (9000, 27.5), (9150, 24.4),
+])
+# fmt: on
+READ_NOISE = 13.0  # electrons per pixel: 3 exposures x 3.5 rows x (4 electrons)^2, in quadrature
+CALIBRATION_FLOOR = 0.010  # of the flux: flat fields and calibration, per pixel
+
+
+def resolving_power(wavelength):
+    """R = lambda / FWHM of the spectrographs' two arms, after Smee et al. (2013, AJ 146, 32).
+
+    Blue: 1560 at 3700 A to 2270 at 6000 A; red: 1850 at 6000 A to 2650 at 9000 A; linear in between, and one
+    goes over into the other between 5750 and 6000 A. (The ``wdisp`` of 851 SDSS legacy galaxies has a median
+    within 6% of this.)
+
+    Parameters
+    ----------
+    wavelength : ndarray
+        Observed vacuum wavelength [Angstrom].
+
+    Returns
+    -------
+    ndarray
+    """
+    wavelength = np.asarray(wavelength, float)
+    blue = 1560 + (2270 - 1560) * (wavelength - 3700) / 2300
+    red = 1850 + (2650 - 1850) * (wavelength - 6000) / 3000
+    share = np.clip((wavelength - 5750) / 250, 0, 1)
+    return 1 / np.sqrt((1 - share) / blue**2 + share / red**2)
+
+
+def lsf_pixels(wavelength):
+    """Sigma of the line-spread function in pixels of 1e-4 dex, the pixel itself included (like ``wdisp``)."""
+    return FWHM_TO_SIGMA / resolving_power(wavelength) / (np.log(10) * DLOGLAM)
+
+
+def sky_flux(wavelength):
+    """The night sky in a fibre [1e-17 erg/s/cm2/A], as the spectrograph resolves it.
+
+    Parameters
+    ----------
+    wavelength : ndarray, shape (n,)
+        Observed vacuum wavelength [Angstrom].
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    wavelength = np.asarray(wavelength, float)
+    continuum = np.interp(wavelength, *SKY_CONTINUUM.T)
+    centre, flux = SKY_EMISSION.T[..., None]
+    sigma = centre * FWHM_TO_SIGMA / resolving_power(centre)
+    lines = flux / (np.sqrt(2 * np.pi) * sigma) * np.exp(-0.5 * ((wavelength - centre) / sigma) ** 2)
+    return continuum + lines.sum(axis=0)
+
+
+def noise_variance(flux, wavelength, *, exposure=EXPOSURE):
+    """Variance per pixel: photons of source and sky, read-out, and the calibration's floor.
+
+    Parameters
+    ----------
+    flux : ndarray, shape (..., n)
+        Noiseless source [1e-17 erg/s/cm2/A]; negative values count as none.
+    wavelength : ndarray, shape (n,)
+        Observed vacuum wavelength [Angstrom], SDSS pixels.
+    exposure : float
+        Seconds.
+
+    Returns
+    -------
+    ndarray, shape (..., n)
+        [(1e-17 erg/s/cm2/A)^2]
+    """
+    share = exposure / EXPOSURE
+    electrons = np.interp(wavelength, *SENSITIVITY.T) * share
+    source = np.clip(flux, 0, None)
+    read_out = READ_NOISE**2 * share
+    return (
+        (source + sky_flux(wavelength)) / electrons
+        + read_out / electrons**2
+        + (CALIBRATION_FLOOR * source) ** 2
+    )
+
 
 OVERSAMPLING = 3  # fine pixels per SDSS pixel while blurring
 WINDOW = (5000.0, 5500.0)

@@ -9,9 +9,9 @@ galaxies with a weak nucleus are composite, as in nature.
 import numpy as np
 import torch
 
+from spectool.spectra import FWHM_TO_SIGMA, pixel_edges
 from spectool.synth.dust import relative_depth
-from spectool.synth.nebular import FWHM_TO_SIGMA, add_lines
-from spectool.wavelength import pixel_edges
+from spectool.synth.nebular import add_lines
 
 # Median and scatter of: log L(H-alpha)/Lsun at log M = 10.8; log [NII]6583/Ha, [OIII]5007/Hb, [SII]/Ha, [OI]6300/Ha
 # and [OII]/Hb, the doublets summed.

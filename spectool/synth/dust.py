@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from spectool.wavelength import rebin_matrix
+from spectool.spectra import rebin_matrix
 
 PIVOT = 5500.0
 

@@ -1,4 +1,4 @@
-"""Run by `spectool.synth.fsps_source` as a script in a process of its own, which FSPS may end as it likes.
+"""Run by `spectool.synth.sources` as a script in a process of its own, which FSPS may end as it likes.
 
 usage: fsps_worker.py PARAMETERS_JSON OUTPUT_NPZ
 

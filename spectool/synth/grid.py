@@ -8,8 +8,8 @@ from importlib.resources import as_file, files
 import numpy as np
 import xarray as xr
 
+from spectool.spectra import pixel_edges, rebin_matrix
 from spectool.synth.sfh import age_bin_edges
-from spectool.wavelength import pixel_edges, rebin_matrix
 
 EMBEDDED = {"optical": "bc03_miles_optical", "broadband": "bc03_miles_broadband"}
 
@@ -169,15 +169,15 @@ class SSPGrid:
 
     @classmethod
     def from_fsps(cls, **options):
-        """A grid computed by FSPS; see `spectool.synth.fsps_source.load_fsps_grid` for the options."""
-        from spectool.synth.fsps_source import load_fsps_grid
+        """A grid computed by FSPS; see `spectool.synth.sources.load_fsps_grid` for the options."""
+        from spectool.synth.sources import load_fsps_grid
 
         return load_fsps_grid(**options)
 
     @classmethod
     def from_ppxf(cls, path, **options):
-        """Templates in pPXF's file format, such as E-MILES; see `spectool.synth.ppxf_source.load_ppxf_grid`."""
-        from spectool.synth.ppxf_source import load_ppxf_grid
+        """Templates in pPXF's file format, such as E-MILES; see `spectool.synth.sources.load_ppxf_grid`."""
+        from spectool.synth.sources import load_ppxf_grid
 
         return load_ppxf_grid(path, **options)
 

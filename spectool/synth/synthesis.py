@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from spectool.spectra import pixel_edges
 from spectool.synth import broadening
 from spectool.synth.dust import (
     attenuate,
@@ -19,7 +20,6 @@ from spectool.synth.grid import DustEmissionGrid
 from spectool.synth.nebular import add_lines, continuum_factors, nebular_weights
 from spectool.synth.sfh import share_younger_than, star_formation_rate
 from spectool.synth.store import BatchStore
-from spectool.wavelength import pixel_edges
 
 BIRTH_CLOUD_AGE = 1e7
 LABEL_RANGE = (4050.0, 7300.0)

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import sednet
-from spectool.models.surana2020 import TABLE_3
+from spectool.papers.surana2020.network import TABLE_3
 
 
 def test_seconds_count_only_for_networks_as_good_as_the_papers():

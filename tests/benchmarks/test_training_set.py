@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.training_set import make_directly, require_same
-from spectool.synth.zahid2019 import make_training_set, training_table
+from spectool.papers.zahid2019.sample import make_training_set, training_table
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 import xarray as xr
 
 from spectool.explore.latent_state import LatentModel, LatentState
-from spectool.models.autoencoder import ConvBetaVAE
 from spectool.models.store import ModelInfo
+from spectool.models.vae import ConvBetaVAE
 
 N_PIXELS, N_LATENT = 240, 6
 COLUMNS = ("log_mass", "log_sfr")

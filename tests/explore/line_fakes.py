@@ -4,11 +4,11 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from spectool.denoising import scourfield2023_wavelength
 from spectool.explore.line_data import KINDS, SIZES, source_name
 from spectool.explore.line_live import Pipeline
 from spectool.measure.classes import CLASSES
-from spectool.wavelength import LINES
+from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.spectra import LINES
 
 NAMES = ("Hδ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716")
 MODELS = [source_name(kind, size) for size in SIZES for kind in KINDS]

@@ -7,8 +7,8 @@ turn into the galaxy's own metallicity, so what the dashboard must show is known
 import numpy as np
 import xarray as xr
 
-from spectool.measure.mzr_relations import STELLAR_RELATIONS
-from spectool.wavelength import LINES
+from spectool.measure.mzr import STELLAR_RELATIONS
+from spectool.spectra import LINES
 
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "Hβ", "[O III] 4959", "[O III] 5007")
 MEASURED += ("[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")

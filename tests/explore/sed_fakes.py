@@ -6,12 +6,11 @@ import numpy as np
 import xarray as xr
 
 from spectool.explore.sed_state import SedState
-from spectool.models import surana2020 as paper
-from spectool.models.sed_inputs import read_inputs
-from spectool.models.sed_outliers import fit_sed_outliers
-from spectool.surveys.band_averages import REFERENCE_MPC
+from spectool.models.bands import read_inputs
+from spectool.models.outliers import fit_sed_outliers
+from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
-from spectool.surveys.gama_photometry import luminosity_distance
+from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance
 from tests.models.sed_toy import make_galaxies
 
 WAVELENGTH = np.geomspace(1500.0, 5e6, len(BANDS))

@@ -3,7 +3,7 @@ import pytest
 from bokeh.models import GlyphRenderer, Line, Plot, Scatter
 
 from spectool.explore import denoise_plots
-from spectool.measure.recovery import running_percentiles, summarize
+from spectool.measure.stats import running_percentiles, summarize
 
 RNG = np.random.default_rng(3)
 PIXELS = np.geomspace(3700, 7900, 200)

@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 
 from spectool.explore import latent_data
-from spectool.models.autoencoder import ConvBetaVAE
 from spectool.models.store import save_model
-from spectool.wavelength import sps_wavelength
+from spectool.models.vae import ConvBetaVAE
+from spectool.spectra import sps_wavelength
 from tools.train_marziano2024 import PARAMETERS as STORED
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spectool.explore.latent_state import LatentState, fingerprint, traverse
-from spectool.models.apply import decode_latent, encode_sample
+from spectool.models.vae import decode_latent, encode_sample
 
 
 def test_a_seed_is_where_the_encoder_puts_it(state, seeds, model):

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool import denoising
 from spectool.explore import line_data as data
 from spectool.explore import line_live
-from spectool.models.denoise import denoise
-from spectool.models.pca import fit_pca
+from spectool.models.denoise import denoise, fit_pca
+from spectool.papers.scourfield2023 import spectra as denoising
 
 from .line_fakes import make_pipeline, make_product
 
@@ -23,7 +22,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def originals():
-    from spectool.scourfield2023 import rebuild
+    from spectool.papers.scourfield2023.sample import rebuild
 
     return denoising.normalize_total(rebuild(CANDIDATES), constant=CONSTANT)
 

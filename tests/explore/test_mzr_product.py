@@ -9,7 +9,7 @@ from spectool.explore.mzr_spectra import rebuild_galaxy
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_view import open_mzr_dashboard
 from spectool.explore.mzr_zahid import rebuild_zahid2019
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 
 @pytest.fixture(scope="module")

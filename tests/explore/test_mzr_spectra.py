@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from spectool.denoising import TEST_NOISE_SEED
 from spectool.explore import mzr_spectra
-from spectool.models.scourfield2023 import add_desi_noise, make_model
-from spectool.scourfield2023 import make_scourfield2023, read_selection
+from spectool.papers.scourfield2023.network import add_desi_noise, make_model
+from spectool.papers.scourfield2023.sample import make_scourfield2023, read_selection
+from spectool.papers.scourfield2023.spectra import TEST_NOISE_SEED
 
 N = 5
 

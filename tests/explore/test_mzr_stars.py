@@ -13,8 +13,8 @@ from spectool.explore.mzr_quantities import PREDICTED, TRUTH, measure_stars
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_tables import galaxy_table
 from spectool.explore.mzr_zahid import NOISELESS, OBSERVED, read_zahid2019, rebuild_zahid2019
-from spectool.measure.mzr_relations import STELLAR_RELATIONS
-from spectool.zahid2019 import BLOCK, rebuild
+from spectool.measure.mzr import STELLAR_RELATIONS
+from spectool.papers.zahid2019.sample import BLOCK, rebuild
 
 from .mzr_fakes import make_samples, make_stellar_product, make_stellar_samples
 

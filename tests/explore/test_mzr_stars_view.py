@@ -15,8 +15,8 @@ from spectool.explore.mzr_spectrum import WINDOWS, fit_absorption, fit_emission,
 from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_view import MzrView
 from spectool.measure.indices import LICK
-from spectool.measure.mzr_relations import STELLAR_RELATIONS
-from spectool.wavelength import air_to_vacuum
+from spectool.measure.mzr import STELLAR_RELATIONS
+from spectool.spectra import air_to_vacuum
 
 from .mzr_fakes import make_samples, make_stellar_samples
 

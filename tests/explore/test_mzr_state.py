@@ -11,8 +11,8 @@ from spectool.explore.mzr_choices import NONE
 from spectool.explore.mzr_data import CLASSES
 from spectool.explore.mzr_quantities import TRUTH, measure_oxygen
 from spectool.explore.mzr_state import MzrState
-from spectool.extinction import extinction_curve
 from spectool.measure.mzr import RELATIONS
+from spectool.spectra import extinction_curve
 
 from .mzr_fakes import OXYGEN_SUN, SFR_SLOPE, fake_rebuild, make_samples
 

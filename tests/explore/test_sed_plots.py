@@ -20,12 +20,10 @@ from bokeh.models import (
 
 from spectool.explore import sed_checks_plots, sed_network_plots, sed_plots
 from spectool.explore.style import FIGURE_WIDTH, to_bokeh
-from spectool.models.sed import SedMLP
-from spectool.models.sed_checks import score_properties
-from spectool.models.sed_ensemble import FACILITIES
-from spectool.models.sed_inputs import read_inputs
-from spectool.models.surana2020 import RECIPES, TABLE_3, UNITS
+from spectool.models.bands import SedMLP, read_inputs
+from spectool.models.ensemble import FACILITIES, score_properties
 from spectool.models.training import History
+from spectool.papers.surana2020.network import RECIPES, TABLE_3, UNITS
 from spectool.surveys.gama import BANDS
 from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
 from tests.models.sed_toy import make_galaxies

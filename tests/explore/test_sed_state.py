@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from spectool.explore.sed_files import load_state, save_csv, save_png, save_state
 from spectool.explore.sed_state import GROUPS, MISTAKE, MOST_DEX, N_NEAREST, SedState
 from spectool.measure.sedfit import fit_library
-from spectool.models.surana2020 import UNITS, predict_properties
+from spectool.papers.surana2020.network import UNITS, predict_properties
 from spectool.surveys.gama import BANDS
 from tests.explore.sed_fakes import make_library, make_networks, make_sample, make_state
 

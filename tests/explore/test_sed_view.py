@@ -8,7 +8,7 @@ import pytest
 from spectool.explore import sed_view
 from spectool.explore.sed_figure import LIMIT_SIGMA, SOURCES, band_table, compare_answers
 from spectool.explore.sed_view import SedView, open_sed_dashboard, pick_galaxies
-from spectool.models.surana2020 import UNITS
+from spectool.papers.surana2020.network import UNITS
 from tests.explore.sed_fakes import make_library, make_networks, make_sample, make_state
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pytest
 from bokeh.models import Line
 
 from spectool.explore.spectrum import CHARACTER_WIDTH, LABEL_SIZE, flux_range, layout_lines, plot_spectra
-from spectool.wavelength import LINES, sps_wavelength
+from spectool.spectra import LINES, sps_wavelength
 
 WINDOWS = [(1000.0, 10000.0), (3500.0, 7400.0), (4780.0, 5080.0), (6480.0, 6800.0), (6560.0, 6570.0)]
 

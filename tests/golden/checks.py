@@ -2,67 +2,68 @@
 
 import numpy as np
 
-from spectool.libraries import network_predictor, perturb_grid, score_on_library
 from spectool.measure.attribution import attribute, describe_filters, share_by_index
-from spectool.measure.error_scaling import fit_error_scaling
-from spectool.measure.ifu_labels import fit_error_model
+from spectool.measure.indices import measure_stellar_bands
 from spectool.measure.information import informativeness, mutual_information
 from spectool.measure.line_widths import fit_width_mass
 from spectool.measure.offset import explain_offset, flux_predictor, observed_views, stellar_fwhm
 from spectool.measure.probes import compress_pca, measure_degeneracy, probe_latents
-from spectool.measure.recovery import running_percentiles, summarize
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_causes import fit_again, trace_scatter
-from spectool.measure.sedfit_library import draw_library
-from spectool.measure.sedfit_scores import nearest_models, score_fit
-from spectool.measure.stellar_bands import measure_stellar_bands
-from spectool.models.apply import reconstruct
-from spectool.models.band_inputs import read_bands
-from spectool.models.chunked_errors import fit_errors
-from spectool.models.compress import compress, measure_layers
-from spectool.models.denoise import denoise
-from spectool.models.flux_errors import fit_flux_errors
-from spectool.models.liewcain2021 import NETWORKS, add_noise, train_folds
-from spectool.models.liewcain2021 import calibrate as calibrate_liewcain2021
-from spectool.models.liewcain2021 import load_networks as load_liewcain2021
-from spectool.models.liewcain2021 import read_labels as read_liewcain2021_labels
-from spectool.models.liewcain2021_checks import band_importance as band_importance_liewcain2021
-from spectool.models.liewcain2021_checks import score_missing, score_noise
-from spectool.models.liewcain2021_checks import score_spectra as score_liewcain2021
-from spectool.models.metallicity import stream_metallicity
-from spectool.models.metallicity_outliers import fit_metallicity_outliers
-from spectool.models.metallicity_scores import score_by_sn
-from spectool.models.noise_aware_training import calibrate as calibrate_noise_aware
-from spectool.models.noise_aware_training import make_arrays as make_noise_aware_arrays
-from spectool.models.noise_aware_training import score_levels
-from spectool.models.outliers import fit_outliers
-from spectool.models.randomisation import randomise
+from spectool.measure.sedfit import (
+    draw_library,
+    fit_again,
+    fit_library,
+    nearest_models,
+    score_fit,
+    trace_scatter,
+)
+from spectool.measure.stats import running_percentiles, summarize
+from spectool.models.bands import read_bands, read_inputs
+from spectool.models.calibration import fit_error_scaling, score_by_sn
+from spectool.models.denoise import denoise, fit_flux_errors
+from spectool.models.ensemble import (
+    band_importance,
+    fit_errors,
+    missing_curve,
+    missing_facilities,
+    score_properties,
+)
+from spectool.models.outliers import fit_metallicity_outliers, fit_outliers, fit_sed_outliers
+from spectool.models.peers import train_boosting
 from spectool.models.registry import ask_all
-from spectool.models.scourfield2023 import add_desi_noise, make_arrays, make_model, score
-from spectool.models.sed_checks import band_importance, missing_curve, missing_facilities, score_properties
-from spectool.models.sed_inputs import read_inputs
-from spectool.models.sed_outliers import fit_sed_outliers
-from spectool.models.sed_peers import train_boosting
 from spectool.models.store import load_model
-from spectool.models.surana2020 import calibrate as calibrate_surana2020
-from spectool.models.surana2020 import load_networks as load_surana2020
-from spectool.models.surana2020 import read_labels as read_surana2020_labels
-from spectool.models.surana2020 import split_galaxies
-from spectool.models.zahid2019 import load_ensemble
-from spectool.scourfield2023_selection import measure_candidates as measure_scourfield2023
-from spectool.scourfield2023_selection import screen_block
-from spectool.surana2020 import select_taught
+from spectool.models.vae import reconstruct
+from spectool.papers.liewcain2021.experiments import band_importance as band_importance_liewcain2021
+from spectool.papers.liewcain2021.experiments import score_missing, score_noise
+from spectool.papers.liewcain2021.experiments import score_spectra as score_liewcain2021
+from spectool.papers.liewcain2021.network import NETWORKS, add_noise, train_folds
+from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain2021
+from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
+from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
+from spectool.papers.liewcain2021.sample import fit_error_model
+from spectool.papers.scourfield2023.network import add_desi_noise, make_arrays, make_model, score
+from spectool.papers.scourfield2023.sample import measure_candidates as measure_scourfield2023
+from spectool.papers.scourfield2023.sample import screen_block
+from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
+from spectool.papers.surana2020.network import load_networks as load_surana2020
+from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
+from spectool.papers.surana2020.network import split_galaxies
+from spectool.papers.surana2020.sample import select_taught
+from spectool.papers.zahid2019.libraries import network_predictor, perturb_grid, score_on_library
+from spectool.papers.zahid2019.network import load_ensemble
+from spectool.papers.zahid2019.reader import stream_metallicity
+from spectool.papers.zahid2019.sample import (
+    chunk_sigma,
+    draw_block,
+    make_heldout,
+    read_stacks,
+    screen,
+    stored_flux,
+)
+from spectool.papers.zahid2019.sample import measure_candidates as measure_zahid2019
 from spectool.surveys import observe_sdss, packaged_spectra, read_sdss
 from spectool.surveys.gama import draw_gama, observe_gama
-from spectool.surveys.jpas_photometry import measure_bands, observe_jpas
-from spectool.surveys.ssp_mixtures import draw_ssp_mixtures
+from spectool.surveys.jpas import measure_bands, observe_jpas
 from spectool.synth import SSPGrid
-from spectool.synth.zahid2019 import make_heldout
-from spectool.zahid2019 import read_stacks
-from spectool.zahid2019_candidates import draw_block, screen
-from spectool.zahid2019_spectra import chunk_sigma, stored_flux
-from spectool.zahid2019_spectra import measure_candidates as measure_zahid2019
-from spectool.zahid2019_stacks import StackSums
 from tests.golden.arrays import arrays_of, flatten, weights_of
 from tests.golden.parts import (
     QUIET,
@@ -74,6 +75,13 @@ from tests.golden.parts import (
     surana2020,
     zahid2019,
 )
+from tools.make.distillation import compress, measure_layers
+from tools.make.noise_aware import calibrate as calibrate_noise_aware
+from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
+from tools.make.noise_aware import score_levels
+from tools.make.randomised_domain import randomise
+from tools.make.ssp_mixtures import draw_ssp_mixtures
+from tools.make.stacks import StackSums
 
 
 def sed_data(n=600):

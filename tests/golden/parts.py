@@ -12,69 +12,63 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from spectool.continuum import prepare_zahid2019
-from spectool.denoising import add_noise, normalize_total
-from spectool.liewcain2021 import make_liewcain2021
 from spectool.measure.classes import classify
 from spectool.measure.gaussian_lines import measure_gaussian_lines
 from spectool.measure.gradients import fit_gradients
 from spectool.measure.indices import measure_indices
 from spectool.measure.line_widths import spectral_fwhm
-from spectool.measure.linear_lines import measure_lines_linear
-from spectool.measure.lines import fit_lines
+from spectool.measure.lines_linear import measure_lines_linear
+from spectool.measure.lines_ppxf import fit_lines
 from spectool.measure.metallicity import CALIBRATIONS, metallicity
-from spectool.measure.mzr import correlate_residuals, running_median, spearman_at_fixed_mass
-from spectool.measure.mzr_bins import bin_mass_and_sfr
-from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
+from spectool.measure.mzr import bin_mass_and_sfr, correlate_residuals, running_median, spearman_at_fixed_mass
 from spectool.measure.populations import fit_populations
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_library import draw_library
-from spectool.mocks import make_marziano2024
-from spectool.models.apply import reconstruct
-from spectool.models.autoencoder import fit_statistics, make_autoencoder
-from spectool.models.band_inputs import read_bands
-from spectool.models.coverage import RandomCoverage
-from spectool.models.denoise import denoise, sample_denoised
-from spectool.models.folds import split_spectra
-from spectool.models.liewcain2021 import NETWORKS, predict_populations, train_cnn
-from spectool.models.liewcain2021 import load_networks as load_liewcain2021
-from spectool.models.liewcain2021 import read_labels as read_liewcain2021_labels
-from spectool.models.liewcain2021 import train_ensemble as train_liewcain2021
-from spectool.models.losses import BetaLoss
-from spectool.models.marziano2024 import predict_sample
-from spectool.models.metallicity import predict_metallicity
-from spectool.models.noise_aware_training import make_arrays as make_noise_aware_arrays
-from spectool.models.noise_aware_training import train_noise_aware
+from spectool.measure.sedfit import draw_library, fit_library
+from spectool.models.bands import read_bands, read_inputs, split_spectra
+from spectool.models.denoise import denoise, fit_pca, sample_denoised
+from spectool.models.ensemble import SedEnsemble
 from spectool.models.outliers import score_outliers
-from spectool.models.pca import fit_pca
-from spectool.models.pca_peers import project, train_small_network
-from spectool.models.scourfield2023 import make_arrays, make_model, train_denoiser
-from spectool.models.sed_ensemble import SedEnsemble
-from spectool.models.sed_inputs import read_inputs
+from spectool.models.peers import project, train_small_network
 from spectool.models.store import load_model, shipped_models
-from spectool.models.surana2020 import UNITS, predict_properties, train_network
-from spectool.models.surana2020 import load_networks as load_surana2020
-from spectool.models.surana2020 import read_labels as read_surana2020_labels
-from spectool.models.surana2020 import train_ensemble as train_surana2020
 from spectool.models.training import fit
-from spectool.models.zahid2019 import load_ensemble, predict_ensemble, train_zahid2019
+from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, make_autoencoder, reconstruct
+from spectool.papers.candidates import rebuild as rebuild_scourfield2023
+from spectool.papers.liewcain2021.network import NETWORKS, predict_populations, train_cnn
+from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
+from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
+from spectool.papers.liewcain2021.network import train_ensemble as train_liewcain2021
+from spectool.papers.liewcain2021.sample import make_liewcain2021
+from spectool.papers.marziano2024.network import predict_sample
+from spectool.papers.marziano2024.sample import make_marziano2024
+from spectool.papers.scourfield2023.network import make_arrays, make_model, train_denoiser
+from spectool.papers.scourfield2023.sample import read_selection as read_scourfield2023
+from spectool.papers.scourfield2023.spectra import add_noise, normalize_total
+from spectool.papers.surana2020.network import UNITS, predict_properties, train_network
+from spectool.papers.surana2020.network import load_networks as load_surana2020
+from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
+from spectool.papers.surana2020.network import train_ensemble as train_surana2020
+from spectool.papers.surana2020.sample import read_surana2020
+from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble, train_zahid2019
+from spectool.papers.zahid2019.reader import predict_metallicity, prepare_zahid2019
+from spectool.papers.zahid2019.sample import (
+    make_heldout,
+    make_training_set,
+    read_bins,
+    read_stacks,
+    training_table,
+)
+from spectool.papers.zahid2019.sample import read_selection as read_zahid2019
+from spectool.papers.zahid2019.sample import rebuild as rebuild_zahid2019
 from spectool.prepare import prepare_marziano2024
-from spectool.scourfield2023 import read_selection as read_scourfield2023
-from spectool.scourfield2023_candidates import rebuild as rebuild_scourfield2023
-from spectool.surana2020 import read_surana2020
 from spectool.surveys import packaged_spectra, read_sdss, read_spectrum
-from spectool.surveys.band_averages import make_band_averages
 from spectool.surveys.califa import rebuild_galaxy
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
-from spectool.surveys.gama_columns import DUSTPEDIA_LABELS
-from spectool.surveys.gama_files import read_photometry
-from spectool.surveys.pipe3d import read_pipe3d
+from spectool.surveys.photometry import make_band_averages
+from spectool.surveys.tables import DUSTPEDIA_LABELS, read_photometry, read_pipe3d
 from spectool.synth import SSPGrid
-from spectool.synth.zahid2019 import make_heldout, make_training_set, training_table
-from spectool.zahid2019 import read_bins, read_stacks
-from spectool.zahid2019 import read_selection as read_zahid2019
-from spectool.zahid2019 import rebuild as rebuild_zahid2019
 from tests.golden.arrays import arrays_of, history_of, only, pair, weights_of
+from tools.make.bursts import fit_bursts, make_burst_library
+from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
+from tools.make.noise_aware import train_noise_aware
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

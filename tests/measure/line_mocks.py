@@ -4,10 +4,10 @@ import numpy as np
 import xarray as xr
 from scipy.stats import norm
 
-from spectool.denoising import scourfield2023_wavelength
+from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.spectra import LINES, pixel_edges
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
-from spectool.wavelength import LINES, pixel_edges
 
 FWHM = 2.5
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")

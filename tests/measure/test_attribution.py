@@ -5,7 +5,7 @@ import xarray as xr
 
 from spectool.measure.attribution import attribute, describe_filters, filter_patterns, share_by_index
 from spectool.measure.indices import index_band
-from spectool.models.mlp import ChunkedMLP
+from spectool.models.chunked import ChunkedMLP
 
 WAVELENGTH = np.arange(4900.0, 5500.0, 2.0)
 N_CHUNKS = 7

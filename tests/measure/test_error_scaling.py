@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectool.measure.error_scaling import coverage, fit_error_scaling
+from spectool.models.calibration import coverage, fit_error_scaling
 
 
 def draw(n, seed):

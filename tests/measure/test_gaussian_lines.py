@@ -5,16 +5,16 @@ import pytest
 import xarray as xr
 
 from spectool.measure.gaussian_lines import MEASURED, measure_gaussian_lines
-from spectool.measure.linear_basis import ContinuumBasis
-from spectool.measure.linear_solver import gaussian_on_pixels
-from spectool.wavelength import LINES, pixel_edges
+from spectool.measure.line_design import ContinuumBasis
+from spectool.measure.lines_linear import gaussian_on_pixels
+from spectool.spectra import LINES, pixel_edges
 
 
 @pytest.fixture(scope="module")
 def galaxies():
     """Two hundred mock galaxies as SDSS sees them, the lines' true fluxes known."""
-    from spectool.scourfield2023_candidates import concatenate
-    from spectool.zahid2019_candidates import draw_block, observe_candidates, screen
+    from spectool.papers.candidates import concatenate
+    from spectool.papers.zahid2019.sample import draw_block, observe_candidates, screen
 
     blocks = [draw_block(block) for block in (1, 2)]
     some = concatenate([block.isel(galaxy=screen(block)) for block in blocks])
@@ -120,7 +120,7 @@ def test_fluxes_of_galaxies_are_unbiased_and_errors_right(galaxies, table):
 
 
 def test_fluxes_are_those_of_ppxf(spectra, table):
-    from spectool.measure.lines import fit_lines
+    from spectool.measure.lines_ppxf import fit_lines
 
     strong = np.flatnonzero((table["line_sn"].sel(line=["Hβ", "Hα", "[N II] 6583"]) > 5).all("line").values)[
         :12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure.ifu_labels import (
+from spectool.papers.liewcain2021.sample import (
     MEASURED,
     PIVOT,
     ErrorModel,

@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from spectool.measure.indices import COMMON, D4000, LICK, MOLECULAR, index_band, measure_indices
-from spectool.wavelength import air_to_vacuum
+from spectool.spectra import air_to_vacuum
 
 centres = np.geomspace(3700, 7900, 6000)
 

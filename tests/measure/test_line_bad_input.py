@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure import line_fit
-from spectool.measure.lines import MEASURED, fit_lines
+from spectool.measure import lines_ppxf
+from spectool.measure.lines_ppxf import MEASURED, fit_lines
 from spectool.prepare import resample
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 from .line_mocks import make_mocks
 
@@ -84,7 +84,7 @@ def test_without_a_line_in_range_the_stars_are_fitted(few):
 
 
 def test_a_fit_that_fails_is_recorded(few, monkeypatch):
-    call, count = line_fit._call_ppxf, iter(range(100))
+    call, count = lines_ppxf._call_ppxf, iter(range(100))
 
     class Stuck:
         def __init__(self, fit):
@@ -97,7 +97,7 @@ def test_a_fit_that_fails_is_recorded(few, monkeypatch):
         found = call(spectrum, kinds)
         return Stuck(found) if k == 3 else found
 
-    monkeypatch.setattr(line_fit, "_call_ppxf", sometimes)
+    monkeypatch.setattr(lines_ppxf, "_call_ppxf", sometimes)
     table = fit(few)
     np.testing.assert_array_equal(table["fit_status"], [0, 2, 0, 2, 0, 0])
     assert str(table["fit_message"].values[1]) == "LinAlgError: SVD did not converge"

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure import line_batch
-from spectool.measure.lines import fit_lines
+from spectool.measure import lines_ppxf
+from spectool.measure.lines_ppxf import fit_lines
 
 from .line_mocks import make_mocks
 
@@ -34,7 +34,7 @@ def same(found, expected):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(line_batch, "CHUNK", 4)
+    monkeypatch.setattr(lines_ppxf, "CHUNK", 4)
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def interrupted(monkeypatch, small_chunks):
             raise KeyboardInterrupt
         return real(setup, jobs)
 
-    real = line_batch.fit_chunk
-    monkeypatch.setattr(line_batch, "fit_chunk", until_stopped)
+    real = lines_ppxf.fit_chunk
+    monkeypatch.setattr(lines_ppxf, "fit_chunk", until_stopped)
     return chunks
 
 
@@ -78,10 +78,10 @@ def test_without_a_file_too_what_is_done_is_kept(sample, interrupted):
 
 
 def test_the_file_is_written_while_the_batch_runs(sample, monkeypatch, small_chunks, tmp_path):
-    monkeypatch.setattr(line_batch, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(lines_ppxf, "SAVE_EVERY", 0.0)
     saved = []
-    save = line_batch.Results.save
-    monkeypatch.setattr(line_batch.Results, "save", lambda self: saved.append(save(self)))
+    save = lines_ppxf.Results.save
+    monkeypatch.setattr(lines_ppxf.Results, "save", lambda self: saved.append(save(self)))
     fit(sample, checkpoint=tmp_path / "fits.npz")
     assert len(saved) == 4  # after each of three chunks, and at the end
     assert [path.name for path in tmp_path.iterdir()] == ["fits.npz"]
@@ -104,7 +104,7 @@ def test_failures_are_kept_in_the_file(sample, monkeypatch, tmp_path):
     few = sample.isel(galaxy=slice(3)).copy(deep=True)
     few["mask"].values[1] = True
     first = fit(few, checkpoint=file, keep_fit=True)
-    monkeypatch.setattr(line_batch, "fit_chunk", lambda *_: pytest.fail("nothing is left to fit"))
+    monkeypatch.setattr(lines_ppxf, "fit_chunk", lambda *_: pytest.fail("nothing is left to fit"))
     xr.testing.assert_identical(fit(few, checkpoint=file, keep_fit=True), first)
     assert int(first["fit_status"][1]) == 1
 

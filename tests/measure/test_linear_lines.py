@@ -5,10 +5,9 @@ import pytest
 import xarray as xr
 from scipy.stats import norm
 
-from spectool.measure.linear_basis import ContinuumBasis, continuum_basis
-from spectool.measure.linear_design import NUISANCE
-from spectool.measure.linear_lines import MEASURED, measure_lines_linear
-from spectool.wavelength import LINES, pixel_edges
+from spectool.measure.line_design import NUISANCE, ContinuumBasis, continuum_basis
+from spectool.measure.lines_linear import MEASURED, measure_lines_linear
+from spectool.spectra import LINES, pixel_edges
 
 from .line_mocks import gaussians, make_mocks
 

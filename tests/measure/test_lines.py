@@ -6,17 +6,14 @@ import pytest
 import xarray as xr
 
 from benchmarks.lines import PEER_LINES, fit_plainly
-from spectool.measure import line_fit
-from spectool.measure.line_setup import convolve, line_template
-from spectool.measure.line_spectra import read_spectra
-from spectool.measure.linear_design import DOUBLETS
-from spectool.measure.lines import FIT_RANGE, MEASURED, fit_lines, make_setup
-from spectool.measure.ppxf_templates import REDDENING
+from spectool.measure import lines_ppxf
+from spectool.measure.line_design import DOUBLETS
+from spectool.measure.line_spectra import REDDENING, convolve, line_template, read_ppxf_spectra
+from spectool.measure.lines_ppxf import FIT_RANGE, MEASURED, fit_lines, make_setup
 from spectool.prepare import mask_bad_pixels, to_rest_frame
-from spectool.surveys.sdss import luminosity_to_flux, observe_sdss
-from spectool.surveys.sdss_files import FLUX_UNIT
+from spectool.spectra import LINES, pixel_edges
+from spectool.surveys.sdss import FLUX_UNIT, luminosity_to_flux, observe_sdss
 from spectool.synth.synthesis import synthesize
-from spectool.wavelength import LINES, pixel_edges
 
 from .line_mocks import gaussians, make_mocks
 
@@ -55,7 +52,7 @@ def pulls(table, true):
 
 def mock_setup(sample, **options):
     """What `fit_lines` gives its workers."""
-    spectra = read_spectra(sample, "flux", None, FIT_RANGE)
+    spectra = read_ppxf_spectra(sample, "flux", None, FIT_RANGE)
     setup = make_setup(spectra, MEASURED, None, False, None, "compact", REDDENING)
     return spectra, setup.with_options(**options)
 
@@ -164,7 +161,7 @@ def test_at_fixed_kinematics_the_model_is_exactly_that_of_ppxf(few):
 
     spectra, setup = mock_setup(few)
     flux, noise, log_first = spectra.one(0)
-    spectrum = line_fit.SpectrumFit(setup, flux, noise, log_first)
+    spectrum = lines_ppxf.SpectrumFit(setup, flux, noise, log_first)
     star, gas = (20.0, 140.0), (-30.0, 95.0)
     spectrum.solve(star, gas, spectrum.convolve(star, gas))
     theirs = ppxf(

@@ -7,7 +7,7 @@ import xarray as xr
 from uncertainties import ufloat, umath
 
 from spectool.measure.metallicity import CALIBRATIONS, OXYGEN_SUN, PAPER_SN, metallicity, o3n2_pp04
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
 
 NAMES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 
@@ -156,11 +156,11 @@ def test_dust_hardly_moves_ratios_of_neighbours_and_is_taken_out_once():
     clean = metallicity(table, deredden=True)
     assert 0 < abs(clean["oxygen"] - dusty["oxygen"]).max() < 0.005
     assert "corrected for dust" in clean.attrs["history"]
-    from spectool.measure.reddening import deredden
+    from spectool.measure.metallicity import deredden_lines
 
     with pytest.raises(ValueError, match="already"):
-        metallicity(deredden(table), deredden=True)
-    xr.testing.assert_allclose(metallicity(deredden(table))["oxygen"], clean["oxygen"])
+        metallicity(deredden_lines(table), deredden=True)
+    xr.testing.assert_allclose(metallicity(deredden_lines(table))["oxygen"], clean["oxygen"])
 
 
 def test_other_dimensions_stay():

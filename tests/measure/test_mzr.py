@@ -5,8 +5,7 @@ import pytest
 from scipy.stats.mstats import mjci
 
 from spectool.measure import mzr
-from spectool.measure.mzr import RELATIONS
-from spectool.measure.mzr_relations import STELLAR_RELATIONS
+from spectool.measure.mzr import RELATIONS, STELLAR_RELATIONS
 
 
 def galaxies(n=4000, *, trend=0.0, seed=0, scatter=0.08):
@@ -197,11 +196,11 @@ def test_the_partial_correlation_is_scipys_of_rank_residuals():
 
 
 def test_batches_do_not_change_the_bootstrap(monkeypatch):
-    from spectool.measure import ranks
+    from spectool.measure import stats
 
     _, oxygen, sfr = galaxies(300, trend=0.1)
     whole = mzr.spearman(oxygen, sfr, n_bootstrap=50, seed=3)
-    monkeypatch.setattr(ranks, "_CHUNK", 3000)
+    monkeypatch.setattr(stats, "_CHUNK", 3000)
     assert mzr.spearman(oxygen, sfr, n_bootstrap=50, seed=3) == whole
 
 

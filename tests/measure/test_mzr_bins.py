@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from spectool.measure.mzr_bins import bin_mass_and_sfr, equal_bins, trend_at_fixed_mass
+from spectool.measure.mzr import bin_mass_and_sfr, equal_bins, trend_at_fixed_mass
 
 
 def draw(n, slope, seed=1):

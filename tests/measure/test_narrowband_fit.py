@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
-from spectool.surveys.jpas import LIEWCAIN_BANDS
-from spectool.surveys.jpas_photometry import measure_bands
+from spectool.surveys.jpas import LIEWCAIN_BANDS, measure_bands
 from spectool.synth import synthesize
+from tools.make.bursts import fit_bursts, make_burst_library
 
 
 @pytest.fixture(scope="module")

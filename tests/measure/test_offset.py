@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.continuum_basis import zahid2019_wavelength
 from spectool.measure import offset
 from spectool.measure.offset import (
     add_noise,
@@ -12,6 +11,7 @@ from spectool.measure.offset import (
     observed_views,
     stellar_fwhm,
 )
+from spectool.prepare import zahid2019_wavelength
 
 EDGES = np.arange(9.0, 10.6, 0.5)
 WAVELENGTH = zahid2019_wavelength()
@@ -115,7 +115,7 @@ def test_noise_has_the_size_of_its_chunk_and_calibration_errors_are_smooth():
 
 
 def test_chunks_are_those_of_the_networks_pixels():
-    from spectool.continuum_basis import kept_pixels
+    from spectool.prepare import kept_pixels
 
     sigma = np.tile(np.linspace(0.02, 0.3, 25), (300, 1))
     noise = add_noise(np.ones((300, 3251), "f4"), sigma, seed=0) - 1
@@ -126,7 +126,7 @@ def test_chunks_are_those_of_the_networks_pixels():
 
 
 def test_the_width_of_stellar_lines_adds_instrument_and_galaxy_in_quadrature():
-    from spectool.surveys.sdss_noise import resolving_power
+    from spectool.surveys.sdss import resolving_power
 
     sample = xr.Dataset(
         {"redshift": ("galaxy", [0.02, 0.2]), "velocity_dispersion": ("galaxy", [0.0, 100.0])}
@@ -148,7 +148,7 @@ class Dips:
 
 
 def test_the_continuum_takes_smooth_calibration_errors_away_and_bad_spectra_are_nan():
-    from spectool.continuum_basis import ContinuumBasis
+    from spectool.prepare import ContinuumBasis
 
     _, _, flux = make_galaxies(30)
     predict = flux_predictor(Dips(ContinuumBasis.zahid2019().keep))

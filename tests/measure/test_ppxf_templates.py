@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ppxf import sps_util
 
-from spectool.measure.ppxf_templates import (
+from spectool.measure.line_spectra import (
     COMPACT_AGES,
     COMPACT_METALLICITIES,
     REDDENING,

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from uncertainties import ufloat, umath
 
-from spectool.measure.reddening import CASE_B, balmer_decrement, deredden, pick
-from spectool.wavelength import LINES
+from spectool.measure.metallicity import CASE_B, balmer_decrement, deredden_lines, pick
+from spectool.spectra import LINES
 
 NAMES = ("Hδ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583")
 # Cardelli et al. (1989) with R_V = 3.1 as tabulated for H-beta and H-alpha in pyMCZ (Bianco et al. 2016)
@@ -38,10 +38,10 @@ def test_dust_put_in_comes_out():
     ebv = np.array([0.0, 0.2, 1.1])
     clean = line_table(intrinsic())
     dusty = clean.copy()
-    gain = deredden(clean, ebv=ebv)["line_flux"] / clean["line_flux"]
+    gain = deredden_lines(clean, ebv=ebv)["line_flux"] / clean["line_flux"]
     for name in ("line_flux", "line_flux_error", "line_peak"):
         dusty[name] = clean[name] / gain
-    out = deredden(dusty)
+    out = deredden_lines(dusty)
     np.testing.assert_allclose(out["ebv_gas"], ebv, atol=1e-12)
     for name in ("line_flux", "line_flux_error", "line_peak"):
         np.testing.assert_allclose(out[name], clean[name], rtol=1e-12)
@@ -75,8 +75,8 @@ def test_noise_on_dust_free_lines_is_clipped_and_counted():
 
 
 def test_a_second_correction_is_refused():
-    once = deredden(line_table(intrinsic()))
-    for correct in (deredden, balmer_decrement):
+    once = deredden_lines(line_table(intrinsic()))
+    for correct in (deredden_lines, balmer_decrement):
         with pytest.raises(ValueError, match="corrected for dust already"):
             correct(once)
 
@@ -95,7 +95,7 @@ def test_catalogue_fluxes_that_are_corrected_already_have_no_dust_left(shared):
     ebv = balmer_decrement(lines)["ebv_gas"]
     assert np.median(ebv) < 1e-3
     with pytest.raises(ValueError, match="corrected for dust already"):
-        deredden(lines.assign_attrs(dust_corrected="by MPA-JHU"))
+        deredden_lines(lines.assign_attrs(dust_corrected="by MPA-JHU"))
 
 
 def test_what_has_no_decrement_is_told_and_never_a_number():
@@ -103,7 +103,7 @@ def test_what_has_no_decrement_is_told_and_never_a_number():
     flux[1, 1], flux[2, 3] = np.nan, -5
     error = np.full_like(flux, 2.0)
     error[3, 1], error[4, 1] = 60, 0
-    out = deredden(line_table(flux, error))
+    out = deredden_lines(line_table(flux, error))
     expected = ["", "not measured", "flux not positive", "S/N too low", "not measured"]
     assert out["dust_reason"].values.tolist() == expected
     assert np.isnan(out["ebv_gas"].values).tolist() == [False, True, True, True, True]
@@ -118,6 +118,6 @@ def test_errors_for_people():
     with pytest.raises(ValueError, match="no `line_sn`"):
         pick(table, "line_sn", "Hα")
     with pytest.raises(ValueError, match="negative"):
-        deredden(table, ebv=[-0.1, 0, 0])
+        deredden_lines(table, ebv=[-0.1, 0, 0])
     with pytest.raises(ValueError, match="unknown extinction law"):
-        deredden(table, law="SMC")
+        deredden_lines(table, law="SMC")

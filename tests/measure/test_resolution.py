@@ -5,10 +5,10 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.denoising import scourfield2023_wavelength
-from spectool.measure.balmer import net_line
-from spectool.measure.linear_lines import measure_lines_linear
-from spectool.measure.resolution import line_spread
+from spectool.measure.line_spectra import line_spread
+from spectool.measure.line_table import net_line
+from spectool.measure.lines_linear import measure_lines_linear
+from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
 from spectool.prepare import resample, to_rest_frame
 from spectool.surveys.sdss import observe_sdss, sdss_wavelength
 from spectool.synth.population import draw_population

@@ -3,7 +3,7 @@ import pytest
 
 from spectool.measure import scores
 from spectool.measure.scores import ScoreError, score
-from spectool.measure.usage import Usage
+from spectool.parallel import Usage
 
 
 def rows_with(*statuses):

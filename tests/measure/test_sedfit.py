@@ -5,12 +5,23 @@ import pytest
 import xarray as xr
 
 from benchmarks.sedfit import fit_one_by_one
-from spectool.measure.sedfit import CELL, fit_library, place_library
-from spectool.measure.sedfit_library import PROPERTIES, draw_library, draw_models
-from spectool.measure.sedfit_scores import nearest_models, score_fit
-from spectool.surveys.band_averages import REFERENCE_MPC, make_band_averages
+from spectool.measure.sedfit import (
+    CELL,
+    PROPERTIES,
+    draw_library,
+    draw_models,
+    fit_library,
+    nearest_models,
+    place_library,
+    score_fit,
+)
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
-from spectool.surveys.gama_photometry import luminosity_distance, measure_photometry
+from spectool.surveys.photometry import (
+    REFERENCE_MPC,
+    luminosity_distance,
+    make_band_averages,
+    measure_photometry,
+)
 from spectool.synth import SSPGrid
 from spectool.synth.population import age_of_universe
 

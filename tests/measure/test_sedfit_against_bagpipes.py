@@ -6,11 +6,9 @@ import xarray as xr
 from astropy import units as u
 from astropy.cosmology import Planck18
 
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_library import draw_library
-from spectool.measure.sedfit_scores import score_fit
-from spectool.surveys.band_averages import make_band_averages
+from spectool.measure.sedfit import draw_library, fit_library, score_fit
 from spectool.surveys.gama import load_filters
+from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 
 REDSHIFT = 0.1

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_causes import fit_again, spread_by, trace_scatter
-from spectool.measure.sedfit_library import draw_library
-from spectool.surveys.band_averages import make_band_averages
+from spectool.measure.sedfit import draw_library, fit_again, fit_library, spread_by, trace_scatter
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
+from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 
 

@@ -8,10 +8,9 @@ from astropy.cosmology import Planck18
 from scipy.integrate import quad
 from scipy.stats import kstest
 
-from spectool.measure.sedfit_library import draw_library, draw_models, redshift_nodes
-from spectool.surveys.band_averages import make_band_averages
+from spectool.measure.sedfit import draw_library, draw_models, redshift_nodes
 from spectool.surveys.gama import load_filters
-from spectool.surveys.gama_photometry import measure_photometry
+from spectool.surveys.photometry import make_band_averages, measure_photometry
 from spectool.synth import SSPGrid, sfh
 
 

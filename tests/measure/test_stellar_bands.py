@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from spectool.measure.stellar_bands import measure_stellar_bands
+from spectool.measure.indices import measure_stellar_bands
 from spectool.prepare import PrepareWarning
 from spectool.surveys import observe_sdss
-from spectool.surveys.jpas import LIEWCAIN_BANDS
-from spectool.surveys.jpas_photometry import measure_bands
+from spectool.surveys.jpas import LIEWCAIN_BANDS, measure_bands
 from spectool.synth import describe, synthesize
 
 

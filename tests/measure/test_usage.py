@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from spectool.measure.usage import Usage, tree_rss
+from spectool.parallel import Usage, tree_rss
 
 
 def test_the_peak_sees_memory_that_was_given_back():

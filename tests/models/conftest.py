@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.denoising import add_noise, normalize_total
+from spectool.papers.scourfield2023.spectra import add_noise, normalize_total
 
 N_PIXELS = 120
 CONSTANT = 7.0
@@ -49,7 +49,7 @@ def toy():
 @pytest.fixture(scope="session")
 def trained(toy):
     """A small VAE that has learnt the toy spectra, with its training and validation arrays and samples."""
-    from spectool.models.scourfield2023 import make_arrays, make_model, train_denoiser
+    from spectool.papers.scourfield2023.network import make_arrays, make_model, train_denoiser
 
     samples = {"train": toy(1500, seed=0), "valid": toy(1000, seed=10), "test": toy(1000, seed=20)}
     data = {part: make_arrays(sample) for part, sample in samples.items()}

@@ -5,11 +5,10 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.models import apply, autoencoder, losses
-from spectool.models.autoencoder import ConvBetaVAE, fit_statistics, make_autoencoder
-from spectool.models.coverage import RandomCoverage, survey_mask
+from spectool.models import vae
 from spectool.models.layers import GappyComponents, conv_shape
 from spectool.models.training import Step, fit, one_cycle
+from spectool.models.vae import ConvBetaVAE, RandomCoverage, fit_statistics, make_autoencoder, survey_mask
 
 N = 120
 WAVELENGTH = np.linspace(1000.0, 10000.0, N)
@@ -65,7 +64,7 @@ def test_transposed_convolutions_give_back_every_pixel(strides, n_pixels):
 
 
 def test_named_configurations_fit_the_pixels_of_the_paper():
-    for name in autoencoder.CONFIGURATIONS:
+    for name in vae.CONFIGURATIONS:
         model = make_autoencoder(name)
         with torch.inference_mode():
             assert model.decode(torch.zeros(1, 32)).shape == (1, 4582)
@@ -76,13 +75,13 @@ def test_kl_is_that_of_torch_distributions():
     mu, log_var = torch.randn(2, 6, 5, generator=generator, dtype=torch.float64)
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(mu, torch.exp(0.5 * log_var)), normal(0.0, 1.0))
-    torch.testing.assert_close(losses.kl_per_dimension(mu, log_var), expected)
+    torch.testing.assert_close(vae.kl_per_dimension(mu, log_var), expected)
 
 
 def test_loss_is_equation_8():
     model, flux = tiny(), torch.from_numpy(spectra(6))
     step = Step(0.0, 0.0, True, torch.Generator().manual_seed(3))
-    values = losses.BetaLoss(beta=0.3)(model, {"flux": flux}, step)
+    values = vae.BetaLoss(beta=0.3)(model, {"flux": flux}, step)
     eps = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
     mu, log_var = model.encode(flux)
     sigma = torch.exp(0.5 * log_var)
@@ -93,7 +92,7 @@ def test_loss_is_equation_8():
 
 def test_beta_is_annealed_in_training_only():
     model, batch = tiny(), {"flux": torch.from_numpy(spectra(6))}
-    loss = losses.BetaLoss(beta=0.5, start=8.0, over=0.5)
+    loss = vae.BetaLoss(beta=0.5, start=8.0, over=0.5)
     for fraction, training, beta in (
         (0.0, True, 8.0),
         (0.25, True, 2.0),
@@ -106,7 +105,7 @@ def test_beta_is_annealed_in_training_only():
 
 def test_capacity_loss_pulls_the_divergence_to_its_target():
     model, batch = tiny(), {"flux": torch.from_numpy(spectra(6))}
-    values = losses.CapacityLoss(capacity=8.0, gamma=5.0, growth=0.5)(
+    values = vae.CapacityLoss(capacity=8.0, gamma=5.0, growth=0.5)(
         model, batch, Step(0.0, 0.25, True, torch.Generator().manual_seed(0))
     )
     expected = values["squared_error"] + 5.0 * (values["kl"] - 4.0).abs()
@@ -120,19 +119,19 @@ def test_total_correlation_of_a_correlated_gaussian():
     mu = torch.from_numpy(rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n))
     log_var = torch.full_like(mu, 2 * np.log(0.1))
     z = mu + 0.1 * torch.from_numpy(rng.normal(size=mu.shape))
-    parts = losses.decompose_kl(z, mu, log_var)
+    parts = vae.decompose_kl(z, mu, log_var)
     cov = np.array([[1.01, rho], [rho, 1.01]])
     expected = -0.5 * np.log(np.linalg.det(cov) / 1.01**2)
     assert float(parts["total_correlation"]) == pytest.approx(expected, abs=0.06)
     total = float(sum(parts.values()))
-    assert total == pytest.approx(float(losses.kl_per_dimension(mu, log_var).sum(1).mean()), rel=0.03)
+    assert total == pytest.approx(float(vae.kl_per_dimension(mu, log_var).sum(1).mean()), rel=0.03)
 
 
 def test_total_correlation_loss_without_extra_weight_is_equation_8():
     model, batch = tiny(), {"flux": torch.from_numpy(spectra(8))}
     steps = [Step(0.0, 1.0, True, torch.Generator().manual_seed(1)) for _ in range(2)]
-    plain = losses.BetaLoss(0.3)(model, batch, steps[0])["loss"]
-    weighted = losses.TotalCorrelationLoss(beta=0.3, tc=1.0)(model, batch, steps[1])["loss"]
+    plain = vae.BetaLoss(0.3)(model, batch, steps[0])["loss"]
+    weighted = vae.TotalCorrelationLoss(beta=0.3, tc=1.0)(model, batch, steps[1])["loss"]
     torch.testing.assert_close(plain, weighted)
 
 
@@ -181,7 +180,7 @@ def test_learns_a_family_of_spectra_and_copes_with_a_survey_window():
         model,
         {"flux": flux},
         {"flux": spectra(200, 3)},
-        loss=losses.BetaLoss(0.01),
+        loss=vae.BetaLoss(0.01),
         epochs=12,
         lr=5e-3,
         schedule=one_cycle(),
@@ -218,7 +217,7 @@ def test_encode_sample_masks_and_counts():
     ivar = np.ones((5, N))
     ivar[2] = 0.0
     data = sample(ivar=ivar, mask=np.zeros((5, N), bool)).assign(flux=(("galaxy", "wavelength"), flux))
-    out = apply.encode_sample(tiny(), data)
+    out = vae.encode_sample(tiny(), data)
     assert out["latent"].dims == ("galaxy", "latent_dim")
     assert np.isnan(out["latent"].values[2]).all()
     assert np.isfinite(out["latent"].values[[0, 1, 3, 4]]).all()
@@ -229,24 +228,24 @@ def test_encode_sample_masks_and_counts():
 
 def test_reconstruct_decodes_the_mean():
     model, data = tiny(), sample()
-    out = apply.reconstruct(model, data)
-    expected = apply.decode_latent(model, out["latent"].values)
+    out = vae.reconstruct(model, data)
+    expected = vae.decode_latent(model, out["latent"].values)
     np.testing.assert_array_equal(out["reconstruction"].values, expected)
-    np.testing.assert_allclose(apply.decode_latent(model, out["latent"].values[0]), expected[0], rtol=1e-5)
+    np.testing.assert_allclose(vae.decode_latent(model, out["latent"].values[0]), expected[0], rtol=1e-5)
 
 
 def test_sample_of_other_pixels_is_refused():
     with pytest.raises(ValueError, match="119 pixels, the model 120"):
-        apply.encode_sample(tiny(), sample().isel(wavelength=slice(1, None)))
+        vae.encode_sample(tiny(), sample().isel(wavelength=slice(1, None)))
     with pytest.raises(ValueError, match="another wavelength grid"):
-        apply.encode_sample(tiny(), sample().assign_coords(wavelength=WAVELENGTH + 100.0))
+        vae.encode_sample(tiny(), sample().assign_coords(wavelength=WAVELENGTH + 100.0))
     with pytest.raises(ValueError, match="variable 'flux'"):
-        apply.encode_sample(tiny(), xr.Dataset())
+        vae.encode_sample(tiny(), xr.Dataset())
 
 
 def test_latent_vectors_of_another_model_are_refused():
     with pytest.raises(ValueError, match="made by another model"):
-        apply.decode_latent(tiny(), np.zeros((3, 5)))
+        vae.decode_latent(tiny(), np.zeros((3, 5)))
 
 
 def test_bad_options_are_told():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectool.models.mlp import ChunkedMLP
+from spectool.models.chunked import ChunkedMLP
 from spectool.models.store import load_model, save_model
 
 WAVELENGTH = np.arange(4050.0, 4050.0 + 263)

@@ -6,9 +6,7 @@ import torch
 from torch import nn
 
 from spectool.models import store
-from spectool.models.band_inputs import MAG_PER_LN, BandInputs, read_bands
-from spectool.models.band_noise import NoisyBands
-from spectool.models.cnn import NarrowBandCNN, band_loss
+from spectool.models.bands import MAG_PER_LN, BandInputs, NarrowBandCNN, NoisyBands, band_loss, read_bands
 from tests.models.ifu_toy import BANDS, make_galaxies
 
 OUTPUTS = {"outputs": ["log_age"], "units": ["dex(Gyr)"]}

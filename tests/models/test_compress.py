@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from spectool.models.compress import compress, dense_layers, measure_layers, refine
-from spectool.models.dense import DenseAutoencoder
-from spectool.models.quantize import round_weights
-from spectool.models.scourfield2023 import score
+from spectool.models.denoise import DenseAutoencoder
+from spectool.models.store import round_weights
+from spectool.papers.scourfield2023.network import score
+from tools.make.distillation import compress, dense_layers, measure_layers, refine
 
 
 @pytest.fixture(scope="module")

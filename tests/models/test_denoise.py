@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 
-from spectool.models.denoise import denoise, sample_denoised, sample_posterior
-from spectool.models.flux_errors import draw_errors, fit_flux_errors, flux_errors
-from spectool.models.pca import fit_pca
-from spectool.models.scourfield2023 import score
+from spectool.models.denoise import (
+    denoise,
+    draw_errors,
+    fit_flux_errors,
+    fit_pca,
+    flux_errors,
+    sample_denoised,
+    sample_posterior,
+)
+from spectool.papers.scourfield2023.network import score
 
 
 @pytest.fixture(scope="module")

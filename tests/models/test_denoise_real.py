@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spectool import denoising
-from spectool.measure.linear_lines import measure_lines_linear
+from spectool.measure.lines_linear import measure_lines_linear
 from spectool.models.denoise import denoise
 from spectool.models.outliers import score_outliers
 from spectool.models.store import load_model
+from spectool.papers.scourfield2023 import spectra as denoising
+from spectool.papers.scourfield2023.sample import read_selection
 from spectool.prepare import resample, to_rest_frame
-from spectool.scourfield2023 import read_selection
 
 
 @pytest.fixture(scope="module")

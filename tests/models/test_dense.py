@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectool.models.dense import TABLE4, TABLE5, DenseAutoencoder
+from spectool.models.denoise import TABLE4, TABLE5, DenseAutoencoder
 
 TINY = {"n_pixels": 40, "n_latent": 3, "widths": (20, 15, 10, 8), "dropout": 0.2}
 

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models import liewcain2021 as paper
-from spectool.models import liewcain2021_checks as checks
-from spectool.models.band_inputs import read_bands
-from spectool.models.folds import hold_out, set_a_folds, set_b_folds, split_spectra
-from spectool.models.sed_ensemble import SedEnsemble
+from spectool.models.bands import hold_out, read_bands, set_a_folds, set_b_folds, split_spectra
+from spectool.models.ensemble import SedEnsemble
+from spectool.papers.liewcain2021 import experiments as checks
+from spectool.papers.liewcain2021 import network as paper
 from tests.models.ifu_toy import BANDS, make_galaxies
 
 QUICK = {"live": True, "epochs": 8, "batch_size": 64, "progress": False}

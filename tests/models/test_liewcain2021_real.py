@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spectool.measure.narrowband_fit import fit_bursts, make_burst_library
+from spectool.measure.indices import measure_stellar_bands
 from spectool.measure.populations import fit_populations
-from spectool.measure.stellar_bands import measure_stellar_bands
-from spectool.models.folds import N_FOLDS
-from spectool.models.liewcain2021 import fold_name, load_networks, predict_populations
+from spectool.models.bands import N_FOLDS
+from spectool.papers.liewcain2021.network import fold_name, load_networks, predict_populations
+from tools.make.bursts import fit_bursts, make_burst_library
 
 N_GALAXIES = 120
 ENSEMBLE = tuple(f"liewcain2021_ensemble{k}" for k in (1, 2, 3, 4))

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from spectool.liewcain2021 import make_liewcain2021
-from spectool.models import liewcain2021 as paper
-from spectool.models import liewcain2021_checks as checks
-from spectool.models.band_inputs import read_bands
-from spectool.models.folds import split_spectra
+from spectool.models.bands import read_bands, split_spectra
+from spectool.papers.liewcain2021 import experiments as checks
+from spectool.papers.liewcain2021 import network as paper
+from spectool.papers.liewcain2021.sample import make_liewcain2021
 from spectool.surveys.califa import draw_califa
 
 

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.continuum import ContinuumBasis, normalize_continuum, prepare_zahid2019
 from spectool.models import registry
-from spectool.models.chunked_ensemble import ChunkedEnsemble
-from spectool.models.metallicity import make_predictor, predict_metallicity
-from spectool.models.metallicity_outliers import fit_metallicity_outliers
-from spectool.models.zahid2019 import load_ensemble
+from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.outliers import fit_metallicity_outliers
+from spectool.papers.zahid2019.network import load_ensemble
+from spectool.papers.zahid2019.reader import make_predictor, predict_metallicity, prepare_zahid2019
+from spectool.papers.zahid2019.sample import make_heldout, make_training_set, training_table
+from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.surveys import packaged_spectra, read_sdss
 from spectool.surveys.sdss import observe_sdss
 from spectool.synth.agn import add_agn, draw_agn
-from spectool.synth.common_resolution import smooth_ssps
+from spectool.synth.broadening import smooth_ssps
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
-from spectool.synth.zahid2019 import make_heldout, make_training_set, training_table
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_bad_spectra_are_named_and_not_answered(raw, grid, ensemble):
 
 
 def test_the_registry_asks_it_too(ensemble, monkeypatch):
-    assert registry.ENTRIES["zahid2019"] == "spectool.models.metallicity:make_predictor"
+    assert registry.ENTRIES["zahid2019"] == "spectool.papers.zahid2019.reader:make_predictor"
     monkeypatch.setattr(registry, "ENTRIES", {"zahid2019": lambda: make_predictor(ensemble)})
     sample = read_sdss(list(packaged_spectra().values()))
     (answer,) = registry.ask_all(sample)

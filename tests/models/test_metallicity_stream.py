@@ -6,13 +6,11 @@ import torch
 import xarray as xr
 
 from spectool.broaden import broaden
-from spectool.continuum import SIGMA_STEP, kept_pixels, normalize_continuum, zahid2019_wavelength
-from spectool.continuum_basis import ContinuumBasis
-from spectool.models.chunked_ensemble import ChunkedEnsemble
-from spectool.models.metallicity import predict_metallicity, stream_metallicity
-from spectool.models.metallicity_outliers import fit_metallicity_outliers
-from spectool.models.metallicity_stream import _Rows
-from spectool.models.mlp import ChunkedMLP
+from spectool.models.chunked import ChunkedMLP
+from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.outliers import fit_metallicity_outliers
+from spectool.papers.zahid2019.reader import SIGMA_STEP, _Rows, predict_metallicity, stream_metallicity
+from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, zahid2019_wavelength
 
 N = 60
 WAVELENGTH = zahid2019_wavelength()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.models.mlp import GaussianMLP, gaussian_loss
+from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.training import fit, one_cycle
 
 

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from spectool.denoising import add_noise
-from spectool.models import noise_aware_training as training
 from spectool.models import store
-from spectool.models.autoencoder import count_parameters
-from spectool.models.denoise import denoise
-from spectool.models.noise_aware import LEVELS, NoiseAwareAutoencoder, draw_sigma
-from spectool.models.quantize import round_weights
+from spectool.models.denoise import LEVELS, NoiseAwareAutoencoder, denoise, draw_sigma
+from spectool.models.store import round_weights
+from spectool.models.vae import count_parameters
+from spectool.papers.scourfield2023.spectra import add_noise
+from tools.make import noise_aware as training
 
 SMALL = {"n_latent": 6, "n_components": 12, "encoder": (64,), "decoder": (64,), "errors": (32,)}
 

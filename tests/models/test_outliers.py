@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.models.denoise import denoise
-from spectool.models.flux_errors import fit_flux_errors, flux_errors
+from spectool.models.denoise import denoise, fit_flux_errors, flux_errors
 from spectool.models.outliers import fit_outliers, score_outliers
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from spectool.models import store
-from spectool.models.pca import fit_pca
+from spectool.models.denoise import fit_pca
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from spectool.continuum_basis import N_KEPT
-from spectool.models import pca_peers as peers
-from spectool.models.chunked_noise import SN_LEVELS
+from spectool.models import peers
+from spectool.models.chunked import SN_LEVELS
+from spectool.papers.zahid2019.sample import HELDOUT_SEED, make_heldout
+from spectool.prepare import N_KEPT
 from spectool.synth.grid import SSPGrid
-from spectool.synth.zahid2019 import HELDOUT_SEED, make_heldout
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def test_every_learner_learns(kind):
     train, y = make_coefficients(4000, 0)
     test, truth = make_coefficients(1000, 1)
     if kind == "forest":
-        predict = peers.train_forest(train, y, repeats=1, n_trees=20)
+        predict = peers.train_spectral_forest(train, y, repeats=1, n_trees=20)
     elif kind == "boosting":
-        predict = peers.train_boosting(train, y, repeats=1, n_iterations=60, rate=0.1)
+        predict = peers.train_spectral_boosting(train, y, repeats=1, n_iterations=60, rate=0.1)
     else:
         valid = make_coefficients(1000, 2)
         model, history = peers.train_small_network(train, y, *valid, epochs=8, progress=False)

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectool.models.plateau import Plateau
-from spectool.models.training import fit
+from spectool.models.training import Plateau, fit
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from spectool.models import store
-from spectool.models.dense import DenseAutoencoder
-from spectool.models.quantize import quantize_rows, restore_rows, round_weights
+from spectool.models.denoise import DenseAutoencoder
+from spectool.models.store import quantize_rows, restore_rows, round_weights
 
 LARGE = {"n_pixels": 120, "n_latent": 3, "widths": (100, 90), "dropout": 0.0}
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models import marziano2024, registry
-from spectool.models.autoencoder import ConvBetaVAE
+from spectool.models import registry
 from spectool.models.store import save_model
+from spectool.models.vae import ConvBetaVAE
+from spectool.papers.marziano2024 import network as marziano2024
 from spectool.prepare import prepare_marziano2024
+from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_sdss
-from spectool.wavelength import sps_wavelength
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def make_toy(low=4000.0, high=5000.0):
 
 
 def test_registration_has_no_side_effects_at_import():
-    code = "import sys, spectool.models.registry; assert 'spectool.models.marziano2024' not in sys.modules"
+    code = "import sys, spectool.models.registry; assert 'spectool.papers.marziano2024.network' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert "marziano2024" in registry.ENTRIES
 
@@ -155,8 +156,8 @@ def test_the_entry_reads_a_stored_model(model, galaxies, tmp_path, entries):
 
 
 def test_the_shipped_encoder_takes_all_996_real_spectra(shared, capsys):
-    from spectool.models.apply import reconstruct
     from spectool.models.store import load_model
+    from spectool.models.vae import reconstruct
 
     with np.load(shared / "data" / "sdss_galaxies.npz") as data:
         flux, ivar, first, step = (data[k] for k in ("flux", "ivar", "loglam0", "dloglam"))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models.scourfield2023 import (
+from spectool.papers.scourfield2023.network import (
     add_desi_noise,
     make_arrays,
     make_model,

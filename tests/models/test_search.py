@@ -2,8 +2,8 @@
 
 import optuna
 
-from spectool.models.scourfield2023 import make_arrays
-from spectool.models.search import search, suggest
+from spectool.models.peers import search, suggest
+from spectool.papers.scourfield2023.network import make_arrays
 
 
 def test_hyperparameters_lie_in_the_papers_ranges():

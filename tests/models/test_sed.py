@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from spectool.models import mlp, store
-from spectool.models.sed import KERNEL_SIGMA, SedMLP, sed_loss
-from spectool.models.sed_inputs import read_inputs
-from spectool.models.surana2020 import RECIPES, read_labels
+from spectool.models import chunked, store
+from spectool.models.bands import KERNEL_SIGMA, SedMLP, read_inputs, sed_loss
+from spectool.papers.surana2020.network import RECIPES, read_labels
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 
@@ -36,7 +35,7 @@ def test_layers_are_those_of_table_1():
         "log_sfr": [22, 110, 220, 110, 1],
         "log_dust_luminosity": [22, 66, 110, 220, 110, 66, 1],
     }
-    assert mlp.SedMLP is SedMLP
+    assert chunked.SedMLP is SedMLP
 
 
 def test_initial_weights_are_normal_and_follow_the_seed():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models.sed_inputs import join_inputs, read_inputs
+from spectool.models.bands import join_inputs, read_inputs
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from spectool.models.sed_inputs import SedInputs, read_inputs
-from spectool.models.sed_outliers import fit_sed_outliers, score_sed_outliers
+from spectool.models.bands import SedInputs, read_inputs
+from spectool.models.outliers import fit_sed_outliers, score_sed_outliers
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 
@@ -62,15 +62,15 @@ def test_a_missing_value_is_not_looked_at(parts, arrays):
 
 def test_the_two_distances_are_those_of_the_whole_covariance(parts, arrays):
     """Distance of the fluxes plus that of the errors given them is the Mahalanobis distance of all values."""
-    from spectool.models import sed_outliers
+    from spectool.models import outliers
 
     whole = parts[2].take(~parts[2].mask.any(axis=1))
-    found = sed_outliers._statistics(arrays, whole)
+    found = outliers._band_statistics(arrays, whole)
     squares = []
     for name, n in (("fluxes", 22), ("errors", 21)):
         variance = 2 / (9 * n)
         squares.append(n * (found[name] * np.sqrt(variance) + 1 - variance) ** 3)
-    away = sed_outliers._values(arrays, whole) - arrays["outlier_center"]
+    away = outliers._values(arrays, whole) - arrays["outlier_center"]
     direct = np.einsum("ni,ij,nj->n", away, np.linalg.inv(arrays["outlier_covariance"]), away)
     np.testing.assert_allclose(sum(squares), direct, rtol=1e-6)
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from spectool.broaden import make_broadening
-from spectool.continuum import kept_pixels, zahid2019_wavelength
-from spectool.models.mlp import ChunkedMLP
-from spectool.models.stacked_ensemble import StackedEnsemble, noise_variance
+from spectool.models.chunked import ChunkedMLP
+from spectool.models.ensemble import StackedEnsemble, noise_variance
+from spectool.prepare import kept_pixels, zahid2019_wavelength
 
 WAVELENGTH = zahid2019_wavelength()
 KEEP = kept_pixels(WAVELENGTH)

@@ -6,9 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from spectool.models import store
-from spectool.models.apply import decode_latent
-from spectool.models.autoencoder import ConvBetaVAE
-from spectool.models.mlp import GaussianMLP
+from spectool.models.chunked import GaussianMLP
+from spectool.models.vae import ConvBetaVAE, decode_latent
 
 TINY = {"n_pixels": 60, "n_latent": 3, "channels": (4,), "strides": (4,), "hidden": (8,), "decoder": "dense"}
 

@@ -4,26 +4,24 @@ import numpy as np
 import pytest
 
 from spectool.models import store
-from spectool.models import surana2020 as paper
-from spectool.models.sed_checks import (
-    band_importance,
-    hide_bands,
-    missing_curve,
-    missing_facilities,
-    permutation_importance,
-    score_properties,
-)
-from spectool.models.sed_ensemble import (
+from spectool.models.bands import read_inputs
+from spectool.models.ensemble import (
     FACILITIES,
     VARIED,
     RandomBands,
     SedEnsemble,
+    band_importance,
+    hide_bands,
+    missing_curve,
+    missing_facilities,
     missing_shares,
+    permutation_importance,
+    score_properties,
     vary_errors,
 )
-from spectool.models.sed_inputs import read_inputs
-from spectool.models.sed_outliers import fit_sed_outliers
-from spectool.models.sed_peers import train_boosting, train_forest, train_svm
+from spectool.models.outliers import fit_sed_outliers
+from spectool.models.peers import train_boosting, train_forest, train_svm
+from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 

@@ -17,13 +17,11 @@ of the same fluxes (50,000 models) agrees better with CIGALE: +0.005, 0.13; -0.0
 import numpy as np
 import pytest
 
-from spectool.measure.sedfit import fit_library
-from spectool.measure.sedfit_library import draw_library
-from spectool.models.surana2020 import UNITS, load_networks, predict_properties
-from spectool.surveys.band_averages import make_band_averages
+from spectool.measure.sedfit import draw_library, fit_library
+from spectool.papers.surana2020.network import UNITS, load_networks, predict_properties
 from spectool.surveys.gama import load_filters
-from spectool.surveys.gama_columns import DUSTPEDIA_LABELS, SALPETER_TO_KROUPA
-from spectool.surveys.gama_files import move_to_redshift, read_photometry
+from spectool.surveys.photometry import make_band_averages
+from spectool.surveys.tables import DUSTPEDIA_LABELS, SALPETER_TO_KROUPA, move_to_redshift, read_photometry
 from spectool.synth import SSPGrid
 
 LOWEST_MASS = 9.0

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from spectool.models import store
-from spectool.models import surana2020 as paper
-from spectool.models.sed_checks import score_properties
-from spectool.models.sed_inputs import read_inputs
-from spectool.surana2020 import read_surana2020, select_taught
+from spectool.models.bands import read_inputs
+from spectool.models.ensemble import score_properties
+from spectool.papers.surana2020 import network as paper
+from spectool.papers.surana2020.sample import read_surana2020, select_taught
 
 NAMES = dict(zip(paper.UNITS, ("mass", "sfr", "dust"), strict=True))
 MEMBERS = [f"surana2020_ensemble{k}" for k in range(1, 6)]

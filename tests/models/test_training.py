@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectool.models import rows
+from spectool.models import training
 from spectool.models.training import History, Step, fit, halve_every, one_cycle
 
 
@@ -173,19 +173,19 @@ def test_reads_rows_of_any_array(kind, tmp_path):
         array = zarr.create_array(str(tmp_path / "x.zarr"), shape=values.shape, chunks=(3, 4), dtype="f2")
         array[:] = values
     elif kind == "rows":
-        array = rows.Rows(np.vstack([values, values])[::-1].copy(), np.arange(19, -1, -1)[:10])
+        array = training.Rows(np.vstack([values, values])[::-1].copy(), np.arange(19, -1, -1)[:10])
     else:
         array = torch.from_numpy(values)
-    batch = rows.read_batch({"x": array}, index, "cpu")
+    batch = training.read_batch({"x": array}, index, "cpu")
     assert batch["x"].dtype == torch.float32
     np.testing.assert_array_equal(batch["x"].numpy(), values[index])
 
 
 def test_split_is_disjoint_complete_and_repeatable():
-    parts = rows.split(1003, seed=4)
+    parts = training.split(1003, seed=4)
     assert sorted(np.concatenate(parts)) == list(range(1003))
     assert [len(p) for p in parts] == [802, 101, 100]
-    assert all(np.array_equal(a, b) for a, b in zip(parts, rows.split(1003, seed=4), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, training.split(1003, seed=4), strict=True))
 
 
 def test_bad_arguments_are_told():
@@ -196,4 +196,4 @@ def test_bad_arguments_are_told():
     with pytest.raises(ValueError, match="optimizer"):
         train(linear(), optimizer="lion")
     with pytest.raises(ValueError, match="add up"):
-        rows.split(10, (0.5, 0.4), seed=0)
+        training.split(10, (0.5, 0.4), seed=0)

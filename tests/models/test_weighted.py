@@ -4,10 +4,9 @@ import numpy as np
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from spectool.models.dense import DenseAutoencoder
-from spectool.models.losses import kl_per_dimension
+from spectool.models.denoise import DenseAutoencoder
 from spectool.models.training import Step
-from spectool.models.weighted import WeightedLoss, pixel_weights, weighted_squares
+from spectool.models.vae import WeightedLoss, kl_per_dimension, pixel_weights, weighted_squares
 
 TINY = {"n_pixels": 30, "n_latent": 2, "widths": (12, 8), "dropout": 0.0}
 

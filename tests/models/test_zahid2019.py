@@ -5,14 +5,19 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.models import zahid2019 as paper
-from spectool.models.chunk_basis import fit_chunk_basis, split_chunks
-from spectool.models.chunked_ensemble import ChunkedEnsemble
-from spectool.models.chunked_errors import fit_errors
-from spectool.models.chunked_noise import SN_LEVELS, assign_levels, draw_filtered, draw_pixels
-from spectool.models.mlp import ChunkedMLP
+from spectool.models.chunked import (
+    SN_LEVELS,
+    ChunkedMLP,
+    assign_levels,
+    draw_filtered,
+    draw_pixels,
+    fit_chunk_basis,
+    split_chunks,
+)
+from spectool.models.ensemble import ChunkedEnsemble, fit_errors
 from spectool.models.store import load_model, save_model
 from spectool.models.training import Step
+from spectool.papers.zahid2019 import network as paper
 
 N_PIXELS = 263
 QUICK = {"adam_epochs": 12, "sgd_epochs": 4, "batch_size": 128, "lr": 1e-2, "progress": False}
@@ -264,7 +269,9 @@ def test_ensemble_comes_from_files(ensemble, toys, tmp_path):
 def test_misuse_is_told(ensemble, toys):
     with pytest.raises(ValueError, match="same pixels"):
         paper.train_zahid2019(toys["train"], toys["valid"].isel(wavelength=slice(1, None)))
-    with pytest.raises(ValueError, match=r"prepare them with spectool.continuum.prepare_zahid2019"):
+    with pytest.raises(
+        ValueError, match=r"prepare them with spectool.papers.zahid2019.reader.prepare_zahid2019"
+    ):
         paper.predict_ensemble(ensemble, toys["test"].isel(wavelength=slice(0, 100)))
     with pytest.raises(ValueError, match="sigma of shape"):
         ensemble.predict(toys["test"]["flux"].values, np.zeros((1500, 7)))

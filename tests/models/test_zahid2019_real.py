@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spectool.continuum import prepare_zahid2019
 from spectool.measure.populations import fit_populations
-from spectool.models.zahid2019 import load_ensemble, predict_ensemble
+from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble
+from spectool.papers.zahid2019.reader import prepare_zahid2019
 
 N_OTHERS = 60
 # Within 0.04 dex of 16 ages and a polynomial of degree 10, in a quarter of the time; metallicities that networks know.

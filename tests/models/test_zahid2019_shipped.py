@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from spectool.models import store
-from spectool.models.metallicity_scores import score_by_sn
-from spectool.models.zahid2019 import ENSEMBLE, load_ensemble
-from spectool.synth.zahid2019 import HELDOUT_TEST_SEED, make_heldout
+from spectool.models.calibration import score_by_sn
+from spectool.papers.zahid2019.network import ENSEMBLE, load_ensemble
+from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
 
 
 @pytest.fixture(scope="module")

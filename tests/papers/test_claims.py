@@ -3,7 +3,7 @@ import pytest
 
 from spectool import papers
 from spectool.measure import scores
-from spectool.measure.usage import Usage
+from spectool.parallel import Usage
 from tools.notebook_runner import paper_notebooks
 
 CLAIMS = """

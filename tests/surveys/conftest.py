@@ -19,7 +19,7 @@ def filters():
 
 @pytest.fixture(scope="session")
 def averages(broadband, filters):
-    from spectool.surveys.band_averages import make_band_averages
+    from spectool.surveys.photometry import make_band_averages
 
     return make_band_averages(broadband, filters)
 

@@ -12,8 +12,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from spectool.surveys.mpa_jhu import _COLUMNS, CATALOGUE_LINES
-from spectool.surveys.sdss_archive import spectrum_name
+from spectool.surveys.archive import _COLUMNS, CATALOGUE_LINES, spectrum_name
 
 LOGLAM = 3.58 + 1e-4 * np.arange(3840)
 

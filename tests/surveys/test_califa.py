@@ -5,9 +5,15 @@ import pytest
 
 from spectool.measure.gradients import deproject
 from spectool.surveys import califa
-from spectool.surveys.califa import draw_califa, label_spread, rebuild_galaxy
-from spectool.surveys.califa_histories import AGE_TARGETS, LOG_Z_TARGETS, Populations
-from spectool.surveys.califa_profiles import profile
+from spectool.surveys.califa import (
+    AGE_TARGETS,
+    LOG_Z_TARGETS,
+    Populations,
+    draw_califa,
+    label_spread,
+    profile,
+    rebuild_galaxy,
+)
 from spectool.surveys.jpas import LIEWCAIN_BANDS, band_matrix
 from spectool.synth import describe, sfh, synthesize
 

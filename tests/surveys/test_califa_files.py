@@ -9,9 +9,9 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 
 from spectool.measure.gradients import add_radius, fit_gradients
-from spectool.surveys.califa_files import read_califa_cube
-from spectool.surveys.jpas_photometry import measure_bands
-from spectool.wavelength import air_to_vacuum
+from spectool.spectra import air_to_vacuum
+from spectool.surveys.cubes import read_califa_cube
+from spectool.surveys.jpas import measure_bands
 
 N, NY, NX = 60, 24, 20
 AIR = 5000 + 20.0 * np.arange(N)

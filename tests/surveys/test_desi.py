@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from astropy.cosmology import Planck18
 
-from spectool.denoising import add_noise, normalize_total, scourfield2023_wavelength
+from spectool.papers.scourfield2023.spectra import add_noise, normalize_total, scourfield2023_wavelength
 from spectool.surveys import desi
 
 UNIT = "1e-17 erg / (Angstrom s cm2)"

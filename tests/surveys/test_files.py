@@ -9,8 +9,8 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable, Table
 
+from spectool.spectra import vacuum_to_air
 from spectool.surveys import packaged_spectra, read_spectrum
-from spectool.wavelength import vacuum_to_air
 
 WAVE = np.linspace(4000.0, 7000.0, 3000)
 FLUX = 5 + np.sin(WAVE / 100)

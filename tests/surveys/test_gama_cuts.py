@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.surveys.gama_cuts import PAPER_FAILING, PAPER_LEFT, PAPER_TOTAL, select_surana2020
+from spectool.surveys.gama import PAPER_FAILING, PAPER_LEFT, PAPER_TOTAL, select_surana2020
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ from astropy import units as u
 from astropy.table import Table
 
 from spectool.surveys.gama import BANDS
-from spectool.surveys.gama_columns import DUSTPEDIA_LABELS, GAMA_LABELS
-from spectool.surveys.gama_files import move_to_redshift, read_photometry
-from spectool.surveys.gama_photometry import luminosity_distance
-from spectool.surveys.sdss_files import SurveyWarning
+from spectool.surveys.photometry import luminosity_distance
+from spectool.surveys.sdss import SurveyWarning
+from spectool.surveys.tables import DUSTPEDIA_LABELS, GAMA_LABELS, move_to_redshift, read_photometry
 
 FIVE = ("FUV", "g", "r", "i", "K")
 

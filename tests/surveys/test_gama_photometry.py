@@ -8,9 +8,8 @@ from astropy import units as u
 from astropy.cosmology import Planck18
 from sedpy.observate import load_filters as load_sedpy
 
-from spectool.surveys.band_averages import make_band_averages
 from spectool.surveys.gama import BANDS
-from spectool.surveys.gama_photometry import luminosity_distance, measure_photometry
+from spectool.surveys.photometry import luminosity_distance, make_band_averages, measure_photometry
 from spectool.synth import SSPGrid, synthesize
 
 INFRARED = ("P100", "P160", "S250", "S350", "S500")

@@ -11,13 +11,16 @@ from spectool.prepare import PrepareWarning
 from spectool.surveys import packaged_spectra, read_sdss
 from spectool.surveys.jpas import (
     BANDS,
+    DEPTHS,
     FILTERS,
     LIEWCAIN_BANDS,
     band_matrix,
     load_jpas_filters,
+    measure_bands,
+    observe_jpas,
+    to_magnitudes,
     transmission,
 )
-from spectool.surveys.jpas_photometry import DEPTHS, measure_bands, observe_jpas, to_magnitudes
 
 LIGHT = c.to_value("Angstrom / s")
 CALIBRATED = "1e-17 erg / (Angstrom s cm2)"

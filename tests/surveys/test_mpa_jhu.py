@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from astropy import units as u
 
-from spectool.surveys.mpa_jhu import CATALOGUE_LINES, H_ALPHA_EDGES, catalogue_sql, query_catalogue
-from spectool.wavelength import LINES
+from spectool.spectra import LINES
+from spectool.surveys.archive import CATALOGUE_LINES, H_ALPHA_EDGES, catalogue_sql, query_catalogue
 from tests.surveys.sdss_server import catalogue_rows, serve
 
 

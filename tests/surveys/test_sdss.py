@@ -6,9 +6,9 @@ import xarray as xr
 from astropy import units as u
 from astropy.cosmology import Planck18
 
-from spectool.surveys import sdss, sdss_noise
-from spectool.surveys.sdss_files import PIXEL_VELOCITY, packaged_spectra, read_sdss
-from spectool.wavelength import sps_wavelength
+from spectool.spectra import sps_wavelength
+from spectool.surveys import sdss
+from spectool.surveys.sdss import PIXEL_VELOCITY, packaged_spectra, read_sdss
 
 
 def make_rest(flux, redshift, units="Lsun / Angstrom", wavelength=None, fwhm=2.5):
@@ -52,7 +52,7 @@ def test_flux_is_that_of_the_distance():
 def test_a_line_gets_the_instruments_width(observed, fwhm):
     """Templates are blurred to SDSS's width, to 2%, or keep their own if larger; the line's flux is kept."""
     redshift = 0.12
-    centre, sigma = observed / (1 + redshift), fwhm * sdss_noise.FWHM_TO_SIGMA
+    centre, sigma = observed / (1 + redshift), fwhm * sdss.FWHM_TO_SIGMA
     rest = np.arange(3000.0, 9000.0, 0.3)
     line = np.exp(-0.5 * ((rest - centre) / sigma) ** 2) * 1e8
     out = sdss.observe_sdss(make_rest(line, redshift, wavelength=rest, fwhm=fwhm), seed=0, noise=False)
@@ -109,7 +109,7 @@ def test_blur_is_a_convolution_with_each_pixels_own_gaussian(rng):
 
 def test_red_sky_lines_are_noisier():
     wavelength = sdss.sdss_wavelength()
-    variance = sdss_noise.noise_variance(np.full(wavelength.size, 10.0), wavelength)
+    variance = sdss.noise_variance(np.full(wavelength.size, 10.0), wavelength)
     quiet = np.interp(8230, wavelength, variance)
     assert np.interp(8828.8, wavelength, variance) > 5 * quiet
     assert np.interp(5579.6, wavelength, variance) > 3 * np.interp(5620, wavelength, variance)
@@ -118,9 +118,7 @@ def test_red_sky_lines_are_noisier():
 def test_longer_exposures_are_deeper():
     wavelength = np.array([5000.0, 8000.0])
     flux = np.array([1.0, 1.0])
-    ratio = sdss_noise.noise_variance(flux, wavelength, exposure=5400) / sdss_noise.noise_variance(
-        flux, wavelength
-    )
+    ratio = sdss.noise_variance(flux, wavelength, exposure=5400) / sdss.noise_variance(flux, wavelength)
     np.testing.assert_allclose(ratio, 0.5, atol=0.01)
 
 
@@ -136,9 +134,9 @@ def test_resolution_and_noise_are_those_of_real_spectra(shared):
     for centre in (4200, 4800, 5400, 6400, 7000, 7700, 8400, 9000):
         at = np.abs(10**loglam - centre) < 40
         seen = np.where((ivar[:, at] > 0) & (wdisp[:, at] > 0), wdisp[:, at], np.nan)
-        assert sdss_noise.lsf_pixels(centre) == pytest.approx(np.nanmedian(seen), rel=0.08), centre
+        assert sdss.lsf_pixels(centre) == pytest.approx(np.nanmedian(seen), rel=0.08), centre
         good = ivar[:, at] > 0
-        model = sdss_noise.noise_variance(flux[:, at], 10 ** loglam[at])
+        model = sdss.noise_variance(flux[:, at], 10 ** loglam[at])
         ratio = np.log10(model[good] * ivar[:, at][good])
         assert abs(np.median(ratio)) < 0.15, (centre, np.median(ratio))
 

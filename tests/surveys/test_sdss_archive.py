@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from spectool.surveys.sdss_archive import RECORD, SAS_URL, cache_folder, fetch_spectra, spectrum_url
-from spectool.surveys.sdss_files import read_sdss
+from spectool.surveys.archive import RECORD, SAS_URL, cache_folder, fetch_spectra, spectrum_url
+from spectool.surveys.sdss import read_sdss
 from tests.surveys.sdss_server import catalogue_rows, serve, spectrum_bytes
 
 FIBRES = (1, 2, 3, 4)

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from spectool.surveys.sdss_files import SurveyWarning, packaged_spectra, read_sdss
+from spectool.surveys.sdss import SurveyWarning, packaged_spectra, read_sdss
 
 LOGLAM = 3.58 + 1e-4 * np.arange(500)
 

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from spectool.surveys.mpa_jhu import query_catalogue
-from spectool.surveys.sdss_files import SurveyWarning
-from spectool.surveys.sdss_real import fetch_usable, join_spectra, read_real_sample
+from spectool.surveys.archive import fetch_usable, join_spectra, query_catalogue, read_real_sample
+from spectool.surveys.sdss import SurveyWarning
 from tests.surveys.sdss_server import serve
 
 

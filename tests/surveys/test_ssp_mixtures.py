@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
-from spectool.surveys.ssp_mixtures import AGE_RANGE, draw_mixtures, draw_ssp_mixtures, mixture_bands
 from spectool.synth import synthesize
+from tools.make.ssp_mixtures import AGE_RANGE, draw_mixtures, draw_ssp_mixtures, mixture_bands
 
 
 @pytest.fixture(scope="module")

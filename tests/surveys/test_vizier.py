@@ -10,8 +10,8 @@ import pytest
 from astropy.io.votable import from_table
 from astropy.table import Table
 
-from spectool.surveys.gama_files import read_photometry
-from spectool.surveys.vizier import query_vizier
+from spectool.surveys.archive import query_vizier
+from spectool.surveys.tables import read_photometry
 
 
 def votable(n=3):

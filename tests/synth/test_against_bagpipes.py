@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.spectra import pixel_edges, rebin_matrix, vacuum_to_air
 from spectool.synth import SSPGrid, sfh, synthesize
-from spectool.wavelength import pixel_edges, rebin_matrix, vacuum_to_air
 
 # age [Gyr], tau [Gyr], log mass, Z / Zsun, log U, A_V, eta, slope, velocity dispersion [km/s]
 SETS = [

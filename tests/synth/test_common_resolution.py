@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spectool.synth.common_resolution import grid_fwhm, smooth_ssps
+from spectool.spectra import pixel_edges
+from spectool.synth.broadening import grid_fwhm, smooth_ssps
 from spectool.synth.grid import SSPGrid
-from spectool.wavelength import pixel_edges
 
 LINES = np.array([4200.0, 5200.0, 6800.0])
 

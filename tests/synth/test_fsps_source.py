@@ -9,15 +9,14 @@ import tarfile
 import numpy as np
 import pytest
 
-from spectool.mocks import make_marziano2024
-from spectool.models.apply import encode_sample
-from spectool.models.autoencoder import fit_statistics, make_autoencoder
-from spectool.synth.common_resolution import grid_fwhm
-from spectool.synth.fsps_source import FSPSError, _refine, check_sps_home, load_fsps_grid
+from spectool.models.vae import encode_sample, fit_statistics, make_autoencoder
+from spectool.papers.marziano2024.sample import make_marziano2024
+from spectool.papers.zahid2019.sample import make_basis, make_heldout, make_training_set, training_table
+from spectool.synth.broadening import grid_fwhm
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
+from spectool.synth.sources import FSPSError, _refine, check_sps_home, load_fsps_grid
 from spectool.synth.synthesis import synthesize
-from spectool.synth.zahid2019 import make_basis, make_heldout, make_training_set, training_table
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="python-fsps has no wheel for Windows")
 
@@ -65,7 +64,7 @@ def test_grid_has_fsps_axes(fsps_grid):
 
 
 def test_cached_grid_is_the_same_and_is_read_not_computed(fsps_grid, sps_home, cache, monkeypatch):
-    monkeypatch.setattr("spectool.synth.fsps_source._run_worker", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *_: pytest.fail("computed again"))
     again = SSPGrid.from_fsps(sps_home=sps_home, cache=cache, progress=False)
     np.testing.assert_array_equal(again.flux, fsps_grid.flux)
     np.testing.assert_array_equal(again.edges, fsps_grid.edges)
@@ -76,7 +75,7 @@ def test_cached_grid_is_the_same_and_is_read_not_computed(fsps_grid, sps_home, c
 
 def test_other_options_or_files_are_another_entry(fsps_grid, sps_home, cache, monkeypatch):
     asked = []
-    monkeypatch.setattr("spectool.synth.fsps_source._run_worker", lambda *a: asked.append(a) or 1 / 0)
+    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *a: asked.append(a) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         load_fsps_grid(imf="chabrier", sps_home=sps_home, cache=cache)
     touched = sps_home / "data" / "magsun.dat"
@@ -92,7 +91,7 @@ def test_other_options_or_files_are_another_entry(fsps_grid, sps_home, cache, mo
 def test_spoilt_cache_is_computed_anew(fsps_grid, sps_home, cache, tmp_path, monkeypatch):
     shutil.copytree(cache, tmp_path / "cache")
     next((tmp_path / "cache").glob("fsps_*.nc")).write_bytes(b"not a netCDF file")
-    monkeypatch.setattr("spectool.synth.fsps_source._run_worker", lambda *_: 1 / 0)
+    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ZeroDivisionError):
         load_fsps_grid(sps_home=sps_home, cache=tmp_path / "cache")
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from spectool.measure.classes import kauffmann2003
-from spectool.synth.low_ionisation import LOW_IONISATION, low_ionisation_offset, mend_low_ionisation
+from spectool.synth.nebular import LOW_IONISATION, low_ionisation_offset, mend_low_ionisation
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 

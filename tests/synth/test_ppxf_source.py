@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from spectool.measure.ppxf_templates import select_populations, write_ppxf_templates
-from spectool.synth.common_resolution import smooth_ssps
+from spectool.measure.line_spectra import select_populations, write_ppxf_templates
+from spectool.spectra import vacuum_to_air
+from spectool.synth.broadening import smooth_ssps
 from spectool.synth.grid import SSPGrid
-from spectool.wavelength import vacuum_to_air
 
 SELECTION = ((1e8, 1e9, 3e9, 1e10), (-0.4, 0.0, 0.4))
 

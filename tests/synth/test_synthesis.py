@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.spectra import pixel_edges, sps_wavelength
 from spectool.synth import SSPGrid, describe, sfh, synthesize
 from spectool.synth import synthesis as module
-from spectool.wavelength import pixel_edges, sps_wavelength
 
 
 def make_galaxies(grid, n=4, **columns):

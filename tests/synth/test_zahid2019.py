@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.continuum_basis import N_KEPT, ContinuumBasis, normalize_continuum
-from spectool.synth import sfh
-from spectool.synth.synthesis import describe, synthesize
-from spectool.synth.zahid2019 import (
+from spectool.papers.zahid2019.sample import (
     HELDOUT_SEED,
     compose,
     make_basis,
@@ -18,12 +15,10 @@ from spectool.synth.zahid2019 import (
     synthesize_histories,
     training_table,
 )
-from spectool.synth.zahid2019_histories import (
-    draw_histories,
-    durations,
-    equal_light_intervals,
-    metallicities,
-)
+from spectool.prepare import N_KEPT, ContinuumBasis, normalize_continuum
+from spectool.synth import sfh
+from spectool.synth.histories import draw_histories, durations, equal_light_intervals, metallicities
+from spectool.synth.synthesis import describe, synthesize
 
 COARSE = np.arange(4062.5, 7300, 25.0)
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from spectool.synth import sfh
-from spectool.synth.synthesis import describe
-from spectool.synth.zahid2019_histories import (
+from spectool.synth.histories import (
     KINDS,
     draw_histories,
     durations,
@@ -15,6 +14,7 @@ from spectool.synth.zahid2019_histories import (
     interval_shares,
     label_histories,
 )
+from spectool.synth.synthesis import describe
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from spectool.measure.ifu_labels import add_fitted_labels, fit_error_model
+from spectool.papers.liewcain2021.sample import add_fitted_labels, fit_error_model
 from tools import fit_califa_labels
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectool import surana2020
-from spectool.surveys.band_averages import make_band_averages
+from spectool.papers.surana2020 import sample as surana2020
 from spectool.surveys.gama import load_filters
+from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "fit_surana2020.py"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure.lines import MEASURED
+from spectool.measure.lines_ppxf import MEASURED
 from tools import measure_scourfield2023 as tool
 
 

@@ -7,8 +7,17 @@ import pytest
 import xarray as xr
 
 from spectool.measure.line_widths import fit_width_mass
-from spectool.models.metallicity import predict_metallicity
-from spectool.zahid2019 import BINS, DATA, FILES, STACKS, read_bins, read_selection, read_stacks, rebuild
+from spectool.papers.zahid2019.reader import predict_metallicity
+from spectool.papers.zahid2019.sample import (
+    BINS,
+    DATA,
+    FILES,
+    STACKS,
+    read_bins,
+    read_selection,
+    read_stacks,
+    rebuild,
+)
 from tools import measure_zahid2019 as tool
 from tools import select_zahid2019
 

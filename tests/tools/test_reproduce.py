@@ -38,7 +38,7 @@ def write_paper(checkout, *cells):
     write_notebook(
         checkout / "notebooks/10_paper2024.ipynb",
         "from pathlib import Path\nfrom spectool import papers\nfrom spectool.measure import scores",
-        f"from spectool.measure.usage import Usage\npapers.FOLDER = Path({str(checkout)!r})",
+        f"from spectool.parallel import Usage\npapers.FOLDER = Path({str(checkout)!r})",
         *cells,
     )
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from spectool import scourfield2023_selection as selection
-from spectool.scourfield2023 import read_selection
+from spectool.papers.scourfield2023 import sample as selection
+from spectool.papers.scourfield2023.sample import read_selection
 from tools import select_scourfield2023 as tool
 
 FEW = ((-9.0, 25),)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.zahid2019 import CUTS, open_memmap, rebuild
-from spectool.zahid2019_spectra import stored_flux
+from spectool.papers.zahid2019.sample import CUTS, open_memmap, rebuild, stored_flux
 from tools import select_zahid2019 as tool
 
 

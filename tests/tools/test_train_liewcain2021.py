@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectool.models import liewcain2021 as paper
-from spectool.models import liewcain2021_checks as checks
 from spectool.models import store
-from spectool.models.folds import split_spectra
+from spectool.models.bands import split_spectra
+from spectool.papers.liewcain2021 import experiments as checks
+from spectool.papers.liewcain2021 import network as paper
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_liewcain2021.py"
 

@@ -10,8 +10,8 @@ import pytest
 from spectool.models import store
 from spectool.models.denoise import denoise
 from spectool.models.outliers import score_outliers
-from spectool.models.scourfield2023 import make_arrays, score
-from spectool.scourfield2023 import make_scourfield2023
+from spectool.papers.scourfield2023.network import make_arrays, score
+from spectool.papers.scourfield2023.sample import make_scourfield2023
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_scourfield2023.py"
 

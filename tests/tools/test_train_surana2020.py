@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spectool import surana2020
 from spectool.models import store
-from spectool.models.surana2020 import load_networks, predict_properties, split_galaxies
+from spectool.papers.surana2020 import sample as surana2020
+from spectool.papers.surana2020.network import load_networks, predict_properties, split_galaxies
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_surana2020.py"
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from spectool.models import store
-from spectool.models.metallicity_outliers import score_spectra
-from spectool.models.zahid2019 import load_ensemble, predict_ensemble
-from spectool.synth.zahid2019 import make_heldout, make_training_set
+from spectool.models.outliers import score_spectra
+from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble
+from spectool.papers.zahid2019.sample import make_heldout, make_training_set
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_zahid2019.py"
 

@@ -1,0 +1,700 @@
+"""Emission lines by one linear solve for a batch of spectra."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from spectool.measure.line_design import (
+    DOUBLETS,
+    STRONG,
+    ContinuumBasis,
+    LineDesign,
+    build_design,
+    continuum_basis,
+    profile_slopes,
+    profiles,
+)
+from spectool.measure.line_spectra import assemble_table, read_spectra
+from spectool.measure.line_table import describe, line_model
+from spectool.spectra import KM_S, LINES, pixel_edges
+
+RIDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class ContinuumOperator:
+    """What of a fit depends on the pixels alone.
+
+    Attributes
+    ----------
+    vectors : Tensor, shape (k + b, n)
+        Continuum basis, then the broad lines' profiles.
+    products : Tensor, shape (n, (k + b)(k + b + 1) / 2)
+        Products of two vectors, pixel by pixel.
+    spread : Tensor, shape (k + b,)
+        Prior spread of the coefficients relative to the amplitude.
+    n_broad : int
+    """
+
+    vectors: torch.Tensor
+    products: torch.Tensor
+    spread: torch.Tensor
+    n_broad: int
+
+
+@dataclass(frozen=True)
+class Continuum:
+    """A batch's normal equations of the continuum, by their Cholesky factor.
+
+    Attributes
+    ----------
+    factor : Tensor, shape (batch, k, k)
+        Lower triangular.
+    whitened : Tensor, shape (batch, k)
+        Factor^-1 times the right-hand side.
+    chi2_zero : Tensor, shape (batch,)
+        Chi2 of a model that is zero.
+    weighted : Tensor, shape (batch, n + 2 width)
+        Padded ivar.
+    data : Tensor, shape (batch, n + 2 width)
+        Padded ivar times flux.
+    n_effective : Tensor, shape (batch,)
+        Degrees of freedom that the continuum takes.
+    failed : Tensor of bool, shape (batch,)
+    """
+
+    factor: torch.Tensor
+    whitened: torch.Tensor
+    chi2_zero: torch.Tensor
+    weighted: torch.Tensor
+    data: torch.Tensor
+    n_effective: torch.Tensor
+    failed: torch.Tensor
+
+
+def build_operator(basis, broad):
+    """Join a `ContinuumBasis` and broad lines (b, n), whose amplitudes are free."""
+    vectors = torch.from_numpy(np.concatenate([basis.vectors, broad]))
+    first, second = torch.tril_indices(len(vectors), len(vectors))
+    spread = np.concatenate([basis.spread, np.full(len(broad), np.inf)])
+    products = (vectors[first] * vectors[second]).T.contiguous()
+    return ContinuumOperator(vectors, products, torch.from_numpy(spread), len(broad))
+
+
+def factorize(flux, ivar, operator, width):
+    """Normal equations of the continuum for a batch.
+
+    Parameters
+    ----------
+    flux, ivar : Tensor, shape (batch, n), float64
+        Zero where there is nothing to see.
+    operator : ContinuumOperator
+    width : int
+        Padding at both ends.
+
+    Returns
+    -------
+    Continuum
+    """
+    vectors = operator.vectors
+    n = len(vectors)
+    first, second = torch.tril_indices(n, n)
+    normal = torch.empty(len(flux), n, n, dtype=torch.float64)
+    packed = ivar @ operator.products
+    normal[:, first, second] = packed
+    normal[:, second, first] = packed
+    data = ivar * flux
+    right = data @ vectors.T
+    diagonal = normal.diagonal(dim1=1, dim2=2)
+    amplitude, error = right[:, 0] / diagonal[:, 0], diagonal[:, 0] ** -0.5
+    amplitude = torch.maximum(amplitude.abs(), error)
+    prior = (operator.spread * amplitude[:, None]) ** -2
+    n_effective = (diagonal / (diagonal + prior)).nan_to_num().sum(1)
+    diagonal += prior + RIDGE * diagonal + (diagonal == 0)
+    factor, info = torch.linalg.cholesky_ex(normal)
+    failed = (info > 0) | ~torch.isfinite(right).all(1)
+    factor[failed] = torch.eye(n, dtype=torch.float64)
+    whitened = torch.linalg.solve_triangular(factor, right[..., None], upper=False)[..., 0]
+    pad = (width, width)
+    return Continuum(
+        factor=factor,
+        whitened=whitened,
+        chi2_zero=(data * flux).sum(1),
+        weighted=torch.nn.functional.pad(ivar, pad),
+        data=torch.nn.functional.pad(data, pad),
+        n_effective=n_effective,
+        failed=failed,
+    )
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Amplitudes of the lines' columns and what goes with them.
+
+    Attributes
+    ----------
+    flux : Tensor, shape (batch, c)
+    covariance : Tensor, shape (batch, c, c)
+    gain : Tensor, shape (batch,)
+        By how much the lines lower chi2.
+    coefficients : Tensor, shape (batch, k)
+        Of the continuum (and the broad lines, if used).
+    """
+
+    flux: torch.Tensor
+    covariance: torch.Tensor
+    gain: torch.Tensor
+    coefficients: torch.Tensor
+
+
+def solve_lines(continuum, blocks, used):
+    """Amplitudes alone.
+
+    Parameters
+    ----------
+    continuum, blocks, used
+        As in `solve`.
+
+    Returns
+    -------
+    flux : Tensor, shape (batch, c)
+    gain : Tensor, shape (batch,)
+        By how much the lines lower chi2.
+    """
+    factor, right, _ = _schur(continuum, blocks, used)
+    flux = torch.cholesky_solve(right[..., None], factor)[..., 0]
+    return flux, (right * flux).sum(1)
+
+
+def covariance_of(continuum, blocks, used):
+    """Covariance of the amplitudes, shape (batch, c, c); arguments as in `solve`."""
+    return torch.cholesky_inverse(_schur(continuum, blocks, used)[0])
+
+
+def solve(continuum, blocks, used):
+    """Solve for the lines, then for the continuum.
+
+    Parameters
+    ----------
+    continuum : Continuum
+    blocks : LineBlocks
+    used : int
+        How many of the operator's vectors to use: with or without the broad lines at its end.
+
+    Returns
+    -------
+    solution : Solution
+    failed : Tensor of bool, shape (batch,)
+    """
+    factor, right, failed = _schur(continuum, blocks, used)
+    covariance = torch.cholesky_inverse(factor)
+    flux = (covariance @ right[..., None])[..., 0]
+    whitened = blocks.whitened[:, :used]
+    rest = continuum.whitened[:, :used] - (whitened @ flux[..., None])[..., 0]
+    lower = continuum.factor[:, :used, :used]
+    coefficients = torch.linalg.solve_triangular(lower.mT, rest[..., None], upper=True)[..., 0]
+    return Solution(flux, covariance, (right * flux).sum(1), coefficients), failed
+
+
+def _schur(continuum, blocks, used):
+    whitened = blocks.whitened[:, :used]
+    matrix = blocks.normal - whitened.mT @ whitened
+    right = blocks.right - (whitened.mT @ continuum.whitened[:, :used, None])[..., 0]
+    # A column that is hardly seen would make the matrix singular: it is taken out.
+    keep = blocks.seen.to(torch.float64)
+    matrix *= keep[:, :, None] * keep[:, None, :]
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    diagonal += RIDGE * diagonal + (1 - keep)
+    right = right * keep
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    failed = (info > 0) | ~torch.isfinite(right).all(1)
+    factor[failed] = torch.eye(matrix.shape[1], dtype=torch.float64)
+    return factor, right, failed
+
+
+def broad_lines(continuum, blocks, solution, used):
+    """Amplitudes and covariance of the broad lines, the operator's last vectors.
+
+    Parameters
+    ----------
+    continuum, blocks
+    solution : Solution
+        With all vectors used.
+    used : int
+        Number of vectors without the broad lines.
+
+    Returns
+    -------
+    flux : Tensor, shape (batch, b)
+    covariance : Tensor, shape (batch, b, b)
+    """
+    lower = continuum.factor[:, used:, used:]
+    identity = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
+    inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+    tail = blocks.whitened[:, used:]
+    inner = identity + tail @ solution.covariance @ tail.mT
+    return solution.coefficients[:, used:], inverse.mT @ inner @ inverse
+
+
+def gaussian_on_pixels(centre, sigma, edges):
+    """One Gaussian of unit flux averaged over pixels, shape (n,); ``sigma`` in km/s."""
+    from scipy.special import erf
+
+    offset = (edges - centre) / (2**0.5 * centre * sigma / KM_S)
+    return 0.5 * np.diff(erf(offset)) / np.diff(edges)
+
+
+_FEWEST = 0.05
+
+
+@dataclass(frozen=True)
+class KinematicPrior:
+    """Gaussian prior of the gas: velocity about 0 and natural log of the dispersion about `centre` [km/s]."""
+
+    velocity: float
+    centre: float
+    log_dispersion: float
+
+
+@dataclass(frozen=True)
+class LineBlocks:
+    """The lines' part of the normal equations after the continuum is eliminated.
+
+    Attributes
+    ----------
+    whitened : Tensor, shape (batch, k, c)
+        Factor^-1 times the continuum-line products.
+    normal : Tensor, shape (batch, c, c)
+        Line-line products.
+    right : Tensor, shape (batch, c)
+    coverage : Tensor, shape (batch, member)
+        Share of each member's flux on pixels that are seen.
+    seen : Tensor of bool, shape (batch, c)
+        Columns of which enough is seen to solve for them.
+    profile : Tensor, shape (batch, member, width)
+        Of unit flux.
+    """
+
+    whitened: torch.Tensor
+    normal: torch.Tensor
+    right: torch.Tensor
+    coverage: torch.Tensor
+    seen: torch.Tensor
+    profile: torch.Tensor
+
+
+class LineEliminator:
+    """Builds `LineBlocks` for batches that share a design and an operator.
+
+    Parameters
+    ----------
+    design : LineDesign
+    operator : ContinuumOperator
+    members : ndarray of int, optional
+        Use these members only (for the kinematics, the strong ones).
+    """
+
+    def __init__(self, design, operator, members=None):
+        if members is not None:
+            column = np.unique(design.column[members], return_inverse=True)[1]
+            design = LineDesign(
+                wavelength=design.wavelength[members],
+                ratio=design.ratio[members],
+                column=column,
+                reported=np.arange(len(members)),
+                start=design.start[members],
+                width=design.width,
+                edges=design.edges,
+                lsf=design.lsf[members],
+            )
+        self.design = design
+        self.windows = torch.from_numpy(design.windows)
+        padded = torch.nn.functional.pad(operator.vectors, (design.width, design.width))
+        self.padded = padded
+        self.vectors = padded[:, self.windows].permute(1, 2, 0).contiguous()  # (member, width, k)
+        self.share = torch.zeros(design.n_columns, len(design.column), dtype=torch.float64)
+        self.share[design.column, np.arange(len(design.column))] = torch.from_numpy(design.ratio)
+        first = np.unique(design.column, return_index=True)[1]
+        self.first, self.column = torch.from_numpy(first), torch.from_numpy(design.column)
+        self.other = torch.from_numpy(np.setdiff1d(np.arange(len(design.column)), first))
+        self.pairs = design.overlaps()
+        widths = np.diff(design.edges)
+        self.pixel_width = torch.from_numpy(widths[design.windows])
+
+    def __call__(self, continuum, velocity, dispersion):
+        """Blocks for the batch with these kinematics, Tensors of shape (batch,) or (1,) [km/s]."""
+        profile = profiles(self.design, velocity, dispersion)
+        ivar = continuum.weighted[:, self.windows]
+        seen = (ivar > 0).to(torch.float64)
+        weighted = ivar * profile
+        cross = torch.bmm(weighted.transpose(0, 1), self.vectors)  # (member, batch, k)
+        cross = self._sum_members(cross).permute(1, 2, 0)
+        right = (continuum.data[:, self.windows] * profile).sum(-1) @ self.share.T
+        normal = self._line_products(weighted, profile)
+        coverage = (seen * (profile * self.pixel_width)).sum(-1)
+        whitened = torch.linalg.solve_triangular(continuum.factor, cross, upper=False)
+        seen = (coverage @ (self.share > 0).to(torch.float64).T) > _FEWEST
+        return LineBlocks(whitened, normal, right, coverage, seen.expand(right.shape), profile)
+
+    def with_kinematics(self, blocks, continuum, velocity, dispersion, flux, prior, free):
+        """Blocks with two more columns: what a change of velocity and of log dispersion does to the lines.
+
+        Parameters
+        ----------
+        blocks : LineBlocks
+            With these kinematics.
+        continuum : Continuum
+        velocity, dispersion : Tensor, shape (batch,)
+            [km/s]
+        flux : Tensor, shape (batch, c)
+            About which the model is linear.
+        prior : KinematicPrior
+        free : (bool, bool)
+            Whether velocity and dispersion may change.
+
+        Returns
+        -------
+        LineBlocks
+            The last two columns are in units of the prior's widths.
+        """
+        moving = self.design.reported  # the lines that are too faint to report do not tell
+        slopes = profile_slopes(self.design, velocity, dispersion, moving)
+        design, pixels = self.design, continuum.weighted.shape[1]
+        member_flux = flux[:, design.column] * torch.from_numpy(design.ratio)
+        widths = torch.tensor([prior.velocity, prior.log_dispersion], dtype=torch.float64)
+        change = torch.zeros(len(flux), 2, pixels, dtype=torch.float64)
+        for i, m in enumerate(moving):
+            window = slice(design.start[m], design.start[m] + design.width)
+            change[:, :, window] += slopes[:, :, i] * member_flux[:, m, None, None]
+        change *= widths[:, None]
+        weighted = change * continuum.weighted[:, None]
+        cross = (weighted @ self.padded.T).mT  # (batch, k, 2)
+        by_line = (weighted[:, :, self.windows] * blocks.profile[:, None]).sum(-1) @ self.share.T
+        own = weighted @ change.mT + torch.eye(2, dtype=torch.float64)
+        offset = torch.stack([velocity, torch.log(dispersion) - prior.centre], dim=1) / widths
+        right = (change @ continuum.data[..., None])[..., 0] - offset
+        whitened = torch.linalg.solve_triangular(continuum.factor, cross, upper=False)
+        top = torch.cat([blocks.normal, by_line.mT], dim=2)
+        return LineBlocks(
+            whitened=torch.cat([blocks.whitened, whitened], dim=2),
+            normal=torch.cat([top, torch.cat([by_line, own], dim=2)], dim=1),
+            right=torch.cat([blocks.right, right], dim=1),
+            coverage=blocks.coverage,
+            seen=torch.cat([blocks.seen, torch.tensor(free).expand(len(flux), 2)], dim=1),
+            profile=blocks.profile,
+        )
+
+    def _sum_members(self, values):
+        """From members to columns along the first axis."""
+        ratio = torch.from_numpy(self.design.ratio)[:, None, None]
+        total = values[self.first] * ratio[self.first]
+        return total.index_add_(0, self.column[self.other], values[self.other] * ratio[self.other])
+
+    def _line_products(self, weighted, profile):
+        column, ratio = self.design.column, self.design.ratio
+        normal = torch.zeros(len(weighted), len(self.share), len(self.share), dtype=torch.float64)
+        own = (weighted * profile).sum(-1)
+        for m, c in enumerate(column):
+            normal[:, c, c] += ratio[m] ** 2 * own[:, m]
+        for m, k, offset in self.pairs:
+            reach = self.design.width - offset
+            product = (weighted[:, m, offset:] * profile[:, k, :reach]).sum(-1) * (ratio[m] * ratio[k])
+            a, b = column[m], column[k]
+            normal[:, a, b] += product
+            normal[:, b, a] += product
+        return normal
+
+
+PRIOR = KinematicPrior(velocity=100.0, centre=float(np.log(70.0)), log_dispersion=0.5)
+MAX_VELOCITY = 300.0
+_VELOCITY_STEP = 100.0
+_STEPS = 3  # of Gauss and Newton
+
+
+def find_kinematics(continuum, fitter):
+    """Most probable velocity and dispersion, given the prior.
+
+    A search over dispersions, then over three velocities, each ended by a parabola; then Gauss-Newton steps in
+    both, with all lines' fluxes free.
+
+    Parameters
+    ----------
+    continuum : Continuum
+    fitter : Fitter
+
+    Returns
+    -------
+    velocity, dispersion : Tensor, shape (batch,)
+        [km/s]
+    extended : LineBlocks or None
+        Lines and kinematics together as of the last step, for the covariance; None if nothing was free.
+    """
+    used = len(fitter.operator.vectors)
+    log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
+    speed = torch.zeros(len(continuum.whitened), dtype=torch.float64)
+    badness = torch.empty(len(speed), len(log_nodes), dtype=torch.float64)
+    for i, node in enumerate(log_nodes):
+        blocks = fitter.strong_lines(continuum, speed[:1], torch.exp(node)[None])
+        badness[:, i] = ((node - PRIOR.centre) / PRIOR.log_dispersion) ** 2
+        badness[:, i] -= solve_lines(continuum, blocks, used)[1]
+    log_dispersion = parabola_minimum(log_nodes, badness)
+    if fitter.free[0]:
+        nodes = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64) * _VELOCITY_STEP
+        badness = (nodes / PRIOR.velocity).repeat(len(speed), 1) ** 2
+        for i, node in enumerate(nodes):
+            blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
+            badness[:, i] -= solve_lines(continuum, blocks, used)[1]
+        speed = parabola_minimum(nodes, badness)
+    # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
+    lines, flux, extended = fitter.all_lines, None, None
+    for _ in range(_STEPS if any(fitter.free) else 0):
+        dispersion = torch.exp(log_dispersion)
+        blocks = lines(continuum, speed, dispersion)
+        flux = solve_lines(continuum, blocks, used)[0] if flux is None else flux
+        extended = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
+        solution = solve_lines(continuum, extended, used)[0].nan_to_num()
+        flux, step = solution[:, :-2], solution[:, -2:]
+        speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
+        speed = speed.clamp(-MAX_VELOCITY, MAX_VELOCITY)
+        log_dispersion = log_dispersion + (step[:, 1] * PRIOR.log_dispersion).clamp(-0.5, 0.5)
+        log_dispersion = log_dispersion.clamp(log_nodes[0] - 1, log_nodes[-1])
+    return speed, torch.exp(log_dispersion), extended
+
+
+def parabola_minimum(nodes, values):
+    """Place of the minimum of each row of ``values`` (batch, node) at evenly spaced nodes, shape (batch,)."""
+    lowest = values.argmin(1)
+    if len(nodes) < 3:
+        return nodes[lowest]
+    middle = lowest.clamp(1, len(nodes) - 2)
+    left, centre, right = (values.gather(1, (middle + i)[:, None])[:, 0] for i in (-1, 0, 1))
+    curvature = left - 2 * centre + right
+    shift = torch.where(curvature > 0, 0.5 * (left - right) / curvature, (lowest - middle).to(values.dtype))
+    step = nodes[1] - nodes[0]
+    return nodes[middle] + step * shift.nan_to_num().clamp(-1, 1)
+
+
+DISPERSIONS = (40.0, 63.0, 100.0, 158.0, 251.0, 398.0)
+MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
+MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+BROAD = ("Hα", "Hβ")
+BROAD_SIGMA = 1500.0
+BROAD_SN, BROAD_GAIN, BROAD_WIDTH = 5.0, 30.0, 5.0
+_LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """What all batches share; see `measure_lines_linear`."""
+
+    wavelength: np.ndarray
+    edges: np.ndarray
+    design: LineDesign
+    operator: ContinuumOperator
+    all_lines: LineEliminator
+    strong_lines: LineEliminator | None
+    dispersions: tuple
+    free: tuple  # velocity, dispersion: whether they are fitted
+    local: torch.Tensor  # (pixel, line): pixels near each line
+    broad_pixel: int  # where broad Hα peaks
+
+    @property
+    def n_narrow(self):
+        """Vectors of the operator without the broad lines."""
+        return len(self.operator.vectors) - self.operator.n_broad
+
+
+def measure_lines_linear(
+    sample,
+    *,
+    lines=None,
+    variable="flux",
+    dispersions=DISPERSIONS,
+    velocity=True,
+    lsf=None,
+    continuum="templates",
+    broad=True,
+    doublets=DOUBLETS,
+    scale_errors=False,
+    keep_fit=False,
+    batch_size=512,
+    grid=None,
+):
+    """Fit continuum and emission lines of spectra on a common rest-frame grid.
+
+    All lines share one velocity and one intrinsic dispersion per galaxy, found from the strong ones: the
+    dispersion among `dispersions` and by a parabola between, then the velocity, both with a broad prior that decides
+    where there are no lines. With these fixed, the fit is linear: a continuum basis whose coefficients
+    have the spread of stellar populations as a Gaussian prior (`continuum_basis`), and lines as Gaussians
+    integrated over pixels, free in flux but for the tied doublets, and of either sign. Errors are those of the
+    posterior, the continuum's uncertainty included, for the kinematics found.
+
+    Parameters
+    ----------
+    sample : Dataset
+        dims (galaxy, wavelength): `variable`, optionally ``ivar`` and ``mask``; coordinate ``wavelength``
+        (wavelength,) [Angstrom, vacuum, rest frame]. Without ``ivar`` the noise is guessed from neighbouring
+        pixels, and errors are scaled by the residuals.
+    lines : sequence of str, optional
+        Names in `spectool.spectra.LINES`; default `spectool.measure.lines_ppxf.MEASURED`. Others that would disturb
+        them are fitted as well.
+    variable : str
+        The variable to fit: ``flux``, ``noisy``, ``truth``...
+    dispersions : tuple of float
+        Gas dispersions to try [km/s], intrinsic, evenly spaced in their logarithm.
+    velocity : bool
+        Fit a common velocity offset of up to 250 km/s.
+    lsf : float or array_like (wavelength,), optional
+        Sigma of the line-spread function [km/s]. Default: `spectool.measure.line_spectra.line_spread`.
+    continuum : {"templates"} or ContinuumBasis
+    broad : bool
+        Test for broad (sigma 1500 km/s) Hα and Hβ. Where they lower chi2 by 30, and broad Hα has a signal-to-noise
+        ratio of 5 and an equivalent width of 5 Angstrom, the narrow fluxes are those of the fit with them.
+    doublets : dict
+        As `spectool.measure.line_design.DOUBLETS`.
+    scale_errors : bool
+        Multiply errors by sqrt(chi2) where it exceeds 1.
+    keep_fit : bool
+        Return ``continuum`` and ``line_model`` (galaxy, wavelength).
+    batch_size : int
+    grid : SSPGrid, optional
+        For the continuum; default the embedded one.
+
+    Returns
+    -------
+    Dataset, dims (galaxy, line)
+        ``line_flux``, ``line_flux_error``, ``line_sn``, ``line_peak``, ``line_peak_error`` (of the pixel-integrated
+        profile), ``line_an`` (peak over the residuals' rms within 4500 km/s). Per galaxy: ``gas_velocity``,
+        ``gas_dispersion``, ``chi2`` (per degree of freedom), ``fit_status`` (0 ok, 1 bad input, 2 failed),
+        ``fit_message``; ``net_h_alpha_sn``, ``net_h_beta_sn`` of the lines above a local continuum, stars and all, as a
+        survey's pipeline has them, and ``balmer_absorption_sn``, the deeper of these two, positive in absorption;
+        with `broad`, ``broad_h_alpha_flux``, ``broad_h_alpha_sn``, ``broad_h_alpha_ew`` and ``broad_gain`` (by how much
+        broad lines lower chi2, in units of the chi2 per pixel if that exceeds 1); and the sample's per-galaxy columns.
+        A line of which less than 80% of the profile's weight falls on good pixels is NaN; ``attrs["history"]`` counts
+        these, and spectra that could not be fitted.
+
+    Raises
+    ------
+    ValueError
+        If a variable or the wavelengths are missing or do not fit, or a line is unknown.
+    """
+    if lines is None:
+        lines = MEASURED
+    spectra = read_spectra(sample, variable, lsf)
+    if len(dispersions) < 1 or min(dispersions) < 0:
+        raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
+    fitter = _prepare(spectra, tuple(lines), tuple(dispersions), continuum, velocity, broad, doublets, grid)
+    scale = "upwards" if scale_errors else None
+    scale = scale if spectra.has_ivar else "always"
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, max(spectra.n_galaxies, 1), batch_size):
+            flux, ivar = spectra.batch(first, first + batch_size)
+            parts.append(_fit_batch(flux, ivar, fitter, scale, keep_fit))
+    return assemble_table(sample, parts, tuple(lines), spectra, keep_fit)
+
+
+def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, grid):
+    wavelength = spectra.wavelength
+    edges = pixel_edges(wavelength)
+    if isinstance(continuum, str):
+        if continuum != "templates":
+            raise ValueError(f"continuum is 'templates' or a ContinuumBasis, not {continuum!r}")
+        continuum = continuum_basis(wavelength, grid=grid)
+    if not isinstance(continuum, ContinuumBasis) or continuum.vectors.shape[1] != wavelength.size:
+        raise ValueError(f"the continuum basis does not fit spectra of {wavelength.size} pixels")
+    shapes = [gaussian_on_pixels(LINES[name], BROAD_SIGMA, edges) for name in BROAD if broad]
+    operator = build_operator(continuum, np.array(shapes).reshape(-1, wavelength.size))
+    widest = np.hypot(max(dispersions), spectra.lsf.max())
+    design = build_design(lines, wavelength, edges, spectra.lsf, 4 * widest + MAX_VELOCITY, doublets=doublets)
+    strong = np.array([i for i, name in enumerate(lines) if name in STRONG], dtype=int)
+    strong = strong if strong.size else design.reported
+    centre = np.array([LINES[name] for name in lines])
+    local = np.abs(wavelength[:, None] / centre - 1) * KM_S <= _LOCAL
+    return Fitter(
+        wavelength=wavelength,
+        edges=edges,
+        design=design,
+        operator=operator,
+        all_lines=LineEliminator(design, operator),
+        strong_lines=LineEliminator(design, operator, strong),
+        dispersions=dispersions,
+        free=(bool(velocity), len(dispersions) > 1),
+        local=torch.from_numpy(local.astype(float)),
+        broad_pixel=int(np.abs(wavelength - LINES[BROAD[0]]).argmin()),
+    )
+
+
+def _fit_batch(flux, ivar, fitter, scale, keep_fit):
+    """Fit one batch; flux and ivar (batch, n) float64 Tensors. Returns a dict of arrays."""
+    operator, design = fitter.operator, fitter.design
+    continuum = factorize(flux, ivar, operator, design.width)
+    speed, dispersion, extended = find_kinematics(continuum, fitter)
+    n_narrow, n_all = fitter.n_narrow, len(operator.vectors)
+    blocks = fitter.all_lines(continuum, speed, dispersion)
+    solution, failed = solve(continuum, blocks, n_narrow)
+    coefficients = torch.nn.functional.pad(solution.coefficients, (0, n_all - n_narrow))
+    column_flux, result = solution.flux, {}
+    if operator.n_broad:
+        second, failed_too = solve(continuum, blocks, n_all)
+        result = _broad_result(continuum, blocks, solution, second, fitter)
+        adopt = result["adopted"] & ~failed_too
+        result["adopted"] = adopt
+        column_flux = torch.where(adopt[:, None], second.flux, column_flux)
+        coefficients = torch.where(adopt[:, None], second.coefficients, coefficients)
+    covariance = solution.covariance
+    if extended is not None:
+        covariance = _covariance(continuum, extended, design.n_columns, fitter, result.get("adopted"))
+    member_flux = column_flux[:, design.column] * torch.from_numpy(design.ratio)
+    model = line_model(design, blocks.profile, member_flux)
+    stars = coefficients @ operator.vectors
+    residual = torch.where(ivar > 0, flux - stars - model, 0.0)
+    result |= describe(residual, ivar, stars, blocks, member_flux, covariance, fitter)
+    n_columns = blocks.seen.sum(1)
+    freedom = (ivar > 0).sum(1) - continuum.n_effective - n_columns
+    result["chi2"] = (residual**2 * ivar).sum(1) / freedom.clamp(min=1)
+    result["failed"] = failed | continuum.failed
+    result |= {"velocity": speed, "dispersion": dispersion}
+    result["n_good"] = (ivar > 0).sum(1)
+    if scale:
+        factor = result["chi2"] ** 0.5
+        factor = (factor if scale == "always" else factor.clamp(min=1))[:, None]
+        result |= {name: result[name] * factor for name in ("flux_error", "peak_error")}
+    if keep_fit:
+        result |= {"continuum": stars, "line_model": model}
+    return {name: value.numpy() for name, value in result.items()}
+
+
+def _broad_result(continuum, blocks, narrow, both, fitter):
+    """Broad Hα, and whether to believe in it.
+
+    Stars that the templates do not match leave residuals like broad lines: chi2 is measured in units of what it is per
+    pixel, errors with it, and the line must stand out from the continuum.
+    """
+    n_narrow, n_seen = fitter.n_narrow, (continuum.weighted > 0).sum(1).clamp(min=1)
+    flux, covariance = broad_lines(continuum, blocks, both, n_narrow)
+    left = continuum.chi2_zero - (continuum.whitened**2).sum(1) - both.gain
+    excess = (left / n_seen).clamp(min=1)
+    more = (continuum.whitened[:, n_narrow:] ** 2).sum(1)
+    gain = (both.gain + more - narrow.gain) / excess
+    error = (covariance[:, 0, 0] * excess) ** 0.5
+    level = narrow.coefficients @ fitter.operator.vectors[:n_narrow, fitter.broad_pixel]
+    width = torch.where(level > 0, flux[:, 0] / level, torch.nan)
+    adopted = (flux[:, 0] > BROAD_SN * error) & (gain > BROAD_GAIN) & (width > BROAD_WIDTH)
+    return {
+        "broad_flux": flux[:, 0],
+        "broad_error": error,
+        "broad_gain": gain,
+        "broad_width": width,
+        "adopted": adopted,
+    }
+
+
+def _covariance(continuum, extended, n, fitter, adopted):
+    """Covariance of the first n columns' fluxes, that from the kinematics included, shape (batch, n, n)."""
+    covariance = covariance_of(continuum, extended, fitter.n_narrow)[:, :n, :n]
+    if adopted is None or not adopted.any():
+        return covariance
+    other = covariance_of(continuum, extended, len(fitter.operator.vectors))[:, :n, :n]
+    return torch.where(adopted[:, None, None], other, covariance)

@@ -1,0 +1,256 @@
+"""The honest test of a network that was trained on model spectra: spectra of another library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import xarray as xr
+from scipy.ndimage import gaussian_filter1d
+
+from spectool.models.calibration import add_white_noise
+from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
+from spectool.synth.grid import SSPGrid
+
+LOG_Z_EDGES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.4)
+LOG_AGE_EDGES = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.2)  # dex(Gyr), light-weighted
+PERTURBED_RANGE = (3600.0, 7700.0)
+_CONTINUUM = 100.0  # Angstrom: sigma of the smoothing that tells features from continua
+_SMOOTH = (40.0, 150.0)  # Angstrom: over which wrong depths, of lines and of bands, and wrong continua change
+
+
+def perturb_grid(
+    grid: SSPGrid,
+    *,
+    older: float = 0.1,
+    depth: float = 1.05,
+    depth_scatter: float = 0.1,
+    continuum: float = 0.01,
+    extra_fwhm: float = 1.0,
+    seed: int = 0,
+) -> SSPGrid:
+    """A mock of another library: a grid with wrong isochrones, features, continua and resolution.
+
+    It stands in where there is no second library, is called a mock in its provenance, and is none: real libraries
+    differ in ways that this has not. Its default amplitudes are guesses of their order of magnitude.
+
+    Parameters
+    ----------
+    grid
+        To be changed; the copy covers 3600-7700 A and has no nebular emission.
+    older
+        Isochrones: a population of an age has the spectrum of one older by this fraction.
+    depth
+        All features, relative to a continuum smoothed over 100 A, are multiplied by this.
+    depth_scatter
+        And by a factor that changes with wavelength, over 40 and over 150 A, with this scatter; it changes by another
+        with each dex of metallicity, as abundance patterns do.
+    continuum
+        Scatter of a factor on the continuum, alike for all populations, over 40 and over 150 A.
+    extra_fwhm
+        Blur [Angstrom] that the copy's ``fwhm`` does not tell of.
+    seed
+        Of the two factors.
+
+    Returns
+    -------
+    SSPGrid
+
+    Raises
+    ------
+    ValueError
+        If an amplitude is negative or the grid does not cover the optical.
+    """
+    if min(older, depth, depth_scatter, continuum, extra_fwhm) < 0:
+        raise ValueError("amplitudes of a perturbation must not be negative")
+    inside = np.flatnonzero((grid.wavelength >= PERTURBED_RANGE[0]) & (grid.wavelength <= PERTURBED_RANGE[1]))
+    if inside.size < 1000 or grid.wavelength[inside[-1]] < 7350 or grid.wavelength[inside[0]] > 4000:
+        raise ValueError("only a grid that covers 4000-7350 A can be perturbed")
+    wavelength = grid.wavelength[inside]
+    pixel = float(np.median(np.diff(wavelength)))
+    flux, surviving = (
+        _interpolate_age(a, grid.age, 1 + older) for a in (grid.flux[..., inside], grid.surviving_mass)
+    )
+    flux = flux.astype(float)
+    if extra_fwhm:
+        flux = gaussian_filter1d(flux, extra_fwhm / np.sqrt(8 * np.log(2)) / pixel, mode="nearest")
+    rng = np.random.default_rng(seed)
+    gain, slope, wrong = (_smooth_noise(rng, wavelength.size, pixel) for _ in range(3))
+    log_z = np.log10(grid.metallicity / grid.z_sun)[:, None, None]
+    smooth = gaussian_filter1d(flux, _CONTINUUM / pixel, mode="nearest")
+    features = (flux / smooth - 1) * depth * (1 + depth_scatter * (gain + log_z * slope))
+    flux = smooth * (1 + features) * (1 + continuum * wrong)
+    told = {"older": older, "depth": depth, "depth_scatter": depth_scatter}
+    told |= {"continuum": continuum, "extra_fwhm": extra_fwhm, "seed": int(seed)}
+    name = f"mock of another library: {grid.provenance.get('name', 'a grid')}, perturbed"
+    return SSPGrid(
+        edges=grid.edges[inside[0] : inside[-1] + 2],
+        age=grid.age,
+        metallicity=grid.metallicity,
+        flux=flux.astype("f4"),
+        surviving_mass=surviving,
+        ionizing_rate=grid.ionizing_rate,
+        z_sun=grid.z_sun,
+        fwhm=grid.fwhm,
+        nebular=None,
+        provenance=dict(grid.provenance) | {"name": name, "perturbation": told},
+    )
+
+
+def _interpolate_age(values, age, factor):
+    """Rows (Z, a, ...) at ages times a factor, linear in log age, the last beyond the end."""
+    log = np.log(np.maximum(age, 1.0))
+    place = np.interp(log + np.log(factor), log, np.arange(age.size))
+    low = np.minimum(place.astype(int), age.size - 2)
+    share = (place - low).reshape(-1, *[1] * (values.ndim - 2))
+    return values[:, low] * (1 - share) + values[:, low + 1] * share
+
+
+def _smooth_noise(rng, n, pixel):
+    """Of unit scatter, half its variance on each scale."""
+    total = 0.0
+    for width in _SMOOTH:
+        margin = int(4 * width / pixel)
+        noise = gaussian_filter1d(rng.standard_normal(n + 2 * margin), width / pixel)[margin : margin + n]
+        total = total + (noise - noise.mean()) / noise.std() / np.sqrt(len(_SMOOTH))
+    return total
+
+
+def network_predictor(members) -> Callable[[xr.Dataset], np.ndarray]:
+    """What `score_on_library` takes, out of networks.
+
+    Parameters
+    ----------
+    members
+        A `spectool.models.chunked.ChunkedMLP`, a list of them, or what
+        `spectool.papers.zahid2019.network.load_ensemble` gives.
+
+    Returns
+    -------
+    callable
+        Prepared spectra -> log Z (galaxy,), the networks' first output [dex].
+    """
+    from spectool.papers.zahid2019.network import predict_ensemble
+
+    members = [members] if not hasattr(members, "__len__") and hasattr(members, "filters") else members
+    return lambda prepared: predict_ensemble(members, prepared)[0][:, 0]
+
+
+def score_on_library(
+    predict: Callable[[xr.Dataset], np.ndarray],
+    grid: SSPGrid,
+    *,
+    n: int = 2000,
+    sn: float = np.inf,
+    seed: int = HELDOUT_TEST_SEED,
+    log_z_edges=LOG_Z_EDGES,
+    log_age_edges=LOG_AGE_EDGES,
+) -> xr.Dataset:
+    """Bias and scatter of predicted metallicities of held-out histories made of a grid's stars.
+
+    Parameters
+    ----------
+    predict
+        Prepared spectra (Dataset, as of `spectool.papers.zahid2019.sample.make_heldout`) -> log Z / Zsun
+        (galaxy,) with Zsun =
+        0.02. See `network_predictor`.
+    grid
+        The library that makes the spectra, at the models' 330 km/s, and the true light-weighted metallicities.
+    n, seed
+        Of the histories.
+    sn
+        Signal to noise per pixel of white noise; default none.
+    log_z_edges, log_age_edges
+        Of bins in true light-weighted log Z and log age [Gyr].
+
+    Returns
+    -------
+    Dataset
+        ``bias`` (mean), ``scatter`` (standard deviation), ``rms`` of prediction - truth [dex], ``correlation``,
+        ``slope`` of the regression of predicted on true; ``bias_by_log_z``, ``scatter_by_log_z``, ``n_by_log_z`` and
+        the same by ``log_age``. Spectra without a prediction are left out and counted in ``n_missing``.
+
+    Raises
+    ------
+    ValueError
+        If the grid cannot make the spectra, or the predictor gives another number of values.
+    """
+    prepared = make_heldout(n, seed=seed, grid=grid)
+    noisy = add_white_noise(prepared["flux"].values, sn, seed=[seed, 1])
+    sigma = np.full(noisy.shape, 0.0 if np.isinf(sn) else 1.0 / sn, np.float32)
+    dims = ("galaxy", "wavelength")
+    seen = prepared.assign(flux=(dims, noisy, prepared["flux"].attrs), sigma=(dims, sigma, {"units": ""}))
+    found = np.asarray(predict(seen), float)
+    if found.shape != (n,):
+        raise ValueError(f"the predictor gave values of shape {found.shape} for {n} spectra")
+    truth = prepared["log_z_lw"].values
+    known = np.isfinite(found)
+    off = np.where(known, found - truth, np.nan)
+    columns = {name: ((), value, {"units": unit}) for name, value, unit in _overall(off, found, truth, known)}
+    places = {"log_z": (truth, log_z_edges, "dex")}
+    places["log_age"] = (np.log10(prepared["age_lw"].values), log_age_edges, "dex(Gyr)")
+    coords = {}
+    for name, (values, edges, unit) in places.items():
+        edges = np.asarray(edges, float)
+        coords[name] = (name, 0.5 * (edges[1:] + edges[:-1]), {"units": unit})
+        which = np.clip(np.digitize(values, edges) - 1, 0, edges.size - 2)
+        groups = [off[(which == k) & known] for k in range(edges.size - 1)]
+        by_bin = {
+            "bias": [np.mean(g) if g.size else np.nan for g in groups],
+            "scatter": [np.std(g) if g.size else np.nan for g in groups],
+        }
+        for statistic, numbers in by_bin.items():
+            columns[f"{statistic}_by_{name}"] = (name, np.array(numbers), {"units": "dex"})
+        columns[f"n_by_{name}"] = (name, np.array([g.size for g in groups]), {"units": ""})
+    told = {"library": str(grid.provenance.get("name", "")), "sn": float(sn), "seed": int(seed), "n": int(n)}
+    return xr.Dataset(columns, coords, told)
+
+
+def _overall(off, found, truth, known):
+    good = off[known]
+    bivariate = known.sum() > 2
+    return (
+        ("bias", np.mean(good) if good.size else np.nan, "dex"),
+        ("scatter", np.std(good) if good.size else np.nan, "dex"),
+        ("rms", np.sqrt(np.mean(good**2)) if good.size else np.nan, "dex"),
+        ("correlation", np.corrcoef(found[known], truth[known])[0, 1] if bivariate else np.nan, ""),
+        ("slope", np.polyfit(truth[known], found[known], 1)[0] if bivariate else np.nan, ""),
+        ("n_missing", int((~known).sum()), ""),
+    )
+
+
+def compare_libraries(
+    predictors: Mapping[str, Callable[[xr.Dataset], np.ndarray]], grids: Mapping[str, SSPGrid], **options
+) -> xr.Dataset:
+    """Every predictor on every library.
+
+    Parameters
+    ----------
+    predictors
+        By name: networks trained on different libraries, with and without
+        `tools.make.randomised_domain.DomainRandomisation`, pPXF ...
+    grids
+        By name.
+    **options
+        Of `score_on_library`.
+
+    Returns
+    -------
+    Dataset
+        That of `score_on_library` with the dims ``model`` and ``library``.
+
+    Examples
+    --------
+    >>> grids = {"BC03-MILES": SSPGrid.embedded(), "E-MILES": SSPGrid.from_ppxf("spectra_emiles_9.0.npz")}
+    >>> compare_libraries({"network": network_predictor(load_ensemble())}, grids)  # doctest: +SKIP
+    """
+    if not predictors or not grids:
+        raise ValueError("a comparison needs at least one predictor and one grid")
+    rows = []
+    for predict in predictors.values():
+        row = [score_on_library(predict, grid, **options) for grid in grids.values()]
+        rows.append(xr.concat([one.drop_attrs(deep=False) for one in row], "library"))
+    table = xr.concat(rows, "model")
+    return table.assign_coords(
+        model=("model", list(predictors)), library=("library", list(grids))
+    ).assign_attrs({name: value for name, value in options.items() if np.isscalar(value)})

@@ -1,0 +1,361 @@
+"""Stellar metallicity from prepared spectra: the network of Zahid et al. (2019), trained as in their Section 5."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import xarray as xr
+
+from spectool.models.chunked import (
+    SN_LEVELS,
+    ChunkBasis,
+    ChunkedMLP,
+    assign_levels,
+    draw_filtered,
+    draw_pixels,
+    fit_chunk_basis,
+)
+from spectool.models.training import History, Rows, Step, fit, one_cycle
+
+OUTPUTS = ("log_z_lw",)
+ENSEMBLE = tuple(f"zahid2019_mlp{k}" for k in range(1, 7))
+INTERVAL_OUTPUTS = tuple(f"log_z_interval_{k}" for k in range(1, 6))
+# Not the ages of the intervals: in the training set they follow from its duration, and nothing else can be learnt.
+TIME_RESOLVED = (*INTERVAL_OUTPUTS, "log_age_lw")
+# Chosen on the held-out histories of HELDOUT_SEED; the paper leaves its own unsaid, but for the 500 epochs.
+ADAM_EPOCHS, SGD_EPOCHS, BATCH_SIZE, PATIENCE = 80, 500, 1024, 100
+LR, SGD_LR = 1e-2, 3e-2
+L1, L2 = 1e-5, 0.0
+_LOG_OF = {"log_age_lw": "age_lw", "log_age_interval": "age_interval"}
+
+
+def make_labels(prepared: xr.Dataset, outputs: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels (N, n_out), float32, and their units.
+
+    Parameters
+    ----------
+    prepared
+        With the columns ``log_z_lw`` [dex], ``age_lw`` [Gyr] or those with five intervals.
+    outputs
+        ``"log_z_lw"``, ``"log_age_lw"``, ``"log_z_interval_1"`` to ``_5`` (1: the youngest), ``"log_age_interval_1"``
+        to ``_5``.
+
+    Raises
+    ------
+    KeyError
+        If the sample has no such label.
+    """
+    columns, units = [], []
+    for output in outputs:
+        name, _, interval = output.rpartition("_") if output[-1].isdigit() else (output, "", "")
+        column = _LOG_OF.get(name, name)
+        if column not in prepared:
+            raise KeyError(f"no label for {output!r}: the sample has no column {column!r}")
+        values = prepared[column].values
+        values = values[:, int(interval) - 1] if interval else values
+        columns.append(np.log10(values) if name in _LOG_OF else values)
+        units.append("dex(Gyr)" if name in _LOG_OF else "dex")
+    return np.stack(columns, axis=1).astype(np.float32), tuple(units)
+
+
+@dataclass(frozen=True)
+class NoisyLoss:
+    """Mean squared error of standardised outputs under fresh noise, plus penalties while training; for `fit`.
+
+    Attributes
+    ----------
+    basis
+        Batches hold coefficients in it; None: spectra.
+    l1, l2
+        Factors of the sums of all weights' sizes and squares (not of biases), as in Keras.
+    levels
+        S/N per pixel, dealt out anew to each batch.
+    pixel_noise
+        Draw noise pixel by pixel; False: behind the filters, which is the same and quicker.
+    """
+
+    basis: ChunkBasis | None = None
+    l1: float = 0.0
+    l2: float = 0.0
+    levels: tuple[float, ...] = SN_LEVELS
+    pixel_noise: bool = False
+
+    def __call__(self, model: ChunkedMLP, batch: dict, step) -> dict[str, torch.Tensor]:
+        """``loss``; ``squared_error`` in units of the labels' variance, ``squared_error_1`` of the first output."""
+        x, y = batch["x"], batch["y"]
+        sigma = batch["sigma"] if "sigma" in batch else assign_levels(len(x), self.levels, step.generator)
+        off = (model.head(self._see(model, x, sigma, step.generator)) - y) / model.out_scale
+        squared = off.square().mean()
+        found = {"squared_error": squared, "squared_error_1": off[:, 0].square().mean()}
+        return {"loss": squared + (self._penalty(model) if step.training else 0.0), **found}
+
+    def _see(self, model, x, sigma, generator):
+        if self.pixel_noise:
+            return model.preactivations(draw_pixels(x, sigma, generator))
+        clean = self.basis.preactivations(model, x) if self.basis is not None else model.preactivations(x)
+        return clean + draw_filtered(model.responses(), sigma, generator)
+
+    def _penalty(self, model):
+        kernels = [model.weight * model.inside, *(layer.weight for layer in model.dense[::2])]
+        return sum(self.l1 * w.abs().sum() + self.l2 * w.square().sum() for w in kernels)
+
+
+@dataclass
+class Watch:
+    """A callback that looks at other data after each epoch, and remembers where it would have stopped on them.
+
+    Attributes
+    ----------
+    model, loss
+        That are trained.
+    data
+        Arrays by name, as `arrays_with_noise` makes them.
+    losses
+        By name, one number per epoch.
+    best
+        By name, the weights of the epoch with the lowest loss; ``"last"``: of the last epoch.
+    """
+
+    data: Mapping[str, xr.Dataset]
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    best: dict[str, dict] = field(default_factory=dict)
+
+    def start(self, model: ChunkedMLP, loss: NoisyLoss, outputs: Sequence[str]) -> None:
+        """Called by `train_zahid2019` before the first epoch."""
+        self.model, self.loss = model, loss
+        self.arrays = {name: arrays_with_noise(d, model, outputs, loss) for name, d in self.data.items()}
+        self.losses = {name: [] for name in self.data}
+
+    def __call__(self, history: History) -> None:
+        """After an epoch."""
+        weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        for name, arrays in self.arrays.items():
+            value = evaluate(self.model, self.loss, arrays)
+            if not self.losses[name] or value < min(self.losses[name]):
+                self.best[name] = weights
+            self.losses[name].append(value)
+        self.best["last"] = weights
+
+
+def arrays_with_noise(prepared, model, outputs, loss, *, levels=SN_LEVELS) -> dict:
+    """Every spectrum at every S/N: arrays ``x``, ``y``, ``sigma`` for `fit` and `evaluate`."""
+    x, (y, _) = prepared["flux"].values, make_labels(prepared, outputs)
+    x = loss.basis.project(x, model) if loss.basis is not None else x
+    rows = np.tile(np.arange(len(x)), len(levels))
+    sigma = np.repeat(1.0 / np.asarray(levels, np.float32), len(x)).astype(np.float32)
+    return {"x": Rows(x, rows), "y": y[rows], "sigma": sigma}
+
+
+def evaluate(model, loss, arrays, *, seed: int = 0, batch_size: int = 8192) -> float:
+    """Squared error, in units of the labels' variance, on arrays from `arrays_with_noise`, noise always alike."""
+    step = Step(0.0, 0.0, False, torch.Generator().manual_seed(seed))
+    total, n = 0.0, len(arrays["y"])
+    with torch.inference_mode():
+        for start in range(0, n, batch_size):
+            rows = np.arange(start, min(start + batch_size, n))
+            batch = {name: torch.from_numpy(np.asarray(a[rows], np.float32)) for name, a in arrays.items()}
+            total += float(loss(model, batch, step)["squared_error"]) * len(rows)
+    return total / n
+
+
+def train_zahid2019(
+    training: xr.Dataset,
+    heldout: xr.Dataset,
+    *,
+    outputs: Sequence[str] = OUTPUTS,
+    n_filters: int = 4,
+    hidden: Sequence[int] = (64, 32),
+    adam_epochs: int = ADAM_EPOCHS,
+    sgd_epochs: int = SGD_EPOCHS,
+    lr: float = LR,
+    sgd_lr: float = SGD_LR,
+    l1: float = L1,
+    l2: float = L2,
+    batch_size: int = BATCH_SIZE,
+    patience: int | None = PATIENCE,
+    max_seconds: float | None = None,
+    augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None,
+    pixel_noise: bool = False,
+    watch: Watch | None = None,
+    callbacks: Sequence[Callable[[History], None]] = (),
+    seed: int = 0,
+    progress: bool = True,
+) -> tuple[ChunkedMLP, History]:
+    """Train the network; it ends with the weights that did best on the held-out histories.
+
+    Parameters
+    ----------
+    training, heldout
+        Prepared noise-free spectra (``flux``: galaxy, wavelength) with labels: what is learnt from, and what tells
+        when to stop (`make_training_set`, `make_heldout` of `spectool.papers.zahid2019.sample`).
+    outputs
+        See `make_labels`.
+    n_filters, hidden
+        Of the model.
+    adam_epochs, sgd_epochs
+        Adam, its learning rate in one cycle; then stochastic gradient descent with momentum, its rate falling as a
+        cosine. The paper has 500 of the second.
+    lr, sgd_lr, batch_size
+        Of the two phases.
+    l1, l2
+        See `NoisyLoss`. The paper's X and Y.
+    patience
+        End the second phase after so many epochs without a better one; None = never.
+    max_seconds
+        For both phases together: two fifths are Adam's.
+    augment
+        ``augment(x, generator)`` -> x, (B, n_kept) float32: what else happens to training spectra, drawn for each
+        batch. Epochs then take longer, for every pixel has to be read.
+    pixel_noise
+        See `NoisyLoss`.
+    watch
+        Notes where other rules would have stopped.
+    callbacks
+        Called with the `History` of the phase after each epoch.
+    seed
+        Of weights, order and noise.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    model, history
+        Records of both phases in one, with ``phase`` ("adam", "sgd").
+
+    Raises
+    ------
+    ValueError
+        If the two samples are not on the same pixels.
+    """
+    wavelength = training["wavelength"].values
+    if not np.array_equal(wavelength, heldout["wavelength"].values):
+        raise ValueError("training and held-out spectra must have the same pixels: prepare both alike")
+    x, (y, units) = training["flux"].values, make_labels(training, outputs)
+    model = ChunkedMLP(
+        wavelength=wavelength, n_filters=n_filters, hidden=hidden, outputs=outputs, units=units, seed=seed
+    )
+    model.set_statistics(x, y)
+    basis = fit_chunk_basis(x, model)
+    basis.start_within(model)
+    whole = augment is not None or pixel_noise
+    loss = NoisyLoss(None if whole else basis, l1, l2, SN_LEVELS, pixel_noise)
+    train = {"x": x if whole else basis.project(x, model), "y": y}
+    valid = arrays_with_noise(heldout, model, outputs, loss)
+    if watch is not None:
+        watch.start(model, loss, outputs)
+    common = {
+        "loss": loss,
+        "batch_size": batch_size,
+        "augment": _augment(augment),
+        "callbacks": [*([watch] if watch is not None else []), *callbacks],
+        "progress": progress,
+    }
+    phases = (
+        {
+            "optimizer": "fused adam",
+            "lr": lr,
+            "epochs": adam_epochs,
+            "schedule": one_cycle(),
+            "patience": None,
+        },
+        {
+            "optimizer": "sgd",
+            "lr": sgd_lr,
+            "epochs": sgd_epochs,
+            "schedule": one_cycle(0.0),
+            "patience": patience,
+        },
+    )
+    return model, _run_phases(model, train, valid, phases, common, seed, max_seconds)
+
+
+def _run_phases(model, train, valid, phases, common, seed, max_seconds) -> History:
+    """Adam, then SGD from Adam's best weights; the better of the two is kept."""
+    started, done = time.monotonic(), []
+    for k, (name, phase) in enumerate(zip(("adam", "sgd"), phases, strict=True)):
+        if phase["epochs"] == 0 or (done and done[-1].stopped == "interrupted"):
+            continue
+        left = None
+        if max_seconds is not None:
+            left = 0.4 * max_seconds if k == 0 else max(0.0, max_seconds - (time.monotonic() - started))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        history = fit(
+            model, train, valid, seed=np.random.default_rng([seed, k]), max_seconds=left, **phase, **common
+        )
+        if done and history.best_loss > done[-1].best_loss:
+            model.load_state_dict(before)
+        for record in history.records:
+            record["phase"] = name
+        done.append(history)
+    return _join(done)
+
+
+def _join(histories: Sequence[History]) -> History:
+    records, seconds, best = [], 0.0, History()
+    for history in histories:
+        n = len(records)
+        for record in history.records:
+            records.append({**record, "epoch": record["epoch"] + n, "seconds": record["seconds"] + seconds})
+        if history.best_loss < best.best_loss:
+            best.best_loss, best.best_epoch = history.best_loss, history.best_epoch + n
+        seconds += history.seconds
+    return History(records, best.best_epoch, best.best_loss, histories[-1].stopped, seconds)
+
+
+def _augment(function):
+    if function is None:
+        return None
+    return lambda batch, step: {**batch, "x": function(batch["x"], step.generator)}
+
+
+def load_ensemble(names: Sequence[str] | None = None):
+    """The shipped networks as a `spectool.models.ensemble.ChunkedEnsemble`.
+
+    Parameters
+    ----------
+    names
+        Files or shipped names; by default ``zahid2019_mlp1`` to ``_mlp6``. Calibration is read from the first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    """
+    from spectool.models.ensemble import ChunkedEnsemble
+    from spectool.models.store import load_model
+
+    loaded = [load_model(name, expected="ChunkedMLP") for name in names or ENSEMBLE]
+    return ChunkedEnsemble([model for model, _ in loaded], loaded[0][1].arrays)
+
+
+def predict_ensemble(members, prepared: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, calibrated error and spread, each (galaxy, output), of prepared spectra.
+
+    Parameters
+    ----------
+    members
+        From `load_ensemble`, or a list of `ChunkedMLP` (whose errors are not calibrated).
+    prepared
+        ``flux`` (galaxy, wavelength), optionally ``sigma`` (the noise, relative to the continuum) and ``mask``, as
+        `spectool.papers.zahid2019.reader.prepare_zahid2019` leaves them.
+
+    Raises
+    ------
+    ValueError
+        If the spectra are on other pixels than the networks.
+    """
+    from spectool.models.ensemble import ChunkedEnsemble
+
+    ensemble = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)
+    if not np.array_equal(prepared["wavelength"].values, ensemble.wavelength):
+        raise ValueError(
+            f"these spectra have {prepared.sizes['wavelength']} pixels that are not the networks' "
+            f"{ensemble.n_kept}: prepare them with spectool.papers.zahid2019.reader.prepare_zahid2019"
+        )
+    sigma = prepared["sigma"].values if "sigma" in prepared else None
+    bad = prepared["mask"].values if "mask" in prepared else None
+    return ensemble.predict(prepared["flux"].values, sigma, bad)

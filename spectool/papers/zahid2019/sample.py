@@ -1,0 +1,1048 @@
+"""Training spectra and mock SDSS galaxies of Zahid et al. (2019)."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from spectool.io import DATA
+from spectool.measure.classes import kauffmann2003
+from spectool.measure.gaussian_lines import MEASURED, measure_gaussian_lines
+from spectool.measure.line_spectra import embedded_grid
+from spectool.papers.candidates import BLOCK, TRUE_LINES, number_block, r_magnitude, rebuild_numbers
+from spectool.papers.scourfield2023.sample import MAGNITUDE_LIMIT, predict_h_alpha
+from spectool.prepare import (
+    SKY_LINES,
+    ContinuumBasis,
+    add_history,
+    kept_pixels,
+    normalize_continuum,
+    stack_wavelength,
+    zahid2019_wavelength,
+)
+from spectool.spectra import pixel_edges, rebin_matrix
+from spectool.surveys.sdss import (
+    CALIBRATION_FLOOR,
+    DLOGLAM,
+    FLUX_UNIT,
+    FWHM_TO_SIGMA,
+    IVAR_UNIT,
+    LOGLAM0,
+    PIXEL_VELOCITY,
+    READ_NOISE,
+    SENSITIVITY,
+    lsf_pixels,
+    luminosity_to_flux,
+    sky_flux,
+)
+from spectool.synth import relations, sfh
+from spectool.synth.agn import add_agn, draw_agn
+from spectool.synth.broadening import smooth_ssps
+from spectool.synth.grid import SSPGrid
+from spectool.synth.histories import (
+    N_INTERVALS,
+    Z_SUN,
+    check_ages,
+    clip_metallicity,
+    draw_histories,
+    durations,
+    equal_light_intervals,
+    label_histories,
+    make_labels,
+    metallicities,
+    metallicity_operator,
+    optical_light,
+)
+from spectool.synth.nebular import mend_low_ionisation
+from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe, draw_population
+from spectool.synth.synthesis import metallicity_weights, synthesize
+
+FWHM = 330.0
+HELDOUT_SEED = 20190
+"""Of the held-out histories that training is stopped on and errors are calibrated on."""
+HELDOUT_TEST_SEED = 20191
+"""Of those that results are stated for, and nothing is chosen by."""
+_ROWS = ("duration_index", "metallicity_index", "interval_index", "varied_index")
+
+
+def training_table():
+    """Which galaxies the training set has: 46,305 rows of numbers in `durations`, `metallicities` and the intervals.
+
+    Returns
+    -------
+    Dataset
+        Per galaxy ``duration_index`` (0-20), ``metallicity_index`` (0-20, of four intervals), ``interval_index`` (0-4,
+        youngest first) and ``varied_index`` (0-20, the metallicity of that interval), in this order of loops.
+    """
+    sizes = (durations().size, metallicities().size, N_INTERVALS, metallicities().size)
+    numbers = np.indices(sizes, dtype="i2").reshape(len(sizes), -1)
+    return xr.Dataset(
+        {name: ("galaxy", row, {"units": ""}) for name, row in zip(_ROWS, numbers, strict=True)}
+    )
+
+
+def make_basis(grid, *, wavelength=None, fwhm=FWHM):
+    """Spectra of each duration's five intervals at each metallicity.
+
+    Parameters
+    ----------
+    grid : SSPGrid
+    wavelength : array_like, shape (n,), optional
+        Vacuum, rest frame [Angstrom]; default `zahid2019_wavelength`.
+    fwhm : float
+        Total resolution [km/s].
+
+    Returns
+    -------
+    Dataset
+        ``flux`` (duration, interval, metallicity, wavelength) float32 [Lsun / Angstrom], per solar mass formed over the
+        whole duration; ``light`` in 4050-7300 Angstrom [Lsun] and ``log_age``, the mean log age weighted by it
+        [dex(Gyr)], both (duration, interval, metallicity); ``edges`` (duration, edge) [Gyr] of the intervals.
+
+    Raises
+    ------
+    ValueError
+        If the grid does not cover the wavelengths or ages, or its resolution is too low.
+    """
+    check_ages(grid)
+    wavelength = zahid2019_wavelength() if wavelength is None else np.asarray(wavelength, float)
+    edges = equal_light_intervals(grid)
+    start, end = edges[:, 1:].ravel() * 1e9, edges[:, :-1].ravel() * 1e9
+    share = (np.diff(edges, axis=1) / durations()[:, None]).reshape(-1, 1)
+    mass = sfh.constant(grid.age_edges, start, end) * share
+    mixing = metallicity_operator(metallicities(), grid)
+    light = np.einsum("da,mz,za->dma", mass, mixing, optical_light(grid))
+    log_age = light @ np.log10(grid.age / 1e9) / light.sum(2)
+    ssps = torch.from_numpy(np.tensordot(mixing, smooth_ssps(grid, wavelength, fwhm), 1))
+    flux = torch.matmul(torch.from_numpy(mass.astype("f4"))[None], ssps).transpose(0, 1).contiguous().numpy()
+    dims, shape = ("duration", "interval", "metallicity"), (len(edges), N_INTERVALS, len(mixing))
+    return xr.Dataset(
+        {
+            "flux": ((*dims, "wavelength"), flux.reshape(*shape, -1), {"units": "Lsun / Angstrom"}),
+            "light": (dims, light.sum(2).reshape(shape), {"units": "Lsun"}),
+            "log_age": (dims, log_age.reshape(shape), {"units": "dex(Gyr)"}),
+            "edges": (("duration", "edge"), edges, {"units": "Gyr", "long_name": "lookback time"}),
+        },
+        coords={
+            "duration": ("duration", durations(), {"units": "Gyr"}),
+            "metallicity": (
+                "metallicity",
+                clip_metallicity(metallicities(), grid),
+                {"units": "dex", "z_sun": Z_SUN},
+            ),
+            "wavelength": (
+                "wavelength",
+                wavelength,
+                {"units": "Angstrom", "description": "vacuum, rest frame"},
+            ),
+        },
+        attrs={"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": float(fwhm), "z_sun": Z_SUN},
+    )
+
+
+def compose(basis, table):
+    """Training galaxies as sums of the basis: four intervals of one metallicity and one of another.
+
+    Parameters
+    ----------
+    basis : Dataset
+        As of `make_basis`.
+    table : Dataset
+        Rows of `training_table`.
+
+    Returns
+    -------
+    Dataset
+        ``flux`` (galaxy, wavelength) float32, the labels of `label_galaxies`, and the table's columns.
+    """
+    dims = ("galaxy", "wavelength")
+    flux = _Composer(basis)(table)
+    return table.assign(
+        flux=(dims, flux, dict(basis["flux"].attrs)), **label_galaxies(basis, table)
+    ).assign_coords(wavelength=basis["wavelength"])
+
+
+def label_galaxies(basis, table):
+    """Labels of training galaxies.
+
+    Parameters
+    ----------
+    basis, table
+        As of `compose`.
+
+    Returns
+    -------
+    dict of str to (dims, ndarray, attrs)
+        Those of `label_histories`.
+    """
+    duration, base, interval, varied = (table[name].values.astype(int) for name in _ROWS)
+    metallicity = np.repeat(base[:, None], N_INTERVALS, axis=1)
+    metallicity[np.arange(len(metallicity)), interval] = varied
+    place = (duration[:, None], np.arange(N_INTERVALS), metallicity)
+    light = basis["light"].values[place]
+    log_z = basis["metallicity"].values[metallicity]
+    return make_labels(light, light * log_z, light * basis["log_age"].values[place])
+
+
+class _Composer:
+    """Sums of basis spectra, batch by batch."""
+
+    def __init__(self, basis):
+        self._parts = torch.from_numpy(basis["flux"].values)
+        self._whole = self._parts.sum(1)
+
+    def __call__(self, table):
+        duration, metallicity, interval, varied = (
+            torch.from_numpy(table[name].values.astype("i8")) for name in _ROWS
+        )
+        flux = self._whole[duration, metallicity]
+        flux -= self._parts[duration, interval, metallicity]
+        flux += self._parts[duration, interval, varied]
+        return flux.numpy()
+
+
+def make_training_set(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batch_size=512, progress=False):
+    """The training set of the paper as its network takes it: 46,305 prepared spectra with their labels.
+
+    Composed, continuum-normalised (Section 4) and kept batch by batch: the spectra themselves are never all in memory.
+
+    Parameters
+    ----------
+    grid : SSPGrid, optional
+        Default: the embedded one. The paper's is FSPS: `SSPGrid.from_fsps`.
+    table : Dataset, optional
+        Rows of `training_table`; default: all.
+    fwhm : float
+        Resolution [km/s].
+    dtype : str
+        Of the result; float16 takes 229 MB and is good to 5e-4 of a feature's depth.
+    batch_size : int
+    progress : bool
+
+    Returns
+    -------
+    Dataset
+        ``flux`` (galaxy, wavelength: 2468), the continuum divided out and 1 subtracted; ``log_z_lw`` [dex, Zsun =
+        0.02], ``age_lw`` [Gyr]; per interval of equal light, youngest first, ``log_z_interval``, ``age_interval``,
+        ``light_share``; the columns of `training_table`.
+
+    Raises
+    ------
+    ValueError
+        As `make_basis`.
+    """
+    continuum = ContinuumBasis.zahid2019()
+    basis = make_basis(grid or SSPGrid.embedded(), wavelength=continuum.kept_wavelength, fwhm=fwhm)
+    table = training_table() if table is None else table
+    composer = _Composer(basis)
+    starts = range(0, table.sizes["galaxy"], batch_size)
+    flux = np.empty((table.sizes["galaxy"], continuum.kept_wavelength.size), dtype)
+    for first in tqdm(starts, desc="composing", unit="batch", disable=not progress):
+        part = slice(first, first + batch_size)
+        flux[part] = normalize_continuum(composer(table.isel(galaxy=part)), None, continuum)[0]
+    return _as_prepared(table.assign(label_galaxies(basis, table)), flux, continuum, basis.attrs)
+
+
+def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
+    """Prepared spectra of histories that no training galaxy has (`draw_histories`): no dust, no lines, no noise.
+
+    Constant star formation ends at a light-weighted age of 1.2 Gyr; 18% of the held-out histories (truncated ones and
+    those of two populations, most of them) are older, up to 11 Gyr: look at these apart.
+
+    Parameters
+    ----------
+    n : int
+    seed : int or numpy.random.Generator
+        `HELDOUT_SEED` for choosing and calibrating, `HELDOUT_TEST_SEED` for results.
+    grid : SSPGrid, optional
+    fwhm : float
+        [km/s]
+    dtype : str
+
+    Returns
+    -------
+    Dataset
+        As of `make_training_set`, with ``kind``, ``onset``, ``rise`` of the histories in the place of the table's
+        columns, and ``mask`` (none) and ``sigma`` (0) as
+        `spectool.papers.zahid2019.reader.prepare_zahid2019` gives them.
+    """
+    grid = grid or SSPGrid.embedded()
+    histories = draw_histories(n, seed=seed, grid=grid)
+    continuum = ContinuumBasis.zahid2019()
+    flux = normalize_continuum(
+        synthesize_histories(histories, grid, continuum.kept_wavelength, fwhm=fwhm), None, continuum
+    )[0]
+    columns = histories[["kind", "onset", "rise"]].assign(label_histories(histories, grid))
+    attrs = {"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": float(fwhm), "z_sun": Z_SUN}
+    result = _as_prepared(columns, flux.astype(dtype), continuum, attrs)
+    dims = ("galaxy", "wavelength")
+    return result.assign(
+        mask=(dims, np.zeros(flux.shape, bool), {"units": "", "description": "True = bad"}),
+        sigma=(dims, np.zeros(flux.shape, "f4"), {"units": ""}),
+    )
+
+
+def synthesize_histories(histories, grid, wavelength, *, fwhm=FWHM):
+    """Spectra of stars alone at one resolution: what `synthesize` gives without dust and gas, many times quicker.
+
+    Parameters
+    ----------
+    histories : Dataset
+        ``mass_formed``, ``log_z_star`` (galaxy, age), as of `draw_histories`.
+    grid : SSPGrid
+    wavelength : array_like, shape (n,)
+    fwhm : float
+        [km/s]
+
+    Returns
+    -------
+    ndarray, shape (galaxy, n), float32
+        [Lsun / Angstrom]
+    """
+    mass = histories["mass_formed"].transpose("galaxy", "age").values
+    log_z = histories["log_z_star"].transpose("galaxy", "age").values
+    weights = metallicity_operator(log_z, grid).transpose(0, 2, 1) * mass[:, None]
+    ssps = smooth_ssps(grid, wavelength, fwhm)
+    left = torch.from_numpy(weights.reshape(len(mass), -1).astype("f4"))
+    return (left @ torch.from_numpy(ssps.reshape(-1, ssps.shape[-1]))).numpy()
+
+
+def _as_prepared(columns, flux, continuum, attrs):
+    units = {"units": "", "description": "flux / pseudo-continuum - 1"}
+    wavelength = {"units": "Angstrom", "description": "vacuum, rest frame; line windows left out"}
+    return (
+        columns.assign(flux=(("galaxy", "wavelength"), flux, units))
+        .assign_coords(wavelength=("wavelength", continuum.kept_wavelength, wavelength))
+        .assign_attrs(attrs)
+    )
+
+
+SEED = 2019
+REDSHIFT_RANGE = (0.027, 0.25)
+STELLAR_METALLICITY_SFR = -0.25
+"""How steeply stellar metallicity falls with star formation in the main sample [dex per dex]; our choice."""
+DISPERSION_SCALE, DISPERSION_FLOOR = 0.78, 35.0
+"""The population's velocity dispersions are scaled, and 35 km/s added in quadrature: emission lines in the stack of the
+most massive galaxies (log M = 10.9-11) are then as wide as the paper's, 330 km/s (FWHM, instrument included)."""
+TYPICAL_REDSHIFT = 0.08
+SCREEN_MAGNITUDE = MAGNITUDE_LIMIT + 0.3
+SCREEN_H_ALPHA = 30.0
+"""Limits of `screen`: r [mag] of the stars, H-alpha [1e-17 erg/s/cm2]."""
+
+_POPULATION, _AGN, _, _NOISE, _METALS = range(5)  # streams of random numbers; `number_block` takes the third
+_FIRST, _LAST = 670, 3679  # rest-frame pixels: log10(lambda) = LOGLAM0 + DLOGLAM k
+_SHIFTS = tuple(
+    int(f(np.log10(1 + z) / DLOGLAM)) for f, z in zip((np.ceil, np.floor), REDSHIFT_RANGE, strict=True)
+)
+_OBSERVED_RANGE = (3800.0, 9200.0)  # what SDSS's spectra cover
+_R_BAND = (5500.0, 7000.0)
+_NODES = np.arange(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1] + 0.01, 0.01)  # where magnitudes are predicted
+
+
+def rest_pixels():
+    """Centres of the pixels that all candidates share: 3690-7376 A, 1e-4 dex wide, vacuum, rest frame; (3009,)."""
+    return 10 ** (LOGLAM0 + DLOGLAM * np.arange(_FIRST, _LAST))
+
+
+def draw_block(block, *, seed=SEED, null=False, grid=None):
+    """The 4096 candidates of one block: population, nuclei and fibre fractions.
+
+    Parameters
+    ----------
+    block : int
+        From 0.
+    seed : int
+    null : bool
+        The null sample's population, in which metallicity follows mass only.
+    grid : SSPGrid, optional
+        Default: the embedded one.
+
+    Returns
+    -------
+    Dataset
+        As `spectool.synth.population.draw_population` (``log_z_star`` falls by 0.25 dex per dex of star formation above
+        the sequence, if not `null`) and `spectool.synth.agn.draw_agn`, with ``candidate`` (block * 4096 + row),
+        ``fibre_fraction`` (lognormal), ``shift`` (the redshift in pixels), and the population's class renamed to
+        ``population_class``.
+    """
+    grid = grid or embedded_grid()
+    galaxies = draw_population(
+        BLOCK,
+        grid_age=grid.age,
+        seed=np.random.default_rng([seed, block, _POPULATION]),
+        redshift_range=REDSHIFT_RANGE,
+        metallicity_sfr=not null,
+        stellar_metallicity_sfr=0.0 if null else STELLAR_METALLICITY_SFR,
+    )
+    galaxies = draw_agn(galaxies, seed=[seed, block, _AGN]).rename(spectral_class="population_class")
+    shift = np.rint(np.log10(1 + galaxies["redshift"].values) / DLOGLAM).astype(int).clip(*_SHIFTS)
+    dispersion = np.hypot(DISPERSION_SCALE * galaxies["velocity_dispersion"], DISPERSION_FLOOR)
+    return number_block(galaxies, block, seed=seed).assign(
+        redshift=("galaxy", 10 ** (DLOGLAM * shift) - 1, galaxies["redshift"].attrs),
+        velocity_dispersion=dispersion.assign_attrs(galaxies["velocity_dispersion"].attrs),
+        shift=("galaxy", shift, {"units": "", "long_name": "redshift in pixels of 1e-4 dex"}),
+    )
+
+
+def renew_metals(galaxies, *, seed=SEED):
+    """Give galaxies of the null sample new metallicities, drawn for their mass alone, once they are selected.
+
+    Selection ties metallicity to star formation even where the population does not: galaxies that form few stars need
+    metal-poor, ionising ones for their Balmer lines, and metal-rich gas for [N II], to be seen at all. What is drawn
+    afterwards knows nothing of that, so that the null sample has no such dependence but the rest of its selection.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        Rows of ``draw_block(..., null=True)``.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        With other ``log_z_star`` (Gallazzi et al. 2005), ``log_z_gas`` (Curti et al. 2020 on the star-forming sequence
+        of z = 0.08: that of each galaxy's redshift would bring star formation back in) and ``log_u``; the same for a
+        candidate whichever others are with it.
+    """
+    log_mass = galaxies["log_mass"].values
+    numbers = galaxies["candidate"].values
+    deviates = np.array([np.random.default_rng([seed, _METALS, int(k)]).standard_normal(3) for k in numbers])
+    stars, gas, ionisation = deviates.reshape(-1, 3).clip(-2.2, 2.2).T
+    middle, below, above = relations.stellar_metallicity(log_mass)
+    sequence = relations.star_forming_sequence(log_mass, age_of_universe(TYPICAL_REDSHIFT))
+    log_z_gas = np.minimum(
+        relations.gas_metallicity(log_mass, sequence) + 0.07 * gas, relations.MAX_LOG_Z_GAS
+    )
+    log_u = np.clip(relations.ionisation_parameter(log_z_gas) + 0.18 * ionisation, -4.0, -2.0)
+    # Star-forming galaxies of their mass are metal-poorer than all, as in draw_population.
+    stars = np.clip(stars - 0.6 * relations.quiescent_fraction(log_mass, TYPICAL_REDSHIFT), -2.2, 2.2)
+    log_z_star = np.clip(middle + np.where(stars < 0, below, above) * stars, *LOG_Z_STAR_RANGE)
+    new = {"log_z_star": log_z_star, "log_z_gas": log_z_gas, "log_u": log_u}
+    return galaxies.assign({name: ("galaxy", values, galaxies[name].attrs) for name, values in new.items()})
+
+
+@cache
+def _band_light():
+    """Photons of the SSPs in r at redshifts `_NODES`, relative to magnitude 0: (node, Z * age)."""
+    grid = embedded_grid()
+    wavelength, width = grid.wavelength, np.diff(grid.edges)
+    light = []
+    for redshift in _NODES:
+        inside = np.flatnonzero(np.abs(wavelength * (1 + redshift) - np.mean(_R_BAND)) < np.ptp(_R_BAND) / 2)
+        reference = (width / wavelength)[inside].sum() / (1 + redshift) ** 2
+        photons = (grid.flux[..., inside] * (wavelength * width)[inside]).sum(axis=-1)
+        light.append(photons / (reference * 3631e-23 * 2.99792458e18 / 1e-17))
+    distance = luminosity_to_flux(_NODES)
+    return np.array(light).reshape(_NODES.size, -1).astype("f4"), np.log(distance)
+
+
+def predict_r(galaxies):
+    """Magnitudes r of the stars of candidates, without synthesizing them; gas and nuclei only make them brighter.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        From `draw_block`.
+
+    Returns
+    -------
+    ndarray, shape (galaxy,)
+        AB; good to 0.03 mag where there is little gas.
+    """
+    grid = embedded_grid()
+    light, log_distance = _band_light()
+    redshift = galaxies["redshift"].values
+    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
+    mass = galaxies["mass_formed"].values
+    node = np.clip(np.rint((redshift - _NODES[0]) / (_NODES[1] - _NODES[0])).astype(int), 0, _NODES.size - 1)
+    photons = np.empty(redshift.size)
+    for k in np.unique(node):
+        rows = np.flatnonzero(node == k)
+        by_metallicity = mass[rows] @ light[k].reshape(len(grid.metallicity), -1).T
+        photons[rows] = (by_metallicity * weights[rows]).sum(axis=1)
+    to_flux = np.exp(np.interp(np.log(redshift), np.log(_NODES), log_distance))
+    where = np.mean(_R_BAND) / (1 + redshift) / 5500
+    depth = galaxies["dust2"].values * where ** galaxies["dust_index"].values
+    return -2.5 * np.log10(photons * to_flux) + 1.0857 * depth
+
+
+def screen(galaxies, *, grid=None):
+    """Rows of candidates that may pass the selection: r of their stars < 18.07, and H-alpha above 30e-17 erg/s/cm2.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        From `draw_block`.
+    grid : SSPGrid, optional
+
+    Returns
+    -------
+    ndarray of int
+    """
+    bright = np.flatnonzero(predict_r(galaxies) < SCREEN_MAGNITUDE)
+    if not bright.size:
+        return bright
+    return bright[predict_h_alpha(galaxies.isel(galaxy=bright), grid or embedded_grid()) > SCREEN_H_ALPHA]
+
+
+@cache
+def _spectrograph():
+    """What SDSS does at all observed pixels that candidates reach: per pixel k from _FIRST."""
+    wavelength = 10 ** (LOGLAM0 + DLOGLAM * np.arange(_FIRST, _LAST + _SHIFTS[1]))
+    electrons = np.interp(wavelength, *SENSITIVITY.T)
+    dark = sky_flux(wavelength) / electrons + READ_NOISE**2 / electrons**2
+    good = (wavelength >= _OBSERVED_RANGE[0]) & (wavelength <= _OBSERVED_RANGE[1])
+    for centre, half_width in SKY_LINES.values():
+        good &= np.abs(wavelength - centre) > half_width
+    return tuple(
+        np.lib.stride_tricks.sliding_window_view(values.astype(kind), _LAST - _FIRST)
+        for values, kind in (
+            (dark, "f4"),
+            (1 / electrons, "f4"),
+            (lsf_pixels(wavelength) ** 2, "f4"),
+            (good, bool),
+        )
+    )
+
+
+def observe_candidates(galaxies, *, seed=SEED, grid=None):
+    """Synthesize candidates and see them as SDSS does, on the pixels of `rest_pixels`.
+
+    The instrument's blur beyond the templates' resolution, at most 0.6 pixels, is a kernel of three pixels with the
+    right variance. Noise is that of `spectool.surveys.sdss`; pixels at strong sky lines
+    (`spectool.prepare.SKY_LINES`) and outside 3800-9200 A observed are masked.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        Rows of `draw_block`.
+    seed : int
+        Each galaxy's noise is drawn with (seed, its number).
+    grid : SSPGrid, optional
+
+    Returns
+    -------
+    Dataset
+        At rest (a line's flux is the observed one): ``flux``, ``truth`` (noise-free, same optics, also where masked)
+        [1e-17 erg/s/cm2/A], ``ivar``, ``mask``; ``true_line_flux`` (galaxy, line) [1e-17 erg/s/cm2] of the lines that
+        are measured; ``lsf_sigma`` (wavelength,) [km/s], of lines at z = 0.08; ``r_magnitude`` of the whole galaxy, and
+        all columns.
+    """
+    grid = grid or embedded_grid()
+    rest = synthesize(galaxies, grid, wavelength=rest_pixels(), keep_lines=True, progress=False)
+    redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
+    to_flux = luminosity_to_flux(redshift)
+    magnitude = r_magnitude(rest, to_flux)
+    rest = add_agn(mend_low_ionisation(rest), fibre_fraction=share)
+    dark, per_electron, lsf, good = (table[galaxies["shift"].values] for table in _spectrograph())
+    truth = rest["flux"].values * (to_flux * share)[:, None].astype("f4")
+    truth = _blur(truth, lsf, grid.fwhm)
+    source = np.clip(truth, 0, None)
+    variance = source * per_electron + dark + (CALIBRATION_FLOOR * source) ** 2
+    numbers = galaxies["candidate"].values
+    noise = np.stack(
+        [np.random.default_rng([seed, _NOISE, int(k)]).standard_normal(truth.shape[1], "f4") for k in numbers]
+    )
+    stretch = (1 + redshift[:, None]).astype("f4")
+    dims = ("galaxy", "wavelength")
+    flux = np.where(good, (truth + noise * np.sqrt(variance)) * stretch, 0)
+    pixels = {
+        "flux": (dims, flux, {"units": FLUX_UNIT}),
+        "ivar": (dims, np.where(good, 1 / (variance * stretch**2), 0), {"units": IVAR_UNIT}),
+        "mask": (dims, ~good, {"units": "", "description": "True = bad"}),
+        "truth": (dims, truth * stretch, {"units": FLUX_UNIT, "long_name": "flux without noise"}),
+        "lsf_sigma": (
+            "wavelength",
+            _typical_lsf(grid.fwhm),
+            {"units": "km / s", "description": "at z = 0.08"},
+        ),
+        "r_magnitude": ("galaxy", magnitude, {"units": "mag", "long_name": "whole galaxy, AB, 5500-7000 A"}),
+    }
+    luminosity = rest["line_luminosity"].sel(line=[TRUE_LINES[name] for name in MEASURED])
+    line_flux = luminosity.transpose("galaxy", "line").values * (to_flux * share * stretch[:, 0])[:, None]
+    out = rest.drop_dims(["line", "age"]).drop_vars("shift").assign(pixels).assign_coords(line=list(MEASURED))
+    out["log_mass"] = galaxies[
+        "log_mass"
+    ]  # as drawn: the surviving share, which depends on metallicity, left out
+    about = {"units": "1e-17 erg / (s cm2)", "long_name": "true flux in the fibre, dimmed by dust"}
+    out["true_line_flux"] = (("galaxy", "line"), line_flux.astype("f4"), about)
+    text = f"{redshift.size} candidates seen by SDSS (seed {seed})"
+    return add_history(out.assign_attrs(survey="SDSS (simulated)", seed=seed), text)
+
+
+def _blur(flux, lsf, fwhm):
+    """Bring spectra from the templates' resolution to the instrument's (variances [pixel^2]) with three pixels."""
+    side = 0.5 * np.clip(lsf - _template_variance(fwhm).astype("f4"), 0, None)[:, 1:-1]
+    result = flux.copy()
+    result[:, 1:-1] += side * (flux[:, :-2] + flux[:, 2:] - 2 * flux[:, 1:-1])
+    return result
+
+
+def _template_variance(fwhm):
+    return (fwhm * FWHM_TO_SIGMA / rest_pixels() / (np.log(10) * DLOGLAM)) ** 2
+
+
+def _typical_lsf(fwhm):
+    """Sigma [km/s] of unresolved lines at the sample's median redshift."""
+    instrument = lsf_pixels(rest_pixels() * (1 + TYPICAL_REDSHIFT)) ** 2
+    return np.sqrt(np.maximum(instrument, _template_variance(fwhm))) * PIXEL_VELOCITY
+
+
+NORM_WINDOW = (4400.0, 4450.0)
+"""Rest wavelengths [Angstrom] of the normalisation; the paper, Section 3.1."""
+N_CHUNKS = 25
+PIXELS = ("flux", "ivar", "mask", "truth")
+COLUMNS = (
+    "candidate",
+    "redshift",
+    "log_mass",
+    "log_sfr",
+    "log_z_star",
+    "log_z_lw",
+    "age_lw",
+    "log_z_gas",
+    "log_u",
+)
+COLUMNS += (
+    "dust1",
+    "dust2",
+    "dust_index",
+    "velocity_dispersion",
+    "fibre_fraction",
+    "r_magnitude",
+    "is_quiescent",
+)
+COLUMNS += ("is_agn", "norm", "light", "sn", "gas_dispersion", "line_flux", "line_sn", "chunk_sigma")
+"""What the table of a memory map holds of each galaxy."""
+
+
+@cache
+def _operator():
+    """From the spectrograph's pixels to 1 A, and for variances: times the width of the pixel that noise comes in."""
+    edges = pixel_edges(rest_pixels())
+    matrix = rebin_matrix(edges, pixel_edges(stack_wavelength())).astype("f4")
+    return matrix, (matrix @ np.diff(edges)).astype("f4")
+
+
+def to_angstrom(sample, *, min_coverage=0.5):
+    """Rebin observed candidates to 3700-7360 A in steps of 1 A.
+
+    Flux is conserved. A variance is that of the pixels below times their width in Angstrom: sums over several pixels,
+    as filters take them, then have the right variance, although neighbours share noise.
+
+    Parameters
+    ----------
+    sample : Dataset
+        From `spectool.papers.zahid2019.sample.observe_candidates`.
+    min_coverage : float
+        A pixel with less of its width on good pixels is masked.
+
+    Returns
+    -------
+    Dataset
+        On `spectool.prepare.stack_wavelength`, with the columns ``norm`` (mean flux over 4400-4450 A),
+        ``light`` (mean noise-free flux over 4050-7300 A, relative to that over 4400-4450 A), ``is_agn`` and ``sn``
+        (median signal-to-noise ratio per Angstrom over 4050-7300 A).
+    """
+    matrix, width = _operator()
+    good = ~sample["mask"].values
+
+    def apply(values):
+        return (matrix @ values.T).T
+
+    covered = apply(good.astype("f4"))
+    share = np.divide(1, covered, out=np.zeros_like(covered), where=covered > 0)
+    ivar = sample["ivar"].values
+    variance = np.divide(1, ivar, out=np.zeros_like(ivar), where=good)
+    flux, variance = apply(sample["flux"].values) * share, apply(variance) * share * width
+    truth, bad = apply(sample["truth"].values), covered < min_coverage
+    dims, wavelength = ("galaxy", "wavelength"), stack_wavelength()
+    values = {
+        "flux": np.where(bad, 0, flux),
+        "ivar": np.divide(1, variance, out=np.zeros_like(variance), where=~bad),
+        "mask": bad,
+        "truth": truth,
+    }
+    pixels = {name: (dims, values[name], dict(sample[name].attrs)) for name in PIXELS}
+    label = _inside((4050.0, 7300.0))
+    light = truth[:, label].mean(axis=1) / truth[:, _inside(NORM_WINDOW)].mean(axis=1)
+    signal = np.where(bad, np.nan, flux * np.sqrt(values["ivar"]))[:, label]
+    columns = {
+        "norm": (
+            _mean_inside(flux, bad),
+            {"units": sample["flux"].attrs["units"], "long_name": "mean, 4400-4450 A"},
+        ),
+        "light": (light, {"units": "", "long_name": "noise-free light, 4050-7300 A relative to 4400-4450 A"}),
+        "sn": (
+            np.nanmedian(signal, axis=1),
+            {"units": "", "long_name": "median S/N per Angstrom, 4050-7300 A"},
+        ),
+        "is_agn": (sample["agn_type"].values != "", {"units": ""}),
+    }
+    out = sample.drop_dims("wavelength").assign_coords(
+        wavelength=("wavelength", wavelength, {"units": "Angstrom", "description": "vacuum, rest frame"})
+    )
+    out = out.assign(pixels).assign({name: ("galaxy", *about) for name, about in columns.items()})
+    return add_history(out, f"rebinned to 1 A: {bad.mean():.2%} of the pixels masked")
+
+
+def _inside(window):
+    wavelength = stack_wavelength()
+    return (wavelength >= window[0]) & (wavelength <= window[1])
+
+
+def _mean_inside(flux, bad):
+    where = _inside(NORM_WINDOW)
+    return np.where(bad, 0, flux)[:, where].sum(axis=1) / np.maximum((~bad[:, where]).sum(axis=1), 1)
+
+
+def measure_candidates(galaxies, *, seed, grid=None):
+    """Observe candidates and measure their lines.
+
+    Parameters
+    ----------
+    galaxies : Dataset
+        Rows of `spectool.papers.zahid2019.sample.draw_block`.
+    seed : int
+    grid : SSPGrid, optional
+
+    Returns
+    -------
+    Dataset
+        As `to_angstrom`, with ``line_flux``, ``line_sn`` and ``gas_dispersion`` of
+        `spectool.measure.gaussian_lines.measure_gaussian_lines`.
+    """
+    seen = observe_candidates(galaxies, seed=seed, grid=grid)
+    lines = measure_gaussian_lines(seen.drop_dims("line"))
+    spectra = to_angstrom(seen)
+    return spectra.assign({name: lines[name] for name in ("line_flux", "line_sn", "gas_dispersion")})
+
+
+def stored_flux(sample):
+    """Spectra in the stored form.
+
+    Parameters
+    ----------
+    sample : Dataset
+        From `to_angstrom`.
+
+    Returns
+    -------
+    ndarray, shape (galaxy, 3251), float16
+        On `spectool.prepare.zahid2019_wavelength`.
+    """
+    part = _inside((4050.0, 7300.0))
+    flux = sample["flux"].values[:, part] / sample["norm"].values[:, None]
+    # Lines of extreme galaxies stay far below the largest float16.
+    return np.where(sample["mask"].values[:, part], np.nan, flux).clip(-6e4, 6e4).astype(np.float16)
+
+
+def chunk_sigma(sample):
+    """Noise of a pixel of 1 A relative to the mean flux, in each of the 25 chunks of pixels that the network is given.
+
+    Parameters
+    ----------
+    sample : Dataset
+        From `to_angstrom`.
+
+    Returns
+    -------
+    ndarray, shape (galaxy, 25), float32
+        Root mean square noise over mean flux of the chunk's good pixels; NaN where it has none.
+    """
+    part = _inside((4050.0, 7300.0))
+    kept = np.flatnonzero(part)[kept_pixels(zahid2019_wavelength())]
+    good = (~sample["mask"].values[:, kept]).astype("f4")
+    flux = sample["flux"].values[:, kept] * good
+    ivar = sample["ivar"].values[:, kept]
+    variance = np.divide(1, ivar, out=np.zeros_like(ivar), where=good > 0)
+    starts = np.concatenate([[0], np.cumsum([len(c) for c in np.array_split(kept, N_CHUNKS)])[:-1]])
+    n, light, noise = (np.add.reduceat(values, starts, axis=1) for values in (good, flux, variance))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(n > 0, np.sqrt(noise / n) / np.maximum(light / n, 1e-6), np.nan).astype("f4")
+
+
+def open_memmap(folder):
+    """A sample of spectra on disk, opened without reading them.
+
+    Parameters
+    ----------
+    folder : path
+        Written by `MemoryMap`, as ``tools/select_zahid2019.py`` does.
+
+    Returns
+    -------
+    flux : numpy.memmap, shape (galaxy, 3251), float16
+        The stored form.
+    table : Dataset
+        `COLUMNS` of each galaxy; ``attrs["counts"]``: how many candidates each cut left, as JSON.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds none, or one that is not complete.
+    """
+    folder = Path(folder)
+    if not (folder / "table.nc").exists():
+        state = (
+            "is not complete: run the tool again, it goes on where it was"
+            if (folder / "flux.npy").exists()
+            else ""
+        )
+        raise FileNotFoundError(
+            f"{folder} {state or 'holds no spectra: make them with tools/select_zahid2019.py'}"
+        )
+    return np.load(folder / "flux.npy", mmap_mode="r"), xr.load_dataset(
+        folder / "table.nc", engine="h5netcdf"
+    )
+
+
+class MemoryMap:
+    """Writes spectra batch by batch into a folder, and goes on where it was.
+
+    Parameters
+    ----------
+    folder : path
+    size : int
+        Galaxies in the end.
+    """
+
+    def __init__(self, folder, size):
+        self.folder, self.size = Path(folder), int(size)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "flux.npy"
+        shape = (self.size, zahid2019_wavelength().size)
+        if path.exists():
+            self.flux = np.load(path, mmap_mode="r+")
+            if self.flux.shape != shape:
+                raise ValueError(f"{path} is for {len(self.flux)} galaxies, not {size}: remove it")
+        else:
+            self.flux = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+
+    def write(self, batch, first, sample):
+        """Write the spectra and the columns of one batch; rows from `first`. Returns how many had room."""
+        n = min(sample.sizes["galaxy"], self.size - first)
+        sample = sample.isel(galaxy=slice(n))
+        if n:
+            self.flux[first : first + n] = stored_flux(sample)
+            self.flux.flush()
+        table = sample.assign(chunk_sigma=(("galaxy", "chunk"), chunk_sigma(sample), {"units": ""}))
+        columns = {name: table[name].transpose("galaxy", ...).values for name in COLUMNS}
+        np.savez(self.folder / f"batch_{batch:05d}.npz", **columns)
+        return n
+
+    def finish(self, n_batches, attrs, units, lines):
+        """Put the batches' columns together into ``table.nc`` and remove them."""
+        paths = [self.folder / f"batch_{batch:05d}.npz" for batch in range(n_batches)]
+        parts = [dict(np.load(path)) for path in paths]
+        dims = {
+            "line_flux": ("galaxy", "line"),
+            "line_sn": ("galaxy", "line"),
+            "chunk_sigma": ("galaxy", "chunk"),
+        }
+        table = xr.Dataset(attrs={k: v if isinstance(v, str) else json.dumps(v) for k, v in attrs.items()})
+        for name in COLUMNS:
+            values = np.concatenate([part[name] for part in parts])
+            values = values.astype("f4") if values.dtype.kind == "f" else values
+            table[name] = (dims.get(name, ("galaxy",)), values, {"units": units.get(name, "")})
+        table = table.assign_coords(line=list(lines))
+        partial = self.folder / "table.part.nc"
+        table.to_netcdf(partial, engine="h5netcdf", encoding={n: {"zlib": True} for n in COLUMNS})
+        partial.replace(self.folder / "table.nc")
+        for path in paths:
+            path.unlink()
+        return table
+
+
+FILES = {"main": "zahid2019_galaxies.nc", "null": "zahid2019_null.nc"}
+STACKS = "zahid2019_stacks.nc"
+BINS = "zahid2019_bins.nc"
+MASS_RANGE = (8.5, 11.5)
+MIN_SN = 5.0
+MAX_LOG_N2 = -0.05
+STEPS = {"redshift": 1e-5, "age_lw": 0.01, "sn": 0.05, "line_sn": 0.1, "line_flux": 0.1, "r_magnitude": 0.005}
+"""Precision of columns in shipped files; see `write_selection`."""
+CUTS = (
+    "r < 17.77",
+    "8.5 < log M < 11.5",
+    "Hβ S/N >= 5",
+    "Hα S/N >= 5",
+    "[N II] 6583 S/N >= 5",
+    "star-forming (BPT)",
+)
+
+
+def select(table):
+    """Apply the selection of Section 3.1: main galaxies with lines, star-forming after Kauffmann et al. (2003).
+
+    Eq. 4 as the paper prints it, log [OIII]/Hb > 0.61 / (log [NII]/Ha - 0.05) + 1.3, selects active nuclei; galaxies
+    *below* the curve are taken here, with log [NII]/Ha < -0.05 (eq. 5). Where [O III] is not detected at all (flux
+    not positive), the ratio is below any curve. The redshift range is that of the candidates.
+
+    Parameters
+    ----------
+    table : Dataset
+        ``r_magnitude`` [mag], ``log_mass`` and ``line_flux``, ``line_sn`` (galaxy, line).
+
+    Returns
+    -------
+    passed : ndarray of bool, shape (galaxy,)
+    counts : dict of str to int
+        How many each cut leaves, in order.
+    """
+    flux, sn = (
+        {name: table[column].sel(line=name).values for name in table["line"].values}
+        for column in ("line_flux", "line_sn")
+    )
+    log_mass = table["log_mass"].values
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_n2 = np.log10(flux["[N II] 6583"] / flux["Hα"])
+        log_o3 = np.where(flux["[O III] 5007"] <= 0, -np.inf, np.log10(flux["[O III] 5007"] / flux["Hβ"]))
+    steps = (
+        table["r_magnitude"].values < MAGNITUDE_LIMIT,
+        (log_mass > MASS_RANGE[0]) & (log_mass < MASS_RANGE[1]),
+        *(sn[name] >= MIN_SN for name in ("Hβ", "Hα", "[N II] 6583")),
+        (log_o3 < kauffmann2003(log_n2)) & (log_n2 < MAX_LOG_N2),
+    )
+    passed, counts = np.ones(log_mass.size, bool), {}
+    for name, step in zip(CUTS, steps, strict=True):
+        passed = passed & step
+        counts[name] = int(passed.sum())
+    return passed, counts
+
+
+def read_selection(sample="main", *, path=None):
+    """The galaxies of a sample: their numbers, and what is known and was measured of them.
+
+    Parameters
+    ----------
+    sample : {"main", "null"}
+        200,000 galaxies whose metallicity falls with star formation at fixed mass, or 50,000 where it does not.
+    path : path, optional
+        Default: the file that comes with spectool.
+
+    Returns
+    -------
+    Dataset
+        Per galaxy ``candidate``, for `rebuild`, and columns with units.
+
+    Raises
+    ------
+    ValueError
+        If there is no such sample.
+    """
+    if sample not in FILES:
+        raise ValueError(f"no sample {sample!r}; choose from {', '.join(FILES)}")
+    return xr.load_dataset(DATA / FILES[sample] if path is None else path, engine="h5netcdf")
+
+
+def write_selection(sample, path, *, steps=None):
+    """Write per-galaxy columns in little space, for `read_selection`: floats as multiples of a step, compressed.
+
+    Parameters
+    ----------
+    sample : Dataset
+        Columns (galaxy, ...); strings are not for this.
+    path : path
+    steps : dict of str to float, optional
+        Precision of a column, in its unit; over `STEPS`, else 0.002.
+    """
+    encoding = {}
+    for name, column in sample.data_vars.items():
+        encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
+        if column.dtype.kind == "f":
+            step = (STEPS | (steps or {})).get(name, 0.002)
+            largest = float(np.nanmax(np.abs(column.values), initial=0.0)) / step
+            kind, fill = ("i2", -(2**15)) if largest < 2**15 - 1 else ("i4", -(2**31))
+            encoding[name] |= {"dtype": kind, "scale_factor": step, "_FillValue": fill}
+    sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def read_stacks(path=None):
+    """Mean spectra of the main sample in 25 bins of mass, and what was measured of them.
+
+    Parameters
+    ----------
+    path : path, optional
+        Default: the file that comes with spectool.
+
+    Returns
+    -------
+    Dataset, dims (stack, wavelength)
+        As of `tools.make.stacks.StackSums.to_dataset`; per stack ``spectral_fwhm`` [km/s], of its lines, and
+        from a fit with pPXF ``ppxf_log_z_lw``, its error, ``ppxf_age_lw`` and ``ppxf_fit_seconds``.
+    """
+    return xr.load_dataset(DATA / STACKS if path is None else path, engine="h5netcdf")
+
+
+def read_bins(path=None):
+    """Mean spectra in 15 x 10 bins of equal numbers in mass and then star-formation rate, prepared for the networks.
+
+    Parameters
+    ----------
+    path : path, optional
+        Default: the file that comes with spectool.
+
+    Returns
+    -------
+    dict of str to Dataset
+        "main" and "null": ``flux`` (galaxy, wavelength) as of
+        `spectool.papers.zahid2019.reader.prepare_zahid2019`, in order of mass
+        and then of rate; medians ``log_mass`` and ``log_sfr``; ``log_z_light``, the bin's true metallicity weighted by
+        light; ``count``.
+    """
+    product = xr.load_dataset(DATA / BINS if path is None else path, engine="h5netcdf")
+    return {
+        name: product.sel(sample=key, drop=True) for name, key in (("main", "galaxies"), ("null", "null"))
+    }
+
+
+def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batch_size=512):
+    """Spectra of candidates by their numbers, in the order asked for.
+
+    Any galaxy comes out the same whichever others are asked for with it, its noise included (to the rounding of
+    float32). Galaxies of one block (4096 numbers) are quickest together.
+
+    Parameters
+    ----------
+    ids : array_like of int
+        block * 4096 + row.
+    null : bool
+        Those of the null sample (other galaxies under the same numbers).
+    seed : int
+    keep_truth : bool
+        Keep the noise-free spectrum, ``truth``.
+    progress : bool
+    batch_size : int
+        Galaxies synthesized at once.
+
+    Returns
+    -------
+    Dataset
+        On `spectool.prepare.stack_wavelength` (3700-7360 A, 1 A), at rest: ``flux``, ``truth``
+        [1e-17 erg/s/cm2/A], ``ivar``, ``mask``, ``true_line_flux`` (galaxy, line) and all columns of the candidates;
+        see `spectool.papers.zahid2019.sample.to_angstrom`.
+
+    Raises
+    ------
+    ValueError
+        If there is no number or one is negative.
+    """
+    grid = embedded_grid()
+
+    def draw(block):
+        return draw_block(block, seed=seed, null=null, grid=grid)
+
+    def observe(galaxies):
+        galaxies = renew_metals(galaxies, seed=seed) if null else galaxies
+        seen = to_angstrom(observe_candidates(galaxies, seed=seed, grid=grid))
+        return seen if keep_truth else seen.drop_vars("truth")
+
+    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
+    sample, masked = "null" if null else "main", whole["mask"].values.mean()
+    text = f"{whole.sizes['galaxy']} candidates of the {sample} sample rebuilt (seed {seed}), {masked:.2%} masked"
+    return add_history(whole, text)

@@ -1,0 +1,179 @@
+"""Ages and metallicities from narrow bands by a plain fit of single bursts: the peer of the networks."""
+
+import numpy as np
+import torch
+import xarray as xr
+from tqdm.auto import tqdm
+
+from spectool.measure.sedfit import match_models
+from spectool.prepare import add_history
+from spectool.surveys.jpas import LIEWCAIN_BANDS, band_matrix
+from spectool.synth.dust import PIVOT
+from spectool.synth.grid import SSPGrid
+from spectool.synth.synthesis import metallicity_weights
+
+MODEL_ERROR = 0.02
+PROPERTIES = {"log_age": "dex(Gyr)", "log_z": "dex", "a_v": "mag"}
+
+_LOG_AGES = np.linspace(-2.0, 1.14, 41)  # dex(Gyr)
+_METALLICITIES = np.linspace(-1.7, 0.4, 22)
+_EXTINCTIONS = np.linspace(0.0, 2.4, 17)
+_DUST_INDEX = -0.7
+
+
+def make_burst_library(
+    grid=None,
+    *,
+    bands=LIEWCAIN_BANDS,
+    log_age=_LOG_AGES,
+    log_z=_METALLICITIES,
+    a_v=_EXTINCTIONS,
+    dust_index=_DUST_INDEX,
+):
+    """Bands of single bursts of all ages, metallicities and extinctions, at rest.
+
+    Parameters
+    ----------
+    grid : SSPGrid, optional
+        Default: the embedded one.
+    bands : sequence of str
+    log_age : array_like
+        [dex(Gyr)]; the grid's nearest ages are taken, each once.
+    log_z : array_like
+        log Z / Zsun, interpolated in log Z as `spectool.synth.synthesize` does.
+    a_v : array_like
+        Of a screen before all stars, at 5500 A [mag].
+    dust_index : float
+        Power law of its optical depth.
+
+    Returns
+    -------
+    Dataset, dims (template, band)
+        ``flux`` (f_nu, mean 1 over the bands, float32), ``log_age`` [dex(Gyr)], ``log_z`` [dex], ``a_v`` [mag].
+
+    Raises
+    ------
+    ValueError
+        If the grid does not cover a band.
+    """
+    grid = SSPGrid.embedded("optical") if grid is None else grid
+    age = np.unique([np.argmin(np.abs(np.log10(grid.age / 1e9) - one)) for one in log_age])
+    matrix = band_matrix(grid.wavelength, bands)
+    lacking = [name for name, column in zip(bands, matrix.T, strict=True) if not np.isfinite(column).all()]
+    if lacking:
+        raise ValueError(f"the grid {grid.provenance.get('name')} does not cover {', '.join(lacking)}")
+    seen = np.flatnonzero(matrix.any(axis=1))
+    pixels = slice(seen[0], seen[-1] + 1)
+    weights = metallicity_weights(grid.z_sun * 10.0 ** np.asarray(log_z), grid.metallicity)
+    depth = (grid.wavelength[pixels] / PIVOT) ** dust_index
+    screens = 10 ** (-0.4 * np.outer(a_v, depth))
+    through = (screens[:, :, None] * matrix[pixels]).transpose(1, 0, 2).reshape(depth.size, -1)
+    by_metallicity = np.stack([ages[age, pixels] @ through for ages in grid.flux])
+    # To interpolate bands in metallicity is to interpolate spectra.
+    flux = np.einsum("nz,zax->nax", weights, by_metallicity).reshape(-1, len(bands))
+    flux /= flux.mean(axis=1, keepdims=True)
+    mesh = np.meshgrid(log_z, np.log10(grid.age[age] / 1e9), a_v, indexing="ij")
+    values = dict(zip(("log_z", "log_age", "a_v"), (one.ravel() for one in mesh), strict=True))
+    columns = {name: ("template", values[name], {"units": unit}) for name, unit in PROPERTIES.items()}
+    return xr.Dataset(
+        columns | {"flux": (("template", "band"), flux.astype("f4"), {"units": "", "description": "f_nu"})},
+        coords={"band": list(bands)},
+        attrs={"z_sun": grid.z_sun, "grid": str(grid.provenance.get("name", ""))},
+    )
+
+
+def fit_bursts(sample, library, *, model_error=MODEL_ERROR, min_bands=10, batch_size=256, progress=True):
+    """Fit each spectrum's bands with every burst of a library.
+
+    Parameters
+    ----------
+    sample : Dataset, dims (spectrum, band)
+        ``flux`` (f_nu, any scale), optionally ``flux_error`` and ``mask``. Bands by name; all must be in the library.
+    library : Dataset
+        From `make_burst_library`.
+    model_error : float
+        Error of models and calibration relative to the flux, added in quadrature; the only one where there is no
+        ``flux_error``.
+    min_bands : int
+        With fewer bands a spectrum is not fitted.
+    batch_size : int
+        Spectra at a time.
+    progress : bool
+
+    Returns
+    -------
+    Dataset, dim (spectrum,)
+        ``log_age``, ``log_z``, ``a_v``: means over the library, weighted by exp(-chi^2 / 2); ``*_error`` their
+        standard deviations; ``chi2`` of the best burst, ``best_template`` (its index, -1), ``n_bands``, and
+        ``fit_reason``: "" or why there is no fit, with NaN above.
+
+    Raises
+    ------
+    ValueError
+        If the sample has a band that the library has not, or lacks `flux`.
+    """
+    flux, weight, n_bands = _read(sample, library, model_error)
+    reason = np.full(len(flux), "", dtype=object)
+    reason[(flux * (weight > 0)).max(axis=1, initial=0) <= 0] = "no flux above zero"
+    reason[n_bands < min_bands] = f"fewer than {min_bands} bands"
+    places = library.indexes["band"].get_indexer(sample["band"].values)
+    models = torch.from_numpy(library["flux"].values[:, places].astype(float))
+    squares = models * models  # in float64: at high S/N, chi-square is a small difference of large sums
+    values = torch.from_numpy(np.stack([library[name].values for name in PROPERTIES], axis=1))
+    moments = torch.cat([values, values * values], dim=1)
+    good = np.flatnonzero(reason == "")
+    found = np.full((len(flux), moments.shape[1]), np.nan)
+    chi2, best = np.full(len(flux), np.nan), np.full(len(flux), -1)
+    batches = np.split(good, range(batch_size, good.size, batch_size)) if good.size else []
+    with torch.inference_mode():
+        for rows in tqdm(batches, desc="template fit", unit="batch", disable=not progress):
+            f, w = (torch.from_numpy(x[rows]) for x in (flux, weight))
+            gain, _ = match_models(f, w, models, squares)
+            highest, index = gain.max(dim=1)
+            likelihood = gain.sub_(highest[:, None]).mul_(0.5).exp_()
+            found[rows] = (likelihood @ moments / likelihood.sum(dim=1, keepdim=True)).numpy()
+            chi2[rows] = (weight[rows] * flux[rows] ** 2).sum(axis=1) - highest.numpy()
+            best[rows] = index.numpy()
+    return _assemble(sample, found, chi2, best, n_bands, reason)
+
+
+def _read(sample, library, model_error):
+    """Fluxes of order 1, their weights (0: missing), and how many bands each spectrum has."""
+    if "flux" not in sample or set(sample["flux"].dims) != {"spectrum", "band"}:
+        raise ValueError("the sample needs `flux` with dims (spectrum, band)")
+    strange = [str(name) for name in sample["band"].values if name not in library["band"].values]
+    if strange:
+        raise ValueError(f"the library has no band {strange[0]!r}: make it with bands=sample['band'].values")
+    both = ("spectrum", "band")
+    flux = sample["flux"].transpose(*both).values.astype(float)
+    missing = ~np.isfinite(flux)
+    if "mask" in sample:
+        missing |= sample["mask"].transpose(*both).values
+    error = np.zeros(flux.shape)
+    if "flux_error" in sample:
+        error = sample["flux_error"].transpose(*both).values.astype(float)
+        missing |= ~(np.isfinite(error) & (error > 0))
+    flux, error = np.where(missing, 0.0, flux), np.where(missing, 0.0, error)
+    unit = np.abs(flux).sum(axis=1) / np.maximum((~missing).sum(axis=1), 1)
+    unit = np.where(unit > 0, unit, 1.0)[:, None]
+    flux, error = flux / unit, error / unit
+    variance = error**2 + (model_error * np.abs(flux)) ** 2
+    missing |= ~(variance > 0)
+    weight = np.where(missing, 0.0, 1 / np.where(missing, 1.0, variance))
+    return flux, weight, (~missing).sum(axis=1)
+
+
+def _assemble(sample, found, chi2, best, n_bands, reason):
+    mean, square = np.split(found, 2, axis=1)
+    spread = np.sqrt(np.maximum(square - mean**2, 0.0))
+    columns = {}
+    for column, (name, unit) in enumerate(PROPERTIES.items()):
+        columns[name] = ("spectrum", mean[:, column], {"units": unit})
+        columns[f"{name}_error"] = ("spectrum", spread[:, column], {"units": unit.split("(")[0]})
+    columns["chi2"] = ("spectrum", chi2, {"units": ""})
+    columns["best_template"] = ("spectrum", best, {"units": ""})
+    columns["n_bands"] = ("spectrum", n_bands, {"units": ""})
+    columns["fit_reason"] = ("spectrum", reason.astype(str), {"units": ""})
+    failed = (reason != "").sum()
+    result = xr.Dataset(columns, attrs={"history": sample.attrs.get("history", "")})
+    return add_history(result, f"fit of single bursts: {failed} of {len(reason)} spectra not fitted")
