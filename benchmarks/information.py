@@ -32,11 +32,7 @@ def draw_pairs(seed=0):
 
 
 def mi_matrix():
-    """Seconds for 7 x 8 pairs of 2000 galaxies with errors and bias, on all workers that are granted.
-
-    The peer runs in one process with its own settings, on ten of the 56 pairs: the six that depend on each other
-    take it longest, so the time of the other four stands for the fifty independent ones only.
-    """
+    """Seconds for 7 x 8 pairs of 2000 galaxies with errors and bias, on all workers that are granted."""
     from gmm_mi.mi import EstimateMI
 
     latent, parameters = draw_pairs()

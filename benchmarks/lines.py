@@ -57,12 +57,7 @@ def draw_sdss(n):
 
 
 class Example:
-    """pPXF with the settings of its ``ppxf_example_population_gas_sdss``.
-
-    All populations, stars with four moments, multiplicative polynomials of degree 10, regularisation of 1%, Balmer and
-    forbidden lines with kinematics of their own. Lines are fitted one by one (``tie_balmer`` and ``limit_doublets`` are
-    the example's switches for that), which is quicker than tied with a reddening of their own.
-    """
+    """pPXF with the settings of its ``ppxf_example_population_gas_sdss``."""
 
     def __init__(self, sample):
         self.sample = sample

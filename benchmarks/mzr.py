@@ -87,13 +87,7 @@ def wait_for_paint(page, move):
 
 
 def measure_selections(page, n=N_MOVES):
-    """Choose another sample for the second panel, one choice after the other.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Milliseconds from each choice to the repainted page.
-    """
+    """Choose another sample for the second panel, one choice after the other."""
     choice = page.locator(".mzr-main .widget-dropdown select").nth(1)
     for move in range(n + N_WARM_UP):
         choice.select_option("de-noised" if move % 2 == 0 else "original")
@@ -113,9 +107,7 @@ def measure_slider(page, n=N_MOVES):
 def run():
     """Rows of milliseconds from a choice to the repainted page: medians beside their budgets, and p95.
 
-    ``mzr_selection_to_paint_ms``: another sample, of two with 10,000 galaxies; ``mzr_slider_to_paint_ms``: the cut, in
-    two samples of the size of Scourfield's (2023); ``mzr_stars_slider_to_paint_ms``: the cut, in the 200,000 galaxies
-    and 50,000 of the null of Zahid et al. (2019). Server, kernel and browser (software rendering) share this machine.
+    ``mzr_slider_to_paint_ms``: the cut, in two samples of the size of Scourfield's (2023); (2019).
     """
     many = [cell.format(n=N_GALAXIES, min_sn=0.0) for cell in CELLS[2:]]
     few = [cell.format(n=1956, min_sn=15.0) for cell in CELLS[2:]]

@@ -21,10 +21,7 @@ AGREEMENT = 0.03
 
 
 def run():
-    """Galaxies per second, from histories to a Dataset of fluxes and truths; making the averages is told apart.
-
-    The peer's way: `synthesize` on the same grid (in batches, thousands a second), then ``sedpy`` galaxy by galaxy.
-    """
+    """Galaxies per second, from histories to a Dataset of fluxes and truths; making the averages is told apart."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,21 +6,7 @@ import time
 def make_row(
     name: str, value: float, unit: str, peer: str, peer_value: float, *, higher_is_better: bool
 ) -> dict:
-    """Return a row whose ``ratio`` says how many times better than the peer ours is.
-
-    Parameters
-    ----------
-    name : str
-        What was measured.
-    value, peer_value : float
-        Ours and the peer's, both in ``unit`` and measured in the same run (or, for a budget, the budget).
-    unit : str
-        Such as "spectra/s" or "ms".
-    peer : str
-        What stands beside ours, with its version.
-    higher_is_better : bool
-        True for a rate, False for a duration.
-    """
+    """Return a row whose ``ratio`` says how many times better than the peer ours is."""
     ratio = value / peer_value if higher_is_better else peer_value / value
     numbers = {"value": value, "peer_value": peer_value, "ratio": ratio}
     numbers = {key: float(f"{number:.4g}") for key, number in numbers.items()}

@@ -107,12 +107,7 @@ def _columns(fitted):
 
 
 def fit_with_bagpipes(sample, *, model_error=MODEL_ERROR, n_live=N_LIVE):
-    """Median, 16 and 84% of log mass and log SFR of the first galaxy; exponential histories, flat priors.
-
-    Returns
-    -------
-    ndarray, shape (2, 3)
-    """
+    """Median, 16 and 84% of log mass and log SFR of the first galaxy; exponential histories, flat priors."""
     import bagpipes
 
     micro = 1e6 * sample["flux"].values[0].astype(float)
@@ -143,12 +138,7 @@ def fit_with_bagpipes(sample, *, model_error=MODEL_ERROR, n_live=N_LIVE):
 
 
 def fit_one_by_one(sample, library, *, model_error=MODEL_ERROR):
-    """Median, 16 and 84% of each property by the textbook: every model at every galaxy's redshift, sorted exactly.
-
-    Returns
-    -------
-    ndarray, shape (galaxy, property, 3)
-    """
+    """Median, 16 and 84% of each property by the textbook: every model at every galaxy's redshift, sorted exactly."""
     return np.array(
         [_fit_one(sample.isel(galaxy=i), library, model_error) for i in range(sample.sizes["galaxy"])]
     )

@@ -44,21 +44,7 @@ WATCH = """() => {
 
 
 def measure_slider(page, n=N_MOVES):
-    """Move the first slider by keyboard, one move after the other.
-
-    Parameters
-    ----------
-    page : playwright page
-        Shows the dashboard in JupyterLab.
-    n : int
-
-    Returns
-    -------
-    painted : ndarray, shape (n,)
-        Milliseconds from each key to the repainted page.
-    kernel : ndarray
-        Milliseconds that the kernel was busy with each message of the slider.
-    """
+    """Move the first slider by keyboard, one move after the other."""
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate(WATCH)
     handle = page.locator(".latent-side .noUi-handle").first
@@ -78,9 +64,8 @@ def measure_slider(page, n=N_MOVES):
 
 
 def run(notebook=NOTEBOOK):
-    """Rows ``slider_to_paint_ms`` and ``slider_kernel_ms``: medians, beside their budgets; the 95th percentile too.
-
-    Server, kernel and browser (software rendering) share this machine.
+    """Rows ``slider_to_paint_ms`` and ``slider_kernel_ms``: medians, beside their budgets; the 95th percentile
+    too.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, open_chromium() as browser:
         shutil.copy(notebook, folder)

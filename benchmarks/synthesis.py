@@ -144,11 +144,7 @@ def take_turns(ours, n_ours, theirs, n_theirs):
 
 
 def require_agreement(ours, theirs, wavelength, *, shape_only=False):
-    """Raise if the two do not make the same spectra: a speed counts only for the same work.
-
-    The bound is loose: bagpipes at R_spec 1000 and dsps's metallicity weights are no reference for accuracy;
-    a test compares with bagpipes at full resolution.
-    """
+    """Raise if the two do not make the same spectra: a speed counts only for the same work."""
     inside = (wavelength > 4000) & (wavelength < 8000)
     ratio = ours[:, inside] / theirs[:, inside]
     if shape_only:

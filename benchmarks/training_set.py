@@ -60,11 +60,7 @@ def make_directly(table, grid):
 
 
 def require_same(ours, theirs):
-    """Raise if the spectra differ: a time counts only for the same work.
-
-    The bound is loose: the peer's resolution is 330 km/s at 5250 A alone, and bins that two intervals share are not
-    divided.
-    """
+    """Raise if the spectra differ: a time counts only for the same work."""
     difference = (ours - theirs).std() / ours.std()
     if not difference < 0.08:
         raise ValueError(

@@ -1,8 +1,7 @@
 """Broaden spectra to a common width: Gaussians constant in velocity, for many galaxies at once.
 
-Individual galaxies of the SDSS are broadened to the 330 km/s of the models before their metallicity is read (Zahid et
-al. 2019, Section 3.1). The operator of one width is a band around the diagonal; it is kept as dense blocks along the
-band, because a few small matrix products are quicker than a convolution whose kernel changes from pixel to pixel.
+Individual galaxies of the SDSS are broadened to the 330 km/s of the models before their metallicity is read
+(Zahid et al. 2019, Section 3.1).
 """
 
 from dataclasses import dataclass
@@ -20,17 +19,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Broadening:
-    """The operator of one width.
-
-    Attributes
-    ----------
-    sigma : float
-        [km/s]
-    n_in, n_out : int
-        Pixels before and after.
-    blocks : tuple of (slice, slice, Tensor)
-        Input pixels, output pixels and the matrix (input, output), float32, from the ones to the others.
-    """
+    """The operator of one width."""
 
     sigma: float
     n_in: int
@@ -38,19 +27,7 @@ class Broadening:
     blocks: tuple
 
     def apply(self, flux: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Broaden a batch.
-
-        Parameters
-        ----------
-        flux : Tensor, shape (galaxy, n_in), float32
-            Finite everywhere (see `fill_bad`).
-        out : Tensor, shape (galaxy, n_out), float32, optional
-            Where to put the result.
-
-        Returns
-        -------
-        Tensor, shape (galaxy, n_out)
-        """
+        """Broaden a batch."""
         if out is None:
             out = torch.empty(len(flux), self.n_out)
         for source, target, matrix in self.blocks:
@@ -71,33 +48,7 @@ class Broadening:
 
 
 def make_broadening(sigma, wavelength, *, keep=None, block=BLOCK):
-    """Operator that broadens by a Gaussian constant in velocity.
-
-    A pixel's flux is spread over ln(wavelength) by a Gaussian and integrated over the output pixels, which adds about
-    the variance of a pixel's width. The Gaussian is so much narrower that the sum has the variance asked for, down to
-    a width of 0. Flux is conserved but for the ends, where the result is the mean over the part of the kernel that
-    has data.
-
-    Parameters
-    ----------
-    sigma : float
-        [km/s], 0 or more.
-    wavelength : array_like, shape (n,)
-        Pixel centres [Angstrom].
-    keep : array_like of bool, shape (n,), optional
-        Output pixels; default all.
-    block : int
-        Output pixels per matrix.
-
-    Returns
-    -------
-    Broadening
-
-    Raises
-    ------
-    ValueError
-        If sigma is negative or not finite, or wavelengths do not increase.
-    """
+    """Operator that broadens by a Gaussian constant in velocity."""
     sigma = float(sigma)
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"broadening by {sigma} km/s: it must be a number, 0 or more")
@@ -147,19 +98,7 @@ def _shares(edges, places, spread, reach):
 
 
 def fill_bad(flux, bad):
-    """Replace bad pixels by straight lines between their good neighbours, in place; at the ends by the nearest.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (galaxy, n)
-        Changed. What it holds in bad pixels, NaN included, is not looked at.
-    bad : ndarray of bool, shape (galaxy, n)
-
-    Returns
-    -------
-    ndarray
-        `flux`. Spectra without a good pixel become 0.
-    """
+    """Replace bad pixels by straight lines between their good neighbours, in place; at the ends by the nearest."""
     n = flux.shape[1]
     row, column = np.divmod(np.flatnonzero(bad), n)
     if not row.size:
@@ -179,37 +118,7 @@ def fill_bad(flux, bad):
 
 
 def broaden(flux, sigma, wavelength, *, bad=None, keep=None, step=0.0):
-    """Broaden spectra by Gaussians constant in velocity (in Angstrom they widen with wavelength).
-
-    Parameters
-    ----------
-    flux : array_like, shape (galaxy, n)
-        Flux density on common pixels; not finite counts as bad.
-    sigma : float or array_like (galaxy,)
-        Standard deviation of the Gaussian [km/s]. Galaxies of equal sigma share one operator.
-    wavelength : array_like, shape (n,)
-        Pixel centres [Angstrom].
-    bad : array_like of bool, shape (galaxy, n), optional
-        Pixels to fill by straight lines before (`fill_bad`): they stay bad, and what their neighbours take from
-        them is a guess.
-    keep : array_like of bool, shape (n,), optional
-        Output pixels; default all.
-    step : float
-        Round sigma to multiples of it [km/s], so that few operators serve many galaxies; 0: as they are.
-
-    Returns
-    -------
-    ndarray, shape (galaxy, n_keep), float32
-
-    Raises
-    ------
-    ValueError
-        If shapes disagree, or a sigma is negative or not finite (the galaxy is named).
-
-    Notes
-    -----
-    White noise of `flux` is correlated between pixels afterwards.
-    """
+    """Broaden spectra by Gaussians constant in velocity (in Angstrom they widen with wavelength)."""
     flux = np.array(flux, dtype=np.float32, ndmin=2)
     wavelength = np.asarray(wavelength, float)
     if flux.shape[1] != wavelength.size:

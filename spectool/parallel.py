@@ -11,21 +11,7 @@ import psutil
 
 
 def n_workers() -> int:
-    """Return the number of worker processes or threads to use.
-
-    It is the smaller of what joblib finds (affinity and cgroup limits heeded) and the environment variable
-    ``CPU_LIMIT``, which Binder sets because its machines show the cores of their host.
-
-    Returns
-    -------
-    int
-        At least 1.
-
-    Raises
-    ------
-    ValueError
-        If ``CPU_LIMIT`` is set and is not a positive number.
-    """
+    """Return the number of worker processes or threads to use."""
     cores = joblib.cpu_count()
     limit = os.environ.get("CPU_LIMIT", "").strip()
     if not limit:
@@ -55,19 +41,7 @@ MB = 1e6
 
 
 def tree_rss(pid: int | None = None) -> int:
-    """Return the resident memory of a process and all its descendants.
-
-    Parameters
-    ----------
-    pid : int, optional
-        The root process; this one by default.
-
-    Returns
-    -------
-    int
-        Bytes; pages that processes share are counted once per process, so it is an upper bound. 0 when the
-        process has gone.
-    """
+    """Return the resident memory of a process and all its descendants."""
     try:
         root = psutil.Process(pid)
         processes = [root, *root.children(recursive=True)]

@@ -67,18 +67,7 @@ def line_windows():
 
 
 def kept_pixels(wavelength):
-    """Which pixels lie outside all line windows.
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n,)
-        Vacuum, rest frame [Angstrom].
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True: used.
-    """
+    """Which pixels lie outside all line windows."""
     wavelength = np.asarray(wavelength, float)
     keep = np.ones(wavelength.shape, bool)
     for low, high in line_windows().values():
@@ -88,28 +77,7 @@ def kept_pixels(wavelength):
 
 @dataclass(frozen=True)
 class ContinuumBasis:
-    """Polynomials on the kept pixels, orthonormal there: one projector for all spectra without bad pixels.
-
-    Parameters
-    ----------
-    wavelength : ndarray, shape (n,)
-        [Angstrom]
-    keep : ndarray of bool, shape (n,)
-    degree : int
-
-    Attributes
-    ----------
-    kept_wavelength : ndarray, shape (n_kept,)
-    vectors : Tensor, shape (n_kept, degree + 1), float32
-        Orthonormal columns that span the polynomials.
-    products : Tensor, shape (n_kept, (degree + 1) (degree + 2) / 2), float32
-        Products of two columns, each pair once: a sum over pixels gives the matrix of the normal equations.
-
-    Raises
-    ------
-    ValueError
-        If fewer pixels are kept than the polynomial has coefficients.
-    """
+    """Polynomials on the kept pixels, orthonormal there: one projector for all spectra without bad pixels."""
 
     wavelength: np.ndarray
     keep: np.ndarray
@@ -146,35 +114,7 @@ class ContinuumBasis:
 
 @torch.inference_mode()
 def normalize_continuum(flux, bad, basis, *, in_place=False):
-    """Divide spectra by their least-squares polynomial and subtract 1 (Zahid et al. 2019, Section 4).
-
-    All spectra share one projector. Where bad pixels are filled with the fit and the fit is repeated, it converges to
-    the fit of the good pixels alone. What filling does to the coefficients is a matrix of 21 x 21 per spectrum, so
-    the limit is solved for at once, all spectra together.
-
-    Parameters
-    ----------
-    flux : ndarray or Tensor, shape (galaxy, n_kept)
-        Float16 or wider; what bad pixels hold, NaN included, is not looked at.
-    bad : ndarray or Tensor of bool, shape (galaxy, n_kept), or None
-        None: no pixel is bad.
-    basis : ContinuumBasis
-    in_place : bool
-        Put the result where the flux was; that must be a float32 array.
-
-    Returns
-    -------
-    normalized : ndarray, shape (galaxy, n_kept), float32
-        flux / polynomial - 1; 0 in bad pixels, and everywhere in spectra whose polynomial falls below 2% of their mean
-        at a good pixel or that have no more good pixels than coefficients.
-    polynomial : ndarray, shape (galaxy, n_kept), float32
-        In the flux's unit; NaN in the latter spectra, and an extrapolation in bad pixels.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit the basis.
-    """
+    """Divide spectra by their least-squares polynomial and subtract 1 (Zahid et al. 2019, Section 4)."""
     flux = torch.as_tensor(flux)
     if flux.ndim != 2 or flux.shape[1] != basis.vectors.shape[0]:
         raise ValueError(f"flux has shape {tuple(flux.shape)}; the basis has {basis.vectors.shape[0]} pixels")
@@ -201,10 +141,7 @@ def normalize_continuum(flux, bad, basis, *, in_place=False):
 
 
 def _are_usable(zeroed, polynomial, bad, basis):
-    """Which polynomials are high enough at all good pixels, and fit to more of these than they have coefficients.
-
-    `zeroed` are the spectra, 0 in bad pixels.
-    """
+    """Which polynomials are high enough at all good pixels, and fit to more of these than they have coefficients."""
     count = torch.full((len(zeroed),), zeroed.shape[1])
     if bad is not None:
         count -= torch.from_numpy(np.count_nonzero(bad.numpy(), axis=1))
@@ -218,10 +155,7 @@ def _are_usable(zeroed, polynomial, bad, basis):
 
 
 def _fit_around(zeroed, seen, bad, places, basis):
-    """Coefficients (galaxy, k) of the polynomials that fit the good pixels of spectra that are 0 in bad ones.
-
-    Filling maps coefficients c to ``seen + hidden @ c``, so its limit solves ``(1 - hidden) c = seen``.
-    """
+    """Coefficients (galaxy, k) of the polynomials that fit the good pixels of spectra that are 0 in bad ones."""
     matrix = torch.eye(seen.shape[1]) - basis.unpack(_masked_sums(bad, places, basis.products))
     factor, failed = torch.linalg.cholesky_ex(matrix)
     coefficients = torch.cholesky_solve(seen[:, :, None], factor)[:, :, 0]
@@ -367,20 +301,7 @@ def _mask_rows(sample, rows, reason):
 
 
 def mask_sky_lines(sample, lines=None):
-    """Mask the pixels at strong night-sky lines, whose subtraction leaves residuals that ivar understates.
-
-    Parameters
-    ----------
-    sample : Dataset
-        In the observed frame (coordinate ``observed_wavelength``).
-    lines : dict, optional
-        name -> (vacuum wavelength, half width) [Angstrom]; default `SKY_LINES`.
-
-    Raises
-    ------
-    ValueError
-        If the sample is in the rest frame, where sky lines are no longer at their place.
-    """
+    """Mask the pixels at strong night-sky lines, whose subtraction leaves residuals that ivar understates."""
     wavelength, rest = spectral_coordinate(sample)
     if rest:
         raise ValueError("mask sky lines before to_rest_frame: afterwards they have moved with the redshift")
@@ -394,22 +315,7 @@ def mask_sky_lines(sample, lines=None):
 
 
 def correct_extinction(sample, *, ebv=None, law="F99", r_v=3.1):
-    """Remove the Milky Way's foreground extinction: flux times 10^(0.4 A), ivar times 10^(-0.8 A).
-
-    Parameters
-    ----------
-    sample : Dataset
-        In the observed frame.
-    ebv : float or array_like (galaxy,), optional
-        E(B-V) [mag], for instance of Schlafly & Finkbeiner (2011); default the column ``ebv``.
-    law, r_v
-        See `extinction_curve`.
-
-    Raises
-    ------
-    ValueError
-        If E(B-V) is missing, not finite or negative, or the sample is in the rest frame or corrected already.
-    """
+    """Remove the Milky Way's foreground extinction: flux times 10^(0.4 A), ivar times 10^(-0.8 A)."""
     wavelength, rest = spectral_coordinate(sample)
     if rest:
         raise ValueError(
@@ -551,24 +457,7 @@ def _resampled(sample, wavelength, rest, pixels):
 
 
 def normalize(sample, *, window=MARZIANO2024_WINDOW, min_fraction=0.5):
-    """Divide each spectrum by the median of its good pixels in a window, as Marziano (2024, Section 3.1).
-
-    A spectrum of which less than `min_fraction` of the window's pixels is good, or whose median is not
-    positive, cannot be normalised: it is masked out and counted, with a `PrepareWarning`.
-
-    Parameters
-    ----------
-    sample : Dataset
-        On a common rest-frame grid (coordinate ``wavelength``).
-    window : (float, float)
-        Rest wavelengths [Angstrom].
-    min_fraction : float
-
-    Returns
-    -------
-    Dataset
-        ``flux`` and ``ivar`` without unit and the column ``norm``, in the old flux unit (NaN if masked out).
-    """
+    """Divide each spectrum by the median of its good pixels in a window, as Marziano (2024, Section 3.1)."""
     if "wavelength" not in sample.coords:
         raise ValueError("normalise after resampling to a common rest-frame grid (coordinate `wavelength`)")
     inside = (sample["wavelength"].values >= window[0]) & (sample["wavelength"].values <= window[1])

@@ -35,22 +35,7 @@ LINES = {
 
 
 def pixel_edges(centres):
-    """Edges of the pixels around given centres, half-way between neighbours.
-
-    Parameters
-    ----------
-    centres : array_like, shape (n,)
-        Strictly increasing pixel centres.
-
-    Returns
-    -------
-    ndarray, shape (n + 1,)
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two centres or they do not increase.
-    """
+    """Edges of the pixels around given centres, half-way between neighbours."""
     centres = np.asarray(centres, dtype=float)
     if centres.ndim != 1 or centres.size < 2:
         raise ValueError("need a one-dimensional array of at least two pixel centres")
@@ -86,23 +71,7 @@ def sps_wavelength():
 
 
 def rebin_matrix(edges_in, edges_out):
-    """Linear operator that rebins a flux density, conserving flux.
-
-    Output pixels are means of the input weighted by overlap. A pixel that the input covers only in part is the
-    mean over the covered part; one that it does not cover at all has an empty row. Where the input carries
-    independent noise, the output's variance is ``R.power(2) @ variance``.
-
-    Parameters
-    ----------
-    edges_in : array_like, shape (n_in + 1,)
-    edges_out : array_like, shape (n_out + 1,)
-        Increasing pixel edges in the same unit.
-
-    Returns
-    -------
-    scipy.sparse.csr_array, shape (n_out, n_in)
-        Rows sum to 1 (or to 0 without overlap).
-    """
+    """Linear operator that rebins a flux density, conserving flux."""
     edges_in, edges_out = np.asarray(edges_in, float), np.asarray(edges_out, float)
     cuts = np.union1d(edges_in, edges_out)
     cuts = cuts[(cuts >= max(edges_in[0], edges_out[0])) & (cuts <= min(edges_in[-1], edges_out[-1]))]
@@ -137,23 +106,7 @@ def vacuum_to_air(wavelength):
 
 
 def block_rebin_matrix(edges_in, edges_out):
-    """One sparse operator that rebins a batch of spectra, each from its own pixels to its own pixels.
-
-    The galaxies are laid one after the other on a long axis, with a pixel that holds nothing in each gap, so
-    that a single call of `rebin_matrix` serves all.
-
-    Parameters
-    ----------
-    edges_in : ndarray, shape (batch, n_in + 1)
-    edges_out : ndarray, shape (batch, n_out + 1)
-        Pixel edges [Angstrom].
-
-    Returns
-    -------
-    csr_array, shape (batch * (n_out + 1), batch * (n_in + 1))
-        Acts on raveled (batch, n_in + 1) arrays whose last column is the empty pixel; the result's last
-        column is to be dropped. Rows sum to 1, the empty pixels' share included.
-    """
+    """One sparse operator that rebins a batch of spectra, each from its own pixels to its own pixels."""
     low = min(edges_in.min(), edges_out.min()) - 1.0
     period = max(edges_in.max(), edges_out.max()) + 1.0 - low
     start = (np.arange(len(edges_in)) * period)[:, None] - low
@@ -167,24 +120,7 @@ def block_rebin_matrix(edges_in, edges_out):
 
 
 def rebin_spectra(flux, variance, good, edges_in, edges_out):
-    """Rebin a batch of spectra as overlap-weighted means of their good pixels.
-
-    Parameters
-    ----------
-    flux, variance : ndarray, shape (batch, n_in)
-        Flux density, and its variance, independent from pixel to pixel.
-    good : ndarray of bool, shape (batch, n_in)
-        Pixels to use; what the others hold, NaN included, is not looked at.
-    edges_in : ndarray, shape (batch, n_in + 1)
-    edges_out : ndarray, shape (batch, n_out + 1)
-        Pixel edges [Angstrom].
-
-    Returns
-    -------
-    flux, variance, covered : ndarray, shape (batch, n_out), float64
-        `covered` is the fraction of each output pixel's width that good input covers; flux and variance are 0
-        where it is 0.
-    """
+    """Rebin a batch of spectra as overlap-weighted means of their good pixels."""
     n_batch, n_out = len(flux), edges_out.shape[1] - 1
     operator = block_rebin_matrix(edges_in, edges_out)
 
@@ -198,21 +134,7 @@ def rebin_spectra(flux, variance, good, edges_in, edges_out):
 
 
 def rebin_common(flux, edges_in, edges_out):
-    """Rebin spectra that share their input pixels, each to pixels of its own; quicker than `rebin_spectra`.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (batch, n_in)
-        Flux density; pixels that are not finite count as absent.
-    edges_in : ndarray, shape (n_in + 1,)
-    edges_out : ndarray, shape (batch, n_out + 1)
-        Increasing pixel edges in the same unit.
-
-    Returns
-    -------
-    flux, covered : ndarray, shape (batch, n_out), float64
-        As of `rebin_spectra`.
-    """
+    """Rebin spectra that share their input pixels, each to pixels of its own; quicker than `rebin_spectra`."""
     width = np.diff(edges_in)
     result = np.empty((len(flux), edges_out.shape[1] - 1))
     covered = np.empty_like(result)
@@ -231,21 +153,7 @@ def rebin_common(flux, edges_in, edges_out):
 def extinction_curve(wavelength, *, law="F99", r_v=3.1):
     """A(lambda) / E(B-V) of the Milky Way's mean extinction law.
 
-    Parameters
-    ----------
-    wavelength : ndarray
-        Observed wavelength [Angstrom].
-    law : {"F99", "G23", "CCM89"}
-        Fitzpatrick (1999, PASP 111, 63), 1000 A to 3.3 micron, which Schlafly & Finkbeiner (2011) calibrate
-        their E(B-V) with; Gordon et al. (2023, ApJ 950, 86); or Cardelli, Clayton & Mathis (1989, ApJ 345, 245),
-        still the custom for lines of gas. All from the ``dust_extinction`` package.
-    r_v : float
-        A(V) / E(B-V).
-
-    Raises
-    ------
-    ValueError
-        For another law, or wavelengths outside its range.
+    (2023, ApJ 950, 86); or Cardelli, Clayton & Mathis (1989, ApJ 345, 245), still the custom for lines of gas.
     """
     from astropy import units as u
     from dust_extinction.parameter_averages import CCM89, F99, G23

@@ -58,10 +58,7 @@ def read_stars(folder, z_index):
 
 
 def refine(wavelength, flux, low=8700.0, high=10200.0, step=4.0):
-    """Follow the coarse red samples of the source (10-20 A) by straight lines on pixels of 4 A.
-
-    Taken as pixels they would be steps, which differ by 2% from the lines that other codes draw between them.
-    """
+    """Follow the coarse red samples of the source (10-20 A) by straight lines on pixels of 4 A."""
     red = np.arange(low, high, step)
     fine = np.concatenate([wavelength[wavelength < low], red, wavelength[wavelength > high]])
     drawn = np.apply_along_axis(lambda y: np.interp(red, wavelength, y), -1, flux)
@@ -120,10 +117,7 @@ def restore(compressed, centres):
 
 
 def measure_error(full, age_in, binned):
-    """Relative error of composite spectra from the compact grid against all source ages, at every pixel.
-
-    Sixteen histories (constant and delayed-tau, old and young) at every metallicity: median, 99th percentile, maximum.
-    """
+    """Relative error of composite spectra from the compact grid against all source ages, at every pixel."""
     start = np.repeat([1.3e10, 8e9, 2e9, 3e8], 4)
     tau = np.tile([3e8, 1e9, 3e9, 1e10], 4)
     edges_full, edges_binned = source_age_edges(age_in), age_bin_edges(AGE)

@@ -43,16 +43,7 @@ class NoBrowserError(RuntimeError):
 
 
 def jupyter_environment(folder):
-    """Return environment variables that keep Jupyter's settings and workspaces in a folder of their own.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-
-    Returns
-    -------
-    dict
-    """
+    """Return environment variables that keep Jupyter's settings and workspaces in a folder of their own."""
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "notification.jupyterlab-settings").write_text(LAB_SETTINGS)
@@ -75,24 +66,7 @@ def free_port():
 
 @contextmanager
 def run_server(arguments, url, folder, *, name):
-    """Run a Jupyter server until the context ends.
-
-    Parameters
-    ----------
-    arguments : list of str
-        Of ``python -m``.
-    url : str
-        Answers once the server is up.
-    folder : pathlib.Path
-        For settings and the log.
-    name : str
-        Of the log file.
-
-    Raises
-    ------
-    RuntimeError
-        If it does not come up; with its log.
-    """
+    """Run a Jupyter server until the context ends."""
     log = folder / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -158,13 +132,7 @@ def run_voila(folder):
 
 @contextmanager
 def open_chromium():
-    """Start headless Chromium; yields a playwright browser.
-
-    Raises
-    ------
-    NoBrowserError
-        If playwright or Chromium is missing.
-    """
+    """Start headless Chromium; yields a playwright browser."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
@@ -194,18 +162,7 @@ def open_page(browser, *, width=1366, height=768):
 
 
 def run_notebook(page, address, name, *, timeout=120):
-    """Open a notebook in JupyterLab, run all its cells and return when the kernel is idle again.
-
-    Parameters
-    ----------
-    page : playwright page
-    address : str
-        From `run_lab`.
-    name : str
-        Of the notebook, in the server's folder.
-    timeout : float
-        Seconds.
-    """
+    """Open a notebook in JupyterLab, run all its cells and return when the kernel is idle again."""
     page.goto(f"{address}/lab/tree/{name}?reset")
     page.wait_for_function(KERNEL_IDLE, timeout=1000 * timeout)
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")

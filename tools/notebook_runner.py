@@ -29,19 +29,7 @@ def paper_notebooks(folder: Path) -> dict[str, Path]:
 
 
 def run_notebook(path: Path) -> Run:
-    """Execute a notebook with its own folder as working folder; the file itself is left as it is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The notebook.
-
-    Returns
-    -------
-    Run
-        The executed notebook, wall-clock seconds from its first cell, and the peak memory of its kernel with
-        all the kernel's children.
-    """
+    """Execute a notebook with its own folder as working folder; the file itself is left as it is."""
     path = Path(path)
     client = NotebookClient(
         nbformat.read(path, as_version=4),

@@ -227,8 +227,7 @@ def _report(history) -> None:
 
 
 def round_to_half(model) -> None:
-    """Give the weights the values that they will have when they are read back, so that the figures are
-    theirs."""
+    """Give the weights the values that they will have when they are read back, so that the figures are theirs."""
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(weight.half().float())
@@ -314,8 +313,7 @@ def squared_errors(model, latent, truth, seen=None):
 
 
 def make_atlas(model, flux, columns, train, seed) -> dict[str, np.ndarray]:
-    """Latent vectors and parameters of some training galaxies; the seed and n of the recipe draw them
-    again."""
+    """Latent vectors and parameters of some training galaxies; the seed and n of the recipe draw them again."""
     rows = np.sort(np.random.default_rng(seed + 3).choice(train, min(ATLAS_SIZE, len(train)), replace=False))
     mu, _ = encode(model, flux, rows)
     table = np.stack([columns[name].values[rows] for name in PARAMETERS], axis=1).astype(np.float32)
@@ -323,8 +321,7 @@ def make_atlas(model, flux, columns, train, seed) -> dict[str, np.ndarray]:
 
 
 def train_parameters(model, flux, columns, parts, wavelength, options, path) -> dict:
-    """Train latents -> parameters, for whole and for survey-like spectra alike, and store it beside the
-    model."""
+    """Train latents -> parameters, for whole and for survey-like spectra alike, and store it beside the model."""
     rng = np.random.default_rng(options.seed + 4)
     truth = np.stack([columns[name].values for name in PARAMETERS], axis=1).astype(np.float32)
     data = {}

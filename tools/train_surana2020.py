@@ -204,10 +204,7 @@ def score_and_write(data, options, model, history, name) -> dict:
 
 
 def train_ensemble(data, options) -> dict:
-    """Networks with errors; the first file holds the calibration, the outliers' reference and the figures of all.
-
-    They learn from GAMA and from surveys of other depths; errors are calibrated, and all is scored, on GAMA.
-    """
+    """Networks with errors; the first file holds the calibration, the outliers' reference and the figures of all."""
     members, histories = [], []
     choice = paper.ensemble_options(epochs=options.epochs) | {"scaling": options.scaling or "asinh"}
     varied = add_other_surveys(data, options)

@@ -192,11 +192,7 @@ def train_randomised(samples, options) -> dict:
 
 
 def train_diverse(samples, options) -> dict:
-    """Networks that half of the recipe's galaxies teach, and as many with histories of the held-out kinds.
-
-    Not the paper's: they show what its recipe leaves out. Held-out histories are other galaxies for them, not other
-    kinds.
-    """
+    """Networks that half of the recipe's galaxies teach, and as many with histories of the held-out kinds."""
     labels = ["flux", "log_z_lw", "age_lw"]
     whole, rng = samples["train"][labels], np.random.default_rng(DIVERSE_SEED)
     n = min(N_DIVERSE, whole.sizes["galaxy"] // 2)
@@ -213,11 +209,7 @@ def train_diverse(samples, options) -> dict:
 
 
 def compare_rules(samples, options) -> dict:
-    """Train on a random 80%, to the last epoch, and score the weights that three rules would have kept.
-
-    ``heldout``: the lowest loss on held-out histories (ours); ``training_like``: on the other 20%, as is usual;
-    ``last``: the last of all epochs. Added to the metrics of zahid2019_mlp1.
-    """
+    """Train on a random 80%, to the last epoch, and score the weights that three rules would have kept."""
     whole, parts = samples["train"], split(samples["train"].sizes["galaxy"], (0.8, 0.2), seed=0)
     watch = paper.Watch({"training_like": whole.isel(galaxy=parts[1][::4])})
     samples = {**samples, "train": whole.isel(galaxy=parts[0])}

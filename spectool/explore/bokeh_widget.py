@@ -25,21 +25,7 @@ for (const doc of Bokeh.documents) {
 
 
 class LiveBokeh(BokehModel):
-    """`jupyter_bokeh.BokehModel` with the suite's theme and four mends.
-
-    - The figure of a view that is made anew (the page was reloaded, the output was opened a second time)
-      shows the current data. jupyter_bokeh sends the document that it was constructed with.
-    - A patch goes out whole even if two threads change the figure at once: ipykernel 7 runs widget callbacks
-      in subshell threads, and the page puts a patch together from several messages in a row.
-    - The page does not send the kernel's own changes back to it.
-    - `batch` joins the changes made inside it to one patch, so the page redraws once.
-
-    Parameters
-    ----------
-    figure : bokeh.models.LayoutDOM or HoloViews object
-    **kwargs
-        Traits of `ipywidgets.DOMWidget`, e.g. ``layout``.
-    """
+    """`jupyter_bokeh.BokehModel` with the suite's theme and four mends."""
 
     def __init__(self, figure, **kwargs):
         self._patch_lock = RLock()
@@ -104,19 +90,7 @@ class LiveBokeh(BokehModel):
 
 
 def link(state, names, update):
-    """Call ``update()`` now and whenever one of the state's traits changes.
-
-    Parameters
-    ----------
-    state : traitlets.HasTraits
-    names : list of str
-    update : callable without arguments
-
-    Raises
-    ------
-    TypeError
-        If the state has no traits to observe.
-    """
+    """Call ``update()`` now and whenever one of the state's traits changes."""
     if not isinstance(state, HasTraits):
         raise TypeError(f"state must be a traitlets.HasTraits, not {type(state).__name__}")
     state.observe(lambda _: update(), names)

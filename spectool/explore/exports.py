@@ -13,48 +13,14 @@ MIME = {"png": "image/png", "csv": "text/csv", "json": "application/json"}
 
 
 def write_state(saved, path):
-    """Write a state as JSON.
-
-    Parameters
-    ----------
-    saved : dict
-        What JSON can hold; ``format`` is the name that `read_state` asks for.
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write a state as JSON."""
     path = Path(path)
     path.write_text(json.dumps(saved, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
 def read_state(source, *, name, state_format, keys):
-    """Read a state that `write_state` wrote.
-
-    Parameters
-    ----------
-    source : str, pathlib.Path or bytes
-        A file, or its content.
-    name : str
-        What to call content in errors; a file goes by its own name.
-    state_format : str
-        The only ``format`` that is taken.
-    keys : iterable of str
-        What it must hold.
-
-    Returns
-    -------
-    saved : dict
-    name : str
-        What to call it in further errors.
-
-    Raises
-    ------
-    ValueError
-        If it is no JSON, of another format, or lacks a key.
-    """
+    """Read a state that `write_state` wrote."""
     if not isinstance(source, bytes):
         source, name = Path(source).read_bytes(), Path(source).name
     try:
@@ -70,21 +36,7 @@ def read_state(source, *, name, state_format, keys):
 
 
 def write_table(table, path, *, comments, digits=7):
-    """Write a table as CSV, below comment lines that begin with ``#``.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-    path : str or pathlib.Path
-    comments : iterable of str
-        One line each.
-    digits : int
-        Significant ones of floating-point numbers.
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write a table as CSV, below comment lines that begin with ``#``."""
     path = Path(path)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.writelines(f"# {line}\n" for line in comments)
@@ -93,18 +45,7 @@ def write_table(table, path, *, comments, digits=7):
 
 
 def write_figure(figure, path):
-    """Write a `matplotlib.figure.Figure` at 150 dots per inch.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    path : str or pathlib.Path
-        Its ending says in which format.
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write a `matplotlib.figure.Figure` at 150 dots per inch."""
     path = Path(path)
     figure.savefig(path, dpi=150)
     return path
@@ -114,37 +55,13 @@ def write_figure(figure, path):
 
 
 def report(line, text, *, css=""):
-    """Show a line of text, or hide the line if there is none.
-
-    Parameters
-    ----------
-    line : ipywidgets.HTML
-    text : str
-        HTML.
-    css : str
-        Class of the text, such as a warning's.
-    """
+    """Show a line of text, or hide the line if there is none."""
     line.value = f'<span class="{css}">{text}</span>'
     line.layout.display = None if text else "none"
 
 
 def connect_files(view, *, prefix, save, load, tell):
-    """Let a dashboard's buttons save its state's files, and its upload load a state.
-
-    Parameters
-    ----------
-    view : object
-        Has the buttons ``png``, ``csv`` and ``json``, the upload ``load``, the ``state`` with its ``lock``, and
-        ``export_folder``, which is made when the first file is written.
-    prefix : str
-        What names of files begin with; the time follows.
-    save : dict of str to callable
-        ``save[ending](state, path)`` writes a file, for png, csv and json.
-    load : callable
-        ``load(state, content, name=...)`` raises ValueError if the file does not fit.
-    tell : callable
-        ``tell(text, warning=...)`` shows HTML.
-    """
+    """Let a dashboard's buttons save its state's files, and its upload load a state."""
 
     def export(ending):
         folder = Path(view.export_folder)

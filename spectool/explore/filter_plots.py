@@ -20,29 +20,7 @@ METALS = tuple(name for name in LICK if not name.startswith("H"))
 
 
 def plot_segments(wavelength, spectrum, layers, *, rows=3, indices=METALS, title="", heights=(88, 108)):
-    """Cut the spectrum into segments, one below the other, and draw panels under each.
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n_kept,)
-        [Angstrom]
-    spectrum : array_like, shape (n_kept,)
-        As the network takes it.
-    layers : dict of str to callable
-        By the label of the vertical axis; draws a panel into a figure when called with it and the segment's ends
-        [Angstrom] and number.
-    rows : int
-        Segments, of equal length.
-    indices : sequence of str
-        Names of Lick indices to shade and name, where at least a quarter of the band is kept.
-    title : str
-    heights : (int, int)
-        Of the spectrum's and of the other frames, screen pixels.
-
-    Returns
-    -------
-    bokeh layout
-    """
+    """Cut the spectrum into segments, one below the other, and draw panels under each."""
     wavelength = np.asarray(wavelength, float)
     edges = np.linspace(wavelength[0] - 0.5, wavelength[-1] + 0.5, rows + 1)
     spread, flux, gaps = with_gaps(wavelength, spectrum)

@@ -16,15 +16,7 @@ N_RING = 72  # points outside a galaxy that close the cells at its edge
 
 @dataclass(frozen=True)
 class Source:
-    """One version of the ages and metallicities of all spectra.
-
-    Attributes
-    ----------
-    values, errors
-        By quantity, each (spectrum,) [dex]; errors are missing where the source has none.
-    predicted
-        Whether a network made it; otherwise it may serve as the label.
-    """
+    """One version of the ages and metallicities of all spectra."""
 
     values: dict
     errors: dict
@@ -32,26 +24,7 @@ class Source:
 
 
 def read_sources(sample, predictions):
-    """Collect all versions of the ages and metallicities of a sample.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        ``log_age`` and ``log_z`` (spectrum,), optional ``log_age_fit`` and ``log_z_fit``.
-    predictions : dict of str to mapping
-        By name, such as "Set A": ``log_age`` and ``log_z`` (spectrum,) [dex] and, where there are errors,
-        ``log_age_error`` and ``log_z_error``. NaN where nothing was predicted.
-
-    Returns
-    -------
-    dict of str to Source
-        "truth", "fitted" if there are such labels, and the predictions.
-
-    Raises
-    ------
-    ValueError
-        If the sample or a prediction lacks a column or has another number of spectra; it is named.
-    """
+    """Collect all versions of the ages and metallicities of a sample."""
     missing = [name for name in NEEDED if name not in sample]
     if missing:
         raise ValueError(f"the sample lacks {', '.join(missing)}")
@@ -82,19 +55,7 @@ def _source(name, columns, n, *, predicted):
 
 
 def describe_galaxy(sample, galaxy, n_spectra):
-    """One line about a galaxy, for a menu.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-    galaxy : int
-        Row of the galaxy table.
-    n_spectra : int
-
-    Returns
-    -------
-    str
-    """
+    """One line about a galaxy, for a menu."""
     row = sample.isel(galaxy=galaxy)
     parts = [str(row["galaxy_name"].item()) if "galaxy_name" in row else f"galaxy {galaxy}"]
     if "is_early" in row:
@@ -118,22 +79,7 @@ def describe_map(state):
 
 
 def galaxy_sample(sample, index, sources):
-    """Lay out one galaxy as a sample of its own, every source and quantity a column: what gradients are fitted to.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-    index : ndarray of int
-        Its positions along ``spectrum``.
-    sources : dict of str to Source
-
-    Returns
-    -------
-    one : xarray.Dataset
-        Its spectra.
-    columns : list of str
-        Named by `column_name`.
-    """
+    """Lay out one galaxy as a sample of its own, every source and quantity a column: what gradients are fitted to."""
     columns = []
     data = {
         "galaxy_index": ("spectrum", np.zeros(index.size, dtype=int)),
@@ -155,20 +101,7 @@ def column_name(source, quantity):
 
 
 def cell_outlines(x, y):
-    """Outline the cell of each spectrum: what of the galaxy is nearer to it than to any other.
-
-    Cells at the edge end about half a cell outside the outermost positions.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-        Positions [arcsec].
-
-    Returns
-    -------
-    list of ndarray, each shape (2, k)
-        Corners x and y; a small square where a position repeats another or fewer than four differ.
-    """
+    """Outline the cell of each spectrum: what of the galaxy is nearer to it than to any other."""
     points = np.column_stack([x, y]).astype(float)
     unique, first = np.unique(points, axis=0, return_index=True)
     spacing = np.sqrt(np.prod(np.ptp(unique, axis=0) + 1e-9) / max(len(unique), 1)) if len(unique) else 1.0
@@ -197,21 +130,7 @@ def _ring(points, spacing):
 
 
 def radius_ellipse(x, y, radius, *, at=1.0):
-    """Draw where the deprojected radius has a value: squared, it is a quadratic form of the position.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-        Positions from the galaxy's centre [arcsec].
-    radius : array_like, shape (n,)
-        Deprojected [effective radii].
-    at : float
-
-    Returns
-    -------
-    x, y : ndarray, shape (121,)
-        [arcsec]; empty where the radii are no such form.
-    """
+    """Draw where the deprojected radius has a value: squared, it is a quadratic form of the position."""
     x, y, radius = (np.asarray(v, dtype=float) for v in (x, y, radius))
     good = np.isfinite(x) & np.isfinite(y) & np.isfinite(radius)
     design = np.column_stack([x**2, x * y, y**2])[good]
@@ -230,35 +149,13 @@ def radius_ellipse(x, y, radius, *, at=1.0):
 
 
 def band_wavelengths(sample):
-    """Central wavelength and width of each band of a sample.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Its bands are of `spectool.surveys.jpas.FILTERS`.
-
-    Returns
-    -------
-    wavelength, fwhm : ndarray, shape (band,)
-        [Angstrom]
-    """
+    """Central wavelength and width of each band of a sample."""
     filters = np.array([FILTERS[str(name)] for name in sample["band"].values], dtype=float)
     return filters[:, 0], filters[:, 1]
 
 
 def bands_of(sample, spectrum):
-    """Photometry of one spectrum, relative to its mean.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-    spectrum : int
-
-    Returns
-    -------
-    flux, error : ndarray, shape (band,)
-        f_nu over its mean; NaN where masked; errors are 0 where the sample has none.
-    """
+    """Photometry of one spectrum, relative to its mean."""
     one = sample[[n for n in ("flux", "flux_error", "mask") if n in sample]].isel(spectrum=spectrum)
     flux = np.array(one["flux"].values, dtype=float)
     if "mask" in one:
@@ -269,19 +166,7 @@ def bands_of(sample, spectrum):
 
 
 def to_f_nu(wavelength, flux, band_wavelength, bands):
-    """Turn a spectrum's f_lambda into f_nu on the scale of its photometry.
-
-    Parameters
-    ----------
-    wavelength, flux : ndarray, shape (n,)
-        [Angstrom], and per Angstrom.
-    band_wavelength, bands : ndarray, shape (band,)
-        [Angstrom], and relative f_nu; NaN is left out.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """Turn a spectrum's f_lambda into f_nu on the scale of its photometry."""
     f_nu = np.asarray(flux, dtype=float) * (np.asarray(wavelength, dtype=float) / 5000.0) ** 2
     inside = (band_wavelength > wavelength[0]) & (band_wavelength < wavelength[-1]) & np.isfinite(bands)
     good = np.isfinite(f_nu)

@@ -32,12 +32,7 @@ MISSING = "#D8D8D8"
 
 
 class IfuFigure:
-    """Bokeh figures linked to an `IfuState`: each update sends only what changed, as one patch.
-
-    Parameters
-    ----------
-    state : IfuState
-    """
+    """Bokeh figures linked to an `IfuState`: each update sends only what changed, as one patch."""
 
     def __init__(self, state):
         self.state = state

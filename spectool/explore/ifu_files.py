@@ -14,38 +14,13 @@ CHOICES = ("galaxy", "source", "quantity", "view", "reference")
 
 
 def save_state(state, path):
-    """Write the choices and the spectrum that is looked at as JSON.
-
-    Parameters
-    ----------
-    state : IfuState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write the choices and the spectrum that is looked at as JSON."""
     saved = {"format": STATE_FORMAT, **{name: getattr(state, name) for name in CHOICES}}
     return write_state({**saved, "spectrum": state.spectrum}, path)
 
 
 def load_state(state, source, *, name="the state file"):
-    """Go to saved choices.
-
-    Parameters
-    ----------
-    state : IfuState
-        Is changed; left alone if the file does not fit.
-    source : str, pathlib.Path or bytes
-        A file, or its content.
-    name : str
-        What to call content in errors.
-
-    Raises
-    ------
-    ValueError
-        If it is no state file, or a galaxy, source or spectrum of it is not here.
-    """
+    """Go to saved choices."""
     keys = (*CHOICES, "spectrum")
     saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
     with state.lock:
@@ -59,19 +34,7 @@ def load_state(state, source, *, name="the state file"):
 
 
 def save_csv(state, path):
-    """Write the galaxy's spectra, one row each.
-
-    Parameters
-    ----------
-    state : IfuState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-        Columns: position in the sample, x and y [arcsec], radius [Re], and log age [dex(Gyr)] and log Z/Zsun [dex]
-        by each source, with errors where it has them. Comment lines begin with ``#``: the galaxy and the gradients.
-    """
+    """Write the galaxy's spectra, one row each."""
     table = {"spectrum": state.index}
     table |= {name: state.points[name] for name in ("x", "y", "radius")}
     for name, source in state.sources.items():
@@ -89,17 +52,7 @@ def _gradient_lines(state):
 
 
 def save_png(state, path):
-    """Draw the map, the radial profile and the bands.
-
-    Parameters
-    ----------
-    state : IfuState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Draw the map, the radial profile and the bands."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8), layout="constrained")

@@ -15,19 +15,7 @@ PROBLEM_WORDS = {
 
 @dataclass(frozen=True)
 class Gradient:
-    """A line in radius through one quantity of one galaxy, from many resamplings.
-
-    Attributes
-    ----------
-    slopes, centrals
-        Of the single lines, (bootstrap,) [dex/Re] and [dex].
-    slope, error
-        Their mean, and its standard error [dex/Re]; NaN where there is no line.
-    central
-        Mean value at radius 0 [dex].
-    reason
-        Why there is no line, in words.
-    """
+    """A line in radius through one quantity of one galaxy, from many resamplings."""
 
     slopes: np.ndarray
     centrals: np.ndarray
@@ -42,17 +30,7 @@ class Gradient:
         return bool(np.isfinite(self.slope))
 
     def line(self, radius):
-        """The mean line and its 68% band.
-
-        Parameters
-        ----------
-        radius : array_like, shape (n,)
-            [effective radii]
-
-        Returns
-        -------
-        low, mean, high : ndarray, shape (n,)
-        """
+        """The mean line and its 68% band."""
         radius = np.asarray(radius, dtype=float)
         mean = self.central + self.slope * radius
         # Resamplings share most of their spectra: their spread is smaller than the error, in slope as in height.
@@ -69,22 +47,7 @@ class Gradient:
 
 
 def fit_galaxy(sample, columns):
-    """Fit gradients of several columns in one galaxy.
-
-    Each is fitted by itself, so that one without values leaves the others theirs; columns that are known for the same
-    spectra are fitted to the same draws of them.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Of one galaxy, see `spectool.measure.gradients.fit_gradients`.
-    columns : sequence of str
-
-    Returns
-    -------
-    dict of str to Gradient
-        By column.
-    """
+    """Fit gradients of several columns in one galaxy."""
     return {name: _fit_column(sample, name) for name in columns}
 
 

@@ -27,20 +27,7 @@ RANDOM_MSE = 0.199
 
 
 def absorption_marks(plot, window, width):
-    """Name absorption features above a spectrum.
-
-    Parameters
-    ----------
-    plot : bokeh.plotting.figure
-    window : (float, float)
-        Wavelengths shown [Angstrom].
-    width : float
-        Of the plot [screen pixels].
-
-    Returns
-    -------
-    LineMarks
-    """
+    """Name absorption features above a spectrum."""
     shown = {name: x for name, x in lines_of("stars").items() if window[0] < x < window[1]}
     return LineMarks(plot, window, width, lines=shown)
 

@@ -201,21 +201,7 @@ def plot_gradients_by_mass(sample, gradients, *, quantity="log age", bins=(6, 10
 
 
 def bin_equally(x, y, size, centre, spread):
-    """Bin points by their neighbours in x.
-
-    Parameters
-    ----------
-    x, y : ndarray, shape (n,)
-    size : int
-        Points per bin; the last takes what is left.
-    centre, spread : callable
-        Of the y of a bin.
-
-    Returns
-    -------
-    x, centre, spread : ndarray, shape (bin,)
-        Median of x, and of y what was asked for.
-    """
+    """Bin points by their neighbours in x."""
     order = np.argsort(x, kind="stable")
     cuts = np.arange(size, max(x.size - size, 0) + 1, size)
     groups = [g for g in np.split(order, cuts) if g.size]

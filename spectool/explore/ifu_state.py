@@ -16,34 +16,7 @@ KEPT = 8  # galaxies whose rebuilt spectra stay in memory
 
 
 class IfuState(traitlets.HasTraits):
-    """Which galaxy is mapped, in which version of its ages and metallicities, and which spectrum is looked at.
-
-    Observers of the traits are called in the thread that made the change. All changes happen under `lock`,
-    since ipykernel 7 runs widget callbacks in other threads than cells.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Spectra of galaxies in bands: ``flux`` (spectrum, band) as relative f_nu, optional ``flux_error`` and ``mask``;
-        ``galaxy_index``, ``x``, ``y`` [arcsec], ``radius`` [effective radii], ``log_age``, ``log_z`` [dex] and, where
-        there are fitted labels, ``log_age_fit`` and ``log_z_fit`` (spectrum,); a table of galaxies on dim galaxy.
-    predictions : dict of str to mapping
-        See `spectool.explore.ifu_data.read_sources`. The last is shown first.
-    rebuild : callable, optional
-        ``rebuild(sample, galaxy)`` returns spectra of one galaxy, an xarray.Dataset with ``flux`` (its spectra in the
-        order of the sample, wavelength) per Angstrom.
-
-    Attributes
-    ----------
-    start : callable
-        ``start(function, *arguments)`` runs what may take long (rebuilding spectra): at once, unless it is replaced by
-        something that uses a thread where somebody waits at a screen.
-
-    Raises
-    ------
-    ValueError
-        If the sample or a prediction lacks a column, or there is no spectrum.
-    """
+    """Which galaxy is mapped, in which version of its ages and metallicities, and which spectrum is looked at."""
 
     galaxy = traitlets.Int(-1, help="row of the galaxy table that is mapped")
     source = traitlets.Unicode(help="version of ages and metallicities that is mapped")
@@ -90,18 +63,7 @@ class IfuState(traitlets.HasTraits):
         return np.full(self.index.size, np.nan) if errors is None else errors[self.index]
 
     def choose(self, **options):
-        """Map another galaxy, source, quantity or view, or compare with other labels.
-
-        Parameters
-        ----------
-        **options
-            ``galaxy``, ``source``, ``quantity``, ``view`` or ``reference``: the traits of these names.
-
-        Raises
-        ------
-        ValueError
-            If there is no such option or choice; nothing is changed then.
-        """
+        """Map another galaxy, source, quantity or view, or compare with other labels."""
         allowed = {
             "galaxy": tuple(self.members),
             "source": tuple(self.sources),
@@ -130,18 +92,7 @@ class IfuState(traitlets.HasTraits):
             self.choose(galaxy=numbers[(numbers.index(self.galaxy) + by) % len(numbers)])
 
     def select(self, spectrum):
-        """Look at one of the galaxy's spectra.
-
-        Parameters
-        ----------
-        spectrum : int
-            Position along ``spectrum``.
-
-        Raises
-        ------
-        ValueError
-            If it belongs to another galaxy.
-        """
+        """Look at one of the galaxy's spectra."""
         with self.lock:
             if spectrum not in self.index:
                 raise ValueError(f"spectrum {spectrum} is not of the galaxy that is mapped")
@@ -205,13 +156,7 @@ class IfuState(traitlets.HasTraits):
         return float(low), float(max(high, low + 0.02))
 
     def scatter(self):
-        """How far the chosen source lies from the labels in this galaxy.
-
-        Returns
-        -------
-        offset, scatter : float
-            Median difference and robust standard deviation about it [dex]; NaN without spectra to compare.
-        """
+        """How far the chosen source lies from the labels in this galaxy."""
         difference = self.points["value"] - self.points["reference"]
         good = difference[np.isfinite(difference)].astype(float)
         if not good.size:
@@ -238,14 +183,7 @@ class IfuState(traitlets.HasTraits):
                 self.busy, self.spectra, self.problem = False, spectra, problem
 
     def photometry(self):
-        """Bands and spectrum that are looked at.
-
-        Returns
-        -------
-        dict of str to ndarray
-            ``band_wavelength``, ``band_width`` [Angstrom], ``band_flux`` and ``band_error`` (band,), and ``wavelength``
-            [Angstrom] and ``flux`` (wavelength,): f_nu relative to the mean over the bands; empty without a spectrum.
-        """
+        """Bands and spectrum that are looked at."""
         with self.lock:
             flux, error = data.bands_of(self.sample, self.spectrum)
             at, width = data.band_wavelengths(self.sample)

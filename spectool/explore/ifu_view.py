@@ -29,14 +29,7 @@ QUANTITY_BUTTONS = {"age": "log_age", "metallicity": "log_z"}
 
 
 class IfuView:
-    """The dashboard; a notebook shows it when it is the last line of a cell.
-
-    Parameters
-    ----------
-    state : IfuState
-    export_folder : str or pathlib.Path
-        Where exported files go; made when the first is written.
-    """
+    """The dashboard; a notebook shows it when it is the last line of a cell."""
 
     def __init__(self, state, *, export_folder="exports"):
         self.state = state

@@ -46,18 +46,7 @@ ATLAS_COLUMNS = (
 
 
 def draw_galaxies(n, *, seed):
-    """Draw mock galaxies of the training population, prepared for the models of Marziano (2024).
-
-    Parameters
-    ----------
-    n : int
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    xarray.Dataset
-        dims (galaxy, wavelength); normalised ``flux``, ``mask`` and the true parameters.
-    """
+    """Draw mock galaxies of the training population, prepared for the models of Marziano (2024)."""
     sample = make_marziano2024(n, seed=seed, progress=False)[["flux", *PARAMETERS]]
     return sample.assign(mask=xr.zeros_like(sample["flux"], dtype=bool))
 
@@ -82,21 +71,7 @@ def describe(galaxy):
 
 
 def mock_seeds(galaxies, n=9):
-    """Choose mock galaxies that span the population, from star-forming to quiescent.
-
-    They are evenly spaced in the rank of their specific star-formation rate, the outer tails left out.
-
-    Parameters
-    ----------
-    galaxies : xarray.Dataset
-        From `draw_galaxies`.
-    n : int
-
-    Returns
-    -------
-    xarray.Dataset
-        ``flux``, ``mask``, the true parameters and a coordinate ``name``.
-    """
+    """Choose mock galaxies that span the population, from star-forming to quiescent."""
     order = np.argsort((galaxies["log_mass"] - galaxies["log_sfr"]).values)
     ranks = np.linspace(0.1, 0.98, n) * (order.size - 1)
     chosen = galaxies.isel(galaxy=order[ranks.round().astype(int)])
@@ -105,14 +80,7 @@ def mock_seeds(galaxies, n=9):
 
 
 def sdss_seeds():
-    """Return the two real SDSS galaxies that the ppxf package ships, prepared as the model takes them.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``flux``, ``mask`` (True where the survey has no data: all of the ultraviolet), ``name``; the
-        parameters are unknown (NaN).
-    """
+    """Return the two real SDSS galaxies that the ppxf package ships, prepared as the model takes them."""
     paths = packaged_spectra()
     sample = prepare_marziano2024(read_sdss(list(paths.values())))
     names = [f"SDSS: {name}" for name in paths]
@@ -121,54 +89,18 @@ def sdss_seeds():
 
 
 def draw_seeds(n_mocks=9, *, seed=60):
-    """Gather the galaxies to start from: mock ones, drawn anew, and the real ones of `sdss_seeds`.
-
-    Parameters
-    ----------
-    n_mocks : int
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    xarray.Dataset
-        As `mock_seeds`.
-    """
+    """Gather the galaxies to start from: mock ones, drawn anew, and the real ones of `sdss_seeds`."""
     mocks = mock_seeds(draw_galaxies(300, seed=seed), n_mocks)
     return xr.concat([mocks, sdss_seeds()], dim="galaxy", join="override", combine_attrs="drop")
 
 
 def make_atlas(network, galaxies):
-    """Encode galaxies, and keep their latents and parameters.
-
-    Parameters
-    ----------
-    network : ConvBetaVAE
-    galaxies : xarray.Dataset
-        From `draw_galaxies`.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``latent`` (galaxy, latent_dim) and the columns of `PARAMETERS`.
-    """
+    """Encode galaxies, and keep their latents and parameters."""
     return encode_sample(network, galaxies)[["latent", *PARAMETERS]].drop_vars("wavelength", errors="ignore")
 
 
 def fit_predictor(atlas, *, seed=0):
-    """Train the small network that reads physical parameters, with errors, from latent vectors.
-
-    The errors are scaled on a fifth of the galaxies, which the network was not trained on.
-
-    Parameters
-    ----------
-    atlas : xarray.Dataset
-        From `make_atlas`.
-    seed : int
-
-    Returns
-    -------
-    GaussianMLP
-    """
+    """Train the small network that reads physical parameters, with errors, from latent vectors."""
     latent = atlas["latent"].values.astype(np.float32)
     table = np.stack([atlas[column].values for column in PARAMETERS], axis=1).astype(np.float32)
     held_out = np.random.default_rng(seed).permutation(len(latent)) < len(latent) // 5
@@ -197,19 +129,7 @@ def fit_predictor(atlas, *, seed=0):
 def open_model(path_or_name=REFERENCE, *, seed=60):
     """Open an autoencoder with its training galaxies and the network that predicts their parameters.
 
-    A model of `tools/train_marziano2024.py` has both stored. For another one, 2000 mock galaxies are drawn
-    and encoded, and the network is trained on them.
-
-    Parameters
-    ----------
-    path_or_name : str or path
-        A shipped model's name or a model file.
-    seed : int
-        Of mock galaxies.
-
-    Returns
-    -------
-    LatentModel
+    For another one, 2000 mock galaxies are drawn and encoded, and the network is trained on them.
     """
     network, info = load_model(path_or_name, expected="ConvBetaVAE")
     path = resolve(path_or_name)

@@ -15,23 +15,7 @@ LEFT_BORDER, RIGHT_BORDER = 68, 40  # the same for all panels, so that their fra
 
 
 def strongest_in_bins(values, wavelength, window, n_bins=N_BINS):
-    """Rebin rows for display, keeping the value of largest magnitude in each bin.
-
-    Means would wash narrow emission lines out. Where bins are narrower than pixels, the pixel is repeated.
-
-    Parameters
-    ----------
-    values : ndarray, shape (row, wavelength)
-    wavelength : ndarray, shape (wavelength,)
-    window : (float, float)
-        Same unit as `wavelength`.
-    n_bins : int
-
-    Returns
-    -------
-    ndarray, shape (row, n_bins)
-        float32.
-    """
+    """Rebin rows for display, keeping the value of largest magnitude in each bin."""
     edges = np.linspace(*window, n_bins + 1)[:-1]
     first = np.clip(np.searchsorted(wavelength, edges), 0, wavelength.size - 1)
     last = max(int(np.searchsorted(wavelength, window[1])), int(first[-1]) + 1)
@@ -41,12 +25,7 @@ def strongest_in_bins(values, wavelength, window, n_bins=N_BINS):
 
 
 class LatentFigure:
-    """Bokeh figures linked to a `LatentState`: each update sends only what changed, as one patch.
-
-    Parameters
-    ----------
-    state : LatentState
-    """
+    """Bokeh figures linked to a `LatentState`: each update sends only what changed, as one patch."""
 
     def __init__(self, state):
         self.state = state
@@ -157,13 +136,7 @@ class LatentFigure:
             self.show_galaxy()
 
     def show_position(self, *, refit=False):
-        """Draw the current position.
-
-        Parameters
-        ----------
-        refit : bool
-            Fit the flux axes in any case, not only where a spectrum leaves them.
-        """
+        """Draw the current position."""
         state = self.state
         with state.lock, self.widget.batch():
             self.spectrum.data.update(decoded=state.decoded, residual=state.residual)
@@ -190,23 +163,12 @@ class LatentFigure:
     # ---- axes
 
     def zoom(self, window):
-        """Show a window of wavelengths.
-
-        Parameters
-        ----------
-        window : (float, float)
-            Angstrom.
-        """
+        """Show a window of wavelengths."""
         with self.state.lock, self.widget.batch():
             self.x_range.update(start=float(window[0]), end=float(window[1]))
 
     def show_whole_lines(self, whole):
-        """Let the flux axis reach the tips of emission lines, or only what most pixels need.
-
-        Parameters
-        ----------
-        whole : bool
-        """
+        """Let the flux axis reach the tips of emission lines, or only what most pixels need."""
         self.whole_lines = whole
         with self.state.lock, self.widget.batch():
             self._fit_flux(force=True)

@@ -10,17 +10,7 @@ STATE_FORMAT = "spectool latent state 1"
 
 
 def save_state(state, path):
-    """Write model, seed galaxy and position as JSON.
-
-    Parameters
-    ----------
-    state : LatentState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write model, seed galaxy and position as JSON."""
     saved = {
         "format": STATE_FORMAT,
         "model": state.name,
@@ -32,22 +22,7 @@ def save_state(state, path):
 
 
 def load_state(state, source, *, name="the state file"):
-    """Go to a saved position.
-
-    Parameters
-    ----------
-    state : LatentState
-        Is moved; left alone if the file does not fit.
-    source : str, pathlib.Path or bytes
-        A file, or its content.
-    name : str
-        What to call content in errors.
-
-    Raises
-    ------
-    ValueError
-        If it is no state file, belongs to another model, or its seed galaxy is not here.
-    """
+    """Go to a saved position."""
     keys = ("model", "model_id", "seed", "latent")
     saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
     if saved["model_id"] != state.model_id:
@@ -66,19 +41,7 @@ def load_state(state, source, *, name="the state file"):
 
 
 def save_csv(state, path):
-    """Write the decoded spectrum beside the seed galaxy's.
-
-    Parameters
-    ----------
-    state : LatentState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-        Columns: vacuum rest wavelength [Angstrom], and galaxy, decoded and residual in units of the median
-        flux at 5000-5500 Angstrom; empty where the galaxy has no data. Comment lines begin with ``#``.
-    """
+    """Write the decoded spectrum beside the seed galaxy's."""
     table = pd.DataFrame(
         {
             "wavelength_angstrom": state.wavelength,
@@ -93,19 +56,7 @@ def save_csv(state, path):
 
 
 def save_png(state, path, *, wavelength_range=None):
-    """Draw the spectrum and the residual.
-
-    Parameters
-    ----------
-    state : LatentState
-    path : str or pathlib.Path
-    wavelength_range : (float, float), optional
-        Angstrom.
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Draw the spectrum and the residual."""
     from matplotlib.figure import Figure
 
     low, high = wavelength_range or (float(state.wavelength[0]), float(state.wavelength[-1]))

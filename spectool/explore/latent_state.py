@@ -28,17 +28,7 @@ def single_thread():
 
 
 def fingerprint(model):
-    """Return a short hash of a model's weights, which tells two trainings of one architecture apart.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-
-    Returns
-    -------
-    str
-        Sixteen hexadecimal digits.
-    """
+    """Return a short hash of a model's weights, which tells two trainings of one architecture apart."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -47,18 +37,7 @@ def fingerprint(model):
 
 
 def informative_dimensions(arrays, n_latent):
-    """Return the indices of the informative dimensions from a model file's arrays.
-
-    Parameters
-    ----------
-    arrays : dict of ndarray
-        ``informative`` holds integer indices, or one boolean per dimension. Without it all are informative.
-    n_latent : int
-
-    Returns
-    -------
-    ndarray of int, shape (n_informative,)
-    """
+    """Return the indices of the informative dimensions from a model file's arrays."""
     if "informative" not in arrays:
         return np.arange(n_latent)
     informative = np.asarray(arrays["informative"])
@@ -96,22 +75,7 @@ def traverse(decode, latent, dimension, values):
 
 @dataclass(frozen=True)
 class LatentModel:
-    """An autoencoder with what is known around its latent space.
-
-    Attributes
-    ----------
-    network
-        A `ConvBetaVAE`.
-    info : spectool.models.store.ModelInfo
-        Its ``arrays`` may hold ``latent_min`` and ``latent_max`` (n_latent,), the range that the encoder has
-        seen, and ``informative``; what is missing is measured on the atlas.
-    atlas : xarray.Dataset
-        Galaxies of the training set: ``latent`` (galaxy, latent_dim) and per-galaxy parameters.
-    predict : callable, optional
-        From latents (n, n_latent) to the mean and standard deviation, each (n, column), of `columns`.
-    columns : tuple of str
-        Names of the predicted parameters.
-    """
+    """An autoencoder with what is known around its latent space."""
 
     network: torch.nn.Module
     info: ModelInfo
@@ -121,23 +85,7 @@ class LatentModel:
 
 
 class LatentState(traitlets.HasTraits):
-    """One position in the latent space of an autoencoder, and everything that follows from it.
-
-    Observers of the traits are called in the thread that made the change. All changes happen under `lock`,
-    since ipykernel 7 runs widget callbacks in other threads than cells.
-
-    Parameters
-    ----------
-    model : LatentModel
-    seeds : xarray.Dataset
-        Galaxies to start from, as the model takes them: ``flux`` (galaxy, wavelength), optionally ``mask``
-        and the true parameters, and a coordinate ``name`` (galaxy).
-
-    Raises
-    ------
-    ValueError
-        If the seeds are not on the model's wavelength grid, or one of them has no usable pixel.
-    """
+    """One position in the latent space of an autoencoder, and everything that follows from it."""
 
     latent = traitlets.Instance(np.ndarray, help="current position (n_latent,), float32")
     decoded = traitlets.Instance(np.ndarray, help="decoded spectrum (wavelength,), normalised flux, float32")
@@ -156,17 +104,7 @@ class LatentState(traitlets.HasTraits):
     # ---- the model
 
     def set_model(self, model):
-        """Put another model in: the seeds are encoded anew, and the current one is decoded.
-
-        Parameters
-        ----------
-        model : LatentModel
-
-        Raises
-        ------
-        ValueError
-            As in the constructor.
-        """
+        """Put another model in: the seeds are encoded anew, and the current one is decoded."""
         network, arrays = model.network.eval(), model.info.arrays
         with single_thread():
             seed_latents = encode_sample(network, self.seeds)["latent"].values.astype(np.float32)
@@ -195,17 +133,7 @@ class LatentState(traitlets.HasTraits):
         return [str(name) for name in self.seeds["name"].values]
 
     def select_seed(self, name):
-        """Go to a seed galaxy: its encoded position and its spectrum.
-
-        Parameters
-        ----------
-        name : str
-
-        Raises
-        ------
-        KeyError
-            If there is no such seed; the message lists those there are.
-        """
+        """Go to a seed galaxy: its encoded position and its spectrum."""
         if name not in self.seed_names:
             raise KeyError(f"there is no seed galaxy {name!r}; there are: {', '.join(self.seed_names)}")
         with self.lock:
@@ -234,17 +162,7 @@ class LatentState(traitlets.HasTraits):
             self.set_latent(self.encoded)
 
     def set_latent(self, latent):
-        """Go to a position; values outside the encoder's range are moved to its edge.
-
-        Parameters
-        ----------
-        latent : array_like, shape (n_latent,)
-
-        Raises
-        ------
-        ValueError
-            If the shape is wrong or a value is not finite.
-        """
+        """Go to a position; values outside the encoder's range are moved to its edge."""
         latent = np.asarray(latent, dtype=np.float32)
         if latent.shape != self.lower.shape or not np.isfinite(latent).all():
             raise ValueError(f"a latent vector has {self.lower.size} finite values; got shape {latent.shape}")
@@ -255,30 +173,14 @@ class LatentState(traitlets.HasTraits):
                 self.latent, self.decoded, self.residual = latent, decoded, self.seed_flux - decoded
 
     def set_dimension(self, dimension, value):
-        """Move along one dimension.
-
-        Parameters
-        ----------
-        dimension : int
-        value : float
-        """
+        """Move along one dimension."""
         with self.lock:
             latent = self.latent.copy()
             latent[dimension] = value
             self.set_latent(latent)
 
     def decode(self, latents):
-        """Decode positions without moving.
-
-        Parameters
-        ----------
-        latents : ndarray, shape (n, n_latent)
-
-        Returns
-        -------
-        ndarray, shape (n, wavelength)
-            Normalised flux, float32.
-        """
+        """Decode positions without moving."""
         with single_thread():
             return np.asarray(decode_latent(self.network, latents), dtype=np.float32)
 
@@ -290,18 +192,7 @@ class LatentState(traitlets.HasTraits):
         return self.decoded < 0
 
     def changes(self, *, step=0.5):
-        """What each informative dimension changes around the current position.
-
-        Parameters
-        ----------
-        step : float
-            Half of the move, in standard deviations of the training galaxies along the dimension.
-
-        Returns
-        -------
-        ndarray, shape (n_informative, wavelength)
-            Decoded flux at ``z_i + step`` minus that at ``z_i - step``.
-        """
+        """What each informative dimension changes around the current position."""
         latent, n = self.latent, self.informative.size
         moves = np.zeros((n, latent.size), dtype=np.float32)
         moves[np.arange(n), self.informative] = step * self.spread[self.informative]
@@ -309,13 +200,7 @@ class LatentState(traitlets.HasTraits):
         return both[:n] - both[n:]
 
     def predict_parameters(self):
-        """Predict the physical parameters of the current position.
-
-        Returns
-        -------
-        dict of str to (float, float)
-            Mean and standard deviation by column; empty if the model has no predictor.
-        """
+        """Predict the physical parameters of the current position."""
         if self.model.predict is None:
             return {}
         with single_thread():
@@ -325,19 +210,7 @@ class LatentState(traitlets.HasTraits):
         }
 
     def nearest(self, n=5):
-        """Find the training galaxies nearest to the current position.
-
-        Parameters
-        ----------
-        n : int
-
-        Returns
-        -------
-        index : ndarray of int, shape (n,)
-            Along ``galaxy`` of the model's atlas, nearest first.
-        distance : ndarray, shape (n,)
-            In standard deviations of the training galaxies, over the informative dimensions.
-        """
+        """Find the training galaxies nearest to the current position."""
         n = min(n, self.model.atlas.sizes["galaxy"])
         distance, index = self._tree.query((self.latent / self.spread)[self.informative], k=n)
         return np.atleast_1d(index), np.atleast_1d(distance)
@@ -345,28 +218,7 @@ class LatentState(traitlets.HasTraits):
     # ---- animation
 
     def animate(self, dimension, *, n_steps=48):
-        """Move along one dimension and back, a step at each `next`.
-
-        The way is that of the paper's traversals: to the upper end of the encoder's range, to the lower end
-        and back to the start, turning early where a flux would drop below zero. It ends when it is through,
-        or after `stop`.
-
-        Parameters
-        ----------
-        dimension : int
-        n_steps : int
-            Steps over the whole range.
-
-        Yields
-        ------
-        float
-            The dimension's value after each step.
-
-        Raises
-        ------
-        ValueError
-            If the encoder gives the dimension the same value for every galaxy.
-        """
+        """Move along one dimension and back, a step at each `next`."""
         low, high = self.lower[dimension], self.upper[dimension]
         if high <= low:
             raise ValueError(f"dimension {dimension} has no range to move in")

@@ -41,17 +41,7 @@ CSS = f"""<style>
 
 
 class LatentView:
-    """The dashboard; a notebook shows it when it is the last line of a cell.
-
-    Parameters
-    ----------
-    state : LatentState
-    retrain : callable, optional
-        ``retrain(on_progress=...)`` returns a `LatentModel`; see `spectool.explore.latent_data.retrain`.
-        Without it there is no such button.
-    export_folder : str or pathlib.Path
-        Where exported files go; made when the first is written.
-    """
+    """The dashboard; a notebook shows it when it is the last line of a cell."""
 
     def __init__(self, state, *, retrain=None, export_folder="exports"):
         self.state, self._retrain = state, retrain

@@ -112,18 +112,7 @@ def signal_to_noise(product, line="Hα", source="original"):
 def diagnostics(lines, classes):
     """Coordinates in the BPT diagram and in the mass-metallicity relation.
 
-    Parameters
-    ----------
-    lines : xarray.Dataset
-        A line table: ``line_flux`` and ``line_flux_error`` (galaxy, line).
-    classes : array_like of str, shape (galaxy,)
-
-    Returns
-    -------
-    dict of str to ndarray, each shape (galaxy,)
-        ``n2``, ``o3``: log [N II] 6583 / Hα and log [O III] 5007 / Hβ. ``oh``: 12 + log(O/H) after Pettini & Pagel
-        (2004), O3N2. NaN where a line is missing, and ``oh`` where the calibration does not hold or the galaxy is
-        not classified as star-forming.
+    ``oh``: 12 + log(O/H) after Pettini & Pagel (2004), O3N2.
     """
     flux = {name: lines["line_flux"].sel(line=name).values for name in BPT_LINES}
     oh, _, valid = o3n2_pp04(lines)

@@ -36,14 +36,7 @@ FITTED = {
 
 
 class LineFigure:
-    """Bokeh figures linked to a `LineState`: each update sends only what changed, as one patch.
-
-    Parameters
-    ----------
-    state : LineState
-    wavelength : ndarray, shape (wavelength,)
-        Of the spectra [Angstrom].
-    """
+    """Bokeh figures linked to a `LineState`: each update sends only what changed, as one patch."""
 
     def __init__(self, state, wavelength):
         self.state = state
@@ -152,13 +145,7 @@ class LineFigure:
                 self.points.selected.indices = indices
 
     def show_live(self, *, refit=False):
-        """Draw where brushed galaxies lie with the present noise, and the spectrum of the one that is shown.
-
-        Parameters
-        ----------
-        refit : bool
-            Fit the flux axes to the spectrum.
-        """
+        """Draw where brushed galaxies lie with the present noise, and the spectrum of the one that is shown."""
         with self.state.lock, self.widget.batch():
             self._show_stars()
             self._show_spectrum(refit)

@@ -14,17 +14,7 @@ MARKERS = {"circle": "o", "square": "s", "inverted_triangle": "v", "triangle": "
 
 
 def save_state(state, path):
-    """Write all choices and the brushed galaxies as JSON.
-
-    Parameters
-    ----------
-    state : LineState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write all choices and the brushed galaxies as JSON."""
     low, high = state.sn_range
     saved = {
         "format": STATE_FORMAT,
@@ -40,22 +30,7 @@ def save_state(state, path):
 
 
 def load_state(state, source, *, name="the state file"):
-    """Go to saved choices.
-
-    Parameters
-    ----------
-    state : LineState
-        Is changed; left alone if the file does not fit.
-    source : str, pathlib.Path or bytes
-        A file, or its content.
-    name : str
-        What to call content in errors.
-
-    Raises
-    ------
-    ValueError
-        If it is no state file, or a line, model or galaxy of it is not here.
-    """
+    """Go to saved choices."""
     keys = (*DEFAULTS, "classes", "sn_range", "sigma", "brushed", "shown")
     saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
     position = {int(candidate): k for k, candidate in enumerate(state.candidates)}
@@ -80,20 +55,7 @@ def load_state(state, source, *, name="the state file"):
 
 
 def save_csv(state, path):
-    """Write the galaxies that take part, one row each.
-
-    Parameters
-    ----------
-    state : LineState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-        Columns: candidate, class, S/N of Hα, log10 of original and recovered normalised flux (times Angstrom if
-        integrated), their difference [dex], the other panels' coordinates, whether brushed, and ``live_recovered``,
-        the flux with the noise of the slider; empty where not measured. Comment lines begin with ``#``.
-    """
+    """Write the galaxies that take part, one row each."""
     live = np.full(state.candidates.size, np.nan)
     if state.live:
         live[state.live_index] = state.live["recovered"]
@@ -125,17 +87,7 @@ def save_csv(state, path):
 
 
 def save_png(state, path):
-    """Draw all panels.
-
-    Parameters
-    ----------
-    state : LineState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Draw all panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 8), layout="constrained")

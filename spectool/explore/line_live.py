@@ -21,21 +21,7 @@ ROWS = ("galaxy", "wavelength")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The steps from a galaxy's number to its fitted spectrum.
-
-    Attributes
-    ----------
-    rebuild : callable
-        From ``candidate`` numbers (n,) to normalised spectra, as
-        `spectool.papers.scourfield2023.spectra.normalize_total` makes them.
-    noise : callable
-        From ``candidate`` numbers (n,) to standard normal numbers (n, wavelength), always the same ones for a
-        galaxy, so that the noise slider scales one noise and does not draw another.
-    denoise : callable
-        ``denoise(kind, size, sample)``: from ``noisy`` (galaxy, wavelength) to ``flux`` and ``latent``.
-    measure : callable
-        From ``flux``, ``ivar``, ``mask`` to a line table with ``continuum`` and ``line_model``.
-    """
+    """The steps from a galaxy's number to its fitted spectrum."""
 
     rebuild: Callable
     noise: Callable
@@ -43,17 +29,7 @@ class Pipeline:
     measure: Callable
 
     def prepare(self, candidates):
-        """Rebuild original spectra, and fit their lines.
-
-        Parameters
-        ----------
-        candidates : ndarray of int, shape (n,)
-
-        Returns
-        -------
-        xarray.Dataset
-            As `rebuild`, with ``unit_noise`` and ``original_fit`` (galaxy, wavelength).
-        """
+        """Rebuild original spectra, and fit their lines."""
         originals = self.rebuild(candidates)
         with single_thread():
             fit = self.measure(originals[["flux", "ivar", "mask"]])
@@ -63,23 +39,7 @@ class Pipeline:
         )
 
     def run(self, originals, kind, size, sigma):
-        """Noise, de-noise and fit.
-
-        Parameters
-        ----------
-        originals : xarray.Dataset
-            From `prepare`.
-        kind : {"PCA", "AE", "VAE"}
-        size : int
-        sigma : float
-            Noise per pixel of the normalised spectrum.
-
-        Returns
-        -------
-        xarray.Dataset
-            dims (galaxy, wavelength, line, dim): ``original``, ``original_fit``, ``noisy``, ``denoised``, ``fit``,
-            ``latent``, and the line table of the de-noised spectra.
-        """
+        """Noise, de-noise and fit."""
         noisy = add_noise(originals, seed=0, sigma=sigma, unit_noise=originals["unit_noise"].values)
         with single_thread():
             predicted = self.denoise(kind, size, noisy)
@@ -107,22 +67,7 @@ def masked(sample, variable="flux"):
 
 
 def shipped_pipeline(product, *, seed=None):
-    """Assemble the steps for the shipped table: its galaxies, the noise of its spectra, the shipped models.
-
-    At the table's own noise (0.04) the de-noised spectra are those that the table was measured on.
-
-    Parameters
-    ----------
-    product : xarray.Dataset
-        From `spectool.explore.line_data.open_lines`; its galaxies are all of the test set, in its order.
-    seed : int, optional
-        Of the noise; `spectool.papers.scourfield2023.spectra.TEST_NOISE_SEED` by default.
-
-    Returns
-    -------
-    Pipeline
-        Models and fitting are imported when they are first used.
-    """
+    """Assemble the steps for the shipped table: its galaxies, the noise of its spectra, the shipped models."""
     candidates = product["candidate"].values
     row = {int(candidate): k for k, candidate in enumerate(candidates)}
     seed = TEST_NOISE_SEED if seed is None else seed

@@ -58,16 +58,7 @@ PANELS = (
 
 
 class ScatterPanel:
-    """One scatter plot of the shared points, with live positions and the marked galaxy.
-
-    Parameters
-    ----------
-    panel : Panel
-    sources : dict of str to ColumnDataSource
-        ``points``, ``live`` and ``ring``, shared by all panels: brushing one brushes all.
-    x_range : bokeh.models.Range1d, optional
-        Shared with another panel.
-    """
+    """One scatter plot of the shared points, with live positions and the marked galaxy."""
 
     def __init__(self, panel, sources, *, x_range=None):
         self.panel = panel
@@ -171,23 +162,7 @@ class ScatterPanel:
 
 
 def axis_limits(values, *, share=0.004, margin=0.06, least=None):
-    """Limits of an axis that hold nearly all values.
-
-    Parameters
-    ----------
-    values : ndarray
-        NaN is left out.
-    share : float
-        Of the values that may lie outside, on each side.
-    margin : float
-        Of the span, on each side.
-    least : (float, float), optional
-        What the axis shows in any case.
-
-    Returns
-    -------
-    (float, float)
-    """
+    """Limits of an axis that hold nearly all values."""
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
     low, high = np.quantile(values, (share, 1 - share)) if values.size else (least or (0.0, 1.0))

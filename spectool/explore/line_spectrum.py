@@ -21,15 +21,7 @@ HALF_WINDOW = 90.0  # Angstrom shown on either side of the chosen line
 
 
 class SpectrumPanels:
-    """Two Bokeh plots of one galaxy's spectra: the whole range, and around the chosen line.
-
-    Parameters
-    ----------
-    wavelength : ndarray, shape (wavelength,)
-        Vacuum rest wavelength [Angstrom].
-    height : int
-        Of the plots [screen pixels].
-    """
+    """Two Bokeh plots of one galaxy's spectra: the whole range, and around the chosen line."""
 
     def __init__(self, wavelength, *, height):
         self.wavelength = np.asarray(wavelength, dtype=np.float32)
@@ -102,12 +94,7 @@ class SpectrumPanels:
         self.marks[name].update((plot.x_range.start, plot.x_range.end), width=width)
 
     def look_at(self, line):
-        """Centre the second plot on a line.
-
-        Parameters
-        ----------
-        line : str
-        """
+        """Centre the second plot on a line."""
         centre = LINES[line]
         low = min(max(centre - HALF_WINDOW, self.full_range[0]), self.full_range[1] - 2 * HALF_WINDOW)
         window = (low, low + 2 * HALF_WINDOW)
@@ -116,15 +103,7 @@ class SpectrumPanels:
         self.marks["near"].update(window)
 
     def draw(self, spectra, *, refit):
-        """Draw one galaxy's spectra.
-
-        Parameters
-        ----------
-        spectra : dict of str to ndarray, each shape (wavelength,)
-            By the names of `CURVES`; empty for none.
-        refit : bool
-            Fit the flux axes in any case, not only where a spectrum leaves them.
-        """
+        """Draw one galaxy's spectra."""
         for column in CURVES:
             values = spectra.get(column, np.full(self.wavelength.size, np.nan)).astype(np.float32)
             if not np.array_equal(values, self.source.data[column], equal_nan=True):

@@ -24,21 +24,7 @@ EVERY_SN = (0.0, np.inf)
 
 
 class LineState(traitlets.HasTraits):
-    """Which line of which model is compared, which galaxies take part, and which are brushed.
-
-    Observers of the traits are called in the thread that made the change. All changes happen under `lock`,
-    since ipykernel 7 runs widget callbacks in other threads than cells.
-
-    Parameters
-    ----------
-    product : xarray.Dataset
-        From `spectool.explore.line_data.open_lines`.
-    pipeline : spectool.explore.line_live.Pipeline
-        Rebuilds, noises, de-noises and fits brushed galaxies.
-    start : callable, optional
-        ``start(function, *arguments)`` runs what takes seconds (rebuilding spectra); at once by default, in a
-        thread where somebody waits at a screen.
-    """
+    """Which line of which model is compared, which galaxies take part, and which are brushed."""
 
     line = traitlets.Unicode(help="line that is compared")
     quantity = traitlets.Unicode(help='"peak" or "integrated"')
@@ -87,18 +73,7 @@ class LineState(traitlets.HasTraits):
         return np.isin(self.galaxy_class, self.classes) & (self.sn >= low) & (self.sn <= high)
 
     def choose(self, **options):
-        """Compare another line, quantity, model or pair of latent dimensions.
-
-        Parameters
-        ----------
-        **options
-            ``line``, ``quantity``, ``kind``, ``size``, ``axes`` or ``diagrams``: the traits of these names.
-
-        Raises
-        ------
-        ValueError
-            If there is no such option or choice; nothing is changed then.
-        """
+        """Compare another line, quantity, model or pair of latent dimensions."""
         with self.lock:
             new = {**{name: getattr(self, name) for name in DEFAULTS}, **options}
             self._check(new, options)
@@ -135,19 +110,7 @@ class LineState(traitlets.HasTraits):
             raise ValueError(f"{source} has the dimensions 0 to {new['size'] - 1}; got {axes!r}")
 
     def set_filter(self, *, classes=None, sn_range=None):
-        """Let only some galaxies take part.
-
-        Parameters
-        ----------
-        classes : sequence of str, optional
-        sn_range : (float, float), optional
-            S/N of Hα in the original spectrum; galaxies without a measurement count as 0.
-
-        Raises
-        ------
-        ValueError
-            If there is no such class, or the range is empty.
-        """
+        """Let only some galaxies take part."""
         classes = self.classes if classes is None else tuple(classes)
         low, high = (float(value) for value in (self.sn_range if sn_range is None else sn_range))
         unknown = [name for name in classes if name not in CLASSES]
@@ -219,18 +182,7 @@ class LineState(traitlets.HasTraits):
         return sorted(set(chosen), key=lambda galaxy: x[galaxy])
 
     def brush(self, index):
-        """Mark galaxies in all panels; up to `MAX_LIVE` of them get spectra, spread evenly in the line's flux.
-
-        Parameters
-        ----------
-        index : sequence of int
-            Positions along ``galaxy``.
-
-        Raises
-        ------
-        ValueError
-            If there is no such position.
-        """
+        """Mark galaxies in all panels; up to `MAX_LIVE` of them get spectra, spread evenly in the line's flux."""
         index = np.unique(np.asarray(index, dtype=int))
         if index.size and not 0 <= index[0] <= index[-1] < self.candidates.size:
             raise ValueError(f"galaxies are counted from 0 to {self.candidates.size - 1}")
@@ -239,18 +191,7 @@ class LineState(traitlets.HasTraits):
             self._choose_live()
 
     def show(self, galaxy):
-        """Draw the spectrum of one of the brushed galaxies.
-
-        Parameters
-        ----------
-        galaxy : int
-            Position along ``galaxy``.
-
-        Raises
-        ------
-        ValueError
-            If it is none of those that have spectra.
-        """
+        """Draw the spectrum of one of the brushed galaxies."""
         with self.lock:
             if galaxy not in self.live_index:
                 raise ValueError(f"galaxy {galaxy} is not among those whose spectra are drawn")
@@ -264,13 +205,7 @@ class LineState(traitlets.HasTraits):
                 self.shown = int(self.live_index[(now + by) % self.live_index.size])
 
     def set_sigma(self, sigma):
-        """Add another amount of noise to the brushed galaxies; values outside the range go to its edge.
-
-        Parameters
-        ----------
-        sigma : float
-            Per pixel of a normalised spectrum; the models were trained on 0.04.
-        """
+        """Add another amount of noise to the brushed galaxies; values outside the range go to its edge."""
         if not np.isfinite(sigma):
             raise ValueError(f"the noise must be a number, not {sigma}")
         with self.lock, self.hold_trait_notifications():

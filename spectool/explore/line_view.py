@@ -49,16 +49,7 @@ CSS = f"""<style>
 
 
 class LineView:
-    """The dashboard; a notebook shows it when it is the last line of a cell.
-
-    Parameters
-    ----------
-    state : LineState
-    wavelength : array_like, shape (wavelength,)
-        Of the spectra [Angstrom]; the 825 bins of the paper by default.
-    export_folder : str or pathlib.Path
-        Where exported files go; made when the first is written.
-    """
+    """The dashboard; a notebook shows it when it is the last line of a cell."""
 
     def __init__(self, state, *, wavelength=None, export_folder="exports"):
         self.state = state

@@ -98,19 +98,7 @@ def _left_labels(plot, first, label):
 
 
 def with_gaps(wavelength, values):
-    """Put NaN between pixels that are no neighbours, so that no line is drawn over what was masked out.
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n,)
-    values : array_like, shape (..., n)
-
-    Returns
-    -------
-    wavelength, values : ndarray, float32, shapes (m,) and (..., m)
-    gaps : list of (float, float)
-        The wavelengths left out.
-    """
+    """Put NaN between pixels that are no neighbours, so that no line is drawn over what was masked out."""
     wavelength, values = np.asarray(wavelength, float), np.asarray(values, np.float32)
     step = np.median(np.diff(wavelength))
     after = np.flatnonzero(np.diff(wavelength) > 1.5 * step) + 1
@@ -194,14 +182,7 @@ def flat_legend(plot):
 
 
 def shade_gaps(plot, gaps):
-    """Cover wavelengths that were masked out in grey.
-
-    Parameters
-    ----------
-    plot : bokeh.plotting.figure
-    gaps : list of (float, float)
-        From `with_gaps`.
-    """
+    """Cover wavelengths that were masked out in grey."""
     for low, high in gaps:
         grey = {"fill_color": "#ECECEC", "fill_alpha": 1.0, "line_color": None}
         plot.add_layout(BoxAnnotation(left=low, right=high, level="underlay", **grey))
@@ -259,17 +240,7 @@ def _vertical_range(curves, finite):
 
 
 def draw_map(plot, x, y, *, bins=60, palette=GREYS):
-    """Draw the number of galaxies in a figure whose ranges are set, with a square-root stretch.
-
-    Parameters
-    ----------
-    plot : bokeh.plotting.figure
-    x, y : ndarray, shape (galaxy,)
-    bins : int
-        Along each axis.
-    palette : sequence of str
-        From no galaxy to most.
-    """
+    """Draw the number of galaxies in a figure whose ranges are set, with a square-root stretch."""
     good = np.isfinite(x) & np.isfinite(y)
     limits = ((plot.x_range.start, plot.x_range.end), (plot.y_range.start, plot.y_range.end))
     counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)

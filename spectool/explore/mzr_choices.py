@@ -11,34 +11,12 @@ CONTROLS = ("quantity", *SWITCHES, *OWN)
 
 
 def list_quantities(samples):
-    """Keys of `QUANTITIES` that any of the samples has.
-
-    Parameters
-    ----------
-    samples : dict of str to xarray.Dataset
-
-    Returns
-    -------
-    list of str
-    """
+    """Keys of `QUANTITIES` that any of the samples has."""
     return [key for key, quantity in QUANTITIES.items() if any(map(quantity.is_in, samples.values()))]
 
 
 def list_choices(control, samples, quantity):
-    """Values that a control may have.
-
-    Parameters
-    ----------
-    control : str
-    samples : dict of str to xarray.Dataset
-    quantity : str
-        Key of the one on the axis.
-
-    Returns
-    -------
-    list or None
-        None for a number or a switch.
-    """
+    """Values that a control may have."""
     if control == "quantity":
         return list_quantities(samples)
     chosen = QUANTITIES[quantity]
@@ -54,18 +32,7 @@ def list_choices(control, samples, quantity):
 
 
 def first_choices(samples, quantity):
-    """The paper's choices for a quantity, and the first two samples that have it.
-
-    Parameters
-    ----------
-    samples, quantity
-        As for `list_choices`.
-
-    Returns
-    -------
-    dict
-        By control, those of `OWN`.
-    """
+    """The paper's choices for a quantity, and the first two samples that have it."""
     chosen, names = QUANTITIES[quantity], list_choices("left", samples, quantity)
     reference = next(iter(chosen.relations))
     return {
@@ -80,24 +47,7 @@ def first_choices(samples, quantity):
 
 
 def follow_sample(changes, samples, quantity):
-    """The quantity that changes ask for: in words, or by a sample that lacks the one on the axis.
-
-    Parameters
-    ----------
-    changes : dict
-        By control.
-    samples, quantity
-        As for `list_choices`.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        If no sample has the quantity that is asked for.
-    """
+    """The quantity that changes ask for: in words, or by a sample that lacks the one on the axis."""
     if "quantity" in changes:
         return check_choice("quantity", changes["quantity"], samples, quantity)
     for name in (changes.get("left"), changes.get("right")):
@@ -107,24 +57,7 @@ def follow_sample(changes, samples, quantity):
 
 
 def check_choice(control, value, samples, quantity):
-    """Return a value as its control holds it.
-
-    Parameters
-    ----------
-    control : str
-    value
-    samples, quantity
-        As for `list_choices`.
-
-    Returns
-    -------
-    str, float, bool or tuple
-
-    Raises
-    ------
-    ValueError
-        If there is no such control, or it cannot have that value.
-    """
+    """Return a value as its control holds it."""
     if control not in CONTROLS:
         raise ValueError(f"there is no control {control!r}; there are: {', '.join(CONTROLS)}")
     choices = list_choices(control, samples, quantity)

@@ -11,19 +11,7 @@ CHOSEN = ("quantity", "left", "right", "calibration", "color", "reference")
 
 
 class MzrControls:
-    """Widgets linked to a state, both ways.
-
-    Parameters
-    ----------
-    state : MzrState
-
-    Attributes
-    ----------
-    quantity, left, right, calibration, color, reference, min_sn, dust_corrected, overlaid
-        A widget each, named after the trait that it moves.
-    relations : dict of str to ipywidgets.Checkbox
-        Of all quantities; those of the one on the axis are shown.
-    """
+    """Widgets linked to a state, both ways."""
 
     def __init__(self, state):
         self.state, self._listing = state, False

@@ -27,29 +27,7 @@ PER_GALAXY += ("log_z_predicted", "log_z_error", "log_z_lw", "log_age_lw", "sn",
 
 
 def check_sample(name, sample):
-    """Return a sample with what the dashboard needs, or say what it lacks.
-
-    Parameters
-    ----------
-    name : str
-        Of the sample, for errors.
-    sample : xarray.Dataset
-        dim ``galaxy``: ``log_mass``; optionally ``log_sfr``, ``spectral_class``, ``log_z_gas`` (truth),
-        ``candidate`` (a number that tells galaxies apart in all samples; counted from 0 if missing). For the gas
-        either a line table, ``line_flux`` and ``line_flux_error`` (galaxy, line), or metallicities, ``oxygen`` and
-        optionally ``oxygen_error`` and ``h_alpha_sn`` (galaxy). For the stars ``log_z_predicted`` and optionally
-        ``log_z_error``, ``log_z_lw`` and ``log_age_lw`` (truth), ``sn`` (per Angstrom) and ``outlier`` (galaxy); where
-        a column has no ``attrs["z_sun"]``, solar is 0.02.
-
-    Returns
-    -------
-    xarray.Dataset
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, of another shape, or no galaxy is there.
-    """
+    """Return a sample with what the dashboard needs, or say what it lacks."""
     needed = {"log_mass": ("galaxy",)}
     if "line_flux" in sample or not quantities_of(sample):
         needed |= {"line_flux": ("galaxy", "line"), "line_flux_error": ("galaxy", "line")}
@@ -146,26 +124,7 @@ def register_samples(key, reader, *, rebuild=None):
 
 
 def read_samples(*keys, missing=None):
-    """Read registered samples.
-
-    Parameters
-    ----------
-    *keys : str
-    missing : list, optional
-        Takes what is to say about a file that is not there, which then is left out.
-
-    Returns
-    -------
-    dict of str to xarray.Dataset
-        By name, preceded by the key where an earlier key has the same.
-
-    Raises
-    ------
-    KeyError
-        If there is no reader of that name; the message lists those there are.
-    FileNotFoundError
-        If a file is not there, and nobody takes the message.
-    """
+    """Read registered samples."""
     samples = {}
     for key in keys:
         if key not in READERS:

@@ -28,37 +28,13 @@ RELATIONS = {name: relation for kind in QUANTITIES.values() for name, relation i
 
 
 def relation_style(name):
-    """Colour and dash of a published relation, the same in every panel.
-
-    Parameters
-    ----------
-    name : str
-        Of any quantity.
-
-    Returns
-    -------
-    (str, str)
-    """
+    """Colour and dash of a published relation, the same in every panel."""
     siblings = next(list(kind.relations) for kind in QUANTITIES.values() if name in kind.relations)
     return LINES[siblings.index(name) % len(LINES)]
 
 
 def fit_range(values, *, margin, at_least):
-    """Return a range that holds all but the outermost values.
-
-    Parameters
-    ----------
-    values : ndarray
-        NaN is left out.
-    margin : float
-        Part of the range that is added at both ends.
-    at_least : (float, float)
-        The range where there is no value.
-
-    Returns
-    -------
-    (float, float)
-    """
+    """Return a range that holds all but the outermost values."""
     values = values[np.isfinite(values)]
     if values.size < 3:
         return at_least
@@ -68,31 +44,14 @@ def fit_range(values, *, margin, at_least):
 
 
 def find_window(panels, metallicities):
-    """Masses and metallicities that show all galaxies but the outermost ones.
-
-    Parameters
-    ----------
-    panels : sequence of Panel
-    metallicities : (float, float)
-        Where nothing is measured.
-
-    Returns
-    -------
-    (float, float, float, float)
-        Lowest and highest mass, lowest and highest metallicity.
-    """
+    """Masses and metallicities that show all galaxies but the outermost ones."""
     values = np.concatenate([panel.metallicity for panel in panels])
     edges = panels[0].edges
     return float(edges[0]), float(edges[-1]), *fit_range(values, margin=0.12, at_least=metallicities)
 
 
 class MzrFigure:
-    """Bokeh figures linked to a `MzrState`: an update sends only what changed, as one patch.
-
-    Parameters
-    ----------
-    state : MzrState
-    """
+    """Bokeh figures linked to a `MzrState`: an update sends only what changed, as one patch."""
 
     def __init__(self, state):
         self.state = state
@@ -263,20 +222,7 @@ class MzrFigure:
     # ---- one galaxy
 
     def pick(self, side, x, y):
-        """Look at the galaxy nearest to a place in a panel, if it is near.
-
-        Parameters
-        ----------
-        side : int
-            Of the panel: 0 or 1.
-        x, y : float
-            Mass and metallicity there.
-
-        Returns
-        -------
-        bool
-            Whether there is one.
-        """
+        """Look at the galaxy nearest to a place in a panel, if it is near."""
         state = self.state
         with state.lock:
             panels = state.panels if self.overlaid else state.panels[side : side + 1]

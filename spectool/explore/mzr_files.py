@@ -10,39 +10,14 @@ STATE_FORMAT = "spectool mass-metallicity state 1"
 
 
 def save_state(state, path):
-    """Write the controls and the galaxy looked at as JSON.
-
-    Parameters
-    ----------
-    state : MzrState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write the controls and the galaxy looked at as JSON."""
     saved = {"format": STATE_FORMAT, **{name: getattr(state, name) for name in CONTROLS}}
     saved["selected"] = list(state.selected)
     return write_state(saved, path)
 
 
 def load_state(state, source, *, name="the state file"):
-    """Set the controls as they were saved.
-
-    Parameters
-    ----------
-    state : MzrState
-        Is left alone if the file does not fit.
-    source : str, pathlib.Path or bytes
-        A file, or its content.
-    name : str
-        What to call content in errors.
-
-    Raises
-    ------
-    ValueError
-        If it is no state file, lacks a control, or names a sample, calibration, relation or galaxy that is not here.
-    """
+    """Set the controls as they were saved."""
     older = {"quantity": "gas"}  # of files from before there was another
     keys = [control for control in CONTROLS if control not in older]
     saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
@@ -72,20 +47,7 @@ def _find_galaxy(state, selected, name):
 
 
 def save_csv(state, path):
-    """Write the galaxies of the shown samples, measured or not.
-
-    Parameters
-    ----------
-    state : MzrState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-        One row per sample and galaxy; masses in dex(Msun), rates in dex(Msun/yr), metallicities as 12 + log(O/H)
-        (``oxygen``) or log Z/Zsun with Zsun = 0.02 (``log_z_star``).
-        Comment lines begin with ``#``.
-    """
+    """Write the galaxies of the shown samples, measured or not."""
     tables, quantity = [], state.kind
     for panel in state.panels:
         sample, found = state.samples[panel.name], state.metallicity(panel.name)

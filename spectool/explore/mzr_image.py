@@ -7,23 +7,7 @@ N_CELLS = (110, 80)
 
 
 def find_cells(x, y, window, n_cells=N_CELLS):
-    """Sort points into the cells of a window.
-
-    Parameters
-    ----------
-    x, y : ndarray, shape (n,)
-    window : (float, float, float, float)
-        Lowest and highest x, lowest and highest y.
-    n_cells : (int, int)
-        Across and up; their product stays below 65536.
-
-    Returns
-    -------
-    inside : ndarray of int, shape (m,)
-        Which points lie in the window.
-    cell : ndarray of uint16, shape (m,)
-        Row times the cells across, plus column.
-    """
+    """Sort points into the cells of a window."""
     left, right, bottom, top = window
     across, up = n_cells
     column = np.floor((x - left) * (across / (right - left)))
@@ -33,18 +17,7 @@ def find_cells(x, y, window, n_cells=N_CELLS):
 
 
 def count_image(x, y, window, n_cells=N_CELLS):
-    """Count points in the cells of a window.
-
-    Parameters
-    ----------
-    x, y, window, n_cells
-        As in `find_cells`.
-
-    Returns
-    -------
-    ndarray, shape (up, across)
-        float32, the lowest row first; NaN where there is none.
-    """
+    """Count points in the cells of a window."""
     _, cell = find_cells(x, y, window, n_cells)
     counts = np.bincount(cell, minlength=n_cells[0] * n_cells[1]).astype(np.float32)
     counts[counts == 0] = np.nan
@@ -52,20 +25,7 @@ def count_image(x, y, window, n_cells=N_CELLS):
 
 
 def median_image(x, y, values, window, n_cells=N_CELLS):
-    """Median of a quantity in the cells of a window.
-
-    Parameters
-    ----------
-    x, y, window, n_cells
-        As in `find_cells`.
-    values : ndarray, shape (n,)
-        NaN is left out. Of two in the middle the lower counts, so classes stay classes.
-
-    Returns
-    -------
-    ndarray, shape (up, across)
-        float32, the lowest row first; NaN where nothing is known.
-    """
+    """Median of a quantity in the cells of a window."""
     known = np.flatnonzero(np.isfinite(values))
     # Sorted by value first; a stable sort by cell (of 16 bits: a radix sort) then leaves each cell sorted.
     known = known[np.argsort(values[known])]
@@ -80,18 +40,7 @@ def median_image(x, y, values, window, n_cells=N_CELLS):
 
 
 def count_nearby(x, y, window, n_cells=(40, 30)):
-    """Number of points in the same cell of a window, by point.
-
-    Parameters
-    ----------
-    x, y, window, n_cells
-        As in `find_cells`.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        NaN outside the window.
-    """
+    """Number of points in the same cell of a window, by point."""
     inside, cell = find_cells(x, y, window, n_cells)
     counts = np.full(len(x), np.nan)
     counts[inside] = np.bincount(cell)[cell] if cell.size else 0

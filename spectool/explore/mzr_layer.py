@@ -35,13 +35,7 @@ def send(source, columns):
 
 
 class SampleLayer:
-    """Sources of one sample, and the glyphs that show them in any number of plots.
-
-    Parameters
-    ----------
-    number : int
-        0 or 1; the sources are named by it, such as ``"points0"``.
-    """
+    """Sources of one sample, and the glyphs that show them in any number of plots."""
 
     def __init__(self, number):
         self.panel, self._color = None, None
@@ -142,12 +136,7 @@ class SampleLayer:
         mapper.update(low=low, high=high)
 
     def show(self, panel):
-        """Draw another panel, all but the image: that depends on the window.
-
-        Parameters
-        ----------
-        panel : spectool.explore.mzr_panel.Panel
-        """
+        """Draw another panel, all but the image: that depends on the window."""
         self.panel, m = panel, panel.median
         if self.binned:
             send(self.points, {"x": EMPTY, "y": EMPTY, "c": EMPTY})
@@ -167,20 +156,7 @@ class SampleLayer:
         send(self.bars, {key: values.astype(np.float32) for key, values in bars.items()})
 
     def show_image(self, window, *, counts):
-        """Draw the image of a window, or none where points are drawn.
-
-        Parameters
-        ----------
-        window : (float, float, float, float)
-            Lowest and highest mass, lowest and highest metallicity.
-        counts : bool
-            Show how many there are, and not their quantity.
-
-        Returns
-        -------
-        float
-            Logarithm of the highest count, 0 if no counts are shown.
-        """
+        """Draw the image of a window, or none where points are drawn."""
         if not self.binned:
             if len(self.image.data["x"]):
                 self.image.data = NO_IMAGE

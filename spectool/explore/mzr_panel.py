@@ -19,28 +19,7 @@ MIN_IN_BIN = 10  # galaxies, for a median with an error worth drawing
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """The galaxies of a sample that a metallicity was measured of, and what follows from them.
-
-    Attributes
-    ----------
-    name : str
-        Of the sample.
-    index : ndarray of int, shape (measured,)
-        Along ``galaxy`` of the sample.
-    mass, metallicity, error, color : ndarray, shape (measured,)
-        float32: log M* [dex(Msun)], metallicity and its error [dex], and the quantity of the colour, NaN
-        where unknown.
-    n_galaxies, n_faint : int
-        In the sample, measured or not; those of them whose S/N is below the cut, or was not measured.
-    edges, n_all, n_measured : ndarray
-        Mass bins and the number of galaxies in each.
-    median : dict of str to ndarray
-        ``mass``, ``q16``, ``median``, ``q84`` and ``error`` (of the median) by mass bin.
-    scatter : (float, float)
-        Standard deviation about the relation of reference, whatever its offset, and the error of that [dex].
-    offset : float
-        Median distance from the relation of reference [dex].
-    """
+    """The galaxies of a sample that a metallicity was measured of, and what follows from them."""
 
     name: str
     index: np.ndarray
@@ -59,21 +38,7 @@ class Panel:
 
 
 def color_values(sample, found, color, quantity):
-    """The quantity that colours the galaxies of a sample.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-    found : spectool.explore.mzr_quantities.Metallicity
-    color : str
-        One of ``quantity.colors`` but ``"number"``, which depends on who is shown: NaN.
-    quantity : spectool.explore.mzr_quantities.Quantity
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-        NaN where unknown; classes by their place in `CLASSES`.
-    """
+    """The quantity that colours the galaxies of a sample."""
     unknown = np.full(sample.sizes["galaxy"], np.nan)
     if color == "log SFR":
         return sample["log_sfr"].values if "log_sfr" in sample else unknown
@@ -94,28 +59,7 @@ def color_values(sample, found, color, quantity):
 
 
 def derive_panel(name, sample, found, *, min_sn, shade, relation, edges):
-    """Choose the galaxies that are measured, and derive what is shown of them.
-
-    Parameters
-    ----------
-    name : str
-    sample : xarray.Dataset
-        Of `spectool.explore.mzr_data.check_sample`.
-    found : spectool.explore.mzr_quantities.Metallicity
-        Of all its galaxies.
-    min_sn : float
-        The S/N must be higher than that.
-    shade : ndarray, shape (galaxy,), optional
-        The quantity of the colour; None: how many galaxies there are of the same mass and metallicity.
-    relation : spectool.measure.mzr.Relation
-        That scatter and offset are about.
-    edges : ndarray
-        Mass bins [dex(Msun)].
-
-    Returns
-    -------
-    Panel
-    """
+    """Choose the galaxies that are measured, and derive what is shown of them."""
     all_masses = sample["log_mass"].values
     bright = found.sn > min_sn
     measured = np.isfinite(found.value) & np.isfinite(all_masses) & bright
@@ -162,37 +106,14 @@ def summarize(mass, metallicity, relation, edges):
 
 
 def correlate_with_sfr(panel, sample):
-    """Ask whether metallicity follows the star-formation rate among galaxies of the same mass.
-
-    Parameters
-    ----------
-    panel : Panel
-    sample : xarray.Dataset
-        That it shows.
-
-    Returns
-    -------
-    spectool.measure.mzr.Correlation
-    """
+    """Ask whether metallicity follows the star-formation rate among galaxies of the same mass."""
     rate = sample["log_sfr"].values[panel.index] if "log_sfr" in sample else np.full(panel.index.size, np.nan)
     options = {"bins": panel.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
     return spearman_at_fixed_mass(panel.mass, panel.metallicity, rate, **options)
 
 
 def correlate_panels(panels, samples):
-    """Ask whether two panels agree on which galaxies are metal-rich for their mass.
-
-    Parameters
-    ----------
-    panels : (Panel, Panel)
-    samples : (xarray.Dataset, xarray.Dataset)
-        That they show.
-
-    Returns
-    -------
-    spectool.measure.mzr.Correlation
-        Of the distances from the running medians, of the galaxies measured in both.
-    """
+    """Ask whether two panels agree on which galaxies are metal-rich for their mass."""
     numbers = [s["candidate"].values[p.index] for s, p in zip(samples, panels, strict=True)]
     _, a, b = np.intersect1d(*numbers, return_indices=True)
     first, second = panels

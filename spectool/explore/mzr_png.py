@@ -10,19 +10,7 @@ from spectool.explore.mzr_layer import CLASS_PALETTE, PALETTE, UNKNOWN, fading
 
 
 def save_png(state, path, *, window=None):
-    """Draw the panels, with medians, relations and histograms.
-
-    Parameters
-    ----------
-    state : MzrState
-    path : str or pathlib.Path
-    window : (float, float, float, float), optional
-        Lowest and highest mass, lowest and highest metallicity.
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Draw the panels, with medians, relations and histograms."""
     from matplotlib.figure import Figure
 
     overlaid = state.overlaid and len(state.panels) == 2

@@ -15,18 +15,7 @@ PREDICTED = "network's prediction"
 
 @dataclass(frozen=True)
 class Metallicity:
-    """Metallicities of a sample on one scale.
-
-    Attributes
-    ----------
-    value : ndarray, shape (galaxy,)
-        12 + log(O/H) of the gas, or log Z/Zsun of the stars (Zsun = 0.02); NaN where the scale gives none.
-    error : ndarray, shape (galaxy,)
-        [dex]; NaN where unknown.
-    sn : ndarray, shape (galaxy,)
-        What the cut is in: of Hα (flux by error) for the gas, of the spectrum per Ångström for the stars; infinite in a
-        sample that does not say.
-    """
+    """Metallicities of a sample on one scale."""
 
     value: np.ndarray
     error: np.ndarray
@@ -35,35 +24,7 @@ class Metallicity:
 
 @dataclass(frozen=True)
 class Quantity:
-    """A metallicity that can stand on the axis, and what goes with it.
-
-    Attributes
-    ----------
-    label, axis : str
-        On the button that chooses it, and at the axis.
-    column : str
-        In exported tables.
-    scales : tuple of str
-        Ways to measure it, the default first.
-    relations : dict of str to spectool.measure.mzr.Relation
-        Published ones, the default first.
-    sn_label, sn_column : str
-        At the slider of the cut, and in exported tables.
-    min_sn : float
-        The cut of the paper.
-    colors : dict of str to str
-        What galaxies may be coloured by, and how it is called, with units.
-    window : (float, float)
-        The axis where nothing is measured.
-    unmeasured : str
-        Why a galaxy above the cut may have no value.
-    is_in : callable
-        Whether a sample has it.
-    measure : callable
-        From a sample and a scale to a `Metallicity`.
-    truth : callable
-        From a sample to what its mocks were made with, shape (galaxy,); NaN where that is not known.
-    """
+    """A metallicity that can stand on the axis, and what goes with it."""
 
     label: str
     axis: str
@@ -96,33 +57,14 @@ def _column(sample, name, *, missing=np.nan):
 
 
 def true_oxygen(sample):
-    """12 + log(O/H) that a mock galaxy was made with, on the scale of the mocks.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-        NaN where the sample is not a mock.
-    """
+    """12 + log(O/H) that a mock galaxy was made with, on the scale of the mocks."""
     if "log_z_gas" not in sample:
         return _unknown(sample)
     return sample["log_z_gas"].values + float(sample["log_z_gas"].attrs.get("oxygen_sun", OXYGEN_SUN))
 
 
 def h_alpha_sn(sample):
-    """S/N of Hα by galaxy; infinite in a sample that does not say.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-    """
+    """S/N of Hα by galaxy; infinite in a sample that does not say."""
     if "h_alpha_sn" in sample or "line_flux" not in sample:
         return _column(sample, "h_alpha_sn", missing=np.inf)
     line = sample.sel(line="Hα")
@@ -131,39 +73,14 @@ def h_alpha_sn(sample):
 
 
 def without_dust(sample):
-    """Correct the lines of a sample by the Balmer decrement, where it has lines.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Of `spectool.explore.mzr_data.check_sample`.
-
-    Returns
-    -------
-    xarray.Dataset
-        Fluxes are NaN where the decrement is not known; a table that was corrected before is left as it is.
-    """
+    """Correct the lines of a sample by the Balmer decrement, where it has lines."""
     if "line_flux" not in sample or sample.attrs.get("dust_corrected"):
         return sample
     return deredden_lines(sample)
 
 
 def measure_oxygen(sample, calibration):
-    """Gas metallicities of a sample on a scale.
-
-    A sample that comes with metallicities keeps them, whatever the calibration.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Of `spectool.explore.mzr_data.check_sample`.
-    calibration : str
-        One of ``QUANTITIES["gas"].scales``.
-
-    Returns
-    -------
-    Metallicity
-    """
+    """Gas metallicities of a sample on a scale."""
     sn = h_alpha_sn(sample)
     if calibration == TRUTH:
         return Metallicity(true_oxygen(sample), _unknown(sample), sn)
@@ -186,35 +103,12 @@ def _from_own_sun(sample, name):
 
 
 def true_stars(sample):
-    """Mean log Z/Zsun of a mock galaxy's stars, weighted by light; Zsun = 0.02.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-        NaN where the sample is not a mock.
-    """
+    """Mean log Z/Zsun of a mock galaxy's stars, weighted by light; Zsun = 0.02."""
     return _from_own_sun(sample, "log_z_lw")
 
 
 def measure_stars(sample, scale):
-    """Stellar metallicities of a sample.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        Of `spectool.explore.mzr_data.check_sample`. Where its ``outlier`` is True, the prediction is left out: the
-        spectrum is unlike those that the network learnt from.
-    scale : str
-        One of ``QUANTITIES["stars"].scales``.
-
-    Returns
-    -------
-    Metallicity
-    """
+    """Stellar metallicities of a sample."""
     sn = _column(sample, "sn", missing=np.inf)
     if scale == TRUTH:
         return Metallicity(true_stars(sample), _unknown(sample), sn)
@@ -278,14 +172,5 @@ QUANTITIES = {
 
 
 def quantities_of(sample):
-    """Keys of the quantities that a sample has.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-
-    Returns
-    -------
-    list of str
-    """
+    """Keys of the quantities that a sample has."""
     return [key for key, quantity in QUANTITIES.items() if quantity.is_in(sample)]

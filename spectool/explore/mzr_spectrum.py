@@ -40,20 +40,7 @@ N_SPECTRA = len(COLORS)
 
 
 def choose_spectra(spectrum, shown=()):
-    """Choose up to three sources of a spectrum, and order them from the noisiest to the smoothest.
-
-    Parameters
-    ----------
-    spectrum : xarray.Dataset
-        ``flux`` (source, wavelength).
-    shown : sequence of str
-        Sources to choose first; then as they come.
-
-    Returns
-    -------
-    dict of str to str
-        Colour by source, in the order to draw them.
-    """
+    """Choose up to three sources of a spectrum, and order them from the noisiest to the smoothest."""
     names = [str(name) for name in spectrum["source"].values]
     names = list(dict.fromkeys([*(name for name in shown if name in names), *names]))[:N_SPECTRA]
     flux = spectrum["flux"].transpose("source", "wavelength").sel(source=names).values
@@ -65,18 +52,7 @@ def choose_spectra(spectrum, shown=()):
 
 
 def lines_of(quantity):
-    """What is marked in a spectrum: emission lines for the gas, the middles of Lick bands for the stars.
-
-    Parameters
-    ----------
-    quantity : str
-        Key of `WINDOWS`.
-
-    Returns
-    -------
-    dict of str to float
-        Vacuum wavelength [Angstrom] by name.
-    """
+    """What is marked in a spectrum: emission lines for the gas, the middles of Lick bands for the stars."""
     low, high = WINDOWS[quantity]["All"]
     if quantity == "gas":
         return {name: x for name, x in LINES.items() if low < x < high}
@@ -92,17 +68,7 @@ def _without_spikes(values):
 
 
 def fit_emission(flux):
-    """Range of flux from zero to the highest line; spikes of the noisiest spectrum may leave it.
-
-    Parameters
-    ----------
-    flux : list of ndarray
-        The noisiest first.
-
-    Returns
-    -------
-    (float, float)
-    """
+    """Range of flux from zero to the highest line; spikes of the noisiest spectrum may leave it."""
     if len(flux) > 1:
         flux = [_without_spikes(flux[0]), *flux[1:]]
     low, high = flux_range(np.stack(flux), headroom=0.3)
@@ -111,16 +77,7 @@ def fit_emission(flux):
 
 
 def fit_absorption(flux):
-    """Range of flux about the stars, of which depths of a few percent count; emission lines may leave it.
-
-    Parameters
-    ----------
-    flux : list of ndarray
-
-    Returns
-    -------
-    (float, float)
-    """
+    """Range of flux about the stars, of which depths of a few percent count; emission lines may leave it."""
     flux = np.stack([_without_spikes(values) for values in flux])
     if not np.isfinite(flux).any():
         return 0.0, 1.0
@@ -130,12 +87,7 @@ def fit_absorption(flux):
 
 
 class SpectrumFigure:
-    """A Bokeh figure linked to the galaxy that a `MzrState` looks at.
-
-    Parameters
-    ----------
-    state : MzrState
-    """
+    """A Bokeh figure linked to the galaxy that a `MzrState` looks at."""
 
     def __init__(self, state):
         self.state = state

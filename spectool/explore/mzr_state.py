@@ -28,26 +28,7 @@ from spectool.measure.mzr import mass_bins
 
 
 class MzrState(traitlets.HasTraits):
-    """Which galaxies are compared on which scale, and everything that follows from it.
-
-    The traits of the controls are changed by `set` alone, which derives the rest. Observers are called in the
-    thread that made the change; all changes happen under `lock`, since ipykernel 7 runs widget callbacks in other
-    threads than cells.
-
-    Parameters
-    ----------
-    samples : dict of str to xarray.Dataset
-        See `spectool.explore.mzr_data.check_sample`. An attribute ``family`` (str) is shared by samples whose
-        ``candidate`` numbers mean the same galaxies.
-    rebuild : dict of str to callable, optional
-        By family: from the number of a candidate to its spectra, an xarray.Dataset with ``flux`` (source,
-        wavelength).
-
-    Raises
-    ------
-    ValueError
-        If there is no sample, or one lacks what is needed.
-    """
+    """Which galaxies are compared on which scale, and everything that follows from it."""
 
     sample_names = traitlets.Tuple(read_only=True, help="names of the samples")
     quantity = traitlets.Unicode(read_only=True, help="whose metals are on the axis: 'gas' or 'stars'")
@@ -86,17 +67,7 @@ class MzrState(traitlets.HasTraits):
     # ---- the choices
 
     def choices(self, control):
-        """Return the values that a control may have.
-
-        Parameters
-        ----------
-        control : str
-
-        Returns
-        -------
-        list or None
-            None for a number or a switch.
-        """
+        """Return the values that a control may have."""
         return list_choices(control, self.samples, self.quantity)
 
     @property
@@ -105,37 +76,13 @@ class MzrState(traitlets.HasTraits):
         return QUANTITIES[self.quantity]
 
     def add_sample(self, name, sample):
-        """Add a sample, or replace one.
-
-        Parameters
-        ----------
-        name : str
-        sample : xarray.Dataset
-
-        Raises
-        ------
-        ValueError
-            If it lacks what is needed.
-        """
+        """Add a sample, or replace one."""
         with self.lock, self.hold_trait_notifications():
             self._keep(name, sample)
             self._derive()
 
     def set(self, **changes):
-        """Change controls, and derive what follows from them.
-
-        Parameters
-        ----------
-        **changes
-            By name of the trait: ``quantity``, ``left``, ``right``, ``overlaid``, ``calibration``, ``dust_corrected``,
-            ``min_sn``, ``color``, ``relations``, ``reference``. Another quantity brings its own samples, scales and
-            relations, as they were left; a sample that lacks the quantity brings the one that it has.
-
-        Raises
-        ------
-        ValueError
-            If there is no such control or it cannot have that value; nothing changes then.
-        """
+        """Change controls, and derive what follows from them."""
         with self.lock:
             key = follow_sample(changes, self.samples, self.quantity)
             if another := key != self.quantity:
@@ -166,32 +113,14 @@ class MzrState(traitlets.HasTraits):
     # ---- what follows
 
     def metallicity(self, name):
-        """Metallicities of a sample on the current scale.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        spectool.explore.mzr_quantities.Metallicity
-        """
+        """Metallicities of a sample on the current scale."""
         key = (name, self.quantity, self.calibration, self.dust_corrected)
         if key not in self._measured:
             self._measured[key] = self.kind.measure(self.lines(name), self.calibration)
         return self._measured[key]
 
     def lines(self, name):
-        """A sample as its metallicities are measured: its lines without dust, if that is chosen.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        xarray.Dataset
-        """
+        """A sample as its metallicities are measured: its lines without dust, if that is chosen."""
         if not self.dust_corrected:
             return self.samples[name]
         if name not in self._corrected:
@@ -261,15 +190,7 @@ class MzrState(traitlets.HasTraits):
         return float(low), float(max(high, low + 1e-3))
 
     def correlate(self):
-        """Correlate at fixed mass: metallicity with star formation in each panel, and the panels with each other.
-
-        Returns
-        -------
-        trends : list of spectool.measure.mzr.Correlation
-            One by panel.
-        agreement : spectool.measure.mzr.Correlation or None
-            None if the panels hold other galaxies, or one sample is shown.
-        """
+        """Correlate at fixed mass: metallicity with star formation in each panel, and the panels with each other."""
         panels = self.panels
         samples = [self.samples[panel.name] for panel in panels]
         trends = [correlate_with_sfr(p, s) for p, s in zip(panels, samples, strict=True)]
@@ -281,20 +202,7 @@ class MzrState(traitlets.HasTraits):
     # ---- one galaxy
 
     def select(self, name, galaxy):
-        """Look at a galaxy; `rebuild_spectrum` makes its spectrum.
-
-        Parameters
-        ----------
-        name : str
-            Of a sample that it is in.
-        galaxy : int
-            Its place along ``galaxy``.
-
-        Raises
-        ------
-        IndexError
-            If the sample has no such galaxy.
-        """
+        """Look at a galaxy; `rebuild_spectrum` makes its spectrum."""
         sample = self.samples[name]
         if not 0 <= galaxy < sample.sizes["galaxy"]:
             raise IndexError(
@@ -318,17 +226,7 @@ class MzrState(traitlets.HasTraits):
             self.set_trait("selected", ())
 
     def locate(self, name):
-        """Find the galaxy looked at in a sample.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        int or None
-            Its place along ``galaxy``; None if it is not there.
-        """
+        """Find the galaxy looked at in a sample."""
         sample = self.samples[name]
         if not self.selected or sample.attrs["family"] != self.selected[0]:
             return None
@@ -336,10 +234,7 @@ class MzrState(traitlets.HasTraits):
         return int(found[0]) if found.size else None
 
     def rebuild_spectrum(self):
-        """Rebuild the spectra of the galaxy looked at, which may take seconds.
-
-        Another galaxy that was clicked meanwhile is not disturbed. What fails is told by ``spectrum_status``.
-        """
+        """Rebuild the spectra of the galaxy looked at, which may take seconds."""
         selected = self.selected
         if not selected or selected[0] not in self.rebuild:
             return

@@ -25,19 +25,7 @@ def _table(head, rows):
 
 
 def statistics_table(state, correlations=None):
-    """How many galaxies are measured, their scatter and the trend with star formation, by sample.
-
-    Parameters
-    ----------
-    state : MzrState
-    correlations : tuple, optional
-        From `MzrState.correlate`; without it an ellipsis stands there.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """How many galaxies are measured, their scatter and the trend with star formation, by sample."""
     panels = state.panels
     trends, both = correlations or (None, None)
     told = ["…"] * len(panels)
@@ -68,17 +56,7 @@ def median(values):
 
 
 def galaxy_table(state):
-    """Lines, if the gas is looked at, and metallicities of the galaxy looked at, in the samples that are shown.
-
-    Parameters
-    ----------
-    state : MzrState
-
-    Returns
-    -------
-    str
-        HTML; empty if no galaxy is looked at.
-    """
+    """Lines, if the gas is looked at, and metallicities of the galaxy looked at, in the samples that are shown."""
     found = {name: state.locate(name) for name in dict.fromkeys(state.shown)}
     found = {name: galaxy for name, galaxy in found.items() if galaxy is not None}
     if not found:
@@ -129,17 +107,7 @@ def line_cell(sample, line):
 
 
 def color_key(state):
-    """What the colours mean.
-
-    Parameters
-    ----------
-    state : MzrState
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """What the colours mean."""
     parts = [f"<b>{html.escape(state.kind.colors[state.color])}</b>"]
     if state.color == "class":
         present = {int(c) for p in state.panels for c in np.unique(p.color[np.isfinite(p.color)])}

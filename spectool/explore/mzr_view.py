@@ -47,16 +47,7 @@ CSS = f"""<style>
 
 
 class MzrView:
-    """The dashboard; a notebook shows it when it is the last line of a cell.
-
-    Parameters
-    ----------
-    state : MzrState
-    export_folder : str or pathlib.Path
-        Where exported files go; made when the first is written.
-    settle : float
-        Seconds after the last move of a slider until correlations are computed.
-    """
+    """The dashboard; a notebook shows it when it is the last line of a cell."""
 
     def __init__(self, state, *, export_folder="exports", settle=0.25):
         self.state = state

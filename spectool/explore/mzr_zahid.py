@@ -10,28 +10,7 @@ OBSERVED, NOISELESS = "as SDSS sees it", "without noise"
 
 
 def read_zahid2019(sample="galaxies", *, path=None):
-    """Read the mock main sample of Zahid et al. (2019, Section 3.1) with what the network says of it.
-
-    Parameters
-    ----------
-    sample : {"galaxies", "null"}
-        Galaxies whose metallicity knows their star formation, or only their mass.
-    path : str or pathlib.Path, optional
-        Default: the shipped file.
-
-    Returns
-    -------
-    dict of str to xarray.Dataset
-        One sample by its name: ``candidate``, ``log_mass`` and ``log_z_predicted`` (galaxy); where the file has them,
-        ``log_z_error``, ``log_z_lw`` and ``log_age_lw`` (truth), ``log_sfr``, ``redshift``, ``sn``, ``outlier``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    ValueError
-        If it is another one.
-    """
+    """Read the mock main sample of Zahid et al. (2019, Section 3.1) with what the network says of it."""
     tool = f"tools.measure_zahid2019 {sample}"
     product, file = load_product(f"zahid2019_{sample}.nc", tool, path=path)
     missing = [name for name in NEEDED if name not in product]
@@ -41,19 +20,7 @@ def read_zahid2019(sample="galaxies", *, path=None):
 
 
 def rebuild_zahid2019(candidate, sample="galaxies"):
-    """Rebuild a galaxy of the mock main sample as SDSS sees it, and as it is.
-
-    Parameters
-    ----------
-    candidate : int
-        Its number.
-    sample : {"galaxies", "null"}
-
-    Returns
-    -------
-    xarray.Dataset
-        ``flux`` (source, wavelength) at rest, relative to the mean of 4400-4450 Angstrom; NaN in masked pixels.
-    """
+    """Rebuild a galaxy of the mock main sample as SDSS sees it, and as it is."""
     from spectool.papers.zahid2019.sample import rebuild
 
     galaxy = rebuild([candidate], null=sample == "null").isel(galaxy=0, drop=True)

@@ -38,19 +38,7 @@ ABOVE = {"networks": 0.24, "library": 0.08, "teacher": -0.08, "truth": -0.24}
 
 
 def band_table(state):
-    """What is drawn of each band, as columns of equal length.
-
-    Parameters
-    ----------
-    state : SedState
-
-    Returns
-    -------
-    dict of str to ndarray, shape (band,)
-        ``band``, ``wavelength`` [micron], ``y`` [Jy] (a limit where the flux is below its error; the nearest model's
-        flux where nothing was measured), ``low`` and ``high`` (error bar), ``kind`` ("flux", "limit" or "missing"),
-        ``flux``, ``error`` [Jy] and ``before`` (the flux as observed where it was moved, else NaN).
-    """
+    """What is drawn of each band, as columns of equal length."""
     answer = state.answer
     faint = state.measured & ~(answer.flux >= answer.error)
     y = np.where(faint, np.maximum(answer.flux, 0) + LIMIT_SIGMA * answer.error, answer.flux)
@@ -75,17 +63,7 @@ def band_table(state):
 
 
 def compare_answers(state):
-    """Answers by source and property: value, low and high [dex], NaN for what is not known.
-
-    Parameters
-    ----------
-    state : SedState
-
-    Returns
-    -------
-    dict of str to dict of str to (float, float, float)
-        By the names of `SOURCES`, then by property.
-    """
+    """Answers by source and property: value, low and high [dex], NaN for what is not known."""
     unknown = (np.nan, np.nan, np.nan)
     networks = {name: (v, v - e, v + e) for name, (v, e) in state.answer.predicted.items()}
     found = {
@@ -100,14 +78,7 @@ def compare_answers(state):
 
 
 class SedFigure:
-    """Bokeh figures linked to a `SedState`: each update sends what changed, as one patch.
-
-    A click on a band's point selects the band.
-
-    Parameters
-    ----------
-    state : SedState
-    """
+    """Bokeh figures linked to a `SedState`: each update sends what changed, as one patch."""
 
     def __init__(self, state):
         self.state = state
@@ -217,13 +188,7 @@ class SedFigure:
         self.show(refit=True)
 
     def show(self, *, refit=False):
-        """Draw the answer as it is now.
-
-        Parameters
-        ----------
-        refit : bool
-            Fit the axes in any case, not only where something leaves them.
-        """
+        """Draw the answer as it is now."""
         with self.state.lock, self.widget.batch():
             table = band_table(self.state)
             self._show_points(table)

@@ -23,17 +23,7 @@ _MARKERS = {"circle": "o", "square": "s", "diamond": "D", "x": "x"}
 
 
 def save_state(state, path):
-    """Write galaxy, band and what was done to the fluxes as JSON.
-
-    Parameters
-    ----------
-    state : SedState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Write galaxy, band and what was done to the fluxes as JSON."""
     moved = np.flatnonzero(state.shifts)
     saved = {
         "format": STATE_FORMAT,
@@ -47,22 +37,7 @@ def save_state(state, path):
 
 
 def load_state(state, source, *, name="the state file"):
-    """Go to a saved galaxy, and change it as it was.
-
-    Parameters
-    ----------
-    state : SedState
-        Is changed; left alone if the file does not fit.
-    source : str, pathlib.Path or bytes
-        A file, or its content.
-    name : str
-        What to call content in errors.
-
-    Raises
-    ------
-    ValueError
-        If it is no state file, its galaxy or a band of it is not here, or a shift is no finite number.
-    """
+    """Go to a saved galaxy, and change it as it was."""
     keys = ("galaxy", "band", "shifts", "dropped", "mistaken")
     saved, name = read_state(source, name=name, state_format=STATE_FORMAT, keys=keys)
     if saved["galaxy"] not in state.names:
@@ -83,20 +58,7 @@ def load_state(state, source, *, name="the state file"):
 
 
 def save_csv(state, path):
-    """Write the photometry as it was changed, beside that observed and that of the nearest model.
-
-    Parameters
-    ----------
-    state : SedState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-        Columns: band, wavelength [micron], flux and its error as changed, flux as observed, flux of the library's
-        nearest model [Jy]; missing (dropped or not measured), shift [dex]. Comment lines, with the answers, begin with
-        ``#``.
-    """
+    """Write the photometry as it was changed, beside that observed and that of the nearest model."""
     answer = state.answer
     table = pd.DataFrame(
         {
@@ -122,17 +84,7 @@ def save_csv(state, path):
 
 
 def save_png(state, path):
-    """Draw the photometry with the nearest models, and the answers.
-
-    Parameters
-    ----------
-    state : SedState
-    path : str or pathlib.Path
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Draw the photometry with the nearest models, and the answers."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6.4), layout="constrained")

@@ -182,23 +182,7 @@ def _differences(x, off, shared, x_label, width, height, bins):
 
 
 def running_lines(x, y, *, n_bins=14, least=30):
-    """Running 16, 50 and 84% of y in bins of x that hold enough galaxies.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (galaxy,)
-        Pairs that are not both finite are left out.
-    n_bins : int
-        Over the central 99% of `x`.
-    least : int
-        Bins with fewer galaxies are left out.
-
-    Returns
-    -------
-    middle : ndarray, shape (k,)
-        Centres of the bins.
-    percentiles : ndarray, shape (3, k)
-    """
+    """Running 16, 50 and 84% of y in bins of x that hold enough galaxies."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     good = np.isfinite(x) & np.isfinite(y)
     if good.any():

@@ -28,27 +28,7 @@ GROUPS = {
 
 @dataclass(frozen=True, eq=False)
 class SedAnswer:
-    """A galaxy's photometry as it was changed, and what is said of it.
-
-    Attributes
-    ----------
-    flux, error : ndarray, shape (band,)
-        [Jy]; NaN where nothing was ever measured.
-    missing : ndarray of bool, shape (band,)
-        Not measured, or dropped.
-    predicted : dict of str to (float, float)
-        Value and 68% error of each property by the networks [dex]; NaN without an answer.
-    reason : str
-        What the networks find doubtful about the galaxy; "": nothing.
-    outlier_score : float
-        -log10 of the chance of a galaxy like the training ones; NaN without a reference.
-    fitted : dict of str to (float, float, float)
-        Median, 16 and 84% by the library; empty without one, NaN where it has no answer.
-    fit_reason : str
-        Why the library has none.
-    nearest : xarray.Dataset or None
-        The library's models of the smallest chi-square, dims (nearest, band); see `nearest_models`.
-    """
+    """A galaxy's photometry as it was changed, and what is said of it."""
 
     flux: np.ndarray
     error: np.ndarray
@@ -62,28 +42,7 @@ class SedAnswer:
 
 
 class SedState(traitlets.HasTraits):
-    """One galaxy, what was done to its fluxes, and the properties that follow.
-
-    Observers of the traits are called in the thread that made the change, and when all traits are up to date. All
-    changes happen under `lock`, since ipykernel 7 runs widget callbacks in other threads than cells.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset, dims (galaxy, band)
-        ``flux``, ``flux_error`` [Jy], ``redshift`` and, if there: ``mask``, a coordinate ``name`` (galaxy), the
-        properties (truth), and with the endings ``_fit``, ``_fit_low``, ``_fit_high`` the teacher's labels.
-    networks : SedEnsemble
-    outliers : dict of str to ndarray, optional
-        The reference for galaxies unlike the training ones, as from `load_networks`.
-    library : xarray.Dataset, optional
-        From `draw_library`, with all of the sample's bands. Without it nothing is fitted.
-
-    Raises
-    ------
-    ValueError
-        If two galaxies have one name, fluxes are not in Jy, or neither sample nor library has ``band_wavelength``; and
-        as `predict_properties` and `fit_library` do.
-    """
+    """One galaxy, what was done to its fluxes, and the properties that follow."""
 
     galaxy = traitlets.Unicode(help="name of the galaxy")
     band = traitlets.Unicode(help="the band that moves")
@@ -113,13 +72,7 @@ class SedState(traitlets.HasTraits):
     # ---- the galaxy
 
     def select_galaxy(self, name):
-        """Go to another galaxy, as it was observed.
-
-        Raises
-        ------
-        KeyError
-            If there is none of that name.
-        """
+        """Go to another galaxy, as it was observed."""
         if name not in self.names:
             raise KeyError(f"there is no galaxy {name!r}; there are: {', '.join(self.names)}")
         with self.lock:
@@ -146,36 +99,12 @@ class SedState(traitlets.HasTraits):
     # ---- what is done to it
 
     def select_band(self, name):
-        """Choose the band that `set_shift` moves.
-
-        Raises
-        ------
-        KeyError
-            If there is none of that name.
-        """
+        """Choose the band that `set_shift` moves."""
         self._index(name)
         self.band = name
 
     def set_shift(self, shift, *, band=None):
-        """Multiply a flux by 10^shift.
-
-        Its error follows: the noise stays, the error of the calibration (`spectool.surveys.gama.BANDS`) is a share of
-        the flux. Nothing happens to a band without a measurement.
-
-        Parameters
-        ----------
-        shift : float
-            [dex], from the flux as observed; held within +-`MOST_DEX`.
-        band : str, optional
-            Default: the selected one.
-
-        Raises
-        ------
-        ValueError
-            If the shift is not finite.
-        KeyError
-            If there is no such band.
-        """
+        """Multiply a flux by 10^shift."""
         if not np.isfinite(shift):
             raise ValueError(f"a shift must be finite, not {shift}")
         with self.lock:
@@ -184,13 +113,7 @@ class SedState(traitlets.HasTraits):
             self._apply(shifts, self.dropped, mistaken=self.mistaken)
 
     def drop(self, *bands, dropped=True):
-        """Take bands away, or give them back.
-
-        Raises
-        ------
-        KeyError
-            If there is no such band.
-        """
+        """Take bands away, or give them back."""
         with self.lock:
             gone = self.dropped.copy()
             gone[[self._index(band) for band in bands]] = dropped
@@ -210,20 +133,7 @@ class SedState(traitlets.HasTraits):
             self._apply(self.shifts, self.dropped, mistaken=bool(mistaken))
 
     def change(self, *, shifts, dropped, mistaken):
-        """Do all at once to the galaxy as it was observed.
-
-        Parameters
-        ----------
-        shifts : dict of str to float
-            By band [dex].
-        dropped : iterable of str
-        mistaken : bool
-
-        Raises
-        ------
-        KeyError, ValueError
-            As the methods above; nothing is changed then.
-        """
+        """Do all at once to the galaxy as it was observed."""
         values, gone = np.zeros(len(self.bands)), np.zeros(len(self.bands), bool)
         for band, shift in shifts.items():
             values[self._index(band)] = shift

@@ -38,14 +38,7 @@ CSS = f"""<style>
 
 
 class SedView:
-    """The dashboard; a notebook shows it when it is the last line of a cell.
-
-    Parameters
-    ----------
-    state : SedState
-    export_folder : str or pathlib.Path
-        Where exported files go; made when the first is written.
-    """
+    """The dashboard; a notebook shows it when it is the last line of a cell."""
 
     def __init__(self, state, *, export_folder="exports"):
         self.state, self.export_folder = state, Path(export_folder)
@@ -267,20 +260,7 @@ def nearest_table(state):
 
 
 def pick_galaxies(sample, *, n=N_GALAXIES):
-    """Some galaxies of a sample, from the most to the least star-forming, with names that tell what they are.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        With ``log_mass_fit`` and ``log_sfr_fit`` if it has been fitted: galaxies evenly spaced in the rank of their
-        specific star-formation rate; else the first ones.
-    n : int
-
-    Returns
-    -------
-    xarray.Dataset
-        With the coordinate ``name`` (galaxy), unless it has one.
-    """
+    """Some galaxies of a sample, from the most to the least star-forming, with names that tell what they are."""
     rows = np.arange(sample.sizes["galaxy"])
     fitted = {"log_mass_fit", "log_sfr_fit"} <= set(sample.data_vars)
     if fitted:

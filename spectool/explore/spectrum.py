@@ -20,27 +20,7 @@ CHARACTER_WIDTH = 0.56  # of the label's size: a mean over sans-serif fonts
 
 
 def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
-    """Place the names of emission lines over a spectrum so that none covers another.
-
-    Lines closer than half a label's height share a label, "Hα + [N II]". Labels that would touch go to different
-    rows, the important ones first; one that finds no free row is left out (its mark is not).
-
-    Parameters
-    ----------
-    window : (float, float)
-        Wavelengths shown [Angstrom].
-    width : float
-        Width of the plot [screen pixels].
-    lines : dict of str to float
-        Vacuum wavelength by name.
-    label_size : float
-        Font size [screen pixels].
-
-    Returns
-    -------
-    dict of list
-        ``x`` [Angstrom], ``label`` and ``row`` (0 is the top), sorted by wavelength.
-    """
+    """Place the names of emission lines over a spectrum so that none covers another."""
     low, high = window
     scale = (high - low) / width
     inside = sorted((x, name) for name, x in lines.items() if low < x < high)
@@ -79,18 +59,7 @@ def _join(names):
 
 
 class LineMarks:
-    """Marks and names of emission lines in a figure.
-
-    Parameters
-    ----------
-    plot : bokeh.plotting.figure
-        Its x axis is in vacuum rest-frame Angstrom.
-    window : (float, float)
-        Wavelengths shown [Angstrom].
-    width : float
-        Width of the plot [screen pixels].
-    lines : dict of str to float
-    """
+    """Marks and names of emission lines in a figure."""
 
     def __init__(self, plot, window, width, *, lines=LINES):
         self.lines, self.width = lines, width
@@ -146,19 +115,7 @@ class LineMarks:
 
 
 def flux_range(spectra, *, headroom=0.22):
-    """Return a range of flux that holds the spectra and leaves room for labels above.
-
-    Parameters
-    ----------
-    spectra : ndarray, shape (..., wavelength)
-        NaN is left out.
-    headroom : float
-        Part of the height that is left free at the top.
-
-    Returns
-    -------
-    (float, float)
-    """
+    """Return a range of flux that holds the spectra and leaves room for labels above."""
     values = np.asarray(spectra)
     values = values[np.isfinite(values)]
     if values.size == 0:

@@ -1,9 +1,4 @@
-"""How every figure of the suite looks: colours that colour-blind readers can tell apart, readable sizes.
-
-Colours of lines and points are those of Okabe & Ito (2008, "Color Universal Design"); maps are drawn in
-cividis (Nuñez, Anderton & Renslow 2018, PLoS ONE 13, e0199239) and signed quantities in ColorBrewer's
-purple-orange.
-"""
+"""How every figure of the suite looks: colours that colour-blind readers can tell apart, readable sizes."""
 
 from contextlib import contextmanager
 
@@ -129,17 +124,7 @@ def use_bokeh():
 
 
 def to_bokeh(figure):
-    """Return the Bokeh model of a figure.
-
-    Parameters
-    ----------
-    figure : bokeh.model.Model or HoloViews object
-
-    Returns
-    -------
-    bokeh.model.Model
-        The argument itself if it is Bokeh's already.
-    """
+    """Return the Bokeh model of a figure."""
     if isinstance(figure, Model):
         return figure
     import holoviews as hv

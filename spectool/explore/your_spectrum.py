@@ -23,18 +23,7 @@ STEPS = (
 
 
 def prepare_in_steps(sample):
-    """Go the way of `spectool.prepare.prepare_marziano2024`, and keep every step.
-
-    Parameters
-    ----------
-    sample : Dataset
-        In the observed frame, with ``redshift`` and, if known, ``ebv``.
-
-    Returns
-    -------
-    dict
-        Name of the step (see `STEPS`) -> Dataset. Without ``ebv`` there is no step "extinction corrected".
-    """
+    """Go the way of `spectool.prepare.prepare_marziano2024`, and keep every step."""
     steps = {"as observed": prepare.mask_bad_pixels(sample)}
     steps["sky lines masked"] = last = prepare.mask_sky_lines(steps["as observed"])
     if "ebv" in sample:
@@ -74,19 +63,7 @@ class YourSpectrum(traitlets.HasTraits):
         self.answers: list[Answer] = []
 
     def read(self, source, *, redshift=None, ebv=None, medium="vacuum", name=None):
-        """Read a spectrum, prepare it and ask every model that applies.
-
-        Parameters
-        ----------
-        source : path, URL or bytes
-        redshift, ebv, medium, name
-            See `spectool.surveys.read_spectrum`.
-
-        Returns
-        -------
-        bool
-            Whether it could be used; if not, `message` says why.
-        """
+        """Read a spectrum, prepare it and ask every model that applies."""
         with self.lock:
             self.busy = True
             try:
@@ -110,13 +87,7 @@ class YourSpectrum(traitlets.HasTraits):
             return True
 
     def read_again(self, **options):
-        """Read the last spectrum again with other options of `read`; those not given (or None) stay.
-
-        Returns
-        -------
-        bool
-            As `read`; False with a `message` if there is no last spectrum.
-        """
+        """Read the last spectrum again with other options of `read`; those not given (or None) stay."""
         if self._last is None:
             self.failed, self.message = True, "upload a file, or give a file name or URL"
             return False
@@ -151,19 +122,7 @@ class YourSpectrum(traitlets.HasTraits):
         }
 
     def curves(self, step):
-        """What to draw of a step.
-
-        Parameters
-        ----------
-        step : str
-            One of `STEPS`.
-
-        Returns
-        -------
-        dict of ndarray, float32
-            ``wavelength`` [Angstrom]; ``good`` (NaN where masked), ``bad`` (what was read where masked, NaN
-            elsewhere and after resampling, where nothing is left), ``sigma`` (noise; NaN where masked).
-        """
+        """What to draw of a step."""
         data = self.steps[step]
         wavelength, _ = prepare.spectral_coordinate(data)
         wavelength = wavelength[0] if wavelength.ndim == 2 else wavelength

@@ -55,14 +55,7 @@ def limits(values, *, low=0.5, high=99.7, margin=0.12, headroom=0.0):
 
 
 def answers_html(answers, table):
-    """The models' answers in HTML: one table per model, its range flag above, details folded away.
-
-    Parameters
-    ----------
-    answers : list of spectool.models.registry.Answer
-    table : pandas.DataFrame
-        Of these answers, see `spectool.models.registry.answer_table`.
-    """
+    """The models' answers in HTML: one table per model, its range flag above, details folded away."""
     warn = f'style="border-left:4px solid {style.OKABE_ITO["vermillion"]};padding-left:8px;margin:4px 0"'
     parts = []
     for answer in answers:

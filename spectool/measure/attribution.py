@@ -1,9 +1,4 @@
-"""What a network with filters looks at: integrated gradients, and the filters themselves, by index and by chunk.
-
-Integrated gradients (Sundararajan, Taly & Yan 2017, ICML 70, 3319) share out the difference between the answers for a
-spectrum and for a baseline among the pixels: that of pixel i is (x_i - b_i) times the mean of df/dx_i along the
-straight line from b to x. They add up to f(x) - f(b) ("completeness").
-"""
+"""What a network with filters looks at: integrated gradients, and the filters themselves, by index and by chunk."""
 
 import numpy as np
 import torch
@@ -225,11 +220,7 @@ def filter_patterns(model, prepared):
 
 
 def _filter_attributions(model, flux, start, output, steps):
-    """Integrated gradients on what the filters let through, (galaxy, chunk, filter).
-
-    The first layer is linear: a straight line between spectra is one between what the filters let through, and the
-    attribution of a chunk's filters adds up to that of its pixels.
-    """
+    """Integrated gradients on what the filters let through, (galaxy, chunk, filter)."""
     from captum.attr import IntegratedGradients
 
     with torch.inference_mode():

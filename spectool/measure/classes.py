@@ -17,35 +17,12 @@ BPT_LINES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583")
 
 
 def kewley2001(log_n2):
-    """Upper limit of star formation on the BPT diagram, Kewley et al. (2001, ApJ 556, 121, eq. 5).
-
-    Parameters
-    ----------
-    log_n2 : array_like
-        log10([N II] 6583 / Hα).
-
-    Returns
-    -------
-    ndarray
-        log10([O III] 5007 / Hβ) on the curve; -inf at and beyond its asymptote, where nothing is star-forming; NaN
-        for NaN.
-    """
+    """Upper limit of star formation on the BPT diagram, Kewley et al. (2001, ApJ 556, 121, eq. 5)."""
     return _hyperbola(log_n2, 0.47, 1.19)
 
 
 def kauffmann2003(log_n2):
-    """Lower limit of composite spectra on the BPT diagram, Kauffmann et al. (2003, MNRAS 346, 1055, eq. 1).
-
-    Parameters
-    ----------
-    log_n2 : array_like
-        log10([N II] 6583 / Hα).
-
-    Returns
-    -------
-    ndarray
-        log10([O III] 5007 / Hβ) on the curve; -inf at and beyond its asymptote; NaN for NaN.
-    """
+    """Lower limit of composite spectra on the BPT diagram, Kauffmann et al. (2003, MNRAS 346, 1055, eq. 1)."""
     return _hyperbola(log_n2, 0.05, 1.30)
 
 
@@ -57,19 +34,7 @@ def _hyperbola(log_n2, asymptote, offset):
 
 
 def bpt_class(log_n2, log_o3):
-    """Classes on the BPT diagram (Baldwin, Phillips & Terlevich 1981).
-
-    Parameters
-    ----------
-    log_n2, log_o3 : array_like
-        log10([N II] 6583 / Hα), log10([O III] 5007 / Hβ).
-
-    Returns
-    -------
-    ndarray of str
-        "star-forming" on or below `kauffmann2003`, "AGN" above `kewley2001`, "composite" between, and
-        "unclassified" where a ratio is NaN.
-    """
+    """Classes on the BPT diagram (Baldwin, Phillips & Terlevich 1981)."""
     log_n2, log_o3 = np.broadcast_arrays(np.asarray(log_n2, float), np.asarray(log_o3, float))
     result = np.full(log_n2.shape, "composite", dtype="<U12")
     result[log_o3 <= kauffmann2003(log_n2)] = "star-forming"
@@ -79,16 +44,7 @@ def bpt_class(log_n2, log_o3):
 
 
 def log_ratio(numerator, denominator):
-    """log10 of a flux ratio; NaN, without a warning, where either is not positive.
-
-    Parameters
-    ----------
-    numerator, denominator : array_like
-
-    Returns
-    -------
-    ndarray
-    """
+    """log10 of a flux ratio; NaN, without a warning, where either is not positive."""
     a, b = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
     usable = (a > 0) & (b > 0)
     ratio = np.divide(a, b, out=np.ones(a.shape), where=usable)
@@ -96,42 +52,7 @@ def log_ratio(numerator, denominator):
 
 
 def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0, min_broad_ew=5.0):
-    """The five classes of Scourfield (2023, Section 2) from measured lines.
-
-    In this order: *broad-line AGN* where broad Hα is detected; of those with Hα and Hβ in emission at ``min_sn``,
-    *narrow-line AGN* above the curve of Kewley et al. (2001) and *emission line galaxy* below; of the rest,
-    *absorption galaxy* where Hα or Hβ is detected in absorption at ``min_sn`` and *quiescent galaxy* where neither is.
-    A galaxy counts as an AGN only if [O III] 5007 and [N II] 6583 are detected, too; the ratios are those of
-    the fluxes corrected for the stars.
-
-    The paper's classes come from the SDSS pipeline (through Vanderplas & Connolly 2009, AJ 138, 1365), which fits lines
-    above a local continuum and knows no stars: its emission lines are those that outshine the absorption. So do
-    ``net_h_alpha_sn`` and ``net_h_beta_sn``. With ``net=False`` emission is what ``line_sn`` finds, stars subtracted.
-
-    Parameters
-    ----------
-    line_table : Dataset
-        From `measure_lines_linear` (or with the same columns): ``line_flux``, ``line_sn`` (galaxy, line), per galaxy
-        ``balmer_absorption_sn``, ``net_h_alpha_sn`` and ``net_h_beta_sn``, optionally ``broad_h_alpha_sn``,
-        ``broad_gain`` and ``broad_h_alpha_ew``.
-    net : bool
-    min_sn : float
-    min_broad_sn, min_broad_gain, min_broad_ew : float
-        Signal-to-noise ratio of broad Hα, by how much broad lines must lower chi2, and equivalent width [Angstrom]:
-        each is needed, as templates that do not match make weak ones.
-
-    Returns
-    -------
-    Dataset
-        The table with ``spectral_class`` (galaxy), "unclassified" where a line is missing or the fit failed, and
-        ``log_n2``, ``log_o3`` (NaN where a flux is not positive); ``attrs["history"]`` counts the classes and names
-        the first unclassified rows.
-
-    Raises
-    ------
-    ValueError
-        If a column or one of the four lines is missing.
-    """
+    """The five classes of Scourfield (2023, Section 2) from measured lines."""
     _check(line_table, net)
     flux, sn = (
         {name: line_table[column].sel(line=name).values for name in BPT_LINES}

@@ -1,9 +1,8 @@
 """Emission-line fluxes as sums weighted by a Gaussian, on continuum-subtracted spectra: thousands per second.
 
-The quick way of measuring lines, to select galaxies from large samples as Zahid et al. (2019, Section 3.1) do. The
-continuum is fitted outside the lines (`spectool.measure.line_design`); what is left is weighted with the profile that
-lines of one common width have (Horne 1986, PASP 98, 609), neighbours that overlap together. For kinematics, broad lines
-and errors that hold for weak lines, use `spectool.measure.lines_linear` or `spectool.measure.lines_ppxf`.
+(2019, Section 3.1) do. The continuum is fitted outside the lines (`spectool.measure.line_design`); what is left
+is weighted with the profile that lines of one common width have (Horne 1986, PASP 98, 609), neighbours that
+overlap together.
 """
 
 from dataclasses import dataclass
@@ -57,43 +56,7 @@ def measure_gaussian_lines(
     grid=None,
     batch_size=512,
 ):
-    """Line fluxes of spectra at rest, on one common grid.
-
-    Parameters
-    ----------
-    sample : Dataset
-        dims (galaxy, wavelength): `variable`, optionally ``ivar`` (without it noise is guessed from neighbouring
-        pixels) and ``mask``; coordinate ``wavelength`` (wavelength,) [Angstrom, vacuum, rest frame]. Redshifts are
-        taken to be right: lines are sought at rest.
-    lines : sequence of str
-        Names in `spectool.spectra.LINES`.
-    variable : str
-    dispersions : tuple of float
-        Intrinsic dispersions [km/s] to try, evenly spaced in their logarithm; all lines of a galaxy share the one that
-        explains most, a parabola between. One value fixes it.
-    doublets : dict
-        Stronger line: (weaker line, its relative flux), measured together; as `spectool.measure.line_design`.
-    lsf : float or array_like (wavelength,), optional
-        Sigma of the line-spread function [km/s]; default `spectool.measure.line_spectra.line_spread`.
-    continuum : spectool.measure.line_design.ContinuumBasis, optional
-        Default: 16 principal components of stellar populations, with polynomials of degree 4.
-    grid : SSPGrid, optional
-        For the continuum; default the embedded one.
-    batch_size : int
-
-    Returns
-    -------
-    Dataset, dims (galaxy, line)
-        ``line_flux``, ``line_flux_error`` [flux unit Angstrom] (noise, and the continuum's uncertainty), ``line_sn``;
-        per galaxy ``gas_dispersion`` [km/s], and the sample's per-galaxy columns. NaN where less than a fifth of a
-        line's profile, its doublet's included, falls on good pixels, or a spectrum has fewer than 200 good pixels; both
-        are counted in ``attrs["history"]``.
-
-    Raises
-    ------
-    ValueError
-        If a variable, the wavelengths or a line is missing or unknown.
-    """
+    """Line fluxes of spectra at rest, on one common grid."""
     unknown = [name for name in lines if name not in LINES]
     if unknown:
         raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")

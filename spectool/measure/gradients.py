@@ -15,32 +15,7 @@ PROBLEMS = ("too few spectra inside", "too few spectra beyond", "all at one radi
 
 
 def deproject(x, y, *, position_angle, inclination, center=(0.0, 0.0), re=1.0):
-    """Distances from the centre in the plane of a thin, inclined disc.
-
-    Parameters
-    ----------
-    x, y : array_like
-        Offsets on the sky [arcsec], to the east and to the north.
-    position_angle : array_like
-        Of the major axis [deg], from north through east. It and the following broadcast with ``x``.
-    inclination : array_like
-        [deg], 0 for face-on. Above `MAX_INCLINATION` radii are NaN.
-    center : (float, float)
-        Offsets of the galaxy's centre [arcsec].
-    re : array_like
-        Unit of the result [arcsec], such as the effective radius.
-
-    Returns
-    -------
-    ndarray
-        Face-on radii [R/Re], or [arcsec] if ``re`` is 1: along the major axis as on the sky, along the minor axis
-        divided by cos(inclination).
-
-    Raises
-    ------
-    ValueError
-        If a finite inclination is not within 0-90 degrees or an ``re`` is not positive.
-    """
+    """Distances from the centre in the plane of a thin, inclined disc."""
     tilt, unit = np.asarray(inclination, float), np.asarray(re, float)
     if (tilt < 0).any() or (tilt > 90).any():
         raise ValueError("inclinations are 0 (face-on) to 90 (edge-on) degrees")
@@ -55,20 +30,7 @@ def deproject(x, y, *, position_angle, inclination, center=(0.0, 0.0), re=1.0):
 
 
 def add_radius(sample, *, position_angle, inclination, re, center=(0.0, 0.0)):
-    """The spectra of one galaxy with their face-on radii.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        ``x``, ``y`` (spectrum,) [arcsec to the east, to the north], as from `surveys.califa_files`.
-    position_angle, inclination, re, center
-        Numbers; see `deproject`.
-
-    Returns
-    -------
-    xarray.Dataset
-        With ``radius`` [R/Re], and ``galaxy_index`` 0 if there was none.
-    """
+    """The spectra of one galaxy with their face-on radii."""
     radius = deproject(
         sample["x"], sample["y"], position_angle=position_angle, inclination=inclination, center=center, re=re
     )

@@ -91,18 +91,7 @@ def measure_indices(sample, *, variable="flux", names=COMMON, min_coverage=0.9):
 
 @cache
 def index_band(name):
-    """Where an index is measured, side bands left out.
-
-    Parameters
-    ----------
-    name : str
-        Of `LICK`.
-
-    Returns
-    -------
-    (float, float)
-        Vacuum [Angstrom].
-    """
+    """Where an index is measured, side bands left out."""
     return tuple(float(edge) for edge in air_to_vacuum(np.array(LICK[name][0])))
 
 

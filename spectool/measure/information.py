@@ -63,17 +63,7 @@ _FEWEST = 100
 
 
 class MutualInformation(NamedTuple):
-    """An estimate in nat.
-
-    Attributes
-    ----------
-    mi : float
-        As estimated; the bias is not subtracted.
-    mi_error : float
-        Standard deviation over bootstraps; NaN without.
-    bias : float
-        Mean over shuffled pairs, which share nothing; NaN without.
-    """
+    """An estimate in nat."""
 
     mi: float
     mi_error: float
@@ -149,36 +139,7 @@ def n_informative(scores, threshold=0.01):
 
 
 def mutual_information(x, y, *, seed, n_max=2000, n_bootstrap=10, n_shuffles=10, gaussianize=True):
-    """Mutual information of two variables [nat].
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-        Pairs with a value that is not finite are left out.
-    seed : int or numpy.random.Generator
-        Draws the subsample and the shuffles.
-    n_max : int
-        Use at most so many pairs, drawn at random.
-    n_bootstrap, n_shuffles : int
-        Resamplings for the error, and shuffles of ``y`` for the bias; 0 for none.
-    gaussianize : bool
-        Replace both by normal scores of their ranks, which leaves mutual information as it is; any monotonic
-        change of a variable then gives the same estimate. It makes independent pairs cost 0.0003 nat of bias,
-        against up to 0.04 where many Gaussians are needed just to draw the marginals; pairs in clusters come
-        out 5-10% low. Without it the values are only standardised, but for outliers that make the fit
-        impossible.
-
-    Returns
-    -------
-    MutualInformation
-
-    Raises
-    ------
-    ImportError
-        Without gmm-mi.
-    ValueError
-        If the lengths differ, fewer than 100 finite pairs remain or a variable is constant.
-    """
+    """Mutual information of two variables [nat]."""
     _require_gmm_mi()
     x, y = np.ravel(np.asarray(x, dtype=float)), np.ravel(np.asarray(y, dtype=float))
     if x.size != y.size:

@@ -43,24 +43,7 @@ STRONG += ("[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 
 @dataclass(frozen=True)
 class LineDesign:
-    """The emission lines (members) of a fit, and the columns that they share.
-
-    Attributes
-    ----------
-    wavelength, ratio : ndarray, shape (member,)
-        Vacuum [Angstrom]; flux relative to the column's.
-    column : ndarray of int, shape (member,)
-    reported : ndarray of int, shape (line,)
-        The member that is each of the lines asked for.
-    start : ndarray of int, shape (member,)
-        First pixel of the member's window in arrays padded by `width` pixels at both ends.
-    width : int
-        Pixels of every window.
-    edges : ndarray, shape (n + 2 width + 1,)
-        Edges of the padded pixels [Angstrom].
-    lsf : ndarray, shape (member,)
-        Sigma of the line-spread function [km/s].
-    """
+    """The emission lines (members) of a fit, and the columns that they share."""
 
     wavelength: np.ndarray
     ratio: np.ndarray
@@ -93,31 +76,7 @@ class LineDesign:
 
 
 def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS, nuisance=NUISANCE):
-    """Choose the columns for the lines asked for and lay their windows.
-
-    Parameters
-    ----------
-    lines : sequence of str
-        Names in `spectool.spectra.LINES`.
-    wavelength, edges : ndarray, shapes (n,), (n + 1,)
-        Pixel centres and edges [Angstrom].
-    lsf : ndarray, shape (n,)
-        Sigma of the line-spread function [km/s].
-    reach : float
-        Half width of the windows [km/s].
-    doublets, nuisance
-        As `DOUBLETS` and `NUISANCE`.
-
-    Returns
-    -------
-    LineDesign
-        Nuisance lines beyond the pixels, or within 1 Angstrom of a line asked for, are left out.
-
-    Raises
-    ------
-    ValueError
-        If a line is unknown or named twice.
-    """
+    """Choose the columns for the lines asked for and lay their windows."""
     unknown = [name for name in lines if name not in LINES]
     if unknown:
         raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
@@ -174,37 +133,13 @@ def _lay_windows(centre, ratio, column, reported, edges, wavelength, lsf, reach)
 
 
 def profiles(design, velocity, dispersion):
-    """Gaussians of unit flux, averaged over the pixels of their windows.
-
-    Parameters
-    ----------
-    design : LineDesign
-    velocity, dispersion : Tensor, shape (batch,)
-        Offset and intrinsic sigma [km/s]; the line-spread function is added in quadrature.
-
-    Returns
-    -------
-    Tensor, shape (batch, member, width), float64
-        [1 / Angstrom]
-    """
+    """Gaussians of unit flux, averaged over the pixels of their windows."""
     offset, _, _, width = _offsets(design, velocity, dispersion, np.arange(len(design.start)))
     return torch.diff(torch.erf(offset * 0.5**0.5), dim=-1) * (0.5 / width)
 
 
 def profile_slopes(design, velocity, dispersion, members):
-    """Derivatives of `profiles` with respect to velocity and to the natural log of the dispersion.
-
-    Parameters
-    ----------
-    design, velocity, dispersion
-        As in `profiles`.
-    members : ndarray of int, shape (m,)
-
-    Returns
-    -------
-    Tensor, shape (batch, 2, m, width), float64
-        [1 / Angstrom / (km/s)], [1 / Angstrom]
-    """
+    """Derivatives of `profiles` with respect to velocity and to the natural log of the dispersion."""
     offset, sigma, scale, width = _offsets(design, velocity, dispersion, members)
     height = torch.exp(-0.5 * offset**2) / ((2 * torch.pi) ** 0.5 * sigma)
     by_centre = -torch.diff(height, dim=-1) / width
@@ -234,18 +169,7 @@ _NODES = np.array([6.0, 7.0, 8.0, 8.7, 9.3, 9.7, 10.2])  # log age [yr]
 
 @dataclass(frozen=True)
 class ContinuumBasis:
-    """Continua as amplitude * (mean + sum of coefficients * components).
-
-    Attributes
-    ----------
-    vectors : ndarray, shape (k, n)
-        The mean continuum (its average over the pixels is 1), principal components of unit norm, and the mean
-        times Legendre polynomials.
-    spread : ndarray, shape (k,)
-        Standard deviation of the coefficients, relative to the amplitude; infinite for the mean itself.
-    n_components : int
-        How many of the vectors are principal components.
-    """
+    """Continua as amplitude * (mean + sum of coefficients * components)."""
 
     vectors: np.ndarray
     spread: np.ndarray
@@ -264,41 +188,7 @@ def continuum_basis(
     n_mixes=N_MIXES,
     seed=1,
 ):
-    """Principal components of random mixes of stellar populations, and polynomials for the calibration.
-
-    The mixes are meant to be broader than any real population: star-formation histories that wander by a dex
-    between nodes in log age, a third of them cut off, metallicities, dust and dispersions drawn independently.
-    They hold the nebular continuum of their young stars, and no line. The components' spread is known, so
-    it can serve as a prior: in noisy spectra it keeps the Balmer absorption to what stars can do.
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n,)
-        Pixel centres, vacuum [Angstrom], rest frame.
-    grid : SSPGrid, optional
-        Default: the embedded one.
-    n_components : int
-    degree : int
-        Legendre polynomials of degree 1 to this multiply the mean continuum; 0 for none.
-    dispersions : (float, float)
-        Range of velocity dispersions [km/s] of the mixes, on top of the library's resolution. The spectrograph's
-        broadening beyond the library's is within this range.
-    calibration : float
-        Spread of each polynomial's coefficient, relative to the continuum.
-    widening : float
-        Factor by which the spread of the components is widened before it serves as a prior.
-    n_mixes : int
-    seed : int
-
-    Returns
-    -------
-    ContinuumBasis
-
-    Raises
-    ------
-    ValueError
-        If the wavelengths do not increase or reach beyond the grid.
-    """
+    """Principal components of random mixes of stellar populations, and polynomials for the calibration."""
     wavelength = np.asarray(wavelength, float)
     options = (n_components, degree, tuple(dispersions), calibration, widening, n_mixes, seed)
     key = (wavelength.tobytes(), options)

@@ -21,25 +21,7 @@ TEMPLATE_PIXEL = 0.9  # Angstrom: the sampling of MILES, and of the embedded gri
 def line_spread(sample, wavelength):
     """Sigma of the line-spread function at rest wavelengths, from what a sample says of itself.
 
-    - A variable ``lsf_sigma`` (wavelength,) is believed.
-    - Spectra of SDSS, and what is made of them, have the resolving power of Smee et al. (2013) at the median
-      redshift. Rebinning adds the variance w^2 / 12 of its pixels of 69 km/s: flux is spread evenly over the pixel it
-      came from.
-    - Simulated ones are nowhere sharper than the templates behind them (``attrs["fwhm"]``, Angstrom), whose own
-      pixels count twice: once for being means, once for being rebinned.
-    - Spectra from `synthesize` alone have the templates' resolution.
-    - All others: 70 km/s.
-
-    Parameters
-    ----------
-    sample : Dataset
-    wavelength : ndarray, shape (n,)
-        Vacuum [Angstrom], rest frame, increasing.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        [km/s]
+    (2013) at the median redshift.
     """
     if "lsf_sigma" in sample and sample["lsf_sigma"].dims == ("wavelength",):
         return np.interp(wavelength, sample["wavelength"].values, sample["lsf_sigma"].values)
@@ -70,25 +52,7 @@ DUST_SLOPE = -0.7
 
 
 def select_populations(grid, selection="compact"):
-    """Which populations of a grid serve as templates.
-
-    Parameters
-    ----------
-    grid : SSPGrid
-    selection : {"compact", "full"} or tuple
-        "compact": `COMPACT_AGES` by `COMPACT_METALLICITIES`, the grid's nearest; "full": all; or a pair (ages [yr],
-        metallicities [log Z / Zsun]) of one's own.
-
-    Returns
-    -------
-    age_index, metallicity_index : ndarray of int
-        Increasing, without repetition.
-
-    Raises
-    ------
-    ValueError
-        If the selection is none of these.
-    """
+    """Which populations of a grid serve as templates."""
     if isinstance(selection, str):
         if selection == "full":
             return np.arange(len(grid.age)), np.arange(len(grid.metallicity))
@@ -106,25 +70,7 @@ def select_populations(grid, selection="compact"):
 
 
 def write_ppxf_templates(grid, path, *, selection="full", wavelength_range=(3000.0, 9800.0)):
-    """Write a grid as a file that ``ppxf.sps_util.sps_lib`` reads.
-
-    pPXF's examples take it in the place of the libraries that they download. Wavelengths are vacuum.
-
-    Parameters
-    ----------
-    grid : SSPGrid
-    path : path
-        ``.npz``
-    selection
-        See `select_populations`.
-    wavelength_range : tuple of float
-        What to keep [Angstrom].
-
-    Raises
-    ------
-    ValueError
-        If nothing of the grid lies in the range.
-    """
+    """Write a grid as a file that ``ppxf.sps_util.sps_lib`` reads."""
     age, metal = select_populations(grid, selection)
     inside = (grid.wavelength >= wavelength_range[0]) & (grid.wavelength <= wavelength_range[1])
     if not inside.any():
@@ -143,41 +89,14 @@ def write_ppxf_templates(grid, path, *, selection="full", wavelength_range=(3000
 
 
 def template_edges(low, high, step, ratio):
-    """Edges of template pixels, uniform in log wavelength, `ratio` of them per pixel of the spectra.
-
-    Parameters
-    ----------
-    low, high : float
-        Range to cover [Angstrom]; 1000 km/s are added at both ends, for the kinematics to move in.
-    step : float
-        Of the spectra's pixels, in ln(wavelength).
-    ratio : int
-
-    Returns
-    -------
-    ndarray, shape (n + 1,)
-        [Angstrom]
-    """
+    """Edges of template pixels, uniform in log wavelength, `ratio` of them per pixel of the spectra."""
     margin = int(np.ceil(1000 / KM_S / step)) * ratio
     count = int(np.ceil(np.log(high / low) / step)) * ratio + 2 * margin
     return np.exp(np.log(low) + step / ratio * (np.arange(count + 1) - margin))
 
 
 def template_lsf(edges, lsf, ratio):
-    """Sigma [km/s] that is left to blur into template pixels, their own width taken off.
-
-    Parameters
-    ----------
-    edges : ndarray, shape (n + 1,)
-    lsf : ndarray, shape (n,)
-        Of the spectra [km/s]; the native pixel is part of it, as in SDSS's ``wdisp``.
-    ratio : int
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        [km/s]
-    """
+    """Sigma [km/s] that is left to blur into template pixels, their own width taken off."""
     pixel = np.log(edges[1] / edges[0]) * KM_S
     # Spectra on coarser pixels than their native ones were rebinned: the native pixel's width came in twice.
     own = pixel**2 / 12 if ratio == 1 else -(PIXEL_VELOCITY**2) / 12
@@ -185,33 +104,7 @@ def template_lsf(edges, lsf, ratio):
 
 
 def stellar_templates(edges, lsf, *, grid=None, selection="compact", reddening=REDDENING):
-    """Populations on log pixels at a spectrum's resolution, with and without dust.
-
-    Flux is conserved in the rebinning. The result is kept in memory for the next call.
-
-    Parameters
-    ----------
-    edges : ndarray, shape (n + 1,)
-        Vacuum [Angstrom], uniform in log wavelength.
-    lsf : ndarray, shape (n,)
-        Sigma to reach [km/s] (see `template_lsf`); where the grid is coarser, it stays as it is.
-    grid : SSPGrid, optional
-        Default: the embedded one.
-    selection
-        See `select_populations`.
-    reddening : tuple of float
-        Optical depths at 5500 A.
-
-    Returns
-    -------
-    ndarray, shape (template, n), float64
-        Each divided by its median.
-
-    Raises
-    ------
-    ValueError
-        If the grid covers none of the pixels.
-    """
+    """Populations on log pixels at a spectrum's resolution, with and without dust."""
     grid = embedded_grid() if grid is None else grid
     own = selection if isinstance(selection, str) else tuple(tuple(np.ravel(part)) for part in selection)
     key = (edges.size, float(edges[0]), float(edges[-1]), own, tuple(reddening), np.asarray(lsf).tobytes())
@@ -269,18 +162,7 @@ _NOISE_FLOOR = 1e-3  # of the median flux, where the noise has to be guessed
 
 @dataclass(frozen=True)
 class Spectra:
-    """Arrays of a sample, and what had to be masked.
-
-    Attributes
-    ----------
-    wavelength, lsf : ndarray, shape (n,)
-        [Angstrom], [km/s].
-    flux : ndarray, shape (galaxy, n)
-    ivar, mask : ndarray, shape (galaxy, n), or None
-    units : str
-        Of the flux.
-    variable : str
-    """
+    """Arrays of a sample, and what had to be masked."""
 
     wavelength: np.ndarray
     lsf: np.ndarray
@@ -315,19 +197,7 @@ class Spectra:
 
 
 def guess_ivar(flux):
-    """Inverse variance of the noise, from each pixel's distance to the mean of its neighbours.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (batch, n)
-        NaN where masked.
-
-    Returns
-    -------
-    ndarray, shape (batch,)
-        From the median absolute distance; the noise is taken to be at least 0.1% of the median flux. 0 where nothing
-        is seen.
-    """
+    """Inverse variance of the noise, from each pixel's distance to the mean of its neighbours."""
     distance = np.abs(flux[:, 1:-1] - 0.5 * (flux[:, 2:] + flux[:, :-2]))
     seen = np.isfinite(distance).any(axis=1)
     sigma = np.zeros(len(flux))
@@ -337,24 +207,7 @@ def guess_ivar(flux):
 
 
 def read_spectra(sample, variable, lsf):
-    """Take a sample's arrays apart and check them.
-
-    Parameters
-    ----------
-    sample : Dataset
-    variable : str
-    lsf : float, array_like (wavelength,) or None
-        [km/s]; None for `spectool.measure.line_spectra.line_spread`.
-
-    Returns
-    -------
-    Spectra
-
-    Raises
-    ------
-    ValueError
-        If something is missing or has the wrong shape.
-    """
+    """Take a sample's arrays apart and check them."""
     dims = ("galaxy", "wavelength")
     if variable not in sample:
         raise ValueError(
@@ -387,22 +240,7 @@ def read_spectra(sample, variable, lsf):
 
 
 def assemble_table(sample, parts, lines, spectra, keep_fit):
-    """Put the batches together as the line table.
-
-    Parameters
-    ----------
-    sample : Dataset
-        Whose per-galaxy columns are carried over.
-    parts : list of dict of ndarray
-        Results of the batches.
-    lines : tuple of str
-    spectra : Spectra
-    keep_fit : bool
-
-    Returns
-    -------
-    Dataset
-    """
+    """Put the batches together as the line table."""
     result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     status = np.where(result["failed"], FAILED, OK).astype(np.int8)
     status[result["n_good"] < MIN_PIXELS] = BAD_INPUT
@@ -480,39 +318,7 @@ def _summary(table, spectra, result):
 
 @dataclass(frozen=True)
 class FitSetup:
-    """Templates and settings of a batch.
-
-    Attributes
-    ----------
-    velscale : float
-        km/s per pixel.
-    ratio : int
-        Template pixels per pixel.
-    log_start : float
-        ln wavelength of the mean of the first `ratio` template pixels.
-    stars, gas : ndarray, shapes (star, n), (member, n)
-        Templates [per unit of median flux], [1 / Angstrom]: each line has flux 1.
-    stars_rfft, gas_rfft : ndarray, complex
-        Their Fourier transforms.
-    columns : ndarray, shape (member, column)
-        Flux of each line per unit of the free amplitude that it belongs to.
-    reported : ndarray of int, shape (line,)
-        Members that are reported.
-    balmer : ndarray of int, shape (b,)
-        Members that may have broad wings; none for a fit without. Hα comes first.
-    degree : int
-        Of additive polynomials; -1 for none.
-    free : bool
-        Whether kinematics are fitted.
-    fit_stellar_velocity : bool
-    rounds : int
-        Times that kinematics are fitted; the templates' mix is found anew in between.
-    rescale : bool
-        Multiply errors by the square root of chi2 per degree of freedom.
-    min_star_sn, min_gas_sn : float
-        Signal to noise of continuum (over all pixels) and of the strongest line below which kinematics stay fixed.
-    keep_fit : bool
-    """
+    """Templates and settings of a batch."""
 
     velscale: float
     ratio: int
@@ -549,41 +355,13 @@ class FitSetup:
 
 
 def line_template(edges, wavelength, sigma):
-    """A Gaussian line of flux 1, integrated over pixels.
-
-    Parameters
-    ----------
-    edges : ndarray, shape (n + 1,)
-        [Angstrom]
-    wavelength, sigma : float
-        Centre [Angstrom] and width [km/s].
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        [1 / Angstrom]
-    """
+    """A Gaussian line of flux 1, integrated over pixels."""
     cumulative = 0.5 * erf((edges - wavelength) / (wavelength * sigma / KM_S * 2**0.5))
     return np.diff(cumulative) / np.diff(edges)
 
 
 def convolve(rfft, velocity, sigma, setup, shift, n_pixels):
-    """Templates at given kinematics on a spectrum's pixels, as pPXF does it (Cappellari 2017, eq. 38).
-
-    Parameters
-    ----------
-    rfft : ndarray, shape (template, frequency)
-    velocity, sigma : float
-        [km/s]
-    setup : FitSetup
-    shift : float
-        Of the templates' first pixel to the spectrum's [pixels].
-    n_pixels : int
-
-    Returns
-    -------
-    ndarray, shape (template, n_pixels)
-    """
+    """Templates at given kinematics on a spectrum's pixels, as pPXF does it (Cappellari 2017, eq. 38)."""
     frequency = np.linspace(0, np.pi * setup.ratio, rfft.shape[1])
     phase = (shift + velocity / setup.velscale) * frequency
     losvd = np.exp(-1j * phase - 0.5 * (sigma / setup.velscale * frequency) ** 2)
@@ -598,24 +376,7 @@ _UNIFORM = 0.02  # share of a pixel by which steps in log wavelength may differ
 
 @dataclass(frozen=True)
 class PpxfSpectra:
-    """Arrays of a sample and what they mean.
-
-    Attributes
-    ----------
-    flux, noise : ndarray, shape (galaxy, n)
-        Noise is 0 where a pixel cannot be used.
-    log_first : ndarray, shape (galaxy,)
-        ln of the first pixel's rest wavelength.
-    step : float
-        Of ln(wavelength).
-    lsf_wavelength, lsf : ndarray, shape (m,)
-        Rest wavelength [Angstrom], sigma [km/s].
-    coordinate : DataArray
-        The rest-frame wavelengths.
-    units, variable : str
-    has_ivar : bool
-    n_not_finite : int
-    """
+    """Arrays of a sample and what they mean."""
 
     flux: np.ndarray
     noise: np.ndarray
@@ -665,27 +426,7 @@ class PpxfSpectra:
 
 
 def read_ppxf_spectra(sample, variable, lsf, fit_range, grid=None):
-    """Take a sample apart and check it.
-
-    Parameters
-    ----------
-    sample : Dataset
-    variable : str
-    lsf : float, array_like (wavelength,) or None
-    fit_range : (float, float)
-        Pixels beyond these rest wavelengths [Angstrom] are not used.
-    grid : SSPGrid, optional
-        Whose resolution stands in where none is known.
-
-    Returns
-    -------
-    PpxfSpectra
-
-    Raises
-    ------
-    ValueError
-        If a variable is missing or the pixels are not uniform in log wavelength.
-    """
+    """Take a sample apart and check it."""
     dims = ("galaxy", "wavelength")
     if variable not in sample:
         raise ValueError(

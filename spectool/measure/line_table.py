@@ -11,25 +11,7 @@ _SEEN = 0.6
 
 
 def net_line(flux, ivar, wavelength, centre):
-    """Area of a line above a straight local continuum, negative in absorption.
-
-    A straight line plus a Gaussian of 250 km/s, fitted by weighted least squares to the pixels within 2500 km/s.
-    Nothing is known of the stars: an emission line that fills its absorption has no area.
-
-    Parameters
-    ----------
-    flux, ivar : Tensor, shape (batch, n), float64
-        Flux without other emission lines; ivar 0 where there is nothing to see.
-    wavelength : Tensor, shape (n,)
-        Pixel centres [Angstrom].
-    centre : float
-        The line's [Angstrom].
-
-    Returns
-    -------
-    area, error : Tensor, shape (batch,)
-        [flux Angstrom]; NaN where fewer than 60% of the pixels around the line, or in it, are seen.
-    """
+    """Area of a line above a straight local continuum, negative in absorption."""
     speed = (wavelength / centre - 1) * KM_S
     inside = speed.abs() <= REACH
     nan = torch.full((len(flux),), torch.nan, dtype=torch.float64)
@@ -58,20 +40,7 @@ MIN_COVERAGE = 0.8
 
 
 def line_model(design, profile, member_flux, members=None):
-    """Narrow lines on the spectrum's pixels.
-
-    Parameters
-    ----------
-    design : LineDesign
-    profile : Tensor, shape (batch, member, width)
-    member_flux : Tensor, shape (batch, member)
-    members : sequence of int, optional
-        Only these.
-
-    Returns
-    -------
-    Tensor, shape (batch, n)
-    """
+    """Narrow lines on the spectrum's pixels."""
     padded = torch.zeros(len(member_flux), len(design.edges) - 1, dtype=torch.float64)
     for m in range(len(design.start)) if members is None else members:
         window = slice(design.start[m], design.start[m] + design.width)

@@ -163,15 +163,7 @@ def _chi2(flux, weight, design):
 
 @dataclass(frozen=True)
 class WidthMassRelation:
-    """Width of lines as a function of stellar mass.
-
-    Attributes
-    ----------
-    log_mass, fwhm : ndarray, shape (n,)
-        Nodes [dex Msun], [km/s]: linear in between, constant beyond.
-    scatter : float
-        Of the stacks about it [km/s].
-    """
+    """Width of lines as a function of stellar mass."""
 
     log_mass: np.ndarray
     fwhm: np.ndarray

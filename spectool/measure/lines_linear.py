@@ -24,18 +24,7 @@ RIDGE = 1e-9
 
 @dataclass(frozen=True)
 class ContinuumOperator:
-    """What of a fit depends on the pixels alone.
-
-    Attributes
-    ----------
-    vectors : Tensor, shape (k + b, n)
-        Continuum basis, then the broad lines' profiles.
-    products : Tensor, shape (n, (k + b)(k + b + 1) / 2)
-        Products of two vectors, pixel by pixel.
-    spread : Tensor, shape (k + b,)
-        Prior spread of the coefficients relative to the amplitude.
-    n_broad : int
-    """
+    """What of a fit depends on the pixels alone."""
 
     vectors: torch.Tensor
     products: torch.Tensor
@@ -45,24 +34,7 @@ class ContinuumOperator:
 
 @dataclass(frozen=True)
 class Continuum:
-    """A batch's normal equations of the continuum, by their Cholesky factor.
-
-    Attributes
-    ----------
-    factor : Tensor, shape (batch, k, k)
-        Lower triangular.
-    whitened : Tensor, shape (batch, k)
-        Factor^-1 times the right-hand side.
-    chi2_zero : Tensor, shape (batch,)
-        Chi2 of a model that is zero.
-    weighted : Tensor, shape (batch, n + 2 width)
-        Padded ivar.
-    data : Tensor, shape (batch, n + 2 width)
-        Padded ivar times flux.
-    n_effective : Tensor, shape (batch,)
-        Degrees of freedom that the continuum takes.
-    failed : Tensor of bool, shape (batch,)
-    """
+    """A batch's normal equations of the continuum, by their Cholesky factor."""
 
     factor: torch.Tensor
     whitened: torch.Tensor
@@ -83,20 +55,7 @@ def build_operator(basis, broad):
 
 
 def factorize(flux, ivar, operator, width):
-    """Normal equations of the continuum for a batch.
-
-    Parameters
-    ----------
-    flux, ivar : Tensor, shape (batch, n), float64
-        Zero where there is nothing to see.
-    operator : ContinuumOperator
-    width : int
-        Padding at both ends.
-
-    Returns
-    -------
-    Continuum
-    """
+    """Normal equations of the continuum for a batch."""
     vectors = operator.vectors
     n = len(vectors)
     first, second = torch.tril_indices(n, n)
@@ -130,17 +89,7 @@ def factorize(flux, ivar, operator, width):
 
 @dataclass(frozen=True)
 class Solution:
-    """Amplitudes of the lines' columns and what goes with them.
-
-    Attributes
-    ----------
-    flux : Tensor, shape (batch, c)
-    covariance : Tensor, shape (batch, c, c)
-    gain : Tensor, shape (batch,)
-        By how much the lines lower chi2.
-    coefficients : Tensor, shape (batch, k)
-        Of the continuum (and the broad lines, if used).
-    """
+    """Amplitudes of the lines' columns and what goes with them."""
 
     flux: torch.Tensor
     covariance: torch.Tensor
@@ -149,19 +98,7 @@ class Solution:
 
 
 def solve_lines(continuum, blocks, used):
-    """Amplitudes alone.
-
-    Parameters
-    ----------
-    continuum, blocks, used
-        As in `solve`.
-
-    Returns
-    -------
-    flux : Tensor, shape (batch, c)
-    gain : Tensor, shape (batch,)
-        By how much the lines lower chi2.
-    """
+    """Amplitudes alone."""
     factor, right, _ = _schur(continuum, blocks, used)
     flux = torch.cholesky_solve(right[..., None], factor)[..., 0]
     return flux, (right * flux).sum(1)
@@ -173,20 +110,7 @@ def covariance_of(continuum, blocks, used):
 
 
 def solve(continuum, blocks, used):
-    """Solve for the lines, then for the continuum.
-
-    Parameters
-    ----------
-    continuum : Continuum
-    blocks : LineBlocks
-    used : int
-        How many of the operator's vectors to use: with or without the broad lines at its end.
-
-    Returns
-    -------
-    solution : Solution
-    failed : Tensor of bool, shape (batch,)
-    """
+    """Solve for the lines, then for the continuum."""
     factor, right, failed = _schur(continuum, blocks, used)
     covariance = torch.cholesky_inverse(factor)
     flux = (covariance @ right[..., None])[..., 0]
@@ -214,21 +138,7 @@ def _schur(continuum, blocks, used):
 
 
 def broad_lines(continuum, blocks, solution, used):
-    """Amplitudes and covariance of the broad lines, the operator's last vectors.
-
-    Parameters
-    ----------
-    continuum, blocks
-    solution : Solution
-        With all vectors used.
-    used : int
-        Number of vectors without the broad lines.
-
-    Returns
-    -------
-    flux : Tensor, shape (batch, b)
-    covariance : Tensor, shape (batch, b, b)
-    """
+    """Amplitudes and covariance of the broad lines, the operator's last vectors."""
     lower = continuum.factor[:, used:, used:]
     identity = torch.eye(lower.shape[1], dtype=torch.float64).expand_as(lower)
     inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
@@ -259,22 +169,7 @@ class KinematicPrior:
 
 @dataclass(frozen=True)
 class LineBlocks:
-    """The lines' part of the normal equations after the continuum is eliminated.
-
-    Attributes
-    ----------
-    whitened : Tensor, shape (batch, k, c)
-        Factor^-1 times the continuum-line products.
-    normal : Tensor, shape (batch, c, c)
-        Line-line products.
-    right : Tensor, shape (batch, c)
-    coverage : Tensor, shape (batch, member)
-        Share of each member's flux on pixels that are seen.
-    seen : Tensor of bool, shape (batch, c)
-        Columns of which enough is seen to solve for them.
-    profile : Tensor, shape (batch, member, width)
-        Of unit flux.
-    """
+    """The lines' part of the normal equations after the continuum is eliminated."""
 
     whitened: torch.Tensor
     normal: torch.Tensor
@@ -285,15 +180,7 @@ class LineBlocks:
 
 
 class LineEliminator:
-    """Builds `LineBlocks` for batches that share a design and an operator.
-
-    Parameters
-    ----------
-    design : LineDesign
-    operator : ContinuumOperator
-    members : ndarray of int, optional
-        Use these members only (for the kinematics, the strong ones).
-    """
+    """Builds `LineBlocks` for batches that share a design and an operator."""
 
     def __init__(self, design, operator, members=None):
         if members is not None:
@@ -338,26 +225,7 @@ class LineEliminator:
         return LineBlocks(whitened, normal, right, coverage, seen.expand(right.shape), profile)
 
     def with_kinematics(self, blocks, continuum, velocity, dispersion, flux, prior, free):
-        """Blocks with two more columns: what a change of velocity and of log dispersion does to the lines.
-
-        Parameters
-        ----------
-        blocks : LineBlocks
-            With these kinematics.
-        continuum : Continuum
-        velocity, dispersion : Tensor, shape (batch,)
-            [km/s]
-        flux : Tensor, shape (batch, c)
-            About which the model is linear.
-        prior : KinematicPrior
-        free : (bool, bool)
-            Whether velocity and dispersion may change.
-
-        Returns
-        -------
-        LineBlocks
-            The last two columns are in units of the prior's widths.
-        """
+        """Blocks with two more columns: what a change of velocity and of log dispersion does to the lines."""
         moving = self.design.reported  # the lines that are too faint to report do not tell
         slopes = profile_slopes(self.design, velocity, dispersion, moving)
         design, pixels = self.design, continuum.weighted.shape[1]
@@ -413,23 +281,7 @@ _STEPS = 3  # of Gauss and Newton
 
 
 def find_kinematics(continuum, fitter):
-    """Most probable velocity and dispersion, given the prior.
-
-    A search over dispersions, then over three velocities, each ended by a parabola; then Gauss-Newton steps in
-    both, with all lines' fluxes free.
-
-    Parameters
-    ----------
-    continuum : Continuum
-    fitter : Fitter
-
-    Returns
-    -------
-    velocity, dispersion : Tensor, shape (batch,)
-        [km/s]
-    extended : LineBlocks or None
-        Lines and kinematics together as of the last step, for the covariance; None if nothing was free.
-    """
+    """Most probable velocity and dispersion, given the prior."""
     used = len(fitter.operator.vectors)
     log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
     speed = torch.zeros(len(continuum.whitened), dtype=torch.float64)
@@ -521,64 +373,7 @@ def measure_lines_linear(
     batch_size=512,
     grid=None,
 ):
-    """Fit continuum and emission lines of spectra on a common rest-frame grid.
-
-    All lines share one velocity and one intrinsic dispersion per galaxy, found from the strong ones: the
-    dispersion among `dispersions` and by a parabola between, then the velocity, both with a broad prior that decides
-    where there are no lines. With these fixed, the fit is linear: a continuum basis whose coefficients
-    have the spread of stellar populations as a Gaussian prior (`continuum_basis`), and lines as Gaussians
-    integrated over pixels, free in flux but for the tied doublets, and of either sign. Errors are those of the
-    posterior, the continuum's uncertainty included, for the kinematics found.
-
-    Parameters
-    ----------
-    sample : Dataset
-        dims (galaxy, wavelength): `variable`, optionally ``ivar`` and ``mask``; coordinate ``wavelength``
-        (wavelength,) [Angstrom, vacuum, rest frame]. Without ``ivar`` the noise is guessed from neighbouring
-        pixels, and errors are scaled by the residuals.
-    lines : sequence of str, optional
-        Names in `spectool.spectra.LINES`; default `spectool.measure.lines_ppxf.MEASURED`. Others that would disturb
-        them are fitted as well.
-    variable : str
-        The variable to fit: ``flux``, ``noisy``, ``truth``...
-    dispersions : tuple of float
-        Gas dispersions to try [km/s], intrinsic, evenly spaced in their logarithm.
-    velocity : bool
-        Fit a common velocity offset of up to 250 km/s.
-    lsf : float or array_like (wavelength,), optional
-        Sigma of the line-spread function [km/s]. Default: `spectool.measure.line_spectra.line_spread`.
-    continuum : {"templates"} or ContinuumBasis
-    broad : bool
-        Test for broad (sigma 1500 km/s) Hα and Hβ. Where they lower chi2 by 30, and broad Hα has a signal-to-noise
-        ratio of 5 and an equivalent width of 5 Angstrom, the narrow fluxes are those of the fit with them.
-    doublets : dict
-        As `spectool.measure.line_design.DOUBLETS`.
-    scale_errors : bool
-        Multiply errors by sqrt(chi2) where it exceeds 1.
-    keep_fit : bool
-        Return ``continuum`` and ``line_model`` (galaxy, wavelength).
-    batch_size : int
-    grid : SSPGrid, optional
-        For the continuum; default the embedded one.
-
-    Returns
-    -------
-    Dataset, dims (galaxy, line)
-        ``line_flux``, ``line_flux_error``, ``line_sn``, ``line_peak``, ``line_peak_error`` (of the pixel-integrated
-        profile), ``line_an`` (peak over the residuals' rms within 4500 km/s). Per galaxy: ``gas_velocity``,
-        ``gas_dispersion``, ``chi2`` (per degree of freedom), ``fit_status`` (0 ok, 1 bad input, 2 failed),
-        ``fit_message``; ``net_h_alpha_sn``, ``net_h_beta_sn`` of the lines above a local continuum, stars and all, as a
-        survey's pipeline has them, and ``balmer_absorption_sn``, the deeper of these two, positive in absorption;
-        with `broad`, ``broad_h_alpha_flux``, ``broad_h_alpha_sn``, ``broad_h_alpha_ew`` and ``broad_gain`` (by how much
-        broad lines lower chi2, in units of the chi2 per pixel if that exceeds 1); and the sample's per-galaxy columns.
-        A line of which less than 80% of the profile's weight falls on good pixels is NaN; ``attrs["history"]`` counts
-        these, and spectra that could not be fitted.
-
-    Raises
-    ------
-    ValueError
-        If a variable or the wavelengths are missing or do not fit, or a line is unknown.
-    """
+    """Fit continuum and emission lines of spectra on a common rest-frame grid."""
     if lines is None:
         lines = MEASURED
     spectra = read_spectra(sample, variable, lsf)
@@ -667,11 +462,7 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
 
 
 def _broad_result(continuum, blocks, narrow, both, fitter):
-    """Broad Hα, and whether to believe in it.
-
-    Stars that the templates do not match leave residuals like broad lines: chi2 is measured in units of what it is per
-    pixel, errors with it, and the line must stand out from the continuum.
-    """
+    """Broad Hα, and whether to believe in it."""
     n_narrow, n_seen = fitter.n_narrow, (continuum.weighted > 0).sum(1).clamp(min=1)
     flux, covariance = broad_lines(continuum, blocks, both, n_narrow)
     left = continuum.chi2_zero - (continuum.whitened**2).sum(1) - both.gain

@@ -45,35 +45,7 @@ O2_DOUBLET = {"[O II] 3729": ("[O II] 3726", 1 / O2_RATIO)}
 
 
 def line_columns(lines, velscale, *, doublets=None):
-    """Members (lines) and columns (free amplitudes) of a fit.
-
-    Besides the lines asked for, those of `MEASURED` and the nuisance lines of
-    `spectool.measure.line_design` are always fitted, so that what is reported does not depend on what is asked.
-
-    Parameters
-    ----------
-    lines : sequence of str
-        Names in `spectool.spectra.LINES`.
-    velscale : float
-        Pixels [km/s]; where they are too coarse for [O II], its doublet is tied.
-    doublets : dict, optional
-        Stronger line: (weaker line, its flux relative to the stronger one); default [O III] and [N II] after Storey &
-        Zeippen (2000, MNRAS 312, 813).
-
-    Returns
-    -------
-    wavelength : ndarray, shape (member,)
-        Vacuum [Angstrom].
-    columns : ndarray, shape (member, column)
-        Flux of each member per unit of amplitude.
-    reported, balmer : ndarray of int, shapes (line,), (4,)
-        The members asked for; Hα, Hβ, Hγ and Hδ.
-
-    Raises
-    ------
-    ValueError
-        If a line is unknown, named twice, or tied to one that is itself tied.
-    """
+    """Members (lines) and columns (free amplitudes) of a fit."""
     unknown = [name for name in lines if name not in LINES]
     if unknown:
         raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
@@ -105,22 +77,7 @@ def line_columns(lines, velscale, *, doublets=None):
 
 
 def gas_templates(edges, lsf, wavelength):
-    """Lines of flux 1 at the spectra's resolution, integrated over the template pixels.
-
-    Parameters
-    ----------
-    edges : ndarray, shape (n + 1,)
-        [Angstrom]
-    lsf : ndarray, shape (n,)
-        Sigma [km/s].
-    wavelength : ndarray, shape (member,)
-        [Angstrom]; 0 everywhere for a line beyond the pixels.
-
-    Returns
-    -------
-    ndarray, shape (member, n)
-        [1 / Angstrom]
-    """
+    """Lines of flux 1 at the spectra's resolution, integrated over the template pixels."""
     sigma = np.interp(wavelength, 0.5 * (edges[1:] + edges[:-1]), lsf)
     return np.stack([line_template(edges, *line) for line in zip(wavelength, sigma, strict=True)])
 
@@ -131,19 +88,7 @@ _STEP = 5.0  # km/s, for the derivatives by kinematics
 
 
 def measure(fit):
-    """The numbers of one row of the line table.
-
-    Parameters
-    ----------
-    fit : SpectrumFit
-
-    Returns
-    -------
-    dict
-        ``flux``, ``error``, ``peak``, ``peak_error``, ``an`` (line,), in the spectrum's unit and Angstrom; ``gas`` and
-        ``star``: velocity and dispersion [km/s]; ``broad``: flux of broad Hα; ``chi2`` per degree of freedom; with
-        ``keep_fit`` also ``continuum`` and ``line_model`` (n,). A peak's relative error is that of its flux.
-    """
+    """The numbers of one row of the line table."""
     setup, good = fit.setup, fit.good
     errors, n_parameters = amplitude_errors(fit)
     model = fit.weights @ fit.design
@@ -177,18 +122,7 @@ def measure(fit):
 
 
 def amplitude_errors(fit):
-    """Errors of the used lines' amplitudes: those of pPXF with stars and kinematics free instead of known.
-
-    Parameters
-    ----------
-    fit : SpectrumFit
-
-    Returns
-    -------
-    errors : ndarray, shape (used,)
-    n_parameters : int
-        Numbers that were fitted.
-    """
+    """Errors of the used lines' amplitudes: those of pPXF with stars and kinematics free instead of known."""
     setup = fit.setup
     active = fit.weights > 0
     n_parameters = int(active.sum())
@@ -228,18 +162,7 @@ def _derivatives(fit, rfft, amplitude, kinematics, which):
 
 
 def local_rms(fit, residual):
-    """Root mean square of the residual within 4500 km/s of each reported line.
-
-    Parameters
-    ----------
-    fit : SpectrumFit
-    residual : ndarray, shape (n,)
-
-    Returns
-    -------
-    ndarray, shape (line,)
-        NaN where there is no good pixel.
-    """
+    """Root mean square of the residual within 4500 km/s of each reported line."""
     setup = fit.setup
     place = np.argmax(fit.members[setup.reported], axis=1)
     near = np.abs(fit.good - place[:, None]) <= max(int(_LOCAL / setup.velscale), 5)
@@ -262,19 +185,7 @@ _BROAD_WIDTH = 10.0  # equivalent width of Hα [Angstrom]
 
 
 def _mixtures(weights, count, rank=None):
-    """Few sums of templates: the `count` that matter most by themselves, the others together.
-
-    Parameters
-    ----------
-    weights : ndarray, shape (template,)
-    count : int
-    rank : ndarray, shape (template,), optional
-        What matters; default the weights.
-
-    Returns
-    -------
-    ndarray, shape (at most count + 1, template)
-    """
+    """Few sums of templates: the `count` that matter most by themselves, the others together."""
     weighted = np.flatnonzero(weights > 0)
     order = weighted[np.argsort(-(weights if rank is None else rank)[weighted], kind="stable")]
     groups = [order[k : k + 1] for k in range(min(count, order.size))] + [order[count:]]
@@ -286,16 +197,7 @@ def _mixtures(weights, count, rank=None):
 
 
 class SpectrumFit:
-    """A spectrum and its model at the present kinematics.
-
-    Parameters
-    ----------
-    setup : FitSetup
-    flux, noise : ndarray, shape (n,)
-        Noise that is not positive masks a pixel.
-    log_first : float
-        ln of the first pixel's rest wavelength.
-    """
+    """A spectrum and its model at the present kinematics."""
 
     def __init__(self, setup, flux, noise, log_first):
         self.setup, self.n = setup, flux.size
@@ -328,17 +230,7 @@ class SpectrumFit:
         return ""
 
     def convolve(self, star, gas):
-        """Lines, stars and broad Balmer lines on the spectrum's pixels.
-
-        Parameters
-        ----------
-        star, gas : (float, float)
-            Velocity and dispersion [km/s].
-
-        Returns
-        -------
-        tuple of ndarray, shapes (member, n), (star, n), (width * balmer, n)
-        """
+        """Lines, stars and broad Balmer lines on the spectrum's pixels."""
         setup = self.setup
         members = convolve(setup.gas_rfft, *gas, setup, self.shift, self.n)
         stars = convolve(setup.stars_rfft, *star, setup, self.shift, self.n)
@@ -347,15 +239,7 @@ class SpectrumFit:
         return members, stars, np.concatenate(broad)
 
     def solve(self, star, gas, templates):
-        """Non-negative least squares at fixed kinematics: what pPXF's linear fit does, without its loops.
-
-        Parameters
-        ----------
-        star, gas : (float, float)
-            Velocity and dispersion [km/s].
-        templates : tuple
-            From `convolve`.
-        """
+        """Non-negative least squares at fixed kinematics: what pPXF's linear fit does, without its loops."""
         self.star, self.gas, self.templates = star, gas, templates
         setup, good = self.setup, self.good
         self.members, stars, _ = templates
@@ -375,15 +259,7 @@ class SpectrumFit:
         self.weights = weights / self.scale
 
     def add_broad_lines(self, templates):
-        """Give the model broad Balmer lines if the spectrum asks for them.
-
-        Nobody but broad-line AGN does; for the others the columns would only make Balmer lines uncertain.
-
-        Parameters
-        ----------
-        templates : tuple
-            From `convolve`.
-        """
+        """Give the model broad Balmer lines if the spectrum asks for them."""
         broad, good = templates[2], self.good
         if not len(broad):
             return
@@ -397,10 +273,7 @@ class SpectrumFit:
         self.keep_broad_lines_if_needed()
 
     def keep_broad_lines_if_needed(self):
-        """Take broad lines out of the model again unless chi2 falls enough by them and Hα stands out.
-
-        In spectra of high S/N the faults of stellar templates pass for broad lines of 3-8 Angstrom.
-        """
+        """Take broad lines out of the model again unless chi2 falls enough by them and Hα stands out."""
         if not len(self.broad):
             return
         broad, self.broad = self.broad, np.zeros((0, self.n))
@@ -433,18 +306,7 @@ class SpectrumFit:
         return float(per_width[:, 0].sum()) if per_width.size else 0.0
 
     def fit_kinematics(self, star, gas):
-        """Fit velocities and dispersions with pPXF, and then the model with them.
-
-        Parameters
-        ----------
-        star, gas : (float, float)
-            Where to begin [km/s].
-
-        Returns
-        -------
-        bool, str
-            Whether pPXF converged, and what there is to tell.
-        """
+        """Fit velocities and dispersions with pPXF, and then the model with them."""
         setup, good = self.setup, self.good
         star_sn = np.linalg.norm((self.flux / self.noise)[good]) if self.star_weights.any() else 0.0
         free_star, converged = bool(star_sn > setup.min_star_sn), True
@@ -467,11 +329,7 @@ class SpectrumFit:
         return True, "; ".join(told)
 
     def _run_ppxf(self, star, gas, free_star, free_gas, sn):
-        """The nonlinear fit, with few templates: sums of populations and of lines.
-
-        One population alone would keep the dispersion that it was mixed for; faint lines left out would bias the
-        stars. Returns kinematics of stars and gas, and whether it converged.
-        """
+        """The nonlinear fit, with few templates: sums of populations and of lines."""
         setup = self.setup
         stars = _mixtures(self.star_weights, _OWN_STARS)
         lines = _mixtures(self.weights[self.first_gas :], _OWN_LINES, rank=sn) @ setup.columns[:, self.used].T
@@ -530,20 +388,7 @@ OK, BAD_INPUT, FAILED = 0, 1, 2
 
 
 def fit_chunk(setup, jobs):
-    """Fit several spectra.
-
-    Parameters
-    ----------
-    setup : FitSetup
-    jobs : list of (int, ndarray, ndarray, float, tuple, tuple)
-        Row, flux, noise (0 = masked), ln of the first wavelength, (velocity, dispersion) of stars and of gas to begin
-        with [km/s].
-
-    Returns
-    -------
-    list of (int, dict)
-        Row and result; a fit that fails tells why and stops no other.
-    """
+    """Fit several spectra."""
     setup, done = setup.with_plain_arrays(), []
     begun = {}
     for row, *job in jobs:
@@ -556,20 +401,7 @@ def fit_chunk(setup, jobs):
 
 
 def fit_spectrum(setup, flux, noise, log_first, star, gas, begun):
-    """Fit one spectrum.
-
-    Parameters
-    ----------
-    setup, flux, noise, log_first, star, gas
-        See `fit_chunk`.
-    begun : dict
-        Keeps the templates as they are at the first kinematics, which most spectra share.
-
-    Returns
-    -------
-    dict
-        ``status``, ``message`` and, unless the input is bad, the numbers of the line table.
-    """
+    """Fit one spectrum."""
     fit = SpectrumFit(setup, flux, noise, log_first)
     reason = fit.what_is_wrong()
     if reason:
@@ -593,22 +425,7 @@ STATUS = {OK: "ok", BAD_INPUT: "bad input", FAILED: "failed"}
 
 
 class Results:
-    """Results galaxy by galaxy, kept in a file too if one is named.
-
-    Parameters
-    ----------
-    n_galaxies, n_lines, n_pixels : int
-        `n_pixels` is 0 where no fit is kept.
-    path : path, optional
-        ``.npz``; read if it exists, written every `SAVE_EVERY` seconds and at the end.
-    fingerprint : str
-        Of spectra and settings: a file of others is refused.
-
-    Raises
-    ------
-    ValueError
-        If the file belongs to other spectra or settings, or is none of ours.
-    """
+    """Results galaxy by galaxy, kept in a file too if one is named."""
 
     def __init__(self, n_galaxies, n_lines, n_pixels=0, *, path=None, fingerprint=""):
         shapes = {"flux": n_lines, "error": n_lines, "peak": n_lines, "peak_error": n_lines, "an": n_lines}
@@ -687,26 +504,7 @@ def fingerprint(setup, arrays):
 
 
 def run_fits(setup, jobs, results, *, n_workers=None, backend="loky", progress=True):
-    """Fit what is pending, chunk by chunk.
-
-    Parameters
-    ----------
-    setup : FitSetup
-    jobs : callable
-        ``jobs(rows)`` gives the list that `fit_chunk` takes.
-    results : Results
-        Filled in place.
-    n_workers : int, optional
-        Default `spectool.parallel.n_workers`. 1 works in this process, unless a Dask backend is asked for.
-    backend : str
-        Of joblib: "loky", "threading", or "dask" with a ``distributed.Client`` at hand.
-    progress : bool
-
-    Returns
-    -------
-    bool
-        Whether everything is done: an interrupt (stop button) keeps what is.
-    """
+    """Fit what is pending, chunk by chunk."""
     rows = results.pending()
     if not rows.size:
         return True
@@ -895,18 +693,7 @@ def _per_galaxy(value, count, name):
 
 
 def make_setup(spectra, lines, doublets, broad, grid, selection, reddening):
-    """Templates and lines on pixels that serve all spectra.
-
-    Parameters
-    ----------
-    spectra : spectool.measure.line_spectra.Spectra
-    lines, doublets, broad, grid, selection, reddening
-        As in `fit_lines`; `selection` is its `templates`.
-
-    Returns
-    -------
-    FitSetup
-    """
+    """Templates and lines on pixels that serve all spectra."""
     ratio = int(np.ceil(spectra.velscale / FINE))
     edges = template_edges(*spectra.reach, spectra.step, ratio)
     centres = np.sqrt(edges[1:] * edges[:-1])

@@ -18,24 +18,7 @@ CORRECTED = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
 
 
 def pick(line_table, variable, line):
-    """One line's values, whatever other dimensions the table has.
-
-    Parameters
-    ----------
-    line_table : Dataset
-        With dim ``line`` (names).
-    variable, line : str
-
-    Returns
-    -------
-    DataArray
-        float64.
-
-    Raises
-    ------
-    ValueError
-        If the table has no such variable, or no such line.
-    """
+    """One line's values, whatever other dimensions the table has."""
     if variable not in line_table:
         raise ValueError(f"the line table has no `{variable}`, only {sorted(map(str, line_table.data_vars))}")
     if line not in line_table["line"].values:
@@ -46,34 +29,8 @@ def pick(line_table, variable, line):
 def balmer_decrement(line_table, *, intrinsic=CASE_B, law="CCM89", r_v=3.1, min_sn=3.0):
     """Reddening of the gas from H-alpha / H-beta.
 
-    E(B-V) = 2.5 / (k(Hb) - k(Ha)) log10[(Ha/Hb) / intrinsic] with k = A / E(B-V) of a screen of dust (for instance
-    Dominguez et al. 2013, ApJ 763, 145, eqs. 1-4), to first order in the errors of the two fluxes. What noise makes
-    negative is set to 0 and counted.
-
-    Parameters
-    ----------
-    line_table : Dataset
-        ``line_flux`` and ``line_flux_error`` (..., line) of H-alpha and H-beta.
-    intrinsic : float
-        H-alpha / H-beta without dust.
-    law : str
-        One of `spectool.spectra.extinction_curve`; default Cardelli, Clayton & Mathis (1989).
-    r_v : float
-    min_sn : float
-        Of both lines.
-
-    Returns
-    -------
-    Dataset
-        ``ebv_gas``, ``ebv_gas_error`` [mag], ``a_h_alpha``, ``a_h_alpha_error`` [mag] (NaN where the decrement is
-        unusable), ``ebv_clipped`` (bool) and ``dust_reason`` (one of `REDDENING_REASONS`). ``attrs``:
-        ``extinction_law``,
-        ``n_clipped`` and a sentence of counts in ``history``.
-
-    Raises
-    ------
-    ValueError
-        If the table lacks a line, or was corrected for dust already.
+    E(B-V) = 2.5 / (k(Hb) - k(Ha)) log10[(Ha/Hb) / intrinsic] with k = A / E(B-V) of a screen of dust (for
+    instance Dominguez et al. 2013, ApJ 763, 145, eqs. 1-4), to first order in the errors of the two fluxes.
     """
     _refuse_corrected(line_table)
     flux = {line: pick(line_table, "line_flux", line) for line in ("Hα", "Hβ")}
@@ -101,27 +58,7 @@ def balmer_decrement(line_table, *, intrinsic=CASE_B, law="CCM89", r_v=3.1, min_
 
 
 def deredden_lines(line_table, *, ebv=None, intrinsic=CASE_B, law="CCM89", r_v=3.1, min_sn=3.0):
-    """Take the dust out of all lines of a table, once.
-
-    Parameters
-    ----------
-    line_table : Dataset
-        With ``line_flux`` and errors (..., line), and ``line_wavelength`` (line,) [Angstrom, rest frame].
-    ebv : array_like, optional
-        E(B-V) of the gas [mag]; default from `balmer_decrement`, to which the other options go.
-
-    Returns
-    -------
-    Dataset
-        Fluxes and peaks with their errors multiplied by 10^(0.4 A(lambda)), and the columns of
-        `balmer_decrement`. Where E(B-V) is unknown the fluxes are NaN. The error of E(B-V), common to all lines, is
-        not in their errors: ratios of neighbouring lines hardly feel it. ``attrs["dust_corrected"]`` says how.
-
-    Raises
-    ------
-    ValueError
-        If the table was corrected already, or an `ebv` is negative.
-    """
+    """Take the dust out of all lines of a table, once."""
     _refuse_corrected(line_table)
     if ebv is None:
         dust = balmer_decrement(line_table, intrinsic=intrinsic, law=law, r_v=r_v, min_sn=min_sn)
@@ -200,14 +137,7 @@ INDICES = {"N2": _N2, "O3N2": _over(_O3, _N2), "O3S2": _over(_O3, _S2)}
 
 
 class Metallicity(NamedTuple):
-    """Metallicities as arrays.
-
-    Attributes
-    ----------
-    value, error : ndarray
-        12 + log(O/H) and its error [dex]; NaN where there is none.
-    valid : ndarray of bool
-    """
+    """Metallicities as arrays."""
 
     value: np.ndarray
     error: np.ndarray
@@ -216,23 +146,7 @@ class Metallicity(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """One published relation between a line index and 12 + log(O/H).
-
-    Attributes
-    ----------
-    name : str
-    index : str
-        One of `INDICES`.
-    coefficients : tuple of float
-        Of the polynomial, lowest power first: 12 + log(O/H) in the index; or, if `inverse`, the index in
-        12 + log(O/H) - 8.69, solved numerically where it is valid (and monotonic).
-    inverse : bool
-    valid_range : (float, float)
-        Of the index; of 12 + log(O/H) if `inverse`. Outside there is no value.
-    scatter : float
-        Of single H II regions or galaxies about the calibration [dex]; not in the errors given.
-    scale, reference : str
-    """
+    """One published relation between a line index and 12 + log(O/H)."""
 
     name: str
     index: str
@@ -249,33 +163,12 @@ class Calibration:
         return tuple(dict.fromkeys(line for lines, _ in INDICES[self.index] for line in lines))
 
     def __call__(self, line_table):
-        """Metallicities from the fluxes of a line table, without any cut in S/N.
-
-        Parameters
-        ----------
-        line_table : Dataset
-            ``line_flux`` and ``line_flux_error`` (..., line).
-
-        Returns
-        -------
-        Metallicity
-            Shape of the table without ``line``.
-        """
+        """Metallicities from the fluxes of a line table, without any cut in S/N."""
         flux, error = _fluxes(line_table, self.lines)
         return self.from_index(*line_index(flux, error, self.index))
 
     def from_index(self, index, error=0.0):
-        """Metallicities from the index itself.
-
-        Parameters
-        ----------
-        index, error : array_like
-            The index and its error [dex]; errors are propagated to first order.
-
-        Returns
-        -------
-        Metallicity
-        """
+        """Metallicities from the index itself."""
         index, error = np.broadcast_arrays(np.asarray(index, float), np.asarray(error, float))
         polynomial = np.polynomial.Polynomial(self.coefficients)
         low, high = self.valid_range
@@ -299,20 +192,7 @@ def _fluxes(line_table, lines):
 
 
 def line_index(flux, error, index):
-    """A line index and its error.
-
-    Parameters
-    ----------
-    flux, error : dict of str to ndarray
-        By line; errors are independent.
-    index : str
-        One of `INDICES`.
-
-    Returns
-    -------
-    value, error : ndarray
-        [dex]; NaN where a flux is not positive or not known. To first order in the errors.
-    """
+    """A line index and its error."""
     total, variance = 0.0, 0.0
     for lines, sign in INDICES[index]:
         part = sum(flux[line] for line in lines)

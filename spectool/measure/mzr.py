@@ -14,21 +14,7 @@ from spectool.synth.relations import stellar_metallicity
 
 @dataclass(frozen=True)
 class Relation:
-    """A published mass-metallicity relation.
-
-    Attributes
-    ----------
-    name : str
-    curve : callable
-        log M* [dex(Msun)] -> 12 + log(O/H) of the gas, or log Z/Zsun of the stars with Zsun = 0.02.
-    mass_range : (float, float)
-        log M* [dex(Msun)] that it is valid for; called beyond, it gives NaN.
-    scale, reference : str
-        What metallicities it was fitted to, and where it is printed.
-    note : str
-    approximate : bool
-        It stands in for another, as the note says.
-    """
+    """A published mass-metallicity relation."""
 
     name: str
     curve: Callable
@@ -39,19 +25,7 @@ class Relation:
     approximate: bool = False
 
     def __call__(self, log_mass, *, extrapolate=False):
-        """Metallicity at given masses, of what and on which scale `curve` says.
-
-        Parameters
-        ----------
-        log_mass : array_like
-            [dex(Msun)].
-        extrapolate : bool
-            Also beyond `mass_range`.
-
-        Returns
-        -------
-        ndarray
-        """
+        """Metallicity at given masses, of what and on which scale `curve` says."""
         log_mass = np.asarray(log_mass, float)
         inside = (log_mass >= self.mass_range[0]) & (log_mass <= self.mass_range[1])
         return np.where(inside | extrapolate, self.curve(log_mass), np.nan)
@@ -162,17 +136,7 @@ MAD_TO_SIGMA = 1.482602
 
 
 def mass_bins(x, *, width=0.2):
-    """Edges of bins of one width, at its multiples, that hold all finite values.
-
-    Parameters
-    ----------
-    x : array_like
-    width : float
-
-    Returns
-    -------
-    ndarray
-    """
+    """Edges of bins of one width, at its multiples, that hold all finite values."""
     x = np.asarray(x, float)
     x = x[np.isfinite(x)]
     if not x.size:
@@ -280,20 +244,7 @@ def scatter_about(relation, log_mass, oxygen):
 
 
 def residuals(log_mass, value, *, bins=None, min_count=10):
-    """What is left of a quantity when its median at each mass is taken away.
-
-    Parameters
-    ----------
-    log_mass, value : array_like, shape (n,)
-    bins, min_count
-        As for `running_median`.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Distance to the running median, interpolated between the bins (constant in the half bins at the ends); NaN
-        where the galaxy's own bin has too few, or a value is missing.
-    """
+    """What is left of a quantity when its median at each mass is taken away."""
     log_mass, value = np.broadcast_arrays(np.asarray(log_mass, float), np.asarray(value, float))
     finite = np.isfinite(log_mass) & np.isfinite(value)
     if not finite.any():
@@ -367,24 +318,7 @@ N_MASS, N_SFR = 15, 10
 
 
 def equal_bins(values, n):
-    """Sort values into bins that hold the same number of them, to within one.
-
-    Parameters
-    ----------
-    values : array_like, shape (k,)
-        Finite.
-    n : int
-
-    Returns
-    -------
-    ndarray of int, shape (k,)
-        0 for the smallest. Equal values may fall into different bins (the earlier row into the lower one).
-
-    Raises
-    ------
-    ValueError
-        If there are fewer values than bins.
-    """
+    """Sort values into bins that hold the same number of them, to within one."""
     values = np.asarray(values, float)
     if values.size < n:
         raise ValueError(f"{values.size} galaxies cannot fill {n} bins")

@@ -1,9 +1,4 @@
-"""Why stacks and individual galaxies give different metallicities: Zahid et al. (2019, Fig. 3) taken apart.
-
-The paper speculates about stacking and about labels that are not log-linear in equivalent width, and says that it
-excluded resolution, flux calibration and noise. With galaxies whose noise-free spectra are known, each can be switched
-on alone; the steps add up to the whole offset.
-"""
+"""Why stacks and individual galaxies give different metallicities: Zahid et al. (2019, Fig. 3) taken apart."""
 
 import itertools
 
@@ -49,23 +44,7 @@ def flux_predictor(members, *, output=0):
 
 
 def distort_calibration(flux, wavelength, *, amplitude=0.03, scale=300.0, seed):
-    """Multiply each spectrum by a smooth random error of its flux calibration.
-
-    Parameters
-    ----------
-    flux : array_like, shape (galaxy, n)
-    wavelength : array_like, shape (n,)
-        [Angstrom]
-    amplitude : float
-        Standard deviation of ln(error).
-    scale : float
-        Distance of the nodes [Angstrom] through which a cubic spline is drawn; errors are independent at them.
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (galaxy, n)
-    """
+    """Multiply each spectrum by a smooth random error of its flux calibration."""
     flux, wavelength = np.asarray(flux), np.asarray(wavelength, float)
     nodes = np.arange(wavelength[0] - scale, wavelength[-1] + 2 * scale, scale)
     rng = np.random.default_rng(seed)

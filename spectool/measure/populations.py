@@ -34,25 +34,7 @@ VELOCITY_LIMIT, DISPERSION_LIMITS = 400.0, (5.0, 500.0)
 
 @dataclass(frozen=True)
 class PopulationSetup:
-    """Templates and settings that all spectra of a batch share.
-
-    Attributes
-    ----------
-    velscale : float
-        km/s per pixel.
-    ratio : int
-        Template pixels per pixel.
-    log_start : float
-        ln wavelength of the mean of the first `ratio` template pixels.
-    templates : ndarray, shape (metallicity * age, n)
-    light : ndarray, shape (metallicity, age)
-        Of 4050-7300 A per unit weight.
-    log_z, log_age : ndarray, shapes (metallicity,), (age,)
-        [dex], [dex(Gyr)]
-    mdegree : int
-    regul, dispersion : float
-    n_bootstrap : int
-    """
+    """Templates and settings that all spectra of a batch share."""
 
     velscale: float
     ratio: int
@@ -68,19 +50,7 @@ class PopulationSetup:
 
 
 def fit_spectra(setup, jobs):
-    """Fit several spectra.
-
-    Parameters
-    ----------
-    setup : PopulationSetup
-    jobs : list of (int, ndarray, ndarray, ndarray, float, tuple)
-        Row, flux, noise, which pixels are good, ln of the first wavelength, seed.
-
-    Returns
-    -------
-    dict
-        Row to result; a fit that fails tells why and stops no other.
-    """
+    """Fit several spectra."""
     done = {}
     for row, *job in jobs:
         begun = time.perf_counter()

@@ -1,9 +1,4 @@
-"""Our figures beside the paper's: rows with a tolerance, a table, and ``results/<key>.json``.
-
-A row is *within* when our figure agrees with the paper's within the tolerance. It *differs* when honest work
-gives another answer: the row then names the experiment that explains why, and holds our own figure from then
-on. Anything else is *out*, and fails the run.
-"""
+"""Our figures beside the paper's: rows with a tolerance, a table, and ``results/<key>.json``."""
 
 import json
 import math

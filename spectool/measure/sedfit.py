@@ -111,23 +111,7 @@ def redshift_nodes(highest, step):
 
 
 def draw_models(n, *, age, seed, dust_index=DUST_SLOPE):
-    """Draw star-formation histories, metals and dust from the priors that the module's table states.
-
-    Parameters
-    ----------
-    n : int
-    age : array_like, shape (age,)
-        Ages of the SSP grid [yr].
-    seed : int or numpy.random.Generator
-    dust_index : float or (float, float)
-        Slope of the attenuation, or the range that it is drawn from uniformly. -0.7 is that of Charlot & Fall
-        (2000), and of MAGPHYS for the diffuse dust.
-
-    Returns
-    -------
-    xarray.Dataset, dims (galaxy, age)
-        Columns for `measure_photometry` but the redshift, sorted by ``age_form``; each galaxy has formed 1 Msun.
-    """
+    """Draw star-formation histories, metals and dust from the priors that the module's table states."""
     if n < 1:
         raise ValueError(f"the number of models must be at least 1, not {n}")
     rng = np.random.default_rng(seed)
@@ -206,22 +190,7 @@ _TINY = 1e-30
 
 
 def match_models(flux, weight, models, squares):
-    """Reduction of chi-square that each model brings at its best amplitude, and the amplitude's weight.
-
-    Parameters
-    ----------
-    flux, weight : Tensor, shape (galaxy, band)
-        Weight 0: no measurement. Both of order 1 or so, for the sake of float32.
-    models, squares : Tensor, shape (model, band)
-        Fluxes of the models, and their squares.
-
-    Returns
-    -------
-    gain : Tensor, shape (galaxy, model)
-        sum(w f^2) - chi^2; 0 where the best amplitude is not positive.
-    curvature : Tensor, shape (galaxy, model)
-        sum(w m^2); the amplitude is sqrt(gain / curvature).
-    """
+    """Reduction of chi-square that each model brings at its best amplitude, and the amplitude's weight."""
     curvature = (weight @ squares.T).clamp_(min=_TINY)
     gain = (weight * flux) @ models.T
     gain.clamp_(min=0).square_().div_(curvature)
@@ -229,25 +198,9 @@ def match_models(flux, weight, models, squares):
 
 
 def find_posteriors(gain, curvature, properties, log_scale, *, quantiles=QUANTILES):
-    """Quantiles of the properties over models weighted by exp(-chi^2 / 2), as in da Cunha et al. (2008, Section 3.2).
+    """Quantiles of the properties over models weighted by exp(-chi^2 / 2), as in da Cunha et al.
 
-    Each model counts once, at its best amplitude.
-
-    Parameters
-    ----------
-    gain, curvature : Tensor, shape (galaxy, model)
-        See `match_models`; left as they are.
-    properties : dict of str to Tensor, shape (model,)
-        Logarithms [dex] of properties at unit amplitude, named in `RANGES`.
-    log_scale : Tensor, shape (galaxy,)
-        Logarithm of the unit of each galaxy's amplitudes.
-    quantiles : sequence of float
-
-    Returns
-    -------
-    values : dict of str to ndarray, shape (quantile, galaxy)
-    best : ndarray, shape (galaxy,)
-        Index of the model of the smallest chi-square; -1, and NaN above, where no amplitude is positive.
+    (2008, Section 3.2).
     """
     highest, n_models = gain.amax(dim=1), gain.shape[1]
     # A model whose best amplitude is 0 has no logarithm of a mass.
@@ -283,18 +236,7 @@ def _first_of_each(n, galaxy, model):
 
 
 def histogram_quantiles(histogram, quantiles):
-    """Quantiles of histograms, in bins, flat within each.
-
-    Parameters
-    ----------
-    histogram : Tensor, shape (n, bin)
-    quantiles : sequence of float
-
-    Returns
-    -------
-    Tensor, shape (quantile, n), float64
-        0 to the number of bins; NaN where a histogram is empty.
-    """
+    """Quantiles of histograms, in bins, flat within each."""
     cumulative = histogram.double().cumsum(dim=1)
     wanted = torch.tensor(quantiles, dtype=torch.float64) * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, wanted).clamp_(max=histogram.shape[1] - 1)
@@ -305,18 +247,7 @@ def histogram_quantiles(histogram, quantiles):
 
 
 def exact_chi2(flux, weight, models, best):
-    """Chi-square of one model per galaxy at its best amplitude, and the amplitude, in float64.
-
-    Parameters
-    ----------
-    flux, weight : ndarray, shape (galaxy, band)
-    models : ndarray, shape (model, band)
-    best : ndarray, shape (galaxy,)
-
-    Returns
-    -------
-    chi2, amplitude : ndarray, shape (galaxy,)
-    """
+    """Chi-square of one model per galaxy at its best amplitude, and the amplitude, in float64."""
     flux, weight, model = (np.asarray(x, float) for x in (flux, weight, models[best]))
     amplitude = (weight * flux * model).sum(1) / (weight * model**2).sum(1)
     return (weight * (flux - amplitude[:, None] * model) ** 2).sum(1), amplitude
@@ -413,22 +344,7 @@ def _near_in_redshift(redshift, batch_size):
 
 
 def place_library(library, redshift, *, bands=None):
-    """Fluxes of the library's models at one redshift, linear between its nodes.
-
-    Parameters
-    ----------
-    library : xarray.Dataset
-    redshift : float
-        Within the library's; below its first node, the first node's.
-    bands : sequence of str, optional
-        Default: the library's.
-
-    Returns
-    -------
-    Tensor, shape (model, band)
-        Per mass formed at 10 Mpc, in units of 10^-9 Jy / Msun; only models younger than the universe, which are the
-        library's first ones.
-    """
+    """Fluxes of the library's models at one redshift, linear between its nodes."""
     nodes = library["redshift"].values
     k = int(np.clip(np.searchsorted(nodes, redshift) - 1, 0, nodes.size - 2))
     share = float(np.clip((redshift - nodes[k]) / (nodes[k + 1] - nodes[k]), 0, 1))
@@ -459,12 +375,8 @@ def _fit_batch(flux, weight, models, squares, properties, log_scale):
 
 
 def read_fluxes(sample):
-    """Fluxes and errors, and where they cannot be used: masked, not finite, a sentinel, or without a positive error.
-
-    Returns
-    -------
-    flux, error : ndarray, shape (galaxy, band)
-    missing : ndarray of bool, shape (galaxy, band)
+    """Fluxes and errors, and where they cannot be used: masked, not finite, a sentinel, or without a positive
+    error.
     """
     flux, error = (sample[name].transpose("galaxy", "band").values.astype(float) for name in _MEASURED[:2])
     missing = _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
@@ -498,22 +410,7 @@ def _reasons(flux, missing, redshift, library, min_bands):
 
 
 def scale_fluxes(flux, error, missing, model_error, redshift):
-    """Fluxes relative to each galaxy's highest one, so that float32 holds them, and their weights.
-
-    Parameters
-    ----------
-    flux, error, missing : ndarray, shape (galaxy, band)
-        See `read_fluxes`.
-    model_error : float
-    redshift : ndarray, shape (galaxy,)
-
-    Returns
-    -------
-    flux, weight : ndarray, shape (galaxy, band)
-        0 where missing.
-    log_scale : ndarray, shape (galaxy,)
-        What to add to the logarithms of amplitudes of the models of `place_library` [dex(Msun)].
-    """
+    """Fluxes relative to each galaxy's highest one, so that float32 holds them, and their weights."""
     variance = error**2 + (model_error * np.maximum(flux, 0.0)) ** 2
     weight = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, variance))
     flux = np.where(missing, 0.0, flux)
@@ -792,23 +689,7 @@ def trace_scatter(sample, again, predicted, *, of_truth=None, quantity="log_sfr"
 
 
 def spread_by(x, curves: Mapping, *, used=None, width=0.5, min_count=MIN_COUNT):
-    """Half of the 16-84% range of differences in bins.
-
-    Parameters
-    ----------
-    x : ndarray, shape (galaxy,)
-    curves : mapping of str to ndarray, or to a tuple of one
-        Differences, (galaxy,); of an array in a tuple the median is taken.
-    used : ndarray of bool, optional
-    width : float
-        Of the bins, whose edges are its multiples.
-    min_count : int
-
-    Returns
-    -------
-    dict of str to (ndarray, ndarray)
-        Middles of the bins and spreads, by curve; NaN in bins with too few galaxies.
-    """
+    """Half of the 16-84% range of differences in bins."""
     used = np.isfinite(x) if used is None else used & np.isfinite(x)
     bins = np.floor(x / width)
     found = np.unique(bins[used])

@@ -11,15 +11,7 @@ _CHUNK = 4_000_000  # numbers in memory at once while bootstrapping
 
 @dataclass(frozen=True)
 class Correlation:
-    """A rank correlation and how certain it is.
-
-    Attributes
-    ----------
-    rho, error : float
-        NaN with fewer than 10 galaxies.
-    n, n_left_out : int
-        Galaxies used, and those with a value missing or too few neighbours in mass.
-    """
+    """A rank correlation and how certain it is."""
 
     rho: float
     error: float
@@ -33,38 +25,14 @@ class Correlation:
 
 
 def finite_rows(*columns):
-    """Columns without the rows that miss a value, and how many rows those are.
-
-    Parameters
-    ----------
-    *columns : array_like, shape (n,)
-
-    Returns
-    -------
-    list of ndarray, int
-    """
+    """Columns without the rows that miss a value, and how many rows those are."""
     columns = np.broadcast_arrays(*(np.asarray(c, float).ravel() for c in columns))
     good = np.isfinite(columns).all(axis=0)
     return [c[good] for c in columns], int((~good).sum())
 
 
 def spearman(x, y, *, control=None, n_bootstrap=300, seed=0):
-    """Spearman's rank correlation, at fixed rank of a third quantity if asked, and its error.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-    control : array_like, shape (n,), optional
-        Partial correlation: (r_xy - r_xc r_yc) / sqrt((1 - r_xc^2) (1 - r_yc^2)) of the ranks.
-    n_bootstrap : int
-        Resamplings for the error; 0: (1 - rho^2) sqrt((1 + rho^2 / 2) / (n - 3)), instantly (Bonett & Wright 2000,
-        Psychometrika 65, 23, whose square root is that of arctanh rho; n - 4 if partial).
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    Correlation
-    """
+    """Spearman's rank correlation, at fixed rank of a third quantity if asked, and its error."""
     columns, left_out = finite_rows(x, y) if control is None else finite_rows(x, y, control)
     columns, n = np.stack(columns), columns[0].size
     if n < FEWEST:

@@ -20,18 +20,7 @@ MIN_BANDS = 3
 
 @dataclass(frozen=True)
 class SedInputs:
-    """Fluxes of galaxies in the order of a network's bands.
-
-    Attributes
-    ----------
-    flux, error : ndarray, shape (galaxy, band)
-        [Jy]; not meaningful where `mask`.
-    mask : ndarray of bool, shape (galaxy, band)
-        True: missing.
-    redshift : ndarray, shape (galaxy,)
-    counts : dict of str to int
-        What was found wrong, and negative fluxes.
-    """
+    """Fluxes of galaxies in the order of a network's bands."""
 
     flux: np.ndarray
     error: np.ndarray
@@ -155,17 +144,7 @@ MAG_PER_LN = 2.5 / np.log(10.0)
 
 @dataclass(frozen=True)
 class BandInputs:
-    """Magnitudes of spectra in the order of a network's bands.
-
-    Attributes
-    ----------
-    magnitude, error : ndarray of float32, shape (spectrum, band)
-        AB magnitudes, of any zero point; not meaningful where `mask`. Errors of noise-free spectra are 0.
-    mask : ndarray of bool, shape (spectrum, band)
-        True: missing.
-    counts : dict of str to int
-        What was found wrong.
-    """
+    """Magnitudes of spectra in the order of a network's bands."""
 
     magnitude: np.ndarray
     error: np.ndarray
@@ -248,44 +227,8 @@ ERROR_RANGE = (1e-3, 1.0)
 
 
 class NarrowBandCNN(nn.Module):
-    """Two convolutions along the bands, a maximum over neighbouring bands, and dense layers (Section 3.1 and Fig. 2).
-
-    Inputs are AB magnitudes minus their mean over the bands of the spectrum, so that only the shape of a spectral
-    energy distribution tells, never how bright it is; then, band by band, no mean and unit variance over the training
-    spectra. Beyond the paper it can take errors in, do with missing bands, and say how sure it is.
-
-    Parameters
-    ----------
-    bands
-        Names of the bands, by wavelength.
-    outputs, units
-        Name and unit of each property; the paper has a network for each.
-    filters, kernels
-        Of the two convolutions; they keep the number of bands. The defaults, with `pool` and `hidden`, are those of the
-        authors' own script for ages (github.com/ChoongLing/SimulatedJ-PAS).
-    pool
-        Neighbouring positions of which the largest value is kept.
-    hidden
-        Widths of the dense layers before the last, which is linear: the paper's two are one hidden layer and the last.
-    with_errors
-        Take in the logarithm of each magnitude's error, held within `ERROR_RANGE`.
-    with_mask
-        Take in which bands are missing. Without, a spectrum with a missing band has no prediction.
-    gaussian
-        Give a variance beside each property.
-    seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
-
-    Attributes
-    ----------
-    groups : dict of str to list of int
-        Columns of the inputs that each band has.
-
-    Raises
-    ------
-    ValueError
-        If a band comes twice, there is not a unit for each output, there are not two convolutions, or there are fewer
-        bands than `pool`.
+    """Two convolutions along the bands, a maximum over neighbouring bands, and dense layers (Section 3.1 and Fig.
+    2).
     """
 
     def __init__(
@@ -348,20 +291,7 @@ class NarrowBandCNN(nn.Module):
             self.dense = nn.Sequential(*layers, nn.Linear(widths[-1], self.n_out * (2 if gaussian else 1)))
 
     def set_statistics(self, inputs, labels: np.ndarray) -> None:
-        """Take means and scales from training spectra.
-
-        Parameters
-        ----------
-        inputs
-            `spectool.models.bands.BandInputs`, missing values left out.
-        labels
-            (N, n_out); those not finite are left out.
-
-        Raises
-        ------
-        ValueError
-            If an output has no finite label, or a band no magnitude.
-        """
+        """Take means and scales from training spectra."""
         magnitude = np.where(inputs.mask, np.nan, inputs.magnitude).astype(np.float64)
         labels = np.where(np.isfinite(labels), labels, np.nan)
         for what, names, values in (("output", self.outputs, labels), ("band", self.bands, magnitude)):
@@ -375,10 +305,7 @@ class NarrowBandCNN(nn.Module):
             getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
 
     def encode(self, inputs) -> np.ndarray:
-        """Inputs (N, n_in), float32, of a `BandInputs`: magnitudes, then errors and marks of missing bands.
-
-        Magnitudes are minus their mean over the bands that are there. NaN in what is missing without a mask channel.
-        """
+        """Inputs (N, n_in), float32, of a `BandInputs`: magnitudes, then errors and marks of missing bands."""
         mask = inputs.mask
         left = np.maximum((~mask).sum(axis=1, keepdims=True), 1)
         magnitude = np.where(mask, np.float32(0), inputs.magnitude)
@@ -393,10 +320,8 @@ class NarrowBandCNN(nn.Module):
         return np.concatenate(blocks, axis=1, dtype=np.float32)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs, for (B, n_in).
-
-        The magnitudes may have another mean: it is taken off once more, so that noise may be added to them, and bands
-        hidden, in between.
+        """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs, for (B,
+        n_in).
         """
         x = x.unflatten(1, (self.n_channels, len(self.bands)))
         shape = x[:, 0] - self.in_mean
@@ -421,10 +346,7 @@ class NarrowBandCNN(nn.Module):
 
 
 def band_loss(model: NarrowBandCNN, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Mean squared error of standardised outputs, or with a Gaussian head -log likelihood, for `fit`.
-
-    Labels ``batch["y"]`` (B, n_out) that are not finite count for nothing. ``mse`` is in squared units of the outputs.
-    """
+    """Mean squared error of standardised outputs, or with a Gaussian head -log likelihood, for `fit`."""
     y = (batch["y"] - model.out_mean) / model.out_scale
     known = torch.isfinite(y)
     mean, log_var = model(batch["x"])
@@ -439,19 +361,7 @@ def band_loss(model: NarrowBandCNN, batch: dict, step) -> dict[str, torch.Tensor
 
 @dataclass(frozen=True)
 class NoisyBands:
-    """Adds noise to each spectrum, and hides bands, anew for each batch; for the `augment` of `fit`.
-
-    A share `clean` of the spectra stays free of noise. For the others, the signal-to-noise ratio of the
-    band of mean magnitude is drawn, uniform in its logarithm, from `sn`. The noise of the bands has one flux per
-    spectrum, as that of the sky, times a factor per band (log-normal, `jitter` in ln). Fluxes that come out below
-    `MIN_SN` are missing, as in `read_bands`. A share `gaps` of all spectra loses a run of bands at an end, of up
-    to half of all, as when a spectrum or a redshift does not cover them, and each other band with a chance below 0.3.
-
-    Attributes
-    ----------
-    model
-        With channels for errors and missing bands.
-    """
+    """Adds noise to each spectrum, and hides bands, anew for each batch; for the `augment` of `fit`."""
 
     model: NarrowBandCNN
     clean: float = 0.2
@@ -664,13 +574,7 @@ class SedMLP(nn.Module):
         return np.concatenate(blocks, axis=1)
 
     def hide(self, x, hidden):
-        """Encoded inputs (N, n_in), array or tensor, with more bands missing, ``hidden`` (N, n_bands) True.
-
-        Raises
-        ------
-        ValueError
-            If the model has no mask channel.
-        """
+        """Encoded inputs (N, n_in), array or tensor, with more bands missing, ``hidden`` (N, n_bands) True."""
         if not self.with_mask:
             raise ValueError("this network has no mask channel: it cannot do without a band")
         tensor = isinstance(x, torch.Tensor)
@@ -694,10 +598,7 @@ class SedMLP(nn.Module):
 
 
 def sed_loss(model: SedMLP, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Mean absolute error of standardised outputs (Table 2), or with a Gaussian head -log likelihood, for `fit`.
-
-    Labels ``batch["y"]`` (B, n_out) that are not finite count for nothing. ``mae`` is in dex, over all outputs.
-    """
+    """Mean absolute error of standardised outputs (Table 2), or with a Gaussian head -log likelihood, for `fit`."""
     y = (batch["y"] - model.out_mean) / model.out_scale
     known = torch.isfinite(y)
     mean, log_var = model(batch["x"])
@@ -716,23 +617,7 @@ VALIDATION = 0.2
 
 
 def split_spectra(sample: xr.Dataset, *, by: str, n_folds: int = N_FOLDS, seed=0) -> np.ndarray:
-    """Fold of each spectrum (spectrum,), int.
-
-    Parameters
-    ----------
-    sample
-        With ``galaxy_index`` (spectrum).
-    by
-        ``"spectrum"``: Set A, the spectra of each galaxy are dealt out to the folds, as equally as can be.
-        ``"galaxy"``: Set B, the galaxies are.
-    n_folds
-    seed
-
-    Raises
-    ------
-    ValueError
-        If `by` is unknown, or there are fewer galaxies than folds.
-    """
+    """Fold of each spectrum (spectrum,), int."""
     rng = np.random.default_rng(seed)
     galaxies, which = np.unique(sample["galaxy_index"].values, return_inverse=True)
     if by == "galaxy":
@@ -763,21 +648,7 @@ def set_b_folds(sample: xr.Dataset, *, seed=0) -> np.ndarray:
 
 
 def hold_out(sample: xr.Dataset, rows: np.ndarray, *, by: str, share: float = VALIDATION, seed=0):
-    """Split rows of training spectra into those that train and those that stop the training.
-
-    Parameters
-    ----------
-    sample
-    rows
-        Indices of spectra.
-    by
-        ``"spectrum"``: single spectra are held out. ``"galaxy"``: whole galaxies.
-    share, seed
-
-    Returns
-    -------
-    train, valid : ndarray of int
-    """
+    """Split rows of training spectra into those that train and those that stop the training."""
     rng = np.random.default_rng(seed)
     label = rows if by == "spectrum" else sample["galaxy_index"].values[rows]
     names = np.unique(label)

@@ -16,19 +16,7 @@ ONE_SIGMA = 0.6827
 
 @dataclass(frozen=True)
 class ErrorScaling:
-    """What predictions are off by, in bins of the prediction.
-
-    Attributes
-    ----------
-    edges : ndarray, shape (bin + 1,)
-        Of the predicted value; the outer bins are open.
-    bias : ndarray, shape (bin,)
-        Median of prediction minus reference, or 0.
-    error : ndarray, shape (bin,)
-        Half width about prediction - bias that held the reference for `level` of the galaxies.
-    count : ndarray of int, shape (bin,)
-    level : float
-    """
+    """What predictions are off by, in bins of the prediction."""
 
     edges: np.ndarray
     bias: np.ndarray
@@ -45,17 +33,7 @@ class ErrorScaling:
         return np.where(np.isfinite(predicted), inner, -1)
 
     def apply(self, predicted):
-        """Correct predictions and give them errors.
-
-        Parameters
-        ----------
-        predicted : array_like, shape (...,)
-
-        Returns
-        -------
-        corrected, error : ndarray, shape (...,)
-            NaN where `predicted` is.
-        """
+        """Correct predictions and give them errors."""
         predicted, which = np.asarray(predicted, float), self.find(predicted)
         known = which >= 0
         corrected = np.where(known, predicted - self.bias[which], np.nan)

@@ -15,24 +15,7 @@ from spectool.models.layers import dense_stack
 
 
 class GaussianMLP(nn.Module):
-    """Dense layers from standardised inputs to the mean and variance of each output.
-
-    Parameters
-    ----------
-    n_in, n_out
-        Inputs and outputs.
-    hidden
-        Widths of the hidden layers.
-    names, units
-        Of the outputs, if they have any.
-    seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many names or units as outputs.
-    """
+    """Dense layers from standardised inputs to the mean and variance of each output."""
 
     def __init__(
         self,
@@ -67,13 +50,7 @@ class GaussianMLP(nn.Module):
             self.log_var = nn.Linear([n_in, *hidden][-1], n_out)
 
     def set_statistics(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Standardise by training inputs (N, n_in) and outputs (N, n_out); entries not finite are left out.
-
-        Raises
-        ------
-        ValueError
-            If a column has no finite value.
-        """
+        """Standardise by training inputs (N, n_in) and outputs (N, n_out); entries not finite are left out."""
         for prefix, values in (("in", x), ("out", y)):
             values = np.where(np.isfinite(values), values, np.nan)
             empty = np.flatnonzero(np.isnan(values).all(axis=0))
@@ -90,15 +67,7 @@ class GaussianMLP(nn.Module):
         return self.mean(h), self.log_var(h).clamp(-12.0, 6.0)
 
     def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in).
-
-        A row with an input that is not finite gives NaN.
-
-        Raises
-        ------
-        ValueError
-            If the inputs have another width than the model's.
-        """
+        """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in)."""
         x = np.asarray(x, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != self.n_in:
             raise ValueError(f"inputs of shape {x.shape} do not fit this model: it takes (N, {self.n_in})")
@@ -112,18 +81,7 @@ class GaussianMLP(nn.Module):
         return np.concatenate(means), np.concatenate(sigmas)
 
     def calibrate(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Scale the errors of each output so that 68.27% of these truths lie within one of them.
-
-        Parameters
-        ----------
-        x, y
-            Validation data, (N, n_in) and (N, n_out); truths not finite are left out.
-
-        Returns
-        -------
-        ndarray
-            (n_out,) factors that the errors now have.
-        """
+        """Scale the errors of each output so that 68.27% of these truths lie within one of them."""
         self.error_factor.fill_(1.0)
         mean, sigma = self.predict(x)
         pull = np.where(np.isfinite(y), np.abs(y - mean) / sigma, np.nan)
@@ -133,10 +91,7 @@ class GaussianMLP(nn.Module):
 
 
 def gaussian_loss(model: GaussianMLP, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Negative log likelihood (up to a constant) of ``batch["y"]`` given ``batch["x"]``, for `fit`.
-
-    Truths that are not finite count for nothing. ``squared_error`` is in units of the outputs' variance.
-    """
+    """Negative log likelihood (up to a constant) of ``batch["y"]`` given ``batch["x"]``, for `fit`."""
     y = (batch["y"] - model.out_mean) / model.out_scale
     known = torch.isfinite(y)
     mean, log_var = model(batch["x"])
@@ -306,15 +261,7 @@ _BATCH = 4096
 
 @dataclass(frozen=True)
 class ChunkBasis:
-    """Orthonormal vectors that span the chunks of spectra.
-
-    Attributes
-    ----------
-    vectors : Tensor, shape (n_chunks, k, longest chunk)
-        Padded with 0.
-    residual : float
-        Largest root-mean-square residual of a chunk that is left, in the unit of the spectra.
-    """
+    """Orthonormal vectors that span the chunks of spectra."""
 
     vectors: torch.Tensor
     residual: float
@@ -333,10 +280,7 @@ class ChunkBasis:
         return torch.bmm(coefficients.transpose(0, 1), curves).transpose(0, 1) + model.bias
 
     def start_within(self, model: ChunkedMLP) -> None:
-        """Take from the model's filters what no training spectrum has a projection on, and rescale them.
-
-        Such a part of a filter passes noise alone, and would have to be unlearnt.
-        """
+        """Take from the model's filters what no training spectrum has a projection on, and rescale them."""
         with torch.no_grad():
             size = model.weight.norm(dim=2, keepdim=True)
             inside = torch.bmm(torch.bmm(model.weight, self.vectors.transpose(1, 2)), self.vectors)
@@ -354,21 +298,7 @@ def split_chunks(x, model: ChunkedMLP) -> torch.Tensor:
 
 
 def fit_chunk_basis(x, model: ChunkedMLP, *, tolerance: float = 1e-4) -> ChunkBasis:
-    """Find the smallest basis that leaves no chunk more than a tolerance.
-
-    Parameters
-    ----------
-    x
-        (N, n_kept) prepared spectra without noise.
-    model
-        Whose chunks they are.
-    tolerance
-        Root mean square of what is left, in the unit of the spectra (part of the continuum).
-
-    Returns
-    -------
-    ChunkBasis
-    """
+    """Find the smallest basis that leaves no chunk more than a tolerance."""
     moment = 0.0
     for start in range(0, len(x), _BATCH):
         chunks = split_chunks(x[start : start + _BATCH], model).double()
@@ -401,10 +331,7 @@ def filter_covariance(responses: torch.Tensor) -> torch.Tensor:
 
 
 def draw_filtered(responses: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Noise behind the filters, (B, n_chunks, n_filters), of spectra with white noise of deviations `sigma` (B,).
-
-    Differentiable in the filters.
-    """
+    """Noise behind the filters, (B, n_chunks, n_filters), of spectra with white noise of deviations `sigma` (B,)."""
     n_chunks, n_filters, _ = responses.shape
     # Double precision and a little ridge: filters may become alike, or nothing, while they are trained.
     covariance = filter_covariance(responses).double()

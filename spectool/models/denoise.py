@@ -16,15 +16,7 @@ from spectool.models.vae import kl_per_dimension
 
 
 class PCAModel(nn.Module):
-    """Mean and leading principal components of noise-added spectra, with the interface of an autoencoder.
-
-    Parameters
-    ----------
-    n_pixels
-        Pixels of a spectrum.
-    n_latent
-        Components that are kept; `use` takes fewer of them.
-    """
+    """Mean and leading principal components of noise-added spectra, with the interface of an autoencoder."""
 
     variational = False
 
@@ -38,13 +30,7 @@ class PCAModel(nn.Module):
         self.register_buffer("variance", torch.zeros(self.n_latent))
 
     def use(self, n_latent: int) -> PCAModel:
-        """A model of the first components only.
-
-        Raises
-        ------
-        ValueError
-            If there are not so many.
-        """
+        """A model of the first components only."""
         if not 1 <= n_latent <= self.n_latent:
             raise ValueError(f"this model has {self.n_latent} components, not {n_latent}")
         small = PCAModel(n_pixels=self.n_pixels, n_latent=n_latent)
@@ -73,28 +59,7 @@ class PCAModel(nn.Module):
 
 
 def fit_pca(flux, wavelength=None, *, n_latent: int = 10, seed=0) -> PCAModel:
-    """Fit scikit-learn's PCA to spectra.
-
-    Parameters
-    ----------
-    flux : array_like, shape (N, n_pixels)
-        Noise-added training spectra (in the paper).
-    wavelength : array_like, shape (n_pixels,), optional
-        Angstrom, vacuum, rest frame.
-    n_latent : int
-        Components to keep.
-    seed : int
-        Of scikit-learn's randomised solvers, where it chooses one.
-
-    Returns
-    -------
-    PCAModel
-
-    Raises
-    ------
-    ValueError
-        If a flux is not finite, or there are fewer spectra than components (from scikit-learn).
-    """
+    """Fit scikit-learn's PCA to spectra."""
     flux = np.asarray(flux)
     found = PCA(n_latent, random_state=seed).fit(flux)
     model = PCAModel(n_pixels=flux.shape[1], n_latent=n_latent)
@@ -129,40 +94,7 @@ SLOPE = 0.3
 class DenseAutoencoder(nn.Module):
     """Dense encoder, a small latent vector, and the encoder mirrored: noisy spectra in, clean ones out.
 
-    Every intermediate layer is followed by a leaky ReLU (0.3) and dropout; the layer that gives the latent
-    vector (AE) or mean and log variance (VAE), and the last one, have neither. Weights start as in Keras
-    (Glorot & Bengio 2010, uniform; biases 0). Two statistics of the training set (`set_statistics`) shift and
-    scale what is read and written: ``(x - mean) / scale`` and ``mean + scale * output``; by default they are
-    0 and 1, that is the paper's network.
-
-    Parameters
-    ----------
-    n_pixels
-        Pixels of a spectrum.
-    n_latent
-        Latent dimensions.
-    widths
-        Widths of the encoder's layers; the decoder has them in reverse. Default: Tables 4 and 5 at sizes 2, 4, 6
-        and 10.
-    dropout
-        Rate in training; default as for `widths`.
-    variational
-        VAE, or AE.
-    ranks
-        One entry per dense layer, from the first of the encoder to the last of the decoder: the rank of a layer
-        that is stored as the product of two thin ones (see `tools.make.distillation`), or None. None: all
-        layers whole.
-    seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
-
-    Raises
-    ------
-    ValueError
-        If the options do not describe a network.
-
-    References
-    ----------
-    Scourfield et al. (2023), Section 3.2, Tables 4 and 5.
+    Weights start as in Keras (Glorot & Bengio 2010, uniform; biases 0). (2023), Section 3.2, Tables 4 and 5.
     """
 
     def __init__(
@@ -214,20 +146,7 @@ class DenseAutoencoder(nn.Module):
                     nn.init.zeros_(layer.bias)
 
     def set_statistics(self, mean=None, scale=None, wavelength=None) -> None:
-        """Fix the shift and scale of input and output, and the pixels.
-
-        Parameters
-        ----------
-        mean, scale
-            (n_pixels,) or numbers, normalised flux; None = leave.
-        wavelength
-            (n_pixels,) Angstrom, vacuum, rest frame: lets `spectool.models.vae` refuse spectra on another grid.
-
-        Raises
-        ------
-        ValueError
-            If a value is not finite, a scale not positive, or a shape does not fit.
-        """
+        """Fix the shift and scale of input and output, and the pixels."""
         for name, value in (("mean", mean), ("scale", scale), ("wavelength", wavelength)):
             if value is None:
                 continue
@@ -242,15 +161,7 @@ class DenseAutoencoder(nn.Module):
             own.copy_(torch.as_tensor(np.broadcast_to(value, self.n_pixels).copy()))
 
     def encode(self, flux: torch.Tensor, mask: torch.Tensor | None = None):
-        """Mean and log variance of the latent vector, each (B, n_latent); an AE's log variance is -inf.
-
-        Parameters
-        ----------
-        flux
-            (B, n_pixels) normalised flux.
-        mask
-            (B, n_pixels) bool, True = no data: read as the mean spectrum; None = all pixels good.
-        """
+        """Mean and log variance of the latent vector, each (B, n_latent); an AE's log variance is -inf."""
         x = (flux - self.pixel_mean) / self.pixel_scale
         if mask is not None:
             x = x.masked_fill(mask, 0.0)
@@ -265,15 +176,7 @@ class DenseAutoencoder(nn.Module):
         return self.pixel_mean + self.pixel_scale * self.decoder(z)
 
     def forward(self, flux, mask=None, generator: torch.Generator | None = None):
-        """Prediction from a draw z = mu + sigma * eps, with mu and log variance.
-
-        Parameters
-        ----------
-        flux, mask
-            As for `encode`.
-        generator
-            Draws eps. None, or an AE: z = mu.
-        """
+        """Prediction from a draw z = mu + sigma * eps, with mu and log variance."""
         mu, log_var = self.encode(flux, mask)
         if generator is None or not self.variational:
             return self.decode(mu), mu, log_var
@@ -315,30 +218,7 @@ _CLIP = 5.0
 
 
 def fit_flux_errors(latent, residual, *, n_modes: int = 20, seed) -> dict[str, np.ndarray]:
-    """Learn the errors of a model's fluxes.
-
-    Parameters
-    ----------
-    latent
-        (N, n_latent) latent vectors of validation spectra.
-    residual
-        (N, n_pixels) predicted minus true (noise-free) flux; NaN where the truth is not known.
-    n_modes
-        Principal components of the pulls to keep for draws.
-    seed
-        Of the halves that are fitted and scaled in turn: an int or a `numpy.random.Generator`.
-
-    Returns
-    -------
-    dict
-        Arrays, by names that begin with ``error_``: what `flux_errors` and `draw_errors` read, and what
-        `spectool.models.store.save_model` keeps beside the model.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer spectra than the fit has coefficients.
-    """
+    """Learn the errors of a model's fluxes."""
     latent, residual = np.asarray(latent, dtype=np.float64), np.asarray(residual, dtype=np.float64)
     center, spread = latent.mean(axis=0), latent.std(axis=0) + 1e-12
     found = {
@@ -373,20 +253,7 @@ def pull_modes(pull, *, n_modes: int = 20) -> np.ndarray:
 
 
 def flux_errors(arrays: Mapping[str, np.ndarray], latent) -> np.ndarray:
-    """Errors (N, n_pixels), 1 sigma in normalised flux, of the fluxes predicted from latent vectors (N, n_latent).
-
-    Parameters
-    ----------
-    arrays
-        From `fit_flux_errors`; a model's `ModelInfo.arrays` has them.
-    latent
-        A row that is not finite gives NaN.
-
-    Raises
-    ------
-    KeyError
-        If the model came without errors.
-    """
+    """Errors (N, n_pixels), 1 sigma in normalised flux, of the fluxes predicted from latent vectors (N, n_latent)."""
     if "error_coefficients" not in arrays:
         raise KeyError("this model came without errors of its fluxes (fit_flux_errors makes them)")
     latent = np.asarray(latent, dtype=np.float64)
@@ -398,24 +265,7 @@ def flux_errors(arrays: Mapping[str, np.ndarray], latent) -> np.ndarray:
 
 
 def draw_errors(arrays: Mapping[str, np.ndarray], errors, *, n: int, seed) -> np.ndarray:
-    """Draws of what the predicted fluxes may be off by: of the size of the errors, correlated as residuals are.
-
-    Parameters
-    ----------
-    arrays
-        From `fit_flux_errors`.
-    errors
-        (N, n_pixels) from `flux_errors`.
-    n
-        Draws per spectrum.
-    seed
-        An int or a `numpy.random.Generator`.
-
-    Returns
-    -------
-    ndarray
-        (n, N, n_pixels), float32.
-    """
+    """Draws of what the predicted fluxes may be off by: of the size of the errors, correlated as residuals are."""
     rng, errors = np.random.default_rng(seed), np.asarray(errors, dtype=np.float32)
     modes = arrays["error_modes"].astype(np.float32)
     # Pulls have unit variance by their scale: what the modes do not carry is drawn for each pixel alone.
@@ -514,28 +364,8 @@ def denoise(
 
 
 def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArray:
-    """Draw what the noise-free spectra could be: the prediction and an error of the calibrated size and correlation.
-
-    Parameters
-    ----------
-    denoised
-        From `denoise`, with ``flux_error``.
-    arrays
-        The model's `ModelInfo.arrays`: how the errors of its pixels are correlated.
-    n
-        Draws per spectrum.
-    seed
-        An int or a `numpy.random.Generator`.
-
-    Returns
-    -------
-    DataArray
-        (draw, galaxy, wavelength), float32.
-
-    Raises
-    ------
-    ValueError
-        If there are no errors to draw.
+    """Draw what the noise-free spectra could be: the prediction and an error of the calibrated size and
+    correlation.
     """
     if "flux_error" not in denoised:
         raise ValueError("these spectra have no errors: call denoise with errors=info.arrays")
@@ -549,28 +379,9 @@ def sample_posterior(
 ) -> xr.DataArray:
     """Draw latent vectors from a VAE's posterior, and decode them.
 
-    A VAE trained on eq. 4 of Scourfield et al. (2023) makes its posterior narrow, because the weights of the loss
-    are those of the original spectra: the draws tell how well it knows its own answer, not how well that answer is
-    known. For errors take `sample_denoised`.
-
-    Parameters
-    ----------
-    model, sample, variable, batch_size
-        As for `denoise`.
-    n
-        Draws per spectrum.
-    seed
-        An int or a `numpy.random.Generator`.
-
-    Returns
-    -------
-    DataArray
-        (draw, galaxy, wavelength), float32; NaN where there was nothing to read.
-
-    Raises
-    ------
-    ValueError
-        As `denoise`; or if the model is not variational.
+    A VAE trained on eq. 4 of Scourfield et al. (2023) makes its posterior narrow, because the weights of the
+    loss are those of the original spectra: the draws tell how well it knows its own answer, not how well that
+    answer is known.
     """
     if not model.variational:
         raise ValueError("this model has no posterior to draw from: take a variational one")
@@ -599,22 +410,7 @@ def _draws(values: np.ndarray, dim: str, sample: xr.Dataset) -> xr.DataArray:
 
 
 def read_spectra(model, sample: xr.Dataset, variable: str):
-    """What a model reads of a sample: flux, sigma (or None) and which rows are usable.
-
-    Returns
-    -------
-    flux : ndarray, shape (galaxy, n_pixels)
-        float32.
-    sigma : ndarray or None
-        Only for a model that reads errors; infinite where nothing is known.
-    usable : ndarray of bool, shape (galaxy,)
-        Some pixel is finite and the spectrum was not masked out whole.
-
-    Raises
-    ------
-    ValueError
-        If a variable is missing, or the pixels are not the model's.
-    """
+    """What a model reads of a sample: flux, sigma (or None) and which rows are usable."""
     if variable not in sample:
         raise ValueError(f"the sample has no {variable!r}: add noise first, or name what to read")
     flux = np.array(sample[variable].transpose(..., "wavelength").values, dtype=np.float32)
@@ -652,13 +448,7 @@ def tensors(flux, sigma, rows) -> list:
 
 
 def check_pixels(model, sample: xr.Dataset, flux: np.ndarray) -> None:
-    """Refuse spectra on another grid than the model's, or normalised to another sum.
-
-    Raises
-    ------
-    ValueError
-        If their number differs, a wavelength by more than half a pixel, or the sum by more than a percent.
-    """
+    """Refuse spectra on another grid than the model's, or normalised to another sum."""
     if flux.ndim != 2 or flux.shape[1] != model.n_pixels:
         raise ValueError(
             f"spectra of shape {flux.shape} do not fit this model, which reads {model.n_pixels} pixels"
@@ -692,22 +482,7 @@ _FLOOR = 1e-5
 
 
 class NoiseAwareAutoencoder(nn.Module):
-    """A small VAE of spectra with the error of each pixel, that predicts the error of each flux.
-
-    Parameters
-    ----------
-    n_pixels
-        Pixels of a spectrum.
-    n_latent
-        Latent dimensions.
-    n_components
-        Principal components that the encoder solves for.
-    encoder, decoder, errors
-        Widths of the dense layers between components and latent vector, between latent vector and spectrum, and
-        between latent posterior and errors.
-    seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
-    """
+    """A small VAE of spectra with the error of each pixel, that predicts the error of each flux."""
 
     variational = True
     reads_sigma = True
@@ -751,13 +526,7 @@ class NoiseAwareAutoencoder(nn.Module):
         nn.init.constant_(self.to_error.bias, -2.0)
 
     def fit_statistics(self, flux, wavelength=None, *, seed=0) -> None:
-        """Measure mean, scale and principal components of original training spectra (N, n_pixels).
-
-        Raises
-        ------
-        ValueError
-            If a flux is not finite (from scikit-learn).
-        """
+        """Measure mean, scale and principal components of original training spectra (N, n_pixels)."""
         flux = np.asarray(flux, dtype=np.float64)
         found = PCA(self.n_components, svd_solver="randomized", random_state=seed).fit(flux)
         scale = flux.std(axis=0)
@@ -773,15 +542,7 @@ class NoiseAwareAutoencoder(nn.Module):
             self.to_flux.bias.zero_()
 
     def encode(self, flux: torch.Tensor, sigma: torch.Tensor):
-        """Mean and log variance of the latent vector, each (B, n_latent).
-
-        Parameters
-        ----------
-        flux
-            (B, n_pixels) normalised flux; finite, also where nothing is known.
-        sigma
-            (B, n_pixels) its error; infinite = nothing is known.
-        """
+        """Mean and log variance of the latent vector, each (B, n_latent)."""
         solved, known = self.solve(flux, sigma)
         h = torch.cat([torch.asinh(solved), torch.log(known)], dim=1)
         mu, log_var = self.head(torch.cat([self.encoder(h), torch.asinh(solved)], dim=1)).chunk(2, dim=1)
@@ -809,18 +570,7 @@ class NoiseAwareAutoencoder(nn.Module):
         return self.pixel_scale * torch.exp(h.clamp(-9.0, 3.0)) + _FLOOR
 
     def answer(self, flux: torch.Tensor, sigma: torch.Tensor):
-        """De-noised spectra: the decoder's, updated with the pixels themselves where those are better known.
-
-        The weights are the inverse variances, as if the decoder's errors and the noise were independent: nearly so,
-        for one pixel of hundreds says little of the latent vector. So a good spectrum is never made worse.
-
-        Returns
-        -------
-        predicted, error
-            (B, n_pixels), normalised flux; the error is calibrated (`tools.make.noise_aware`).
-        mu, log_var
-            (B, n_latent).
-        """
+        """De-noised spectra: the decoder's, updated with the pixels themselves where those are better known."""
         mu, log_var = self.encode(flux, sigma)
         decoded, error = self.decode(mu), self.predict_error(mu, log_var)
         precision, known = error.square().reciprocal(), sigma.square().reciprocal()
@@ -846,12 +596,7 @@ class NoiseAwareAutoencoder(nn.Module):
 
 
 def likelihood_loss(model: NoiseAwareAutoencoder, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Negative log likelihood of the original spectra given prediction and predicted error, and the divergence.
-
-    ``batch``: ``flux`` (original, the target), ``variance`` of it (infinite where there is no data), ``input`` and
-    ``sigma`` that the encoder reads. The target's own variance is added to the predicted one, so that what is learnt
-    is the error with respect to the noise-free spectrum.
-    """
+    """Negative log likelihood of the original spectra given prediction and predicted error, and the divergence."""
     generator = step.generator if step.training else None
     predicted, mu, log_var = model(batch["input"], batch["sigma"], generator)
     known = torch.isfinite(batch["variance"])
@@ -864,17 +609,7 @@ def likelihood_loss(model: NoiseAwareAutoencoder, batch: dict, step) -> dict[str
 
 
 def draw_sigma(flux: torch.Tensor, generator: torch.Generator, sn_range=SN_RANGE) -> torch.Tensor:
-    """Errors (B, n_pixels) to add noise with: level, run with wavelength and dead pixels (infinite) at random.
-
-    Parameters
-    ----------
-    flux
-        (B, n_pixels) original spectra.
-    generator
-        Draws.
-    sn_range
-        Of the median signal-to-noise per pixel, drawn evenly in the logarithm.
-    """
+    """Errors (B, n_pixels) to add noise with: level, run with wavelength and dead pixels (infinite) at random."""
     n, n_pixels = flux.shape
     low, high = np.log(sn_range)
     level = torch.exp(low + (high - low) * torch.rand(n, 1, generator=generator))
@@ -895,13 +630,7 @@ def add_random_noise(batch: dict, step) -> dict:
 
 
 def noise_batch(batch: dict, sigma: torch.Tensor, generator: torch.Generator) -> dict:
-    """Noise of these errors added, the sum restored, as `spectool.papers.scourfield2023.spectra.add_noise` does.
-
-    Returns
-    -------
-    dict
-        ``input``, and ``sigma``: the total error, that of the original spectra included.
-    """
+    """Noise of these errors added, the sum restored, as `spectool.papers.scourfield2023.spectra.add_noise` does."""
     flux = batch["flux"]
     noise = torch.randn(flux.shape, generator=generator)
     dead = ~torch.isfinite(sigma) | ~torch.isfinite(batch["variance"])

@@ -15,29 +15,7 @@ from spectool.models.chunked import ChunkedMLP, split_chunks
 
 
 class StackedEnsemble:
-    """Networks side by side.
-
-    Parameters
-    ----------
-    members
-        With equal pixels, chunks, filters, layers and outputs; their weights are copied.
-
-    Attributes
-    ----------
-    n_members, n_chunks, n_kept
-        Numbers of networks, chunks and pixels.
-    outputs, units
-        Of the members.
-    starts : ndarray of int, shape (n_chunks + 1,)
-        First pixel of each chunk, and the number of pixels.
-    curves : Tensor, shape (n_chunks, longest chunk, n_members * n_filters)
-        The filters of all members, padded with 0.
-
-    Raises
-    ------
-    ValueError
-        If there is no member, or they differ in shape.
-    """
+    """Networks side by side."""
 
     def __init__(self, members: Sequence[ChunkedMLP]) -> None:
         if not members:
@@ -64,21 +42,7 @@ class StackedEnsemble:
 
     @torch.inference_mode()
     def answer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Answers to prepared spectra, and the gradient of their mean.
-
-        Parameters
-        ----------
-        x
-            (B, n_kept), float32.
-
-        Returns
-        -------
-        outputs
-            (n_members, B, n_out), in their units.
-        gradient
-            (n_out, n_chunks, B, n_members * n_filters): of the mean of the members' outputs, in the outputs' units, by
-            what each filter lets through.
-        """
+        """Answers to prepared spectra, and the gradient of their mean."""
         nodes = self._to_members(torch.sigmoid(self._filter(x)))
         layers = [nodes]
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
@@ -136,13 +100,8 @@ class StackedEnsemble:
         return result
 
     def filter_products(self, broadening=None) -> torch.Tensor:
-        """What white noise of deviation 1 does behind the filters: covariance (n_chunks, m, m), m all members' filters.
-
-        Parameters
-        ----------
-        broadening
-            A `spectool.broaden.Broadening` to these pixels, if the noise was white before it: its pixels are correlated
-            after it.
+        """What white noise of deviation 1 does behind the filters: covariance (n_chunks, m, m), m all members'
+        filters.
         """
         if broadening is None:
             return torch.bmm(self.curves.transpose(1, 2), self.curves)
@@ -163,24 +122,7 @@ class StackedEnsemble:
 
 @torch.inference_mode()
 def noise_variance(gradient: torch.Tensor, products: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """Variance of the mean answer that white noise of the spectra brings, to first order.
-
-    Exact for a linear answer and noise that is constant within chunks.
-
-    Parameters
-    ----------
-    gradient
-        (n_out, n_chunks, B, m), of `StackedEnsemble.answer`.
-    products
-        (n_chunks, m, m), of `StackedEnsemble.filter_products`.
-    sigma
-        (B, n_chunks) deviation of a pixel's noise, in units of the continuum.
-
-    Returns
-    -------
-    Tensor
-        (n_out, B), in the outputs' units squared.
-    """
+    """Variance of the mean answer that white noise of the spectra brings, to first order."""
     per_chunk = torch.stack([(torch.bmm(one, products) * one).sum(dim=2) for one in gradient])
     return (per_chunk * sigma.T.square()).sum(dim=1)
 
@@ -191,30 +133,7 @@ _QUIETEST = 1e-3
 
 
 def fit_errors(ensemble, x, y, *, levels=CALIBRATION_LEVELS, seed=0) -> dict[str, np.ndarray]:
-    """Learn a floor and a factor for formal errors, from spectra of known truth with noise added.
-
-    The factor of a noise level is the conformal quantile of the pulls (`spectool.models.calibration`): 68% of new
-    spectra drawn alike lie within one error.
-
-    Parameters
-    ----------
-    ensemble
-        `spectool.models.ensemble.ChunkedEnsemble`.
-    x
-        (N, n_kept) noise-free prepared spectra of held-out histories.
-    y
-        (N, n_out) their truths.
-    levels
-        S/N per pixel, inf for none.
-    seed
-        Of the noise.
-
-    Returns
-    -------
-    dict
-        ``error_noise`` (level,) 1 / (S/N), increasing; ``error_factor`` (level, n_out); ``error_floor`` (n_out,): the
-        median distance from the truth without noise, which no spread knows of.
-    """
+    """Learn a floor and a factor for formal errors, from spectra of known truth with noise added."""
     rng = np.random.default_rng(seed)
     mean, _, _ = ensemble.predict(x)
     found = {"error_floor": np.median(np.abs(mean - y), axis=0).astype(np.float32)}
@@ -260,26 +179,7 @@ def _quantile(pull):
 
 
 class ChunkedEnsemble:
-    """Networks of one architecture, trained from different seeds; all their filters are applied in one go.
-
-    Parameters
-    ----------
-    members
-        `ChunkedMLP` on the same pixels, chunks and outputs.
-    arrays
-        Of `spectool.models.ensemble.fit_errors` (and what else is stored beside the first member); without
-        them, errors are as they are: not calibrated.
-
-    Attributes
-    ----------
-    wavelength, outputs, units
-        Of the members.
-
-    Raises
-    ------
-    ValueError
-        If there is no member, or they do not fit together.
-    """
+    """Networks of one architecture, trained from different seeds; all their filters are applied in one go."""
 
     def __init__(self, members: Sequence[ChunkedMLP], arrays: Mapping[str, np.ndarray] | None = None) -> None:
         if not members:
@@ -300,32 +200,7 @@ class ChunkedEnsemble:
     def predict(
         self, x, sigma=None, bad=None, *, batch_size: int = 4096
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean, error and spread of prepared spectra.
-
-        Parameters
-        ----------
-        x
-            (N, n_kept) prepared spectra; rows that are not finite give NaN.
-        sigma
-            Noise relative to the continuum, per pixel: a number, (N,), (N, n_chunks) or (N, n_kept); None = no noise.
-        bad
-            (N, n_kept) bool, pixels that were filled with 0: they are wrong by the scatter of prepared spectra, each on
-            its own. Long gaps are wrong together, which this does not know: on held-out histories at S/N 20, errors
-            cover 67% with 2% of the pixels bad here and there, 66% with 5% in runs of 5, 61% with 10% in runs of 30.
-        batch_size
-            Rows at a time.
-
-        Returns
-        -------
-        mean, error, spread : ndarray, shape (N, n_out), float32
-            In the outputs' units. The error is the quadrature sum of the members' spread, of the noise propagated
-            through the mean's gradient, and of a floor, scaled so that 68% of held-out histories lie within one.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not fit.
-        """
+        """Mean, error and spread of prepared spectra."""
         if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
             raise ValueError(
                 f"spectra of shape {np.shape(x)} do not fit: these networks take (N, {self.n_kept})"
@@ -405,20 +280,7 @@ FACILITIES = {
 
 @dataclass(frozen=True)
 class SedEnsemble:
-    """One or more networks per property, of the same bands.
-
-    Attributes
-    ----------
-    members
-        Each predicts some of the properties; a property's prediction is the mean of those that know it.
-    calibration : ndarray, shape (2 + facility, property)
-        Errors are multiplied by the exponential of its product with `missing_shares`.
-
-    Raises
-    ------
-    ValueError
-        If there is no member, or they take different bands.
-    """
+    """One or more networks per property, of the same bands."""
 
     members: Sequence[SedMLP]
     calibration: np.ndarray | None = field(default=None)
@@ -462,9 +324,8 @@ class SedEnsemble:
         return float(ranges[:, 0].max()), float(ranges[:, 1].min())
 
     def predict(self, inputs: SedInputs) -> tuple[np.ndarray, np.ndarray]:
-        """Means and errors, (N, property): the members' variances, their scatter about the mean, and the calibration.
-
-        Errors are NaN where a member has no Gaussian head.
+        """Means and errors, (N, property): the members' variances, their scatter about the mean, and the
+        calibration.
         """
         order = {name: k for k, name in enumerate(self.outputs)}
         shape = (len(inputs), len(order))
@@ -484,13 +345,8 @@ class SedEnsemble:
     def calibrate(self, inputs: SedInputs, labels: np.ndarray, *, seed=0) -> SedEnsemble:
         """The same with errors that hold 68.27% of the labels (N, property), whatever is missing.
 
-        A quantile regression (Koenker & Bassett 1978) of the logarithm of |label - mean| / error on what is missing, on
-        `CALIBRATION_ROWS` of the galaxies. Some with bands hidden at random should be among them.
-
-        Raises
-        ------
-        ValueError
-            If a property has neither labels nor errors.
+        A quantile regression (Koenker & Bassett 1978) of the logarithm of |label - mean| / error on what is
+        missing, on `CALIBRATION_ROWS` of the galaxies.
         """
         from sklearn.linear_model import QuantileRegressor
 
@@ -514,13 +370,7 @@ class SedEnsemble:
 
 
 def missing_shares(mask: np.ndarray, bands: Sequence[str]) -> np.ndarray:
-    """What the calibration depends on, for each galaxy's mask (N, band).
-
-    Returns
-    -------
-    ndarray, shape (N, 2 + facility)
-        1, the missing share of each facility's bands, and the squared missing share of all bands.
-    """
+    """What the calibration depends on, for each galaxy's mask (N, band)."""
     shares = [np.ones(len(mask))]
     for members in FACILITIES.values():
         columns = np.isin(bands, members)
@@ -530,17 +380,7 @@ def missing_shares(mask: np.ndarray, bands: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RandomBands:
-    """Hides bands of each galaxy at random, anew for each batch; for the `augment` of `fit`.
-
-    A fraction `full` of the galaxies stays as observed. A third of the others loses a single facility, a third each
-    facility with the chance `facility`, a third each band with a chance that is drawn for the galaxy, uniform in 0 to
-    `single`. A galaxy that would keep fewer than `keep` bands is left as observed.
-
-    Attributes
-    ----------
-    model
-        With a mask channel.
-    """
+    """Hides bands of each galaxy at random, anew for each batch; for the `augment` of `fit`."""
 
     model: SedMLP
     full: float = 0.4
@@ -585,23 +425,7 @@ class RandomBands:
 
 
 def vary_errors(inputs: SedInputs, true_flux: np.ndarray, *, bands: Sequence[str], seed) -> SedInputs:
-    """The same galaxies as shallower and deeper surveys would see them, for training.
-
-    All errors of a galaxy are multiplied by a number between `VARIED` (uniform in its logarithm), those of each
-    facility by one more (log-normal, deviation 0.5 in ln), and the noise is drawn anew. Galaxies of one survey alone
-    teach a network little of what errors mean, as these follow from the fluxes. A trial with 18,800 training galaxies:
-    for DustPedia's star-forming galaxies, whose errors are far smaller, masses, rates and dust luminosities are off
-    from CIGALE's by -0.06, +0.11 and +0.32 dex with a scatter of 0.17, 0.24 and 0.17 dex without these, and by +0.12,
-    -0.07 and +0.08 dex with one of 0.13, 0.16 and 0.14 dex with them.
-
-    Parameters
-    ----------
-    inputs
-    true_flux : ndarray, shape (N, band)
-        Without noise [Jy], in the order of `bands`.
-    bands
-    seed
-    """
+    """The same galaxies as shallower and deeper surveys would see them, for training."""
     rng = np.random.default_rng(seed)
     factor = np.exp(rng.uniform(*np.log(VARIED), (len(inputs), 1))) * np.ones(inputs.flux.shape)
     for members in FACILITIES.values():
@@ -672,27 +496,7 @@ def permutation_importance(
     seed,
     repeats: int = 3,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the prediction loses when a band's values are swapped among galaxies (Breiman 2001).
-
-    Bands tell much the same as their neighbours: a band that matters little here need not be of little use alone.
-
-    Parameters
-    ----------
-    predict
-        From encoded inputs (N, n_in) to properties (N, property).
-    x, labels
-        (N, n_in) and (N, property).
-    groups
-        Columns that are swapped together, by name: `SedMLP.groups`, or those of several bands.
-    seed
-    repeats
-        Permutations per group.
-
-    Returns
-    -------
-    mean, deviation : ndarray, shape (group, property)
-        Increase of the mean absolute error [dex], over the permutations.
-    """
+    """What the prediction loses when a band's values are swapped among galaxies (Breiman 2001)."""
     rng = np.random.default_rng(seed)
 
     def loss(inputs):
@@ -726,13 +530,7 @@ def band_importance(model: SedMLP, inputs: SedInputs, labels: np.ndarray, *, see
 
 
 def hide_bands(inputs: SedInputs, bands: Sequence[str], hidden: Sequence[str]) -> SedInputs:
-    """Inputs, in the order of `bands`, of galaxies for which some of the bands are missing.
-
-    Raises
-    ------
-    ValueError
-        If there is no such band.
-    """
+    """Inputs, in the order of `bands`, of galaxies for which some of the bands are missing."""
     unknown = [name for name in hidden if name not in bands]
     if unknown:
         raise ValueError(f"no bands {', '.join(unknown)}; there are {', '.join(bands)}")

@@ -52,15 +52,7 @@ class GappyComponents(nn.Module):
     """Coefficients of principal components, of spectra with missing pixels.
 
     They minimise, over the pixels that are there, the squared residual plus `noise` times the squared
-    coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay
-    1999). Compressed by asinh, because a few galaxies lie far out.
-
-    Parameters
-    ----------
-    n_pixels, n_components
-        Of the components, set by `set`.
-    noise
-        Variance per pixel.
+    coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay 1999).
     """
 
     def __init__(self, n_pixels: int, n_components: int, noise: float = 1e-3) -> None:
@@ -101,27 +93,7 @@ class GappyComponents(nn.Module):
 
 
 def predict_normal(model, x: np.ndarray, *, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, (N, n_out) in the outputs' units, for encoded inputs (N, n_in).
-
-    Parameters
-    ----------
-    model
-        A module that maps (B, ``n_in``) to mean and log variance (or None) of outputs standardised by ``out_mean`` and
-        ``out_scale``.
-    x
-        NaN in a row makes its answer NaN: a maximum over bands, and max(0, x), need not pass it on.
-    batch_size
-
-    Returns
-    -------
-    mean, deviation : ndarray
-        The deviation is NaN without a Gaussian head.
-
-    Raises
-    ------
-    ValueError
-        If the inputs have another width than the model's.
-    """
+    """Mean and standard deviation, (N, n_out) in the outputs' units, for encoded inputs (N, n_in)."""
     if np.ndim(x) != 2 or x.shape[1] != model.n_in:
         raise ValueError(f"inputs of shape {np.shape(x)} do not fit this model: it takes (N, {model.n_in})")
     model.eval()

@@ -20,24 +20,7 @@ _TAIL = 0.1
 def fit_outliers(
     sample: xr.Dataset, predicted, latent, errors, *, variable: str = "noisy"
 ) -> dict[str, np.ndarray]:
-    """Learn what is usual from validation spectra.
-
-    Parameters
-    ----------
-    sample
-        With `variable` and ``<variable>_sigma`` (galaxy, wavelength), and optionally ``mask``.
-    predicted, errors
-        (N, n_pixels) de-noised fluxes and their errors.
-    latent
-        (N, n_latent).
-    variable
-        What the model read.
-
-    Returns
-    -------
-    dict
-        Arrays, by names that begin with ``outlier_``, for `score_outliers`.
-    """
+    """Learn what is usual from validation spectra."""
     latent = np.asarray(latent, dtype=np.float64)
     found = {
         "outlier_center": latent.mean(axis=0),
@@ -160,25 +143,7 @@ _FLOOR = 1e-3
 
 
 def fit_sed_outliers(train: SedInputs, valid: SedInputs) -> dict[str, np.ndarray]:
-    """Learn what is usual.
-
-    Parameters
-    ----------
-    train
-        Tells where galaxies lie; those without any missing band are used.
-    valid
-        Tells how far from there ordinary ones are; those with gaps are used, too.
-
-    Returns
-    -------
-    dict
-        Arrays, by names that begin with ``outlier_``, for `score_sed_outliers`.
-
-    Raises
-    ------
-    ValueError
-        If fewer training galaxies than twice the number of values have all bands.
-    """
+    """Learn what is usual."""
     whole = ~train.mask.any(axis=1) & (train.redshift > 0)
     n_values = 2 * train.flux.shape[1] + 1
     if whole.sum() < 2 * n_values:
@@ -199,28 +164,7 @@ def fit_sed_outliers(train: SedInputs, valid: SedInputs) -> dict[str, np.ndarray
 def score_sed_outliers(
     arrays: Mapping[str, np.ndarray], inputs: SedInputs, *, false_alarms: float = 0.01
 ) -> dict[str, np.ndarray]:
-    """Tell which galaxies are unlike the training sample.
-
-    Parameters
-    ----------
-    arrays
-        Those of `fit_sed_outliers`.
-    inputs
-        In the same bands.
-    false_alarms
-        Share of ordinary galaxies that may be called outliers, at most.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (galaxy,)
-        ``outlier_score`` (-log10 of the chance of an ordinary galaxy, the two tests allowed for), ``is_outlier``, and
-        ``reason`` ("fluxes", "errors", or "").
-
-    Raises
-    ------
-    KeyError
-        If the arrays hold no reference.
-    """
+    """Tell which galaxies are unlike the training sample."""
     if "outlier_center" not in arrays:
         raise KeyError("these networks came without a reference for outliers (fit_sed_outliers makes it)")
     statistics = _band_statistics(arrays, inputs)
@@ -302,30 +246,7 @@ def fit_metallicity_outliers(
     mismatch: float = MISMATCH,
     batch_size: int = 4096,
 ) -> dict[str, np.ndarray]:
-    """Learn what is usual.
-
-    Parameters
-    ----------
-    clean
-        (N, n_kept) prepared spectra without noise, of all that may come: training spectra and held-out histories.
-    usual
-        (M, n_kept) prepared spectra with noise, of galaxies that shall pass; none of `clean`.
-    sigma
-        Their noise relative to the continuum: (M,) or (M, n_kept).
-    bad
-        (M, n_kept) bool, pixels not to look at.
-    n_components
-        Principal components.
-    mismatch
-        Relative difference between real spectra and templates that nobody shall be alarmed by, per bin.
-    batch_size
-        Spectra at a time.
-
-    Returns
-    -------
-    dict
-        Arrays, by names that begin with ``outlier_``, for `score_spectra`.
-    """
+    """Learn what is usual."""
     n, total, product = 0, 0.0, 0.0
     for start in range(0, len(clean), batch_size):
         binned = bin_spectra(_tensor(clean[start : start + batch_size]), None)[0].double()
@@ -417,10 +338,7 @@ def rank_statistics(arrays, values) -> dict[str, np.ndarray]:
 
 
 def bin_spectra(x: torch.Tensor, bad: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means over the good ones of every `BIN` pixels, and their number; (B, n_bins) each.
-
-    `x` (B, n_kept) must be 0 in bad pixels (B, n_kept; None: there are none).
-    """
+    """Means over the good ones of every `BIN` pixels, and their number; (B, n_bins) each."""
     if bad is None:
         bad = torch.zeros(1, x.shape[1])
     count = BIN - _sum_bins(bad.float(), 1.0)
@@ -437,19 +355,7 @@ def _sum_bins(values, beyond):
 def statistics(
     arrays, x: torch.Tensor, variance: torch.Tensor, bad: torch.Tensor | None
 ) -> dict[str, np.ndarray]:
-    """The statistics of one batch.
-
-    Parameters
-    ----------
-    arrays
-        Of `fit_metallicity_outliers`.
-    x
-        (B, n_kept), 0 in bad pixels.
-    variance
-        (B, n_bins) or (B, 1): noise variance of one pixel, relative to the continuum squared.
-    bad
-        (B, n_kept) bool, or None.
-    """
+    """The statistics of one batch."""
     mean, vectors, values = (torch.from_numpy(arrays[f"outlier_{n}"]) for n in ("mean", "vectors", "values"))
     binned, good = bin_spectra(x, bad)
     away = binned - mean

@@ -99,22 +99,7 @@ HIDDEN = (64, 32)
 
 
 def fit_ssp_pca(grid: SSPGrid | None = None, *, n_components: int = 10, fwhm: float = FWHM) -> PCAModel:
-    """Principal components of prepared single bursts: all of a grid's ages from 1 Myr to 14 Gyr, 21 metallicities.
-
-    Parameters
-    ----------
-    grid
-        Default: the embedded one.
-    n_components
-        The paper's are about 10.
-    fwhm
-        Resolution [km/s].
-
-    Returns
-    -------
-    PCAModel
-        On the pixels of `spectool.papers.zahid2019.reader.prepare_zahid2019`.
-    """
+    """Principal components of prepared single bursts: all of a grid's ages from 1 Myr to 14 Gyr, 21 metallicities."""
     grid = grid or SSPGrid.embedded()
     continuum = ContinuumBasis.zahid2019()
     ages = (grid.age >= YOUNGEST) & (grid.age <= OLDEST)
@@ -182,22 +167,7 @@ def train_small_network(
     callbacks: tuple[Callable[[History], None], ...] = (),
     progress: bool = True,
 ) -> tuple[GaussianMLP, History]:
-    """A network of two layers on coefficients, noise drawn afresh, stopped on held-out histories.
-
-    Parameters
-    ----------
-    coefficients, labels
-        (N, n_components) without noise, (N,) log Z [dex].
-    heldout, heldout_labels
-        The same of histories that are not trained on.
-    epochs, lr, batch_size, seed, callbacks, progress
-        As of `spectool.models.training.fit`.
-
-    Returns
-    -------
-    model, history
-        The model's errors are scaled on the held-out histories.
-    """
+    """A network of two layers on coefficients, noise drawn afresh, stopped on held-out histories."""
     model = GaussianMLP(
         n_in=coefficients.shape[1], n_out=1, hidden=HIDDEN, names=["log_z_lw"], units=["dex"], seed=seed
     )
@@ -277,33 +247,7 @@ def search(
     seed=0,
     progress=True,
 ) -> dict:
-    """Train networks with random hyperparameters and rank them by their validation loss.
-
-    Parameters
-    ----------
-    train, valid : dict
-        From `spectool.papers.scourfield2023.network.make_arrays`.
-    kind : str
-        ``"ae"`` or ``"vae"``.
-    n_latent : int
-    n_trials, epochs : int
-        The paper: 100 networks, up to 25 epochs each.
-    seed : int
-        Of the draws and of the training.
-    progress : bool
-
-    Returns
-    -------
-    dict
-        ``best`` (dropout, widths), ``loss`` (its validation reconstruction loss) and ``trials``: a list of dicts with
-        ``dropout``, ``widths``, ``loss``, ``epochs``, best first. A network whose loss is not finite comes last, with
-        loss None.
-
-    Raises
-    ------
-    ValueError
-        If no network learnt anything.
-    """
+    """Train networks with random hyperparameters and rank them by their validation loss."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,8 +1,4 @@
-"""Which trained models can say something about a spectrum: each paper registers one, and `ask_all` asks them.
-
-A model is registered by a name and a function that makes its `Predictor` when somebody asks; nothing is
-imported or read before. A later paper adds one line to `ENTRIES` (or calls `register`).
-"""
+"""Which trained models can say something about a spectrum: each paper registers one, and `ask_all` asks them."""
 
 import importlib
 from collections.abc import Callable
@@ -22,23 +18,7 @@ ENTRIES = {
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained model, ready to be asked about spectra.
-
-    Attributes
-    ----------
-    name, paper, title
-        Of the entry, the paper's key, and words for a table.
-    wavelength_range
-        Rest-frame range [Angstrom] without which the model cannot work.
-    min_fraction
-        Of that range's pixels, the share that must be good.
-    prepare
-        From an observed sample to the model's input.
-    predict
-        From that input to a Dataset with dims (galaxy, quantity): ``value``, ``error`` (1 sigma), coordinates
-        ``label``, ``unit``, ``note`` (quantity); ``out_of_range`` (galaxy, bool) and ``reason`` (galaxy, str,
-        empty if in range). It may carry more, such as a reconstruction.
-    """
+    """A trained model, ready to be asked about spectra."""
 
     name: str
     paper: str
@@ -51,19 +31,7 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registered model says of a sample.
-
-    Attributes
-    ----------
-    name, title
-        Of the model.
-    prepared
-        What the model was given, or None.
-    result
-        What its `Predictor.predict` returned, or None if it could not be asked.
-    reason
-        Why not, or "".
-    """
+    """What a registered model says of a sample."""
 
     name: str
     title: str
@@ -92,15 +60,7 @@ def register(name, entry):
 
 
 def load_predictor(name):
-    """Make the predictor that is registered under a name.
-
-    Raises
-    ------
-    KeyError
-        If there is none.
-    FileNotFoundError
-        If its weights are not here.
-    """
+    """Make the predictor that is registered under a name."""
     if name not in ENTRIES:
         raise KeyError(f"no model is registered as {name!r}; there are: {', '.join(ENTRIES) or 'none'}")
     entry = ENTRIES[name]
@@ -111,20 +71,7 @@ def load_predictor(name):
 
 
 def covered_fraction(sample, wavelength_range):
-    """Share of a rest-frame range that good pixels of each spectrum cover.
-
-    Parameters
-    ----------
-    sample : Dataset
-        In the observed frame (then with ``redshift``) or the rest frame; good: not masked, ivar above 0, flux
-        finite.
-    wavelength_range : (float, float)
-        Rest frame [Angstrom].
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-    """
+    """Share of a rest-frame range that good pixels of each spectrum cover."""
     wavelength, rest = spectral_coordinate(sample)
     wavelength = np.broadcast_to(wavelength, sample["flux"].shape)
     if not rest:
@@ -140,13 +87,7 @@ def covered_fraction(sample, wavelength_range):
 
 
 def ask(name, sample):
-    """Ask one model about an observed sample.
-
-    Returns
-    -------
-    Answer
-        With a `reason` and no result if the weights are not here, or no spectrum reaches the model's range.
-    """
+    """Ask one model about an observed sample."""
     try:
         predictor = load_predictor(name)
     except FileNotFoundError as error:
@@ -169,18 +110,7 @@ def ask_all(sample):
 
 
 def answer_table(answers, galaxy=0):
-    """Answers about one galaxy as a table.
-
-    Parameters
-    ----------
-    answers : list of Answer
-    galaxy : int
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns model, quantity, value, error, unit, out of range, note, detail.
-    """
+    """Answers about one galaxy as a table."""
     import pandas as pd
 
     rows = []

@@ -37,15 +37,7 @@ def is_quantized(value: torch.Tensor) -> bool:
 
 
 def round_weights(model: nn.Module, *, int8: bool = False) -> None:
-    """Give a model the weights that it will have when it is read back, so that its figures are theirs.
-
-    Parameters
-    ----------
-    model
-        Changed in place.
-    int8
-        As for `spectool.models.store.save_model`: False = all weights in float16.
-    """
+    """Give a model the weights that it will have when it is read back, so that its figures are theirs."""
     with torch.no_grad():
         for weight in model.parameters():
             if int8 and is_quantized(weight):
@@ -71,23 +63,7 @@ FORMAT = "spectool-model-1"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a file says of its model.
-
-    Attributes
-    ----------
-    name
-        Of the file, without extension.
-    model_class
-        Name of the class.
-    config
-        Options of its constructor.
-    recipe
-        What it was trained on and how.
-    metrics
-        How well it does.
-    arrays
-        Extra NumPy arrays, by name.
-    """
+    """What a file says of its model."""
 
     name: str
     model_class: str
@@ -221,13 +197,7 @@ def shipped_models() -> list[str]:
 
 
 def resolve(path_or_name) -> Path:
-    """File of a path or of a shipped model's name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is neither.
-    """
+    """File of a path or of a shipped model's name."""
     path = Path(path_or_name)
     for candidate in (path, SHIPPED / f"{path_or_name}.safetensors"):
         if candidate.is_file():

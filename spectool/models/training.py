@@ -19,15 +19,7 @@ from tqdm.auto import tqdm
 
 
 class Rows:
-    """Some rows of an array, without copying it: ``Rows(array, index)[k]`` is ``array[index[k]]``.
-
-    Parameters
-    ----------
-    array
-        NumPy array (memory-mapped too), zarr array or torch tensor.
-    index
-        Rows of it, ints.
-    """
+    """Some rows of an array, without copying it: ``Rows(array, index)[k]`` is ``array[index[k]]``."""
 
     def __init__(self, array, index: np.ndarray) -> None:
         self.array, self.index = array, np.asarray(index, dtype=np.int64)
@@ -89,13 +81,7 @@ def read_batch(arrays: Mapping[str, object], rows: np.ndarray, device) -> dict[s
 
 
 def check_rows(arrays: Mapping[str, object], what: str) -> int:
-    """Common number of rows.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or the arrays disagree.
-    """
+    """Common number of rows."""
     lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
     if not lengths or min(lengths.values()) == 0:
         raise ValueError(f"{what} holds no rows: {lengths}")
@@ -106,23 +92,7 @@ def check_rows(arrays: Mapping[str, object], what: str) -> int:
 
 @dataclass(frozen=True)
 class Plateau:
-    """Lower the learning rate when a value stays; stop when it then still stays (Section 3.2 of the paper).
-
-    A value drops when it is lower than `drop` below the one of the last drop. `patience` epochs without a drop:
-    the rate times `factor`; as many again: the end. A drop after the first leaves the lower rate.
-
-    Attributes
-    ----------
-    drop
-        As a fraction of the value.
-    patience
-        Epochs.
-    factor
-        Of the learning rate.
-    monitor
-        Column of the `History`. The paper says "the optimised value"; this is it on spectra that were not trained
-        on, without dropout.
-    """
+    """Lower the learning rate when a value stays; stop when it then still stays (Section 3.2 of the paper)."""
 
     drop: float = 0.1
     patience: int = 5
@@ -130,10 +100,7 @@ class Plateau:
     monitor: str = "valid_loss"
 
     def replay(self, values: Sequence[float]) -> tuple[float, bool]:
-        """Factor of the learning rate of the next epoch, and whether to stop, after these values.
-
-        It follows from the values alone, so that a resumed training goes on as it would have.
-        """
+        """Factor of the learning rate of the next epoch, and whether to stop, after these values."""
         reference, waited, rate = math.inf, 0, 1.0
         for value in values:
             if value < reference - self.drop * abs(reference) or not math.isfinite(reference):
@@ -164,13 +131,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(path, optimizer: torch.optim.Optimizer) -> tuple[dict, dict, dict]:
-    """Weights, best weights and history; the optimiser's moments are put into `optimizer`.
-
-    Raises
-    ------
-    ValueError
-        If the file is not a checkpoint.
-    """
+    """Weights, best weights and history; the optimiser's moments are put into `optimizer`."""
     try:
         with safe_open(path, framework="pt") as file:
             history = json.loads((file.metadata() or {})["history"])
@@ -194,19 +155,7 @@ def read_checkpoint(path, optimizer: torch.optim.Optimizer) -> tuple[dict, dict,
 
 @dataclass(frozen=True)
 class Step:
-    """Where the training stands: what a loss, an augmentation and a schedule may depend on.
-
-    Attributes
-    ----------
-    epoch
-        Epochs done, with a fraction for the batches of this one.
-    fraction
-        Part of the training done, 0 to 1: of the epochs or of the seconds, whichever is further.
-    training
-        False while validating.
-    generator
-        Draws noise; seeded anew each epoch, always alike for validation.
-    """
+    """Where the training stands: what a loss, an augmentation and a schedule may depend on."""
 
     epoch: float
     fraction: float
@@ -216,18 +165,7 @@ class Step:
 
 @dataclass
 class History:
-    """What happened: one record per epoch, and how it ended.
-
-    Attributes
-    ----------
-    records
-        Dicts with ``epoch`` (from 1), ``lr``, ``seconds`` since the start, and each scalar of the loss as
-        ``train_<name>`` (mean over the epoch) and ``valid_<name>``.
-    best_epoch
-        Epoch with the lowest ``valid_loss``, whose weights the model has after `fit`.
-    stopped
-        ``"epochs"``, ``"patience"``, ``"plateau"``, ``"time"`` or ``"interrupted"``.
-    """
+    """What happened: one record per epoch, and how it ended."""
 
     records: list[dict] = field(default_factory=list)
     best_epoch: int = 0
@@ -250,8 +188,7 @@ def halve_every(epochs: int = 10) -> Callable[[Step], float]:
 
 
 def one_cycle(warmup: float = 0.1) -> Callable[[Step], float]:
-    """Rises linearly over the first part of the training, then falls as a cosine to 0 (Smith & Topin
-    2018)."""
+    """Rises linearly over the first part of the training, then falls as a cosine to 0 (Smith & Topin 2018)."""
 
     def factor(step: Step) -> float:
         if step.fraction < warmup:

@@ -59,18 +59,7 @@ class BetaLoss:
 class CapacityLoss:
     """Controlled capacity: summed squared error + gamma * |KL - C|, C growing linearly from 0 to `capacity`.
 
-    Attributes
-    ----------
-    capacity
-        Final information of the latent vector, nat.
-    gamma
-        Weight, large compared with beta.
-    growth
-        Fraction of the training over which C grows.
-
-    References
-    ----------
-    Burgess et al. (2018), "Understanding disentangling in beta-VAE", eq. 8.
+    (2018), "Understanding disentangling in beta-VAE", eq. 8.
     """
 
     capacity: float = 25.0
@@ -87,25 +76,7 @@ class CapacityLoss:
 
 @dataclass(frozen=True)
 class TotalCorrelationLoss:
-    """beta-TCVAE: the KL of eq. 8 taken apart, and its total-correlation part weighted up.
-
-    KL = index-code mutual information + total correlation + dimension-wise KL; the loss is
-    squared error + beta * (mutual information + dimension-wise KL) + beta * tc * total correlation, so that
-    ``tc=1`` is eq. 8. The total correlation is estimated within the batch: make batches of 64 or more.
-
-    Attributes
-    ----------
-    beta
-        As in `BetaLoss`.
-    tc
-        Extra weight of the total correlation: what entangled dimensions share.
-    start, over
-        As in `BetaLoss`.
-
-    References
-    ----------
-    Chen et al. (2018), "Isolating Sources of Disentanglement in VAEs", eqs. 2-5 and appendix C.1.
-    """
+    """beta-TCVAE: the KL of eq. 8 taken apart, and its total-correlation part weighted up."""
 
     beta: float = 0.3
     tc: float = 6.0
@@ -133,18 +104,7 @@ class TotalCorrelationLoss:
 def decompose_kl(z, mu, log_var) -> dict[str, torch.Tensor]:
     """Estimate of the three parts of the mean KL, nat, the aggregate posterior being the batch's mixture.
 
-    Parameters
-    ----------
-    z, mu, log_var
-        (B, D) draws and the posteriors that they come from.
-
-    Returns
-    -------
-    dict
-        ``mutual_information`` of the latent vector with the index of the spectrum, ``total_correlation`` of the
-        aggregate posterior, ``dimension_kl``: their sum is a draw's log q(z|x) - log p(z). The first cannot
-        exceed ln B. Minibatch-weighted sampling (Chen et al. 2018, eq. S6) differs from this by constants in the
-        number of training spectra, which no gradient sees.
+    Minibatch-weighted sampling (Chen et al. 2018, eq.
     """
     log_norm = math.log(len(z))
     pair = _log_normal(z[:, None, :], mu[None], log_var[None])
@@ -178,22 +138,7 @@ SOFTENING = 2e-6
 
 
 def pixel_weights(sigma, mask=None, *, softening: float = SOFTENING) -> np.ndarray:
-    """Weights of eq. 3 of Scourfield et al. (2023): 1 / (sigma^2 + softening), 0 where there is no data.
-
-    Parameters
-    ----------
-    sigma
-        (N, n_pixels) flux errors of the original spectra, in units of normalised flux.
-    mask
-        (N, n_pixels) bool, True = no data. A sigma that is not finite or not positive counts as none.
-    softening
-        In units of normalised flux squared.
-
-    Returns
-    -------
-    ndarray
-        float32, like `sigma`.
-    """
+    """Weights of eq. 3 of Scourfield et al. (2023): 1 / (sigma^2 + softening), 0 where there is no data."""
     sigma = np.asarray(sigma, dtype=np.float64)
     bad = ~(np.isfinite(sigma) & (sigma > 0))
     if mask is not None:
@@ -208,16 +153,7 @@ def weighted_squares(predicted: torch.Tensor, target: torch.Tensor, weight: torc
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """Eq. 3 (an AE), or minus eq. 4 (a VAE): reconstruction + KL. Means over the batch's spectra.
-
-    Eq. 5 of the paper lacks its minus sign; the divergence added here is
-    -1/2 sum(1 + log sigma^2 - mu^2 - sigma^2), which is never negative (Kingma & Welling 2013, appendix B).
-
-    Attributes
-    ----------
-    beta
-        Weight of the divergence; the paper's is 1.
-    """
+    """Eq. 3 (an AE), or minus eq. 4 (a VAE): reconstruction + KL. Means over the batch's spectra."""
 
     beta: float = 1.0
 
@@ -301,17 +237,7 @@ class RandomCoverage:
 
 
 def survey_mask(wavelength: np.ndarray, redshift, observed=(3800.0, 9200.0)) -> np.ndarray:
-    """Masks (n, N), True = outside a survey's range, of galaxies at these redshifts (n,).
-
-    Parameters
-    ----------
-    wavelength
-        (N,) Angstrom, rest frame.
-    redshift
-        (n,) or a number.
-    observed
-        First and last wavelength that the survey records, Angstrom.
-    """
+    """Masks (n, N), True = outside a survey's range, of galaxies at these redshifts (n,)."""
     seen = np.asarray(wavelength)[None, :] * (1.0 + np.atleast_1d(redshift)[:, None])
     return (seen < observed[0]) | (seen > observed[1])
 
@@ -346,44 +272,8 @@ CONFIGURATIONS = {
 class ConvBetaVAE(nn.Module):
     """A variational autoencoder whose encoder (and, on request, decoder) is convolutional.
 
-    The encoder reads two channels: the flux, with masked pixels set to the mean spectrum, and the mask
-    itself, so that a pixel without data is told apart from a pixel of average flux. Fixed statistics of the
-    training set (`set_pixel_statistics`) standardise what the encoder reads, ``asinh((x - mean) / scale)``,
-    and scale what the decoder writes, ``mean + scale * output``. They change how easily the network learns,
-    not what it minimises: the loss of eq. 8 is taken in units of normalised flux. Activations are leaky
-    ReLUs; the output is linear.
-
-    Parameters
-    ----------
-    n_pixels
-        Pixels of a spectrum.
-    n_latent
-        Latent dimensions.
-    channels, strides
-        Output channels and stride of each convolution.
-    hidden
-        Widths of the dense layers between the flattened convolutions and the two heads; the decoder has them
-        in reverse. Empty in the paper's model.
-    decoder
-        ``"convolutional"``: transposed convolutions that mirror the encoder, to exactly `n_pixels` (the
-        paper's). ``"dense"``: one dense layer after `hidden`, that is a non-linear mixture of as many learned
-        spectra as the last layer is wide: far quicker on a CPU at the same error.
-    shortcut
-        Number of principal components whose coefficients the dense layers of the encoder read beside what the
-        convolutions found; with missing pixels they are solved for by regularised least squares ("gappy PCA",
-        Connolly & Szalay 1999), so that hiding pixels does not shift them. The last layer of a dense decoder
-        starts at the same components. 0 = none, as in the paper. See `fit_statistics`.
-    seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
-
-    Raises
-    ------
-    ValueError
-        If the options do not describe a network.
-
-    References
-    ----------
-    Marziano (2024), Section 3.2. Its eq. 4 prints mu and sigma exchanged; this is z = mu + sigma * eps.
+    They change how easily the network learns, not what it minimises: the loss of eq. 8 is taken in units of
+    normalised flux. Its eq. 4 prints mu and sigma exchanged; this is z = mu + sigma * eps.
     """
 
     def __init__(
@@ -460,24 +350,7 @@ class ConvBetaVAE(nn.Module):
         )
 
     def set_pixel_statistics(self, mean, scale, wavelength=None, components=None) -> None:
-        """Fix the statistics that standardise input and output.
-
-        Parameters
-        ----------
-        mean, scale
-            (n_pixels,) mean and standard deviation of the normalised flux over the training set. Scales below
-            1% of their median (the pixels used for the normalisation hardly vary) are raised to it.
-        wavelength
-            (n_pixels,) Angstrom, vacuum, rest frame: lets `encode_sample` refuse spectra on another grid.
-        components
-            (shortcut, n_pixels) principal components of the flux, each times the standard deviation of its
-            coefficient. Only for a model with a shortcut.
-
-        Raises
-        ------
-        ValueError
-            If a shape differs or a value is not finite.
-        """
+        """Fix the statistics that standardise input and output."""
         mean, scale = (torch.as_tensor(np.asarray(x, dtype=np.float32).copy()) for x in (mean, scale))
         for name, value in (("mean", mean), ("scale", scale)):
             if value.shape != (self.n_pixels,) or not torch.isfinite(value).all():
@@ -505,15 +378,7 @@ class ConvBetaVAE(nn.Module):
                 self.transposed.bias.zero_()
 
     def encode(self, flux: torch.Tensor, mask: torch.Tensor | None = None):
-        """Posterior of the latent vector, eq. 4: mean and log variance, each (B, n_latent).
-
-        Parameters
-        ----------
-        flux
-            (B, n_pixels) median-normalised flux. What it holds under the mask does not matter, NaN included.
-        mask
-            (B, n_pixels) bool, True = no data; None = all pixels good.
-        """
+        """Posterior of the latent vector, eq. 4: mean and log variance, each (B, n_latent)."""
         x = torch.asinh((flux - self.pixel_mean) / self.pixel_scale)
         if mask is None:
             flags = torch.zeros_like(x)
@@ -538,15 +403,7 @@ class ConvBetaVAE(nn.Module):
         return self.pixel_mean + self.pixel_scale * self.transposed(h).reshape(len(z), self.n_pixels)
 
     def forward(self, flux, mask=None, generator: torch.Generator | None = None):
-        """Reconstruction of a draw z = mu + sigma * eps, with mu and log variance.
-
-        Parameters
-        ----------
-        flux, mask
-            As for `encode`.
-        generator
-            Draws eps. None = no noise: z = mu.
-        """
+        """Reconstruction of a draw z = mu + sigma * eps, with mu and log variance."""
         mu, log_var = self.encode(flux, mask)
         if generator is None:
             return self.decode(mu), mu, log_var
@@ -694,13 +551,7 @@ def reconstruct(model: ConvBetaVAE, sample: xr.Dataset, *, batch_size: int = 512
 
 
 def usable_pixels(model: ConvBetaVAE, sample: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Flux (galaxy, n_pixels) float32 and the mask of what the encoder must not read (True = bad).
-
-    Raises
-    ------
-    ValueError
-        If the sample has no flux, or its pixels are not the model's.
-    """
+    """Flux (galaxy, n_pixels) float32 and the mask of what the encoder must not read (True = bad)."""
     if "flux" not in sample or sample["flux"].ndim != 2:
         raise ValueError("the sample needs a variable 'flux' with dims (galaxy, wavelength)")
     flux = np.ascontiguousarray(sample["flux"].values, dtype=np.float32)

@@ -19,12 +19,7 @@ def list_papers() -> list[str]:
 
 
 def read_claims(key: str) -> dict[str, dict]:
-    """What a paper claims, by the name of the row.
-
-    ``paper`` is its figure. Ours may differ by ``tolerance``, or lies between its [low, high], or is limited
-    by ``at_most`` or ``at_least``. A row that differs has the figure that was ``expected`` (a number, or [low,
-    high]) from the ``experiment`` that explains it. A ``note`` may have fields such as ``{sigma:.3f}``.
-    """
+    """What a paper claims, by the name of the row."""
     if key not in list_papers():
         raise ValueError(f"there is no paper {key!r}; there are {', '.join(list_papers())}")
     claims = tomllib.loads((FOLDER / key / "claims.toml").read_text(encoding="utf-8"))

@@ -53,24 +53,7 @@ def _embedded_grid():
 
 
 def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
-    """The 4096 candidates of one block: population, nuclei and fibre fractions.
-
-    Parameters
-    ----------
-    block : int
-        From 0.
-    seed : int
-    metallicity_sfr : bool
-        See `spectool.synth.population.draw_population`.
-    grid : SSPGrid, optional
-        Default: the embedded one.
-
-    Returns
-    -------
-    Dataset
-        As `draw_population` and `draw_agn`, with ``candidate`` (block * 4096 + row), ``fibre_fraction`` (lognormal)
-        and the population's class renamed to ``population_class``.
-    """
+    """The 4096 candidates of one block: population, nuclei and fibre fractions."""
     grid = grid or _embedded_grid()
     rng = np.random.default_rng([seed, block, _POPULATION])
     galaxies = draw_population(
@@ -81,20 +64,7 @@ def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
 
 
 def number_block(galaxies, block, *, seed):
-    """Give the galaxies of a block their numbers and fibre fractions.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        Of `BLOCK` galaxies.
-    block : int
-    seed : int
-
-    Returns
-    -------
-    Dataset
-        With ``candidate`` (block * 4096 + row) and ``fibre_fraction`` (lognormal, 0.05-1).
-    """
+    """Give the galaxies of a block their numbers and fibre fractions."""
     scatter = np.random.default_rng([seed, block, _FIBRE]).standard_normal(BLOCK)
     share = np.clip(FIBRE_FRACTION * 10 ** (FIBRE_SCATTER * scatter), 0.05, 1.0)
     units = {"units": "", "long_name": "share of the light in the fibre"}
@@ -105,21 +75,7 @@ def number_block(galaxies, block, *, seed):
 
 
 def observe_candidates(galaxies, *, seed=SEED, grid=None):
-    """Synthesize candidates and see them as SDSS does, at rest on the paper's 825 bins.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        Rows of `draw_block`.
-    seed : int
-        Each galaxy's noise is drawn with (seed, its number).
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    Dataset
-        See `rebuild`.
-    """
+    """Synthesize candidates and see them as SDSS does, at rest on the paper's 825 bins."""
     grid = grid or _embedded_grid()
     native = grid.wavelength[(grid.wavelength > _REST[0]) & (grid.wavelength < _REST[1])]
     rest = synthesize(galaxies, grid, wavelength=native, keep_lines=True, progress=False)
@@ -147,19 +103,7 @@ def observe_candidates(galaxies, *, seed=SEED, grid=None):
 
 
 def r_magnitude(sample, to_flux=None):
-    """AB magnitude of whole galaxies in a flat band at 5500-7000 A, SDSS's r to some 0.05 mag.
-
-    Parameters
-    ----------
-    sample : Dataset
-        Rest frame, ``flux`` [Lsun / Angstrom], ``redshift``.
-    to_flux : ndarray, shape (galaxy,), optional
-        `luminosity_to_flux` of the redshifts, if it is known.
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-    """
+    """AB magnitude of whole galaxies in a flat band at 5500-7000 A, SDSS's r to some 0.05 mag."""
     redshift = sample["redshift"].values
     to_flux = luminosity_to_flux(redshift) if to_flux is None else to_flux
     wavelength, flux = sample["wavelength"].values, sample["flux"].values
@@ -236,30 +180,7 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
 
 
 def rebuild_numbers(ids, draw, observe, *, progress=False, batch_size=512):
-    """Draw and observe candidates by their numbers: those of a block together, in the order asked for.
-
-    Parameters
-    ----------
-    ids : array_like of int
-        block * 4096 + row.
-    draw : callable
-        Number of a block -> Dataset of its candidates.
-    observe : callable
-        Dataset of candidates -> Dataset of their spectra.
-    progress : bool
-    batch_size : int
-        Galaxies observed at once.
-
-    Returns
-    -------
-    Dataset
-        With the first batch's ``attrs``, without a history.
-
-    Raises
-    ------
-    ValueError
-        If there is no number or one is negative.
-    """
+    """Draw and observe candidates by their numbers: those of a block together, in the order asked for."""
     ids = np.atleast_1d(np.asarray(ids, dtype=np.int64))
     if not ids.size or ids.min() < 0:
         raise ValueError("give the numbers of the candidates to rebuild, each 0 or more")

@@ -135,17 +135,7 @@ DATA_RELEASE = 17
 
 @dataclass(frozen=True)
 class Fetched:
-    """What `fetch_spectra` brings.
-
-    Attributes
-    ----------
-    paths : list of (Path or None)
-        In the order asked for; None where there is no usable file.
-    failures : dict of int to str
-        Row -> why.
-    n_downloaded : int
-        The others were in the cache.
-    """
+    """What `fetch_spectra` brings."""
 
     paths: list
     failures: dict
@@ -183,41 +173,7 @@ def fetch_spectra(
     timeout=60.0,
     progress=True,
 ):
-    """Fetch spectra through ``pooch``, those in the cache without any network; an interrupted call is resumed.
-
-    SDSS gives no checksums beside its spectra: that of each file is recorded in the cache when it is first fetched
-    whole, and the file is held to it ever after. A damaged file in the cache is fetched again.
-
-    Parameters
-    ----------
-    plate, mjd, fiberid : array_like of int, shape (n,)
-    run2d : str or array_like of str
-        Reduction; "26" is that of DR7's galaxies, "103" and "104" those of SEGUE.
-    cache : path, optional
-        Default: the user's cache, as told by ``pooch``.
-    checksums : dict of str to str, optional
-        File name -> sha256 that it must have, in the place of the recorded one.
-    base_url : str
-        Of the archive or a mirror.
-    data_release : int
-    n_connections : int
-        Downloads at a time.
-    retries : int
-        After a failed download.
-    timeout : float
-        Seconds that the server may stay silent.
-    progress : bool
-
-    Returns
-    -------
-    Fetched
-        Missing, truncated or changed files are no error: `Fetched.failures` tells them.
-
-    Raises
-    ------
-    ConnectionError
-        If the archive cannot be reached; what was fetched until then is kept.
-    """
+    """Fetch spectra through ``pooch``, those in the cache without any network; an interrupted call is resumed."""
     rows = [(int(p), int(m), int(f)) for p, m, f in zip(plate, mjd, fiberid, strict=True)]
     reductions = [str(run2d)] * len(rows) if isinstance(run2d, str) else [str(r) for r in run2d]
     where = {"data_release": data_release, "base_url": base_url}
@@ -405,24 +361,7 @@ _POSITIVE = (
 
 
 def catalogue_sql(low, high, n, *, redshift_range=REDSHIFT_RANGE, star_forming=False, seed=0):
-    """The query of one bin of H-alpha flux, as SkyServer takes it: short, because it travels in the address.
-
-    Parameters
-    ----------
-    low, high : float
-        Flux of H-alpha [1e-17 erg/s/cm2].
-    n : int
-        Galaxies wanted.
-    redshift_range : (float, float)
-    star_forming : bool
-        Only MPA-JHU's subclass STARFORMING.
-    seed : int
-        Chooses which, by an order of plates and fibres that knows nothing of galaxies.
-
-    Returns
-    -------
-    str
-    """
+    """The query of one bin of H-alpha flux, as SkyServer takes it: short, because it travels in the address."""
     a, b = np.random.default_rng(seed).integers(100_000, 1_000_000, 2)
     wanted = [sql for _, sql, _ in _COLUMNS]
     wanted += [f"l.{line}_flux{end}" for line in CATALOGUE_LINES.values() for end in ("", "_err")]
@@ -601,28 +540,7 @@ def _to_dataset(table, edges, counts, n_per_bin, data_release):
 
 
 def fetch_usable(catalogue, *, cache=None, **options):
-    """Bring the spectra of a catalogue's galaxies to the cache, and keep the galaxies that have one.
-
-    Parameters
-    ----------
-    catalogue : Dataset
-        From `query_catalogue`, or rows of it.
-    cache : path, optional
-    **options
-        Of `spectool.surveys.archive.fetch_spectra`.
-
-    Returns
-    -------
-    catalogue : Dataset
-        Galaxies whose spectrum is missing or unusable are left out, with a `SurveyWarning` and in the history.
-    paths : list of Path
-        Of their spectra.
-
-    Raises
-    ------
-    ConnectionError
-        If the archive cannot be reached, or gives not a single spectrum.
-    """
+    """Bring the spectra of a catalogue's galaxies to the cache, and keep the galaxies that have one."""
     keys = [catalogue[name].values for name in ("plate", "mjd", "fiberid")]
     got = fetch_spectra(*keys, run2d=catalogue["run2d"].values, cache=cache, **options)
     rows = np.array([row for row, path in enumerate(got.paths) if path is not None], int)
@@ -641,19 +559,7 @@ def fetch_usable(catalogue, *, cache=None, **options):
 
 
 def join_spectra(catalogue, paths):
-    """Spectra as `read_sdss` gives them, in the observed frame, with the columns of a catalogue.
-
-    Parameters
-    ----------
-    catalogue : Dataset
-    paths : list of path
-        Of the same galaxies.
-
-    Returns
-    -------
-    Dataset, dims (galaxy, wavelength, line)
-        The catalogue wins where both have a column, the redshift for one; SDSS's own class is ``sdss_label``.
-    """
+    """Spectra as `read_sdss` gives them, in the observed frame, with the columns of a catalogue."""
     spectra = read_sdss(paths).rename(spectral_class="sdss_label")
     pixels = spectra.drop_vars([name for name in spectra.data_vars if name in catalogue])
     return pixels.assign(catalogue.data_vars).assign_coords(catalogue.coords).assign_attrs(catalogue.attrs)

@@ -25,25 +25,7 @@ _TAUS = np.geomspace(0.3, 6.0, 12)
 
 
 def draw_shapes(rng, is_early, oldest):
-    """Shapes of the histories of galaxies, each its own.
-
-    The old population is delayed-tau since ``onset``, up to ``young_begin``; the young one forms at a constant rate
-    from there to ``young_end``, but for 5% that form from there to today. A third of the late types and two thirds of
-    the early ones form hardly any stars today ("truncated", stopped at 30-70% of the time of the young episode), a
-    sixth of all were made in two bursts.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    is_early : ndarray of bool, shape (galaxy,)
-    oldest : ndarray, shape (galaxy,)
-        Highest light-weighted log age [dex(Gyr)] that the galaxy's spectra ask for: the old population is older.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (galaxy,)
-        ``history_kind`` and `SHAPE_COLUMNS`: times in Gyr, ``metal_rise`` (young over old stars) in dex.
-    """
+    """Shapes of the histories of galaxies, each its own."""
     n = is_early.size
     draw = rng.random(n)
     two_bursts = draw < 1 / 6
@@ -79,14 +61,7 @@ def _longest_tau(onset, oldest):
 
 
 class Populations:
-    """Old and young populations of galaxies, and their light at each metallicity of a grid.
-
-    Parameters
-    ----------
-    shapes : mapping of str to array_like, shape (galaxy,)
-        `SHAPE_COLUMNS`.
-    grid : SSPGrid
-    """
+    """Old and young populations of galaxies, and their light at each metallicity of a grid."""
 
     def __init__(self, shapes, grid):
         gyr = {name: 1e9 * np.asarray(shapes[name], float) for name in SHAPE_COLUMNS[:-1]}
@@ -119,21 +94,7 @@ class Populations:
         return log_z - rise * share, log_z + rise * (1 - share)
 
     def solve_share(self, galaxy, log_age, log_z, *, iterations=12):
-        """Share of the light of 4050-7300 A that is young, so that spectra have these light-weighted means.
-
-        The ages of both populations depend on their metallicities, which depend on the share: solved by iteration.
-
-        Parameters
-        ----------
-        galaxy : ndarray of int, shape (n,)
-        log_age, log_z : ndarray, shape (n,)
-            [dex(Gyr)], [dex]
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            0 to 1; at 0 or 1 the age is the nearest that the galaxy's populations have.
-        """
+        """Share of the light of 4050-7300 A that is young, so that spectra have these light-weighted means."""
         share = np.full(log_age.shape, 0.5)
         for _ in range(iterations):
             z_old, z_young = self.metallicities(galaxy, log_z, share)
@@ -143,20 +104,7 @@ class Populations:
         return share
 
     def histories(self, galaxy, log_z, share):
-        """Mass formed and metallicities for `spectool.synth.synthesize`, one unit of light per spectrum.
-
-        Parameters
-        ----------
-        galaxy : ndarray of int, shape (n,)
-        log_z, share : ndarray, shape (n,)
-            Light-weighted metallicity [dex], share of young light.
-
-        Returns
-        -------
-        Dataset
-            Dimension ``galaxy`` (one entry per spectrum): ``mass_formed`` [Msun] and ``log_z_star`` [dex] (galaxy,
-            age).
-        """
+        """Mass formed and metallicities for `spectool.synth.synthesize`, one unit of light per spectrum."""
         z_old, z_young = self.metallicities(galaxy, log_z, share)
         old, _ = self.light_and_age(galaxy, z_old, young=False)
         young, _ = self.light_and_age(galaxy, z_young, young=True)
@@ -180,20 +128,7 @@ WITHIN = {"log_age": 0.06, "log_z": 0.05, "a_v": 0.06}
 
 
 def draw_galaxies(rng, n_galaxies, n_early):
-    """Per-galaxy columns: type, mass, size, inclination, and the profiles' values at Re and slopes.
-
-    Discs are seen from everywhere (cos i uniform, up to 80 degrees); early types have apparent axis ratios uniform in
-    0.55-1, from which an inclination follows as if they were thin discs, which is how a survey would treat them.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    n_galaxies, n_early : int
-
-    Returns
-    -------
-    dict of str to ndarray, shape (galaxy,)
-    """
+    """Per-galaxy columns: type, mass, size, inclination, and the profiles' values at Re and slopes."""
     early = np.zeros(n_galaxies, bool)
     early[rng.permutation(n_galaxies)[:n_early]] = True
 
@@ -226,19 +161,7 @@ def draw_galaxies(rng, n_galaxies, n_early):
 
 
 def draw_counts(rng, n_galaxies, mean):
-    """Numbers of spectra: lognormal with 0.26 dex around the mean, and `n_galaxies` times the mean in all.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    n_galaxies : int
-    mean : float
-
-    Returns
-    -------
-    ndarray of int, shape (galaxy,)
-        At least a fifth of the mean, and 1.
-    """
+    """Numbers of spectra: lognormal with 0.26 dex around the mean, and `n_galaxies` times the mean in all."""
     least = max(1, int(0.2 * mean))
     share = rng.lognormal(0.0, 0.6, n_galaxies)
     above = max(round(n_galaxies * mean) - least * n_galaxies, 0)
@@ -247,22 +170,7 @@ def draw_counts(rng, n_galaxies, mean):
 
 
 def place_spectra(rng, galaxies, counts):
-    """Positions of the spectra, like the centres of Voronoi bins of equal light in a disc.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    galaxies : mapping
-        ``re`` [arcsec], ``inclination`` and ``position_angle`` [deg].
-    counts : ndarray of int, shape (galaxy,)
-
-    Returns
-    -------
-    dict of str to ndarray, shape (spectrum,)
-        ``galaxy_index``, ``x``, ``y`` [arcsec], ``radius`` [R / Re, in the plane of the disc, to `REACH`].
-        x points to the east and y to the north, position angles turn from north through east, as in
-        `spectool.measure.gradients.deproject`.
-    """
+    """Positions of the spectra, like the centres of Voronoi bins of equal light in a disc."""
     galaxy = np.repeat(np.arange(counts.size), counts)
     rank = np.arange(galaxy.size) - np.repeat(np.cumsum(counts) - counts, counts)
     share = (rank + rng.random(galaxy.size)) / counts[galaxy]
@@ -294,41 +202,14 @@ def _radius_of_light(share):
 
 
 def profile(galaxies, galaxy, radius, at_re, gradient):
-    """A quantity at radii of galaxies: linear inside Re, half as steep outside.
-
-    Parameters
-    ----------
-    galaxies : mapping
-    galaxy : ndarray of int, shape (spectrum,)
-    radius : ndarray, shape (spectrum,)
-        [R / Re]
-    at_re, gradient : str
-        Columns: the value at Re, and the slope inside it [per Re].
-
-    Returns
-    -------
-    ndarray, shape (spectrum,)
-    """
+    """A quantity at radii of galaxies: linear inside Re, half as steep outside."""
     away = radius - 1
     return galaxies[at_re][galaxy] + galaxies[gradient][galaxy] * np.where(away > 0, 0.5 * away, away)
 
 
 def draw_targets(rng, galaxies, galaxy, radius, scatter):
-    """Ages, metallicities and dust of spectra: profiles with scatter within galaxies, inside what the grid can make.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    galaxies : mapping
-        Of `draw_galaxies`.
-    galaxy, radius : ndarray, shape (spectrum,)
-    scatter : float
-        Times `WITHIN`: 0.06 dex of age, 0.05 dex of metallicity, 0.06 mag of extinction.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (spectrum,)
-        ``log_age`` [dex(Gyr)], ``log_z`` [dex], ``a_v`` [mag]
+    """Ages, metallicities and dust of spectra: profiles with scatter within galaxies, inside what the grid can
+    make.
     """
     limits = {"log_age": AGE_TARGETS, "log_z": LOG_Z_TARGETS, "a_v": (0.0, 2.5)}
     columns = {"log_age": "age", "log_z": "z", "a_v": "a_v"}

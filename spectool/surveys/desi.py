@@ -1,11 +1,7 @@
 """See galaxies as the Dark Energy Spectroscopic Instrument would: how its noise runs with wavelength.
 
-A photon budget, not the survey's own simulator (``specsim``): telescope, fibre and detectors are those of DESI's
-design (desimodel; DESI Collaboration 2022, AJ 164, 207), the throughput is read off the published curves to about a
-tenth, and the sky is the dark sky of `spectool.surveys.sdss`, scaled by the fibres' areas: Kitt Peak's differs
-by some 20%. DESI observes until the noise is what `EXPOSURE` gives under a dark sky at the zenith ("effective time",
-180 s for the Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253), so neither moonlight nor airmass enter. Left out are
-the arms' edges, fibre-to-fibre differences and real calibration errors.
+DESI observes until the noise is what `EXPOSURE` gives under a dark sky at the zenith ("effective time", 180 s
+for the Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253), so neither moonlight nor airmass enter.
 """
 
 import numpy as np
@@ -37,48 +33,14 @@ THROUGHPUT = np.array([
 
 
 def electrons_per_flux(wavelength, *, exposure=EXPOSURE):
-    """Electrons per Angstrom for a flux of 1e-17 erg/s/cm2/A that falls on the fibre.
-
-    Parameters
-    ----------
-    wavelength : array_like
-        Observed vacuum wavelength [Angstrom].
-    exposure : float
-        Effective seconds.
-
-    Returns
-    -------
-    ndarray
-    """
+    """Electrons per Angstrom for a flux of 1e-17 erg/s/cm2/A that falls on the fibre."""
     wavelength = np.asarray(wavelength, float)
     photon = (c.h * c.c).to_value(u.erg * u.AA) / wavelength
     return 1e-17 * AREA * exposure / photon * np.interp(wavelength, *THROUGHPUT.T)
 
 
 def noise_sigma(observed_wavelength, *, exposure=EXPOSURE, flux=0.0, width=0.8):
-    """Standard deviation of the noise in a pixel: photons of sky and source, read-out, and the sky's subtraction.
-
-    Parameters
-    ----------
-    observed_wavelength : array_like, shape (n,)
-        Vacuum wavelength [Angstrom], 3600-9800.
-    exposure : float
-        Effective seconds.
-    flux : array_like, shape (..., n)
-        Noiseless source [1e-17 erg/s/cm2/A]; negative values count as none.
-    width : float or array_like, shape (n,)
-        Width of the pixels [Angstrom]; 0.8 is that of DESI's own spectra. Wider ones average over more of the CCD's.
-
-    Returns
-    -------
-    ndarray, shape (..., n)
-        [1e-17 erg/s/cm2/A]
-
-    Raises
-    ------
-    ValueError
-        If a wavelength lies outside what the spectrographs see, or the exposure is not positive.
-    """
+    """Standard deviation of the noise in a pixel: photons of sky and source, read-out, and the sky's subtraction."""
     wavelength = np.asarray(observed_wavelength, float)
     if not exposure > 0:
         raise ValueError(f"the exposure must be positive, not {exposure} s")
@@ -98,38 +60,7 @@ def noise_sigma(observed_wavelength, *, exposure=EXPOSURE, flux=0.0, width=0.8):
 
 
 def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE, cosmology=None):
-    """Move observed galaxies to one redshift and add the noise of DESI, as Scourfield et al. (2023, Section 5).
-
-    Fluxes fall with the square of the luminosity distance; nothing else changes, so the light is that of SDSS's
-    fibre: 3" at z = 0.04 are 2.5 kpc, and DESI's 1.5" at z = 0.1 are 2.9. The spectra keep the noise that
-    they had, scaled along, which is small beside DESI's, and their resolution, which bins of 276 km/s do not show.
-
-    Parameters
-    ----------
-    sample : Dataset
-        On a common rest-frame grid, in units of 1e-17 erg/s/cm2/A as observed (or normalised, with the column
-        ``norm``): ``flux``, ``ivar``, ``mask``, optionally ``truth``, which then also is the source of photon noise;
-        column ``redshift``.
-    redshift : float
-        The new one.
-    seed : int or numpy.random.Generator
-    exposure : float
-        Effective seconds.
-    cosmology : astropy.cosmology.FLRW, optional
-        Default Planck 2018.
-
-    Returns
-    -------
-    Dataset
-        At rest: ``flux`` (noisy) and ``ivar`` (of all noise) in 1e-17 erg/s/cm2/A, ``mask``, ``desi_sigma`` (galaxy,
-        wavelength; the noise that was added), ``truth`` if it was there; ``redshift`` the new one and
-        ``redshift_original``; all other columns. `spectool.papers.scourfield2023.spectra.normalize_total` applies.
-
-    Raises
-    ------
-    ValueError
-        If a variable is missing, a redshift is not positive, or DESI does not see the range.
-    """
+    """Move observed galaxies to one redshift and add the noise of DESI, as Scourfield et al. (2023, Section 5)."""
     missing = [n for n in ("flux", "ivar", "mask", "redshift") if n not in sample]
     if missing or "wavelength" not in sample.coords:
         raise ValueError(f"the sample lacks {', '.join(missing) or 'the rest-frame coordinate `wavelength`'}")

@@ -145,25 +145,7 @@ def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **popu
 
 
 def redraw_gama(candidates, *, averages, seed, redshift_range=None, **population):
-    """Galaxies of `draw_gama` by their numbers, in a quarter of its time: the fluxes of no others are measured.
-
-    Parameters
-    ----------
-    candidates : ndarray of int
-        Rising; ``candidate`` of `draw_gama`.
-    averages, seed, redshift_range, **population
-        As given to `draw_gama`.
-
-    Returns
-    -------
-    xarray.Dataset, dims (galaxy, band)
-        As of `draw_gama`, fluxes to within the rounding of float32.
-
-    Raises
-    ------
-    ValueError
-        If the numbers do not rise.
-    """
+    """Galaxies of `draw_gama` by their numbers, in a quarter of its time: the fluxes of no others are measured."""
     candidates = np.asarray(candidates)
     if candidates.size == 0 or candidates[0] < 0 or (np.diff(candidates) <= 0).any():
         raise ValueError("the numbers of candidates must rise, from 0 or above")
@@ -241,18 +223,7 @@ def observe_gama(galaxies, *, seed, negative="keep", facilities=None):
 
 
 def aperture_radius(galaxies, *, seed):
-    """Radius [arcsec] of 2.5 half-light radii; see `observe_gama`.
-
-    Parameters
-    ----------
-    galaxies : xarray.Dataset
-        ``redshift``, ``log_mass``, ``is_quiescent``.
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-    """
+    """Radius [arcsec] of 2.5 half-light radii; see `observe_gama`."""
     quiescent = galaxies["is_quiescent"].values.astype(bool)
     relative_mass = galaxies["log_mass"].values - np.log10(5e10)
     log_radius = np.where(quiescent, 0.60 + 0.75 * relative_mass, 0.86 + 0.25 * relative_mass)
@@ -298,35 +269,7 @@ def select_surana2020(
     min_bands=6,
     min_sn=3.0,
 ):
-    """Apply the paper's cuts, one after the other, and count.
-
-    Kept are galaxies with 0 < z <= 0.5, at least 10^9 Msun, a flux in every band, none below zero, and at least six
-    bands at a signal-to-noise ratio of 3 or more.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset, dims (galaxy, band)
-        ``flux``, ``flux_error``, ``mask``, ``redshift``, ``log_mass`` (in the paper that of MAGPHYS).
-    max_redshift, min_log_mass : float
-    drop_missing, drop_negative : bool
-        False: leave that cut out, for models that take missing bands and negative fluxes.
-    min_bands, min_sn : int, float
-
-    Returns
-    -------
-    selected : xarray.Dataset
-        The galaxies kept, with the counts in ``attrs["history"]``.
-    cuts : xarray.Dataset, dim (cut)
-        ``failing`` (of the whole sample, also where a cut is left out), ``lost`` (of what the cuts before left),
-        ``left``, ``failing_fraction``; the paper's ``paper_failing`` (NaN where it gives none),
-        ``paper_failing_fraction``. In ``attrs``: ``total``, ``left``, ``left_fraction``, ``paper_total``,
-        ``paper_left``, ``paper_left_fraction``.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing.
-    """
+    """Apply the paper's cuts, one after the other, and count."""
     missing = [name for name in ("flux", "flux_error", "mask", "redshift", "log_mass") if name not in sample]
     if missing:
         raise ValueError(f"the sample lacks {', '.join(missing)}")

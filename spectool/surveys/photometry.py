@@ -34,36 +34,7 @@ _BUDGET_NODES = 4
 
 @dataclass(frozen=True)
 class BandAverages:
-    """Everything about bands that does not depend on the galaxy; made by `make_band_averages`.
-
-    Attributes
-    ----------
-    grid : SSPGrid
-        Whose stars and gas were averaged.
-    bands : tuple of str
-    wavelength : ndarray, shape (band,)
-        Pivot wavelengths [Angstrom].
-    redshift : ndarray, shape (z,)
-        Nodes; what follows is linear between them.
-    node_log_ratio : Tensor, shape (p,)
-        ln(observed wavelength / 5500 A) of the nodes of the attenuation, band after band.
-    to_band : Tensor, shape (p, band)
-        1 where a node belongs to a band.
-    n_young : int
-        The first ages of the grid, whose stars (or some of them) lie in birth clouds.
-    young, old : Tensor, shapes (z, Z * n_young, p), (z, Z * age, p)
-        Per mass formed in an age bin, the part of its light that is in birth clouds, and that outside
-        [Jy at 10 Mpc / Msun].
-    gas : Tensor, shape (z, model, p)
-        The like for the gas's models; none if made without gas.
-    dust : Tensor, shape (z, templates, band)
-        [Jy at 10 Mpc / unit of `dust_total`]
-    budget_log_ratio, budget_young, budget_old, budget_gas : Tensor, shapes (k,), (..., k)
-        The like for the energy over all wavelengths, at rest [Lsun / Msun].
-    dust_total : Tensor, shape (templates,)
-        Energy of the dust templates.
-    dust_grid : DustEmissionGrid
-    """
+    """Everything about bands that does not depend on the galaxy; made by `make_band_averages`."""
 
     grid: SSPGrid
     bands: tuple
@@ -305,32 +276,7 @@ REQUIRED_DUST = ("qpah", "umin", "gamma")
 def measure_photometry(
     galaxies, averages, *, metallicity_interpolation="log", batch_size=8192, progress=True
 ):
-    """Noise-free fluxes of galaxies in bands, and what a fit of them should find.
-
-    Parameters
-    ----------
-    galaxies : xarray.Dataset
-        As for ``synthesize``, with ``redshift``: ``mass_formed`` (galaxy, age) [Msun], ``log_z_star`` (per galaxy or
-        (galaxy, age)), ``dust1``, ``dust2``, ``dust_index``, ``log_z_gas``, ``log_u`` (if the averages hold gas),
-        ``qpah``, ``umin``, ``gamma``. Distances are those of Planck18.
-    averages : BandAverages
-    metallicity_interpolation : {"log", "linear"}
-    batch_size : int
-    progress : bool
-
-    Returns
-    -------
-    xarray.Dataset, dims (galaxy, band)
-        ``flux`` [Jy] float32, coordinate ``band_wavelength`` [Angstrom], every column of ``galaxies`` but
-        ``mass_formed``, and the truths ``log_mass`` (surviving), ``log_sfr`` (last 100 Myr; -inf without stars so
-        young), ``log_dust_luminosity`` (all that dust absorbs and emits [dex(Lsun)]; -inf without dust),
-        ``age_lw``, ``log_z_lw``.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or not finite, or a redshift lies outside the averages'; the row is named.
-    """
+    """Noise-free fluxes of galaxies in bands, and what a fit of them should find."""
     _check_photometry(galaxies, averages)
     grid = averages.grid
     described = describe(galaxies, grid, metallicity_interpolation=metallicity_interpolation)

@@ -34,25 +34,7 @@ class SurveyWarning(UserWarning):
 
 
 def open_fits(source, name):
-    """Open a FITS file completely in memory, with errors that name it.
-
-    Parameters
-    ----------
-    source : path or bytes
-    name : str
-        What to call the file in messages.
-
-    Returns
-    -------
-    astropy.io.fits.HDUList
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no FITS file, or ends too early.
-    """
+    """Open a FITS file completely in memory, with errors that name it."""
     if not isinstance(source, bytes):
         source = Path(source)
         if not source.is_file():
@@ -156,18 +138,7 @@ def _pixel_numbers(loglam):
 
 
 def parse_sdss(hdus, name):
-    """One SDSS spectrum as plain arrays.
-
-    Returns
-    -------
-    dict
-        ``number`` (pixel k), ``flux``, ``ivar``, ``mask``, ``lsf_sigma`` [km/s] and ``facts`` (a dict).
-
-    Raises
-    ------
-    ValueError
-        Naming the file, if it holds no SDSS spectrum or one that is damaged.
-    """
+    """One SDSS spectrum as plain arrays."""
     if not is_sdss(hdus):
         held = ", ".join(f"{h.name or 'image'} ({type(h).__name__})" for h in hdus)
         raise ValueError(
@@ -205,19 +176,7 @@ def parse_sdss(hdus, name):
 
 
 def combine_sdss(spectra, names):
-    """Parsed spectra on the one log-lambda grid that spans them all, padded with ivar 0.
-
-    Parameters
-    ----------
-    spectra : list of dict
-        From `parse_sdss`.
-    names : list of str
-
-    Returns
-    -------
-    Dataset
-        See `read_sdss`.
-    """
+    """Parsed spectra on the one log-lambda grid that spans them all, padded with ivar 0."""
     first = min(s["number"][0] for s in spectra)
     last = max(s["number"][-1] for s in spectra)
     shape = (len(spectra), last - first + 1)
@@ -353,21 +312,7 @@ CALIBRATION_FLOOR = 0.010  # of the flux: flat fields and calibration, per pixel
 
 
 def resolving_power(wavelength):
-    """R = lambda / FWHM of the spectrographs' two arms, after Smee et al. (2013, AJ 146, 32).
-
-    Blue: 1560 at 3700 A to 2270 at 6000 A; red: 1850 at 6000 A to 2650 at 9000 A; linear in between, and one
-    goes over into the other between 5750 and 6000 A. (The ``wdisp`` of 851 SDSS legacy galaxies has a median
-    within 6% of this.)
-
-    Parameters
-    ----------
-    wavelength : ndarray
-        Observed vacuum wavelength [Angstrom].
-
-    Returns
-    -------
-    ndarray
-    """
+    """R = lambda / FWHM of the spectrographs' two arms, after Smee et al. (2013, AJ 146, 32)."""
     wavelength = np.asarray(wavelength, float)
     blue = 1560 + (2270 - 1560) * (wavelength - 3700) / 2300
     red = 1850 + (2650 - 1850) * (wavelength - 6000) / 3000
@@ -381,17 +326,7 @@ def lsf_pixels(wavelength):
 
 
 def sky_flux(wavelength):
-    """The night sky in a fibre [1e-17 erg/s/cm2/A], as the spectrograph resolves it.
-
-    Parameters
-    ----------
-    wavelength : ndarray, shape (n,)
-        Observed vacuum wavelength [Angstrom].
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """The night sky in a fibre [1e-17 erg/s/cm2/A], as the spectrograph resolves it."""
     wavelength = np.asarray(wavelength, float)
     continuum = np.interp(wavelength, *SKY_CONTINUUM.T)
     centre, flux = SKY_EMISSION.T[..., None]
@@ -401,22 +336,7 @@ def sky_flux(wavelength):
 
 
 def noise_variance(flux, wavelength, *, exposure=EXPOSURE):
-    """Variance per pixel: photons of source and sky, read-out, and the calibration's floor.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (..., n)
-        Noiseless source [1e-17 erg/s/cm2/A]; negative values count as none.
-    wavelength : ndarray, shape (n,)
-        Observed vacuum wavelength [Angstrom], SDSS pixels.
-    exposure : float
-        Seconds.
-
-    Returns
-    -------
-    ndarray, shape (..., n)
-        [(1e-17 erg/s/cm2/A)^2]
-    """
+    """Variance per pixel: photons of source and sky, read-out, and the calibration's floor."""
     share = exposure / EXPOSURE
     electrons = np.interp(wavelength, *SENSITIVITY.T) * share
     source = np.clip(flux, 0, None)
@@ -440,21 +360,7 @@ def sdss_wavelength(low=3800.0, high=9200.0):
 
 
 def blur(flux, sigma, *, reach=None):
-    """Convolve each pixel with its own Gaussian.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (batch, n)
-    sigma : ndarray, shape (batch, n)
-        In pixels; 0 leaves the pixel as it is.
-    reach : int, optional
-        Pixels after which kernels are cut; default 4 times the largest sigma.
-
-    Returns
-    -------
-    ndarray, shape (batch, n)
-        Kernels are renormalised; beyond the ends the flux stays constant.
-    """
+    """Convolve each pixel with its own Gaussian."""
     reach = max(int(np.ceil(4 * sigma.max())), 1) if reach is None else reach
     total, n = np.empty_like(flux), flux.shape[1]
     for first in range(0, len(flux), 8):  # a few rows at once stay in the processor's cache
@@ -477,15 +383,7 @@ def blur(flux, sigma, *, reach=None):
 
 
 def luminosity_to_flux(redshift, cosmology=None):
-    """Factor from Lsun/A in the rest frame to 1e-17 erg/s/cm2/A as observed: 1 / (4 pi d_L^2 (1+z)).
-
-    Parameters
-    ----------
-    redshift : ndarray, shape (galaxy,)
-        Positive.
-    cosmology : astropy.cosmology.FLRW, optional
-        Default Planck 2018.
-    """
+    """Factor from Lsun/A in the rest frame to 1e-17 erg/s/cm2/A as observed: 1 / (4 pi d_L^2 (1+z))."""
     from astropy.cosmology import Planck18
 
     distance = (cosmology or Planck18).luminosity_distance(redshift)

@@ -27,13 +27,7 @@ _MAGNITUDE_RANGE = (8.0, 32.0)
 
 
 def to_numbers(table, column, name):
-    """A column as floats, NaN where it is masked or empty.
-
-    Raises
-    ------
-    ValueError
-        If the column holds text.
-    """
+    """A column as floats, NaN where it is masked or empty."""
     values = np.ma.asarray(table[column])
     if values.dtype.kind in "OUS":
         values = np.ma.masked_where(values.astype(str) == "", values)
@@ -45,33 +39,7 @@ def to_numbers(table, column, name):
 
 
 def read_band(table, column, error_column, unit, *, sentinels, relative_error, name):
-    """Fluxes and errors of one band.
-
-    Parameters
-    ----------
-    table : astropy Table
-    column, error_column : str, str or None
-    unit : str or None
-        None: the column's own.
-    sentinels : tuple of float
-    relative_error : float or None
-        In the place of a column of errors.
-    name : str
-        Of the catalogue, for messages.
-
-    Returns
-    -------
-    flux, error : ndarray, shape (galaxy,)
-        [Jy]
-    why : ndarray of int, shape (galaxy,)
-        0 where the flux is of use, else 1 + index of `PROBLEMS`. Negative fluxes are of use; an error of 0 would be an
-        infinite weight and is not.
-
-    Raises
-    ------
-    ValueError
-        Without a unit or without errors, or if the unit is no flux per frequency and no magnitude.
-    """
+    """Fluxes and errors of one band."""
     unit = _unit(table, column, unit, name)
     is_magnitude = isinstance(unit, u.LogUnit)
     if is_magnitude:
@@ -113,15 +81,8 @@ def mark_flagged(why, table, flag_column, bad_flags):
 
 
 def mark_magnitudes(flux, why, bands, name):
-    """Mark, in place, galaxies whose "fluxes" look like magnitudes: from far UV to infrared all within a factor of 3.
-
-    Between 8 and 32 Jy in all of at least five bands of starlight is no galaxy: even the few that are so bright differ
-    by more from band to band. Magnitudes do not.
-
-    Raises
-    ------
-    ValueError
-        If most galaxies do.
+    """Mark, in place, galaxies whose "fluxes" look like magnitudes: from far UV to infrared all within a factor of
+    3.
     """
     starlight = np.isin(bands, _STARLIGHT)
     values = np.where((why == 0) & starlight, flux, np.nan)
@@ -209,26 +170,7 @@ _FLUX_PATTERNS = ("{}_flux", "flux_{}", "f_{}", "F{}")
 
 
 def find_columns(names, columns=None):
-    """The column of each band.
-
-    Parameters
-    ----------
-    names : list of str
-        Of a table's columns.
-    columns : dict of str to str, optional
-        Band -> column. Default: those of GAMA's or DustPedia's tables, the bands' names with "flux", or alone if there
-        is a column of their errors too.
-
-    Returns
-    -------
-    dict of str to list of str
-        Band -> columns that may be meant; more than one where a table holds a band twice.
-
-    Raises
-    ------
-    ValueError
-        If a column asked for is not there, or no band is found at all.
-    """
+    """The column of each band."""
     if columns is not None:
         absent = [column for column in columns.values() if column not in names]
         if absent:

@@ -1,9 +1,8 @@
 """Active nuclei: narrow lines with their own ratios, broad Balmer lines and a power law, added to spectra.
 
-The ratios are those of the Seyfert and LINER branches of Kewley et al. (2006, MNRAS 372, 961, their Figs. 1-2) and the
-luminosities those of Kauffmann et al. (2003, MNRAS 346, 1055, their Fig. 8) in the middle, scattered; everything is a
-stand-in for photoionisation by a nucleus, not a model of it. A host keeps the lines of its own young stars, so that
-galaxies with a weak nucleus are composite, as in nature.
+(2006, MNRAS 372, 961, their Figs. 1-2) and the luminosities those of Kauffmann et al. (2003, MNRAS 346, 1055,
+their Fig. 8) in the middle, scattered; everything is a stand-in for photoionisation by a nucleus, not a model
+of it.
 """
 
 import numpy as np
@@ -48,24 +47,9 @@ _DESCRIPTIONS = {
 def draw_agn(galaxies, *, seed, seyfert_share=SEYFERT_SHARE, broad_share=BROAD_SHARE):
     """Give a nucleus to every galaxy whose ``spectral_class`` is "AGN".
 
-    Narrow H-alpha goes as M^0.5 with 0.35-0.45 dex of scatter. Broad H-alpha is 0.7 +- 0.3 dex brighter than the
-    narrow one (Stern & Laor 2012, MNRAS 426, 2703) and 1500-8000 km/s wide (about 3000). Broad-line nuclei have the
-    narrow lines of Seyferts, and a continuum of slope -1.56 +- 0.3 (Vanden Berk et al. 2001).
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        From `spectool.synth.population.draw_population`: ``spectral_class``, ``log_mass``.
-    seed : int, sequence of int or numpy.random.Generator
-    seyfert_share, broad_share : float
-        Seyferts among the nuclei without broad lines, and nuclei with broad lines.
-
-    Returns
-    -------
-    Dataset
-        With ``agn_type`` ("" where there is none, "Seyfert", "LINER", "broad-line") and, NaN where they do not apply,
-        ``agn_log_h_alpha``, ``agn_log_n2``, ``agn_log_o3``, ``agn_log_s2``, ``agn_log_o1``, ``agn_log_o2``,
-        ``agn_log_broad``, ``agn_fwhm``, ``agn_slope``.
+    Broad H-alpha is 0.7 +- 0.3 dex brighter than the narrow one (Stern & Laor 2012, MNRAS 426, 2703) and
+    1500-8000 km/s wide (about 3000). Broad-line nuclei have the narrow lines of Seyferts, and a continuum of
+    slope -1.56 +- 0.3 (Vanden Berk et al. 2001).
     """
     rng = np.random.default_rng(seed)
     log_mass = galaxies["log_mass"].values
@@ -93,18 +77,7 @@ def draw_agn(galaxies, *, seed, seyfert_share=SEYFERT_SHARE, broad_share=BROAD_S
 
 
 def narrow_lines(galaxies):
-    """Narrow-line luminosities of nuclei before dust.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        From `draw_agn`; active ones only.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Name of a line, as in the embedded Cloudy grid, to luminosities (galaxy,) [Lsun].
-    """
+    """Narrow-line luminosities of nuclei before dust."""
     alpha = 10.0 ** galaxies["agn_log_h_alpha"].values
     beta = alpha / BALMER_DECREMENT
     n2, o3, s2, o1, o2 = (10.0 ** galaxies[name].values for name in RATIOS)
@@ -135,25 +108,6 @@ def add_agn(sample, *, fibre_fraction=1.0):
 
     Narrow lines have the width of the host's stars (Greene & Ho 2005, ApJ 627, 721) and the dust of its young
     stars; broad lines and continuum lie behind its diffuse dust only.
-
-    Parameters
-    ----------
-    sample : Dataset
-        From `spectool.synth.synthesis.synthesize` with ``keep_lines=True``, of galaxies from `draw_agn`.
-    fibre_fraction : float or array_like (galaxy,)
-        Share of the galaxy's light that an observation will keep: the nucleus is divided by it, because a fibre on the
-        centre holds all of it.
-
-    Returns
-    -------
-    Dataset
-        A new one, with the nuclei in ``flux`` and their narrow lines in ``line_luminosity``. Lines outside the
-        sample's wavelengths are left out.
-
-    Raises
-    ------
-    ValueError
-        If a column of `draw_agn` or ``line_luminosity`` is missing.
     """
     missing = [name for name in ("agn_type", "line_luminosity") if name not in sample]
     if missing:

@@ -17,25 +17,7 @@ PAD = 2500.0
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to broaden, and how to come back to the output's pixels.
-
-    Broadening only matters where pixels are narrower than lines. There, spectra are built on pixels of 60 km/s
-    (a little beyond, so that the ends do not wrap around), convolved by FFT and rebinned; elsewhere they are
-    built on the output's pixels at once.
-
-    Attributes
-    ----------
-    edges : Tensor, shape (n + 1,), float64
-        Edges of the output's pixels [Angstrom].
-    parts : tuple of ndarray
-        Edges of the internal pixels: bluer than the section, the section, redder. Empty parts are left out.
-    section : slice or None
-        The section's place among the internal pixels.
-    first, last : int
-        The output's pixels that the section is rebinned to.
-    operator : scipy.sparse.csr_array, shape (last - first, section), or None
-        Rebins the section to the output's pixels.
-    """
+    """Where to broaden, and how to come back to the output's pixels."""
 
     edges: torch.Tensor
     parts: tuple
@@ -76,23 +58,7 @@ def _section_edges(low, high, available):
 
 
 def broaden(flux, dispersion, plan):
-    """Convolve with a Gaussian in velocity and return to the output's pixels.
-
-    The two rebinnings, in and out of the internal pixels of width w, smooth like a variance of w^2 / 12 each, which
-    is taken off the Gaussian's: dispersions down to 25 km/s are exact to second order.
-
-    Parameters
-    ----------
-    flux : Tensor, shape (galaxy, m)
-        On the plan's internal pixels.
-    dispersion : Tensor, shape (galaxy,)
-        [km/s]
-    plan : Plan
-
-    Returns
-    -------
-    Tensor, shape (galaxy, n)
-    """
+    """Convolve with a Gaussian in velocity and return to the output's pixels."""
     if plan.section is None:
         return flux
     section = flux[:, plan.section]
@@ -121,21 +87,7 @@ BLOCK = 128
 
 
 def grid_fwhm(grid, wavelength):
-    """Resolution of an SSP grid.
-
-    Parameters
-    ----------
-    grid : SSPGrid
-        `grid.fwhm` holds in all the optical, unless ``provenance["resolution"]`` says more (``wavelength`` and
-        ``fwhm``, two lists in Angstrom), as for FSPS.
-    wavelength : array_like, shape (n,)
-        [Angstrom]
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        FWHM [Angstrom].
-    """
+    """Resolution of an SSP grid."""
     nodes = grid.provenance.get("resolution")
     if nodes is None:
         return np.full(np.shape(wavelength), float(grid.fwhm))
@@ -143,29 +95,7 @@ def grid_fwhm(grid, wavelength):
 
 
 def smooth_ssps(grid, wavelength, fwhm):
-    """SSP spectra broadened to a width that is the same at all wavelengths in velocity.
-
-    Each pixel's Gaussian is what lacks in quadrature, its integral over the grid's pixels exact. A grid's own pixels
-    are boxes of variance w^2 / 12, which is taken off.
-
-    Parameters
-    ----------
-    grid : SSPGrid
-    wavelength : array_like, shape (n,)
-        Pixel centres, vacuum, rest frame [Angstrom].
-    fwhm : float
-        Total width [km/s], the grid's own resolution included.
-
-    Returns
-    -------
-    ndarray, shape (Z, a, n), float32
-        [Lsun / Angstrom / Msun]
-
-    Raises
-    ------
-    ValueError
-        If the grid does not cover the wavelengths, or its resolution is lower than what is asked for.
-    """
+    """SSP spectra broadened to a width that is the same at all wavelengths in velocity."""
     wavelength = np.asarray(wavelength, float)
     variance = (wavelength * fwhm / KM_S) ** 2 - grid_fwhm(grid, wavelength) ** 2
     variance = (

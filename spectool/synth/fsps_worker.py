@@ -1,10 +1,4 @@
-"""Run by `spectool.synth.sources` as a script in a process of its own, which FSPS may end as it likes.
-
-usage: fsps_worker.py PARAMETERS_JSON OUTPUT_NPZ
-
-It prints ``PROGRESS done total`` as it goes and the sentinel ``FSPS-DONE`` at the end: FSPS's Fortran ends
-the interpreter with exit code 0 when it misses a file, so that nothing else tells success.
-"""
+"""Run by `spectool.synth.sources` as a script in a process of its own, which FSPS may end as it likes."""
 
 import json
 import sys

@@ -16,22 +16,7 @@ EMBEDDED = {"optical": "bc03_miles_optical", "broadband": "bc03_miles_broadband"
 
 @dataclass(frozen=True)
 class NebularGrid:
-    """Emission of ionised gas around young stars, per solar mass of stars formed.
-
-    Attributes
-    ----------
-    metallicity, log_u, age_edges : ndarray, shapes (Z,), (u,), (a + 1,)
-        Absolute gas metallicity, ionisation parameter, age-bin edges of the ionising stars [yr].
-    line_name, line_wavelength : ndarray, shape (line,)
-        Vacuum wavelength [Angstrom].
-    line_luminosity : ndarray, shape (Z, u, a, line)
-        [Lsun / Msun]
-    continuum_wavelength, continuum : ndarray, shapes (m,), (Z, u, a, m)
-        [Angstrom], [Lsun / Angstrom / Msun]; linear between its wavelengths.
-    ionizing_rate : ndarray, shape (Z, a)
-        Ionising photons [1 / s / Msun] of the stars of the same metallicity that the models were made with.
-    provenance : dict
-    """
+    """Emission of ionised gas around young stars, per solar mass of stars formed."""
 
     metallicity: np.ndarray
     log_u: np.ndarray
@@ -64,16 +49,7 @@ class NebularGrid:
 
 @dataclass(frozen=True)
 class DustEmissionGrid:
-    """Infrared emission of dust, Draine & Li (2007).
-
-    Attributes
-    ----------
-    qpah, umin, wavelength : ndarray, shapes (q,), (u,), (m,)
-        PAH mass fraction [%], weakest starlight, vacuum wavelength [Angstrom].
-    energy : ndarray, shape (q, u, 2, m)
-        lambda L_lambda in arbitrary units, for dust heated by Umin alone and by a power law up to Umax.
-    provenance : dict
-    """
+    """Infrared emission of dust, Draine & Li (2007)."""
 
     qpah: np.ndarray
     umin: np.ndarray
@@ -245,22 +221,7 @@ class SSPGrid:
         )
 
     def rebinned_flux(self, edges):
-        """SSP spectra on other pixels, flux conserved.
-
-        Parameters
-        ----------
-        edges : array_like, shape (m + 1,)
-            Vacuum [Angstrom], inside the grid's range.
-
-        Returns
-        -------
-        ndarray, shape (Z, a, m), float32
-
-        Raises
-        ------
-        ValueError
-            If the grid does not cover the range.
-        """
+        """SSP spectra on other pixels, flux conserved."""
         if edges[0] < self.edges[0] - 1e-6 or edges[-1] > self.edges[-1] + 1e-6:
             raise ValueError(
                 f"wavelengths {edges[0]:.0f}-{edges[-1]:.0f} A reach beyond the grid's "
@@ -272,20 +233,7 @@ class SSPGrid:
 
 
 def ionizing_photon_rate(flux, wavelength):
-    """Photons shortward of the Lyman limit, the integral of L_lambda lambda / (h c).
-
-    Parameters
-    ----------
-    flux : ndarray, shape (..., n)
-        [Lsun / Angstrom]
-    wavelength : ndarray, shape (n,)
-        [Angstrom]
-
-    Returns
-    -------
-    ndarray, shape (...,)
-        [1 / s]
-    """
+    """Photons shortward of the Lyman limit, the integral of L_lambda lambda / (h c)."""
     from astropy import constants, units
 
     energy_times_wavelength = (constants.h * constants.c).to_value(units.Lsun * units.s * units.AA)

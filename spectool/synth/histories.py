@@ -46,20 +46,7 @@ def solar_light(grid):
 
 
 def equal_light_intervals(grid):
-    """Times between which equal parts of the light were made, for constant star formation at solar metallicity.
-
-    Section 3.2 of the paper asks for intervals "which contribute evenly to the luminosity of the final spectrum" and
-    does not say which light: ours is that of 4050-7300 Angstrom before dust, as in the labels.
-
-    Parameters
-    ----------
-    grid : SSPGrid
-
-    Returns
-    -------
-    ndarray, shape (21, 6)
-        Lookback times [Gyr] for each of `durations`, from 0 to the duration.
-    """
+    """Times between which equal parts of the light were made, for constant star formation at solar metallicity."""
     edges = grid.age_edges / 1e9
     made = np.concatenate([[0.0], np.cumsum(solar_light(grid) * np.diff(edges))])
     total = np.interp(durations(), edges, made)
@@ -67,21 +54,7 @@ def equal_light_intervals(grid):
 
 
 def interval_shares(mass, grid):
-    """Which part of each age bin belongs to which fifth of the light, for any star-formation history.
-
-    The fifths are those of the light at solar metallicity, from the youngest stars on, as `equal_light_intervals` has
-    them for constant star formation.
-
-    Parameters
-    ----------
-    mass : ndarray, shape (galaxy, a)
-    grid : SSPGrid
-
-    Returns
-    -------
-    ndarray, shape (galaxy, 5, a)
-        Sums over the intervals are 1 where stars were formed.
-    """
+    """Which part of each age bin belongs to which fifth of the light, for any star-formation history."""
     light = mass * solar_light(grid)
     made = np.concatenate([np.zeros((len(mass), 1)), np.cumsum(light, axis=1)], axis=1)
     made /= made[:, -1:]
@@ -93,32 +66,7 @@ def interval_shares(mass, grid):
 
 
 def draw_histories(n, *, seed, grid):
-    """Histories that no training galaxy has, for stopping, calibrating and testing a network.
-
-    A fifth each (in random order) of delayed-tau, rising (linear or steeper in time), truncated (nothing in the last 3%
-    to 60% of the time), bursty (half to 95% of the mass in one to four bursts over a constant rate) and two populations
-    (an old and a young burst). They began 0.15-14 Gyr ago. Half have one metallicity, uniform over the training range;
-    in the others metallicity rises by up to 1.2 dex with time or with the mass formed, to a last value that is uniform.
-    Metallicity never leaves the training range.
-
-    Parameters
-    ----------
-    n : int
-    seed : int or numpy.random.Generator
-    grid : SSPGrid
-
-    Returns
-    -------
-    Dataset
-        For `synthesize` without nebular emission or dust: ``mass_formed`` (galaxy, age) [Msun], 1 in total,
-        ``log_z_star`` (galaxy, age) [dex, Zsun = 0.02], ``kind``, ``onset`` [Gyr], ``rise`` of metallicity [dex], and
-        zeros for dust and velocity dispersion.
-
-    Raises
-    ------
-    ValueError
-        If n is not positive or the grid is younger than 14 Gyr.
-    """
+    """Histories that no training galaxy has, for stopping, calibrating and testing a network."""
     if n < 1:
         raise ValueError(f"the number of histories must be at least 1, not {n}")
     check_ages(grid)
@@ -155,23 +103,7 @@ def draw_histories(n, *, seed, grid):
 
 
 def label_histories(histories, grid):
-    """Light-weighted metallicities and ages, over all and in each fifth of the light.
-
-    Weights are the light of 4050-7300 Angstrom before dust; ``log_z_lw`` and ``age_lw`` are those of
-    `spectool.synth.synthesis.describe`, but for Zsun = 0.02 with every grid.
-
-    Parameters
-    ----------
-    histories : Dataset
-        ``mass_formed``, ``log_z_star`` (galaxy, age), the latter for Zsun = 0.02.
-    grid : SSPGrid
-
-    Returns
-    -------
-    dict of str to (dims, ndarray, attrs)
-        ``log_z_lw`` [dex], ``age_lw`` [Gyr] (10 to the mean log age), and (galaxy, interval), youngest first,
-        ``log_z_interval``, ``age_interval``, ``light_share``.
-    """
+    """Light-weighted metallicities and ages, over all and in each fifth of the light."""
     mass = histories["mass_formed"].transpose("galaxy", "age").values.astype(float)
     log_z = histories["log_z_star"].transpose("galaxy", "age").values.astype(float)
     light = mass * np.einsum("gaz,za->ga", metallicity_operator(log_z, grid), optical_light(grid))

@@ -10,28 +10,7 @@ REACH = 4.5
 
 
 def nebular_weights(young_mass, age_edges, stars_rate, gas_metallicity, log_u, grid):
-    """Weights of the grid's models for a batch of galaxies.
-
-    The gas has its own metallicity and ionisation parameter: the model for that metallicity is scaled by the ratio
-    of the ionising photons that the galaxy's stars give off to those of the stars that the model was made with.
-
-    Parameters
-    ----------
-    young_mass : ndarray, shape (galaxy, Z, age)
-        Mass of stars young enough to have a nebula, by the SSP grid's metallicity and age.
-    age_edges : ndarray, shape (age + 1,)
-        Their age bins [yr].
-    stars_rate : ndarray, shape (Z, age)
-        Ionising photons of the SSPs [1 / s / Msun].
-    gas_metallicity : ndarray, shape (galaxy, Zgas)
-        Interpolation weights over the nebular grid's metallicities.
-    log_u : array_like, shape (galaxy,)
-    grid : NebularGrid
-
-    Returns
-    -------
-    ndarray, shape (galaxy, Zgas * u * a), float32
-    """
+    """Weights of the grid's models for a batch of galaxies."""
     age_share = _age_shares(age_edges, grid.age_edges)
     photons = np.einsum("gza,za,ab->gb", young_mass, stars_rate, age_share, optimize=True)
     reference = gas_metallicity @ grid.ionizing_rate
@@ -47,18 +26,7 @@ def _age_shares(fine, coarse):
 
 
 def continuum_factors(grid, wavelength):
-    """The nebular continuum on given pixels as a product of two small matrices.
-
-    Parameters
-    ----------
-    grid : NebularGrid
-    wavelength : ndarray, shape (n,)
-        Vacuum [Angstrom].
-
-    Returns
-    -------
-    left, right : Tensor, shapes (Z * u * a, k) and (k, n), float32
-    """
+    """The nebular continuum on given pixels as a product of two small matrices."""
     left, right = grid.continuum_components
     nodes = grid.continuum_wavelength
     drawn = np.stack([np.interp(wavelength, nodes, component) for component in right])
@@ -66,23 +34,7 @@ def continuum_factors(grid, wavelength):
 
 
 def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):
-    """Add Gaussian emission lines to spectra in place, integrated exactly over each pixel.
-
-    Parameters
-    ----------
-    flux : Tensor, shape (galaxy, n)
-        [Lsun / Angstrom]; overwritten.
-    edges : Tensor, shape (n + 1,), float64
-        Pixel edges [Angstrom].
-    wavelength : ndarray, shape (line,)
-        Vacuum [Angstrom].
-    luminosity : Tensor, shape (galaxy, line)
-        [Lsun]
-    dispersion : Tensor, shape (galaxy,)
-        Velocity dispersion of the gas [km/s].
-    fwhm : float
-        Instrumental or library resolution [Angstrom], added in quadrature.
-    """
+    """Add Gaussian emission lines to spectra in place, integrated exactly over each pixel."""
     lsf = fwhm * FWHM_TO_SIGMA
     reach = REACH * np.hypot(wavelength * (float(dispersion.max()) / KM_S), lsf)
     pixels = edges.numpy()
@@ -114,40 +66,14 @@ LOW_IONISATION += ("O 1 5577", "O 1 6300", "O 1 6364", "N 1 5200")
 
 
 def low_ionisation_offset(log_z_gas):
-    """Correction of the grid's low-ionisation lines [dex]: 0 at 0.27 solar and below, -0.48 at 0.7 solar and above.
-
-    The grid gives star-forming galaxies their place on the diagram of Baldwin, Phillips & Terlevich only with
-    ionisation parameters down to 10^-3.85, at which its [SII]/H-alpha is up to 0.48 dex above that of 2,100
-    galaxies of the ECO survey (Moffett et al. 2015) of the same mass: -0.5 at all masses. With the offset, which is
-    read off their [SII], [OI] comes to within 0.15 dex of theirs, and [OII]/H-alpha falls from 1.8 to 1.2 (metal-poor)
-    - 0.6 (metal-rich), as observed (1.2 +- 0.3 of Kewley et al. 2004, AJ 127, 2002, who find it falling with
-    metallicity).
-
-    Parameters
-    ----------
-    log_z_gas : array_like
-        [dex], on the scale of `spectool.synth.relations.OXYGEN_SUN`.
-
-    Returns
-    -------
-    ndarray
+    """Correction of the grid's low-ionisation lines [dex]: 0 at 0.27 solar and below, -0.48 at 0.7 solar and
+    above.
     """
     return np.clip(-0.48 - 1.15 * (np.asarray(log_z_gas) + 0.15), -0.48, 0.0)
 
 
 def mend_low_ionisation(sample):
-    """Scale the low-ionisation lines of star-forming gas in spectra that are synthesized already.
-
-    Parameters
-    ----------
-    sample : Dataset
-        From `spectool.synth.synthesis.synthesize` with ``keep_lines=True``; before other lines are added.
-
-    Returns
-    -------
-    Dataset
-        A new one, with ``flux`` and ``line_luminosity`` changed by the same light.
-    """
+    """Scale the low-ionisation lines of star-forming gas in spectra that are synthesized already."""
     names, at = sample["line"].values, sample["line_wavelength"].values
     where = np.flatnonzero(np.isin(names, LOW_IONISATION))
     lines = sample["line_luminosity"].transpose("galaxy", "line").values.copy()

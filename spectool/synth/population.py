@@ -1,8 +1,4 @@
-"""Draw a population of galaxies: realistic, or with independent parameters for null tests.
-
-The relations and their sources are in `spectool.synth.relations`; this module adds the scatter and turns each
-galaxy's mass, star-formation rate and age into a star-formation history on the ages of an SSP grid.
-"""
+"""Draw a population of galaxies: realistic, or with independent parameters for null tests."""
 
 from functools import cache
 
@@ -156,13 +152,7 @@ def draw_population(
 
 
 def age_of_universe(redshift):
-    """Age of the universe [Gyr] in astropy's Planck18 cosmology, interpolated to better than 1e-4.
-
-    Parameters
-    ----------
-    redshift : array_like
-        At least 0.
-    """
+    """Age of the universe [Gyr] in astropy's Planck18 cosmology, interpolated to better than 1e-4."""
     redshift = np.asarray(redshift, dtype=float)
     return np.interp(redshift, *_age_nodes(max(1.0, float(np.max(redshift)))))
 
@@ -260,10 +250,7 @@ def _draw_sfr(rng, log_mass, cosmic_age, is_quiescent):
 
 
 def _draw_metals(rng, c, log_sfr):
-    """Gas and stellar metallicity, whose deviations from their relations go together (r = 0.5), and log U.
-
-    ``log_sfr`` is the rate that the relation of the gas is told.
-    """
+    """Gas and stellar metallicity, whose deviations from their relations go together (r = 0.5), and log U."""
     n = c["log_mass"].size
     median = relations.gas_metallicity(c["log_mass"], log_sfr)
     c["log_z_gas"] = _truncated_normal(rng, median, 0.07, -1.5, relations.MAX_LOG_Z_GAS)
@@ -318,11 +305,7 @@ def _draw_history(rng, c, cosmic_age):
 
 
 def _delayed_tau_timescale(onset, specific_sfr):
-    """Onset and tau [yr] of the delayed-tau history that has this present SFR per mass formed.
-
-    With x = onset / tau the present SFR times the onset, per mass formed, is x^2 e^-x / (1 - (1 + x) e^-x):
-    it falls from 2 (x = 0) to 0 and is inverted by a table. Faster growth than that needs a later onset.
-    """
+    """Onset and tau [yr] of the delayed-tau history that has this present SFR per mass formed."""
     x = np.geomspace(0.02, 30, 1024)
     growth = x**2 * np.exp(-x) / (-np.expm1(-x) - x * np.exp(-x))
     onset = np.clip(np.minimum(onset, 1.9 / specific_sfr), 3e8, None)

@@ -1,8 +1,4 @@
-"""Published relations between the properties of galaxies, as plain functions without randomness.
-
-`spectool.synth.population` scatters galaxies around them. Masses are surviving stellar masses for a Chabrier
-or Kroupa IMF; the two differ by less than 0.05 dex and are not told apart here. All arguments broadcast.
-"""
+"""Published relations between the properties of galaxies, as plain functions without randomness."""
 
 import numpy as np
 
@@ -45,8 +41,7 @@ _GALLAZZI = np.array(
 def mass_function(log_mass):
     """Galaxies per dex of stellar mass in the local universe [1 / Mpc^3 / dex].
 
-    Double Schechter function of Baldry et al. (2012), eq. 6: log M* = 10.66, phi1 = 3.96e-3, alpha1 = -0.35,
-    phi2 = 0.79e-3, alpha2 = -1.47.
+    (2012), eq. 6: log M* = 10.66, phi1 = 3.96e-3, alpha1 = -0.35, phi2 = 0.79e-3, alpha2 = -1.47.
     """
     ratio = 10.0 ** (np.asarray(log_mass) - 10.66)
     per_mass = 3.96e-3 * ratio**-0.35 + 0.79e-3 * ratio**-1.47
@@ -54,27 +49,13 @@ def mass_function(log_mass):
 
 
 def star_forming_sequence(log_mass, age_of_universe):
-    """Median log SFR [Msun/yr] of star-forming galaxies; Speagle et al. (2014), eq. 28.
-
-    Parameters
-    ----------
-    log_mass : array_like
-        [dex Msun]
-    age_of_universe : array_like
-        At the galaxy's redshift [Gyr].
-    """
+    """Median log SFR [Msun/yr] of star-forming galaxies; Speagle et al. (2014), eq. 28."""
     time = np.asarray(age_of_universe)
     return (0.84 - 0.026 * time) * np.asarray(log_mass) - (6.51 - 0.11 * time)
 
 
 def quiescent_fraction(log_mass, redshift=0.0):
-    """Fraction of quiescent galaxies; Peng et al. (2010), quenching efficiencies as fitted to SDSS.
-
-    Mass quenching 1 - exp(-(M / 10^10.56)^0.80) and environmental quenching 1 - exp(-((1 + delta) /
-    10^1.84)^0.60), the latter at one typical overdensity, log(1 + delta) = 0.4. The characteristic mass rises
-    by 0.35 dex per unit redshift, our stand-in for the decline of the fractions to z = 1 (Muzzin et al.
-    2013).
-    """
+    """Fraction of quiescent galaxies; Peng et al. (2010), quenching efficiencies as fitted to SDSS."""
     characteristic = 10.56 + 0.35 * np.asarray(redshift)
     by_mass = -np.expm1(-(10.0 ** (0.80 * (np.asarray(log_mass) - characteristic))))
     by_environment = -np.expm1(-(10.0 ** (0.60 * (0.4 - 1.84))))
@@ -90,29 +71,14 @@ def agn_fraction(log_mass):
 
 
 def gas_metallicity(log_mass, log_sfr):
-    """Median log Z_gas/Zsun of the fundamental metallicity relation; Curti et al. (2020), for total SFR.
-
-    12 + log(O/H) = 8.779 - 0.31 / 2.1 log(1 + (M / M0)^-2.1) with log M0 = 10.11 + 0.56 log SFR; it does
-    not change with redshift. Solar: `OXYGEN_SUN`.
-    """
+    """Median log Z_gas/Zsun of the fundamental metallicity relation; Curti et al. (2020), for total SFR."""
     turnover = 10.11 + 0.56 * np.asarray(log_sfr)
     drop = 0.31 / 2.1 * np.log10(1 + 10.0 ** (-2.1 * (np.asarray(log_mass) - turnover)))
     return 8.779 - drop - OXYGEN_SUN
 
 
 def stellar_metallicity(log_mass):
-    """Median log Z/Zsun of stars and its distances to the 16th and 84th percentile; Gallazzi et al. (2005).
-
-    Parameters
-    ----------
-    log_mass : array_like
-        [dex Msun]; constant beyond the ends of their Table 2 (8.91-11.91).
-
-    Returns
-    -------
-    median, below, above : ndarray
-        [dex], with Zsun = 0.02.
-    """
+    """Median log Z/Zsun of stars and its distances to the 16th and 84th percentile; Gallazzi et al. (2005)."""
     median, low, high = (np.interp(log_mass, _GALLAZZI[:, 0], _GALLAZZI[:, k]) for k in (1, 2, 3))
     return median, median - low, high - median
 
@@ -120,18 +86,13 @@ def stellar_metallicity(log_mass):
 def ionisation_parameter(log_z_gas):
     """Median log U, -4.28 - 2.5 log Z_gas/Zsun: -2.5 at 0.2 solar and -3.85 (held) at 0.7 solar and above.
 
-    Read off the Cloudy grid, as `OXYGEN_SUN`: with it the grid follows the star-forming locus of the ECO
-    galaxies in the diagram of Baldwin, Phillips & Terlevich. The sense of the trend is that of Dopita et al.
     (2006).
     """
     return np.clip(-4.28 - 2.5 * np.asarray(log_z_gas), -3.85, -2.3)
 
 
 def balmer_attenuation(log_mass):
-    """Median attenuation of H-alpha [mag] in star-forming galaxies; Garn & Best (2010), eq. 5.
-
-    A = 0.91 + 0.77 X + 0.11 X^2 - 0.09 X^3 with X = log M - 10, held constant outside their 8.5-11.5.
-    """
+    """Median attenuation of H-alpha [mag] in star-forming galaxies; Garn & Best (2010), eq. 5."""
     x = np.clip(np.asarray(log_mass) - 10, -1.5, 1.5)
     return 0.91 + 0.77 * x + 0.11 * x**2 - 0.09 * x**3
 
@@ -139,17 +100,13 @@ def balmer_attenuation(log_mass):
 def attenuation_index(optical_depth):
     """Median power-law index of the attenuation curve, shallower the more dust there is.
 
-    -2.8 / (1 + 3 sqrt(tau_V)): Chevallard et al. (2013), eq. 10, kept within -1.2 and -0.45, about the range
-    of slopes in Salim & Narayanan (2020).
+    (2013), eq. 10, kept within -1.2 and -0.45, about the range of slopes in Salim & Narayanan (2020).
     """
     return np.clip(-2.8 / (1 + 3 * np.sqrt(np.asarray(optical_depth))), -1.2, -0.45)
 
 
 def velocity_dispersion(log_mass):
-    """Median log sigma [km/s] of quiescent galaxies; Zahid et al. (2016), eq. 5 and Table 1.
-
-    sigma = 118.3 km/s at 10^10.26 Msun, with slopes 0.403 below and 0.293 above.
-    """
+    """Median log sigma [km/s] of quiescent galaxies; Zahid et al. (2016), eq. 5 and Table 1."""
     x = np.asarray(log_mass) - 10.26
     return 2.073 + np.where(x < 0, 0.403, 0.293) * x
 
@@ -167,10 +124,5 @@ def surviving_fraction(age):
     """Mass left in stars and remnants of a population of one age, per mass formed, for a Chabrier IMF.
 
     1 - 0.046 ln(1 + age / 0.276 Myr): Leitner & Kravtsov (2011), eq. 1 with the parameters of their Table 1.
-
-    Parameters
-    ----------
-    age : array_like
-        [yr]
     """
     return 1 - 0.046 * np.log1p(np.asarray(age) / 0.276e6)

@@ -57,42 +57,7 @@ def load_fsps_grid(
     cache=True,
     progress=True,
 ):
-    """SSP grid of FSPS: stars without dust or gas, on FSPS's own wavelengths (vacuum), ages and metallicities.
-
-    The grid says which libraries it is made of, as FSPS reports them: those compiled into python-fsps, MIST
-    isochrones and C3K_LR spectra in the wheels of today, whatever else lies in ``SPS_HOME``. Nebular emission
-    comes, as with the embedded grid, from the embedded Cloudy tables, scaled by the ionising photons of the
-    FSPS stars; FSPS's own nebular and dust models are not used. The first call computes for a minute or so
-    and caches; later ones read.
-
-    Parameters
-    ----------
-    imf : {"kroupa", "chabrier", "salpeter"}
-    wavelength_range : tuple of float
-        [Angstrom]; to 1e7 for dust emission and photometry.
-    pixel : float
-        Between 3000 and 10000 A FSPS's spacing of several Angstrom is divided, linearly, into pixels no wider
-        than this.
-    parameters : dict, optional
-        Further parameters of ``fsps.StellarPopulation`` that shape the stars, such as ``{"fbhb": 0.2}``.
-    sps_home : path, optional
-        Default: the environment variable ``SPS_HOME``.
-    cache : bool or path
-        Keep the grid in the user's cache folder (or the one given), and read it from there the next time. The
-        entry belongs to these options and to the files of ``SPS_HOME`` by name, size and time.
-    progress : bool
-
-    Returns
-    -------
-    SSPGrid
-
-    Raises
-    ------
-    FSPSError
-        If python-fsps is missing, ``SPS_HOME`` is unset, no directory or incomplete, or FSPS stops.
-    ValueError
-        If an option makes no sense.
-    """
+    """SSP grid of FSPS: stars without dust or gas, on FSPS's own wavelengths (vacuum), ages and metallicities."""
     parameters = dict(parameters or {})
     _check_options(imf, wavelength_range, pixel, parameters)
     home = check_sps_home(sps_home)
@@ -118,22 +83,7 @@ def load_fsps_grid(
 
 
 def check_sps_home(sps_home=None):
-    """The FSPS data folder, if python-fsps is installed and the folder looks whole.
-
-    Parameters
-    ----------
-    sps_home : path, optional
-        Default: the environment variable ``SPS_HOME``.
-
-    Returns
-    -------
-    pathlib.Path
-
-    Raises
-    ------
-    FSPSError
-        Saying what is wrong and what to do.
-    """
+    """The FSPS data folder, if python-fsps is installed and the folder looks whole."""
     if importlib.util.find_spec("fsps") is None:
         raise FSPSError("python-fsps is not installed: pip install 'fsps>=0.5' (Linux and macOS)")
     named = os.environ.get("SPS_HOME", "") if sps_home is None else str(sps_home)
@@ -302,38 +252,7 @@ _TOLERANCE = 35.0
 
 
 def load_ppxf_grid(path, *, name=None, z_sun=0.02, medium=None, wavelength_range=WAVELENGTH_RANGE):
-    """SSP grid out of a file of pPXF's format.
-
-    Parameters
-    ----------
-    path : path
-        ``.npz`` with ``templates`` (wavelength, age, metallicity) [Lsun / Angstrom / Msun], ``lam`` [Angstrom],
-        ``ages`` [Gyr], ``metals`` [log Z / Zsun]; where there, ``fwhm`` [Angstrom] (one, or one per wavelength; else
-        2.51, that of MILES) and ``masses`` (age, metallicity).
-    name : str, optional
-        Of the library; default: the file's.
-    z_sun : float
-        Mass fraction of metals that ``metals`` refers to.
-    medium : {None, "air", "vacuum"}
-        Of ``lam``, which the files do not say: None finds out, by comparing the positions of lines with those of the
-        embedded grid (air is 83 km/s bluer).
-    wavelength_range : (float, float)
-        What to keep, vacuum [Angstrom].
-
-    Returns
-    -------
-    SSPGrid
-        Without nebular emission, for the templates do not reach the ionising ultraviolet. ``provenance["resolution"]``
-        holds the resolution where it changes with wavelength.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is none of pPXF's, its arrays do not fit together, or its lines are neither where air nor where vacuum
-        has them.
-    """
+    """SSP grid out of a file of pPXF's format."""
     path = Path(path)
     arrays = _read_ppxf(path)
     templates, lam = arrays["templates"].astype(float), arrays["lam"].astype(float)

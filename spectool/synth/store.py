@@ -9,18 +9,7 @@ DONE = "synthesized"
 
 
 class BatchStore:
-    """Collects arrays of a sample batch by batch without ever holding them twice.
-
-    Parameters
-    ----------
-    template : xarray.Dataset
-        The sample's columns and coordinates, dimension ``galaxy``.
-    arrays : dict of str to (dim, size, units)
-        What is to be written, each (galaxy, dim) in float32.
-    batch_size : int
-    path : path or None
-        Zarr store; None keeps the arrays in memory.
-    """
+    """Collects arrays of a sample batch by batch without ever holding them twice."""
 
     def __init__(self, template, arrays, batch_size, path=None):
         self._template, self._arrays, self._path = template, arrays, path

@@ -151,19 +151,7 @@ def describe(galaxies, grid, label_range=LABEL_RANGE, metallicity_interpolation=
 
 
 def metallicity_weights(metallicity, nodes, scale="log"):
-    """Weights of the grid's metallicities, linear in log Z or in Z, the nearest node outside.
-
-    Parameters
-    ----------
-    metallicity : ndarray, shape (...,)
-        Absolute.
-    nodes : ndarray, shape (Z,)
-    scale : {"log", "linear"}
-
-    Returns
-    -------
-    ndarray, shape (..., Z), float32
-    """
+    """Weights of the grid's metallicities, linear in log Z or in Z, the nearest node outside."""
     if scale not in ("log", "linear"):
         raise ValueError(f"metallicity_interpolation is 'log' or 'linear', not {scale!r}")
     if scale == "log":
@@ -278,11 +266,7 @@ def _synthesize_batch(galaxies, grid, operators):
 
 
 def _weigh(weights, spectra):
-    """Sum of SSPs: weights (galaxy, Z, age) times spectra (Z, age, n).
-
-    Stars of one metallicity lie between two neighbours of the grid's seven, so galaxies that share these two are
-    multiplied together, and the products with zero are left out.
-    """
+    """Sum of SSPs: weights (galaxy, Z, age) times spectra (Z, age, n)."""
     n_z, _, n = spectra.shape
     used = (weights != 0).any(axis=2)
     low = np.minimum(used.argmax(axis=1), max(n_z - 2, 0))

@@ -30,32 +30,7 @@ def make_burst_library(
     a_v=_EXTINCTIONS,
     dust_index=_DUST_INDEX,
 ):
-    """Bands of single bursts of all ages, metallicities and extinctions, at rest.
-
-    Parameters
-    ----------
-    grid : SSPGrid, optional
-        Default: the embedded one.
-    bands : sequence of str
-    log_age : array_like
-        [dex(Gyr)]; the grid's nearest ages are taken, each once.
-    log_z : array_like
-        log Z / Zsun, interpolated in log Z as `spectool.synth.synthesize` does.
-    a_v : array_like
-        Of a screen before all stars, at 5500 A [mag].
-    dust_index : float
-        Power law of its optical depth.
-
-    Returns
-    -------
-    Dataset, dims (template, band)
-        ``flux`` (f_nu, mean 1 over the bands, float32), ``log_age`` [dex(Gyr)], ``log_z`` [dex], ``a_v`` [mag].
-
-    Raises
-    ------
-    ValueError
-        If the grid does not cover a band.
-    """
+    """Bands of single bursts of all ages, metallicities and extinctions, at rest."""
     grid = SSPGrid.embedded("optical") if grid is None else grid
     age = np.unique([np.argmin(np.abs(np.log10(grid.age / 1e9) - one)) for one in log_age])
     matrix = band_matrix(grid.wavelength, bands)
@@ -83,35 +58,7 @@ def make_burst_library(
 
 
 def fit_bursts(sample, library, *, model_error=MODEL_ERROR, min_bands=10, batch_size=256, progress=True):
-    """Fit each spectrum's bands with every burst of a library.
-
-    Parameters
-    ----------
-    sample : Dataset, dims (spectrum, band)
-        ``flux`` (f_nu, any scale), optionally ``flux_error`` and ``mask``. Bands by name; all must be in the library.
-    library : Dataset
-        From `make_burst_library`.
-    model_error : float
-        Error of models and calibration relative to the flux, added in quadrature; the only one where there is no
-        ``flux_error``.
-    min_bands : int
-        With fewer bands a spectrum is not fitted.
-    batch_size : int
-        Spectra at a time.
-    progress : bool
-
-    Returns
-    -------
-    Dataset, dim (spectrum,)
-        ``log_age``, ``log_z``, ``a_v``: means over the library, weighted by exp(-chi^2 / 2); ``*_error`` their
-        standard deviations; ``chi2`` of the best burst, ``best_template`` (its index, -1), ``n_bands``, and
-        ``fit_reason``: "" or why there is no fit, with NaN above.
-
-    Raises
-    ------
-    ValueError
-        If the sample has a band that the library has not, or lacks `flux`.
-    """
+    """Fit each spectrum's bands with every burst of a library."""
     flux, weight, n_bands = _read(sample, library, model_error)
     reason = np.full(len(flux), "", dtype=object)
     reason[(flux * (weight > 0)).max(axis=1, initial=0) <= 0] = "no flux above zero"

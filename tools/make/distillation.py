@@ -21,28 +21,7 @@ _CLOSE = 1e-3
 
 
 def compress(model: DenseAutoencoder, moments: list, *, tolerance: float) -> DenseAutoencoder:
-    """A copy whose dense layers have as low a rank as a given rise of the loss allows.
-
-    Parameters
-    ----------
-    model
-        Trained; left as it is.
-    moments
-        From `measure_layers`.
-    tolerance
-        Rise of the loss (per spectrum) that all layers together may cause, shared out evenly. An estimate, and
-        `refine` takes most of it back: measure the loss of what comes out.
-
-    Returns
-    -------
-    DenseAutoencoder
-        In evaluation mode; ``config["ranks"]`` says what became of each layer (None: whole).
-
-    Raises
-    ------
-    ValueError
-        If the model is compressed already.
-    """
+    """A copy whose dense layers have as low a rank as a given rise of the loss allows."""
     if model.config["ranks"] is not None:
         raise ValueError("this model is compressed already: compress the trained one")
     layers = dense_layers(model)
@@ -75,30 +54,7 @@ def refine(
     lr: float = 1e-4,
     seed: int = 0,
 ) -> float:
-    """Train a compressed model, in place, to answer as the whole one does, until it is as good.
-
-    It is shown the training spectra with noise drawn afresh and taught the whole model's answers; it stops where its
-    validation loss, with its weights rounded to 8 bits, is the whole model's. (Longer, and it becomes better, for
-    what the whole model learnt by heart averages out: then it would be another model, not this one made small.)
-
-    Parameters
-    ----------
-    small, model
-        From `compress`, and what it was made from.
-    train, valid
-        From `spectool.papers.scourfield2023.network.make_arrays`.
-    target
-        The whole model's validation loss, eq. 3.
-    n_steps, rows
-        At most so many steps, each with so many spectra.
-    lr, seed
-        As for `spectool.models.training.fit`.
-
-    Returns
-    -------
-    float
-        Relative change of the validation loss from `target`, weights rounded.
-    """
+    """Train a compressed model, in place, to answer as the whole one does, until it is as good."""
     rng = np.random.default_rng(seed)
     n = min(rows, len(train["flux"]))
     few = select(valid, np.arange(min(64, len(valid["flux"]))))
@@ -179,29 +135,7 @@ def dense_layers(model: DenseAutoencoder) -> list:
 def measure_layers(
     model: DenseAutoencoder, flux, weight, *, seed, probes: int = 2, batch_size: int = 512
 ) -> list:
-    """What a trained model's layers do on some spectra, and how much the loss minds.
-
-    Parameters
-    ----------
-    model
-        Trained.
-    flux
-        (N, n_pixels) training spectra as the encoder reads them; a few thousand.
-    weight
-        (N, n_pixels) weights of the loss, eq. 3 (`spectool.models.vae.pixel_weights`).
-    seed
-        Of the random directions in which derivatives are taken: an int or a `numpy.random.Generator`.
-    probes
-        Such directions per spectrum.
-    batch_size
-        Spectra at a time.
-
-    Returns
-    -------
-    list
-        Per dense layer, from the encoder's first: mean and covariance of its outputs, and the mean product of the
-        prediction's derivatives by them.
-    """
+    """What a trained model's layers do on some spectra, and how much the loss minds."""
     model.eval()
     layers = dense_layers(model)
     generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))

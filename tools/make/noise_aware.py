@@ -37,25 +37,7 @@ def make_arrays(sample) -> dict[str, np.ndarray]:
 
 
 def train_noise_aware(train, valid, wavelength=None, *, seed=0, epochs=EPOCHS, options=None, **fit_options):
-    """Train on noise drawn afresh for each batch, and scale the errors on validation spectra.
-
-    Parameters
-    ----------
-    train, valid : dict
-        From `make_arrays`.
-    wavelength : array_like, shape (n_pixels,), optional
-    seed : int
-    epochs : int
-    options : dict, optional
-        Of `NoiseAwareAutoencoder`.
-    fit_options
-        Of `spectool.models.training.fit`.
-
-    Returns
-    -------
-    model : NoiseAwareAutoencoder
-    history : History
-    """
+    """Train on noise drawn afresh for each batch, and scale the errors on validation spectra."""
     model = NoiseAwareAutoencoder(n_pixels=train["flux"].shape[1], seed=seed, **(options or {}))
     model.fit_statistics(train["flux"], wavelength, seed=seed)
     recipe = {
@@ -101,24 +83,7 @@ def apply(model, arrays, *, batch_size: int = 512):
 
 
 def calibrate(model, arrays, truth, *, seed) -> np.ndarray:
-    """Scale the errors so that 68% of the noise-free fluxes of validation spectra lie within one.
-
-    Parameters
-    ----------
-    model : NoiseAwareAutoencoder
-        Its ``error_factor`` (of each pixel) and ``level_factor`` (of each S/N) are changed.
-    arrays : dict
-        From `make_arrays`.
-    truth : ndarray, shape (N, n_pixels)
-        Noise-free spectra.
-    seed : int
-        Of the noise.
-
-    Returns
-    -------
-    ndarray, shape (modes, n_pixels)
-        See `spectool.models.denoise.pull_modes`.
-    """
+    """Scale the errors so that 68% of the noise-free fluxes of validation spectra lie within one."""
     noisy = draw_noise(arrays, seed=seed)
     model.error_factor.fill_(1.0)
     model.level_factor.fill_(1.0)

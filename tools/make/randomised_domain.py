@@ -18,37 +18,7 @@ BLUR = 190.0  # km/s FWHM: spectra of 330 become as wide as 381
 
 
 class DomainRandomisation:
-    """Distort a batch of prepared spectra, each its own way.
-
-    - **Continuum**: smooth relative distortions on scales of `LENGTHS`, of which the polynomials that normalisation
-      takes away are taken away here too; their rms is drawn evenly from 0 to `continuum` per spectrum and scale.
-    - **Depth**: all features deeper or shallower by a factor with a scatter of `depth`, and by another that changes
-      along the spectrum (150 A) with the same scatter: abundances and isochrones that are not the library's.
-    - **Resolution**: total width drawn evenly from `fwhm` instead of 330 km/s. Narrower than that, what a blurring took
-      away is added instead, which is right to first order in the variance.
-    - **Noise**: correlated over the models' line width, as resampled and broadened noise is; its rms is drawn evenly
-      from 0 to `noise`.
-
-    Measured with one network each, 12,000 training spectra and 50 epochs of Adam, on 1,500 noise-free histories: over
-    four mock libraries (`spectool.papers.zahid2019.libraries.perturb_grid`, seeds 0-3) the bias differs from
-    that at home by 0.059 dex
-    (rms) without and by 0.042 with it; the scatter at home grows from 0.170 to 0.177. Half these continua and noise
-    (0.004, 0.002) do not help: 0.063 and 0.166; `depth` alone neither: 0.065.
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n_kept,)
-        Of the prepared spectra [Angstrom], steps of 1 but for the line windows.
-    continuum, depth, noise : float
-        See above; 0 leaves a distortion out.
-    fwhm : (float, float)
-        [km/s]
-
-    Raises
-    ------
-    ValueError
-        If an amplitude is negative, or the widths do not lie in 250-380 km/s.
-    """
+    """Distort a batch of prepared spectra, each its own way."""
 
     def __init__(self, wavelength, *, continuum=0.01, depth=0.1, fwhm=(300.0, 370.0), noise=0.005):
         for name, value in (("continuum", continuum), ("depth", depth), ("noise", noise)):
@@ -85,24 +55,7 @@ class DomainRandomisation:
         return f"DomainRandomisation({options})"
 
     def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Distort a batch.
-
-        Parameters
-        ----------
-        x
-            (B, n_kept) float32; it is not changed.
-        generator
-            The same state gives the same distortions.
-
-        Returns
-        -------
-        Tensor, shape (B, n_kept)
-
-        Raises
-        ------
-        ValueError
-            If the spectra have other pixels.
-        """
+        """Distort a batch."""
         if x.ndim != 2 or x.shape[1] != len(self._place):
             raise ValueError(f"spectra of shape {tuple(x.shape)}; these are for {len(self._place)} pixels")
         x = self._change_width(x, generator) if self.fwhm != (FWHM, FWHM) else x
@@ -157,22 +110,7 @@ def _smooth_shapes(wavelength, length):
 
 
 def randomise(prepared, *, seed, **options):
-    """A distorted copy of prepared spectra, to look at, or to test a network on.
-
-    Parameters
-    ----------
-    prepared : Dataset
-        ``flux`` (galaxy, wavelength) as of `spectool.papers.zahid2019.reader.prepare_zahid2019` or
-        `spectool.papers.zahid2019.sample.make_heldout`.
-    seed : int
-    **options
-        Of `DomainRandomisation`.
-
-    Returns
-    -------
-    Dataset
-        With another ``flux``; what ``mask`` names stays 0.
-    """
+    """A distorted copy of prepared spectra, to look at, or to test a network on."""
     distort = DomainRandomisation(prepared["wavelength"].values, **options)
     generator = torch.Generator().manual_seed(int(seed))
     values = torch.from_numpy(prepared["flux"].values.astype("f4"))

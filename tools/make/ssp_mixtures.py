@@ -16,33 +16,7 @@ _BATCH = 4096
 
 
 def draw_ssp_mixtures(n, *, seed, bands=LIEWCAIN_BANDS, max_a_v=1.2, grid=None):
-    """Sums of one to six single bursts behind dust, with nothing that a galaxy's spectra would share.
-
-    Ages are 30 Myr to 13.3 Gyr, their density rises linearly with the logarithm; shares of the light of 4050-7300 A are
-    uniform, log Z of the mixture is uniform in -1.4 to 0.4 and its bursts scatter by 0.15 dex around it; A_V is uniform
-    up to `max_a_v`, the slope of its power law -0.7 +- 0.2.
-
-    Parameters
-    ----------
-    n : int
-    seed : int or numpy.random.Generator
-    bands : sequence of str
-    max_a_v : float
-        [mag]
-    grid : SSPGrid, optional
-        Default: the embedded one.
-
-    Returns
-    -------
-    Dataset
-        As `spectool.surveys.califa.draw_califa` has it, one spectrum per galaxy: ``flux`` (spectrum, band), ``mask``,
-        ``galaxy_index``, ``log_age`` [dex(Gyr)], ``log_z`` [dex], ``a_v`` [mag].
-
-    Raises
-    ------
-    ValueError
-        If n is not positive.
-    """
+    """Sums of one to six single bursts behind dust, with nothing that a galaxy's spectra would share."""
     if n < 1:
         raise ValueError(f"the number of mixtures must be at least 1, not {n}")
     grid, rng = grid or SSPGrid.embedded(), np.random.default_rng(seed)
@@ -98,20 +72,7 @@ def draw_mixtures(rng, n, grid):
 
 
 def mixture_bands(histories, grid, bands=LIEWCAIN_BANDS):
-    """f_nu of stars without dust through bands: masses times a matrix of populations by bands.
-
-    Parameters
-    ----------
-    histories : Dataset
-        ``mass_formed``, ``log_z_star`` (galaxy, age), the latter for Zsun = 0.02.
-    grid : SSPGrid
-    bands : sequence of str
-
-    Returns
-    -------
-    ndarray, shape (galaxy, band)
-        [Lsun / Hz]; NaN in bands that the grid does not cover.
-    """
+    """f_nu of stars without dust through bands: masses times a matrix of populations by bands."""
     populations = (grid.flux @ band_matrix(grid.wavelength, bands)).reshape(-1, len(bands))
     weights = (
         metallicity_operator(histories["log_z_star"].values, grid)

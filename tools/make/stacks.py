@@ -15,15 +15,7 @@ _MEANS = ("log_mass", "log_sfr", "log_z_lw", "age_lw", "log_z_gas", "velocity_di
 
 @dataclass
 class StackSums:
-    """Running sums of spectra, each normalised to a mean of 1 over 4400-4450 A, by stellar mass.
-
-    Attributes
-    ----------
-    sums : dict of str to ndarray, shape (25, 3661)
-        Of the flux, its noise variance, its square and the number of good pixels; of the noise-free flux.
-    columns : dict of str to list of ndarray
-        Per-galaxy columns of the members, and ``bin``.
-    """
+    """Running sums of spectra, each normalised to a mean of 1 over 4400-4450 A, by stellar mass."""
 
     sums: dict = field(
         default_factory=lambda: {
@@ -33,13 +25,7 @@ class StackSums:
     columns: dict = field(default_factory=dict)
 
     def add(self, sample):
-        """Add galaxies; those outside the bins, or without a positive norm, are left out.
-
-        Parameters
-        ----------
-        sample : Dataset
-            From `spectool.papers.zahid2019.sample.to_angstrom`.
-        """
+        """Add galaxies; those outside the bins, or without a positive norm, are left out."""
         which = np.digitize(sample["log_mass"].values, MASS_EDGES) - 1
         rows = np.flatnonzero((which >= 0) & (which < MASS_EDGES.size - 1) & (sample["norm"].values > 0))
         member = np.zeros((MASS_EDGES.size - 1, rows.size), "f4")
@@ -80,17 +66,7 @@ class StackSums:
         return cls(sums, columns), stored
 
     def to_dataset(self):
-        """The stacks.
-
-        Returns
-        -------
-        Dataset, dims (stack, wavelength)
-            ``flux`` (mean over the members, each of equal weight), ``ivar`` (of its noise), ``mask``, ``scatter``
-            (standard deviation of the members, noise included), ``truth`` (noise-free mean); per stack
-            ``mass_low``, ``mass_high``, ``n_galaxies``, the mean of each column, ``median_log_z_lw``, and
-            ``log_z_light``, the mean of ``log_z_lw`` weighted by each member's share of the stack's light over
-            4050-7300 A, noise-free: what a light-weighted metallicity of the stack is. NaN in empty stacks.
-        """
+        """The stacks."""
         count = self.sums["count"]
         columns = {name: np.concatenate(parts) for name, parts in self.columns.items()}
         which = columns.pop("bin", np.zeros(0, int))

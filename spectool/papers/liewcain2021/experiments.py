@@ -93,26 +93,7 @@ def correlate_residuals(age_off: np.ndarray, z_off: np.ndarray) -> float:
 
 
 def train_types(sample: xr.Dataset, output: str, *, suffix: str = "", seed: int = 0, **options) -> xr.Dataset:
-    """Table 1: networks trained on early or on late types, asked about both.
-
-    Three quarters of the galaxies of a type train a network, which is asked about the last quarters of both types; four
-    times, so that each galaxy is asked about.
-
-    Parameters
-    ----------
-    sample
-        With ``is_early`` (galaxy).
-    output, suffix
-        See `spectool.papers.liewcain2021.network.read_labels`.
-    seed
-    **options
-        Passed to `spectool.papers.liewcain2021.network.train_cnn`.
-
-    Returns
-    -------
-    Dataset
-        Dims (training, application), "early" and "late": ``sigma`` and ``bias`` [dex] as of `score_spectra`.
-    """
+    """Table 1: networks trained on early or on late types, asked about both."""
     early = sample["is_early"].values[sample["galaxy_index"].values]
     fold = np.empty(len(early), int)
     for is_early in TYPES.values():
@@ -176,29 +157,8 @@ def train_sizes(
     seed: int = 0,
     **options,
 ) -> xr.Dataset:
-    """Fig. 13: robust scatter by the share of spectra (Set A) or galaxies (Set B) that train; others are asked about.
-
-    Parameters
-    ----------
-    sample
-    output, suffix
-        See `spectool.papers.liewcain2021.network.read_labels`.
-    by
-        ``"spectrum"`` (Set A) or ``"galaxy"`` (Set B).
-    sizes
-        Shares that train and stop the training.
-    repeats
-        Draws of each.
-    n_asked
-        Ask about so many spectra, at most.
-    seed
-    **options
-        Passed to `spectool.papers.liewcain2021.network.train_cnn`.
-
-    Returns
-    -------
-    Dataset
-        Dims (size, repeat): ``sigma`` [dex]; ``n_spectra`` and ``n_galaxies`` (size) that train.
+    """Fig. 13: robust scatter by the share of spectra (Set A) or galaxies (Set B) that train; others are asked
+    about.
     """
     galaxy = sample["galaxy_index"].values
     labels = paper.read_labels(sample, suffix=suffix, outputs=[output])[:, 0]

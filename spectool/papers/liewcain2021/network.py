@@ -36,16 +36,7 @@ SETS = {"a": "spectrum", "b": "galaxy"}
 
 @dataclass(frozen=True)
 class Folds:
-    """Predictions of all spectra, each by the network that has not seen it.
-
-    Attributes
-    ----------
-    predicted : ndarray, shape (spectrum,)
-        [dex]; NaN without a prediction.
-    fold : ndarray of int, shape (spectrum,)
-    models, histories
-        One per fold.
-    """
+    """Predictions of all spectra, each by the network that has not seen it."""
 
     predicted: np.ndarray
     fold: np.ndarray
@@ -83,42 +74,7 @@ def train_cnn(
     model_options: dict | None = None,
     **options,
 ) -> tuple[NarrowBandCNN, History]:
-    """Train a network for one or more properties.
-
-    Parameters
-    ----------
-    train, labels, valid, valid_labels
-        Inputs in the order of `bands`, and labels (N, property) [dex]; NaN: not known. Without `noise`, a spectrum with
-        a missing band is left out.
-    outputs
-        Of `UNITS`.
-    bands
-        Their names.
-    live
-        At most `LIVE_EPOCHS` of a learning rate that rises and falls (`one_cycle`, to twice the paper's) and batches
-        twice as large, in place of up to 5,000 epochs at a constant rate. Both stop after 25 epochs without progress.
-    noise
-        Add noise and gaps while training (`NoisyBands`), and once for validation; the network then takes errors in,
-        does with missing bands, and gives errors.
-    start
-        A network to go on from (fine-tuning), with its own statistics of inputs and outputs; it is left as it is.
-    seed
-        Of weights, shuffling and noise.
-    model_options
-        For `NarrowBandCNN`.
-    **options
-        Passed to `spectool.models.training.fit`: ``epochs``, ``lr``, ``checkpoint``, ``callbacks``, ``progress``, ...
-
-    Returns
-    -------
-    model, history
-        The model has the weights of its best epoch. ``mse`` in the history is in dex**2.
-
-    Raises
-    ------
-    ValueError
-        If no spectrum can be used.
-    """
+    """Train a network for one or more properties."""
     model = copy.deepcopy(start)
     if model is None:
         choice = {"with_errors": noise, "with_mask": noise, "gaussian": noise} | (model_options or {})
@@ -249,21 +205,7 @@ def train_ensemble(
     seed: int = 0,
     **options,
 ) -> tuple[SedEnsemble, list[History]]:
-    """Train networks of age and metallicity together, with noise and gaps and errors; calibrate their errors.
-
-    Parameters
-    ----------
-    train, labels, valid, valid_labels
-        Noise-free, labels in the order of `UNITS`. Validation galaxies must not be among the training galaxies, or
-        errors come out too small.
-    bands, n_members, seed
-    **options
-        Passed to `train_cnn`.
-
-    Returns
-    -------
-    ensemble, histories
-    """
+    """Train networks of age and metallicity together, with noise and gaps and errors; calibrate their errors."""
     members, histories = [], []
     for k in range(n_members):
         model, history = train_cnn(

@@ -25,19 +25,7 @@ _LIMITS = ((-1.5, 1.13), (-2.2, 0.6))
 
 
 class ErrorModel(NamedTuple):
-    """Errors of fitted (log age, log Z), fitted minus true [dex].
-
-    Attributes
-    ----------
-    bias : ndarray, shape (2,)
-        At log age 0.3 and log Z -0.2 (`PIVOT`).
-    slope : ndarray, shape (2, 2)
-        Change of each error (row) with true log age and log Z (columns).
-    between, within : ndarray, shape (2, 2)
-        Covariance of what a galaxy's spectra share, and of what they do not.
-    n_spectra, n_galaxies : int
-        That it was measured on.
-    """
+    """Errors of fitted (log age, log Z), fitted minus true [dex]."""
 
     bias: np.ndarray
     slope: np.ndarray
@@ -50,42 +38,7 @@ class ErrorModel(NamedTuple):
 def fit_labels(
     sample, *, n_galaxies=30, per_galaxy=8, seed, sn=SN, regul=REGUL, grid=None, n_workers=None, progress=True
 ):
-    """Ages and metallicities of some spectra with regularised pPXF.
-
-    Emission lines have been subtracted, so no pixel is masked; a multiplicative polynomial of degree 10 takes up dust
-    and errors of calibration.
-
-    Parameters
-    ----------
-    sample : Dataset
-        Of `spectool.surveys.califa.draw_califa`.
-    n_galaxies, per_galaxy : int
-        How many, drawn at random; fewer where there are not so many.
-    seed : int or numpy.random.Generator
-        Of the choice and the noise.
-    sn : float
-        Signal to noise per Angstrom at 5500 A; noise is white.
-    regul : float
-        Of pPXF.
-    grid : SSPGrid, optional
-        Of the sample and the fit; default: the embedded one.
-    n_workers, progress
-        See `spectool.measure.populations.fit_populations`.
-
-    Returns
-    -------
-    Dataset
-        Dimension ``spectrum``: ``row`` in the sample, ``galaxy_index``, true ``log_age``, ``log_z``, and
-        ``log_age_fit`` [dex(Gyr)], ``log_z_fit`` [dex], ``chi2``, ``fit_status``, ``fit_seconds`` (fits that failed are
-        NaN).
-
-    Raises
-    ------
-    ValueError
-        If a number is not positive.
-    ImportError
-        Without pPXF.
-    """
+    """Ages and metallicities of some spectra with regularised pPXF."""
     if min(n_galaxies, per_galaxy) < 1 or not sn > 0:
         raise ValueError("n_galaxies, per_galaxy and sn must be positive")
     rng = np.random.default_rng(seed)
@@ -120,25 +73,7 @@ def fit_labels(
 
 
 def fit_error_model(labels):
-    """Describe the errors of fitted labels: a plane in true age and metallicity, and two covariances.
-
-    What galaxies share follows from the variance of their mean errors, less the part of it that chance explains
-    (analysis of variance with one random effect); where that leaves nothing, it is zero.
-
-    Parameters
-    ----------
-    labels : Dataset
-        Of `fit_labels`; spectra without a fit are left out.
-
-    Returns
-    -------
-    ErrorModel
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than three galaxies with two or more spectra each.
-    """
+    """Describe the errors of fitted labels: a plane in true age and metallicity, and two covariances."""
     true = np.stack([labels[name].values for name in LABELS], axis=1)
     error = np.stack([labels[name].values for name in FITTED], axis=1) - true
     good = np.isfinite(error).all(axis=1)
@@ -159,21 +94,7 @@ def fit_error_model(labels):
 
 
 def add_fitted_labels(sample, *, seed, error_model=None):
-    """Put labels beside the truth that err like fitted ones.
-
-    Parameters
-    ----------
-    sample : Dataset
-        With ``galaxy_index``, ``log_age``, ``log_z`` per spectrum.
-    seed : int or numpy.random.Generator
-    error_model : ErrorModel, optional
-        Default: `MEASURED`.
-
-    Returns
-    -------
-    Dataset
-        The sample with ``log_age_fit`` [dex(Gyr)] and ``log_z_fit`` [dex].
-    """
+    """Put labels beside the truth that err like fitted ones."""
     model = MEASURED if error_model is None else error_model
     rng = np.random.default_rng(seed)
     galaxy = sample["galaxy_index"].values

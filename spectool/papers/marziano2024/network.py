@@ -28,21 +28,7 @@ PARAMETERS = {
 
 
 def make_predictor(weights=WEIGHTS, *, n_mock=2000, seed=0):
-    """The registry's entry: the shipped reference model, asked about one spectrum after the other.
-
-    Parameters
-    ----------
-    weights : str or path
-        Shipped name or file of a ConvBetaVAE on the 4582 pixels.
-    n_mock : int
-        Mock galaxies per spectrum.
-    seed : int
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `spectool.models.store.load_model`.
-    """
+    """The registry's entry: the shipped reference model, asked about one spectrum after the other."""
     model, info = load_model(weights, expected="ConvBetaVAE")
 
     def predict(prepared):
@@ -55,25 +41,7 @@ def make_predictor(weights=WEIGHTS, *, n_mock=2000, seed=0):
 
 
 def predict_sample(model, arrays, prepared, *, n_mock=2000, seed=0):
-    """Latents, parameters and out-of-range flags of prepared spectra.
-
-    Parameters
-    ----------
-    model : ConvBetaVAE
-    arrays : dict of ndarray
-        Of the model's file: ``latent_min``, ``latent_max`` (n_latent,) and ``informative``, if it has them.
-    prepared : Dataset
-        From `spectool.prepare.prepare_marziano2024`.
-    n_mock, seed
-        See `make_predictor`.
-
-    Returns
-    -------
-    Dataset
-        See `spectool.models.registry.Predictor`; and ``reconstruction`` (galaxy, wavelength), ``chi2`` and
-        ``chi2_limit`` (galaxy,): mean squared residual over noise, and its 99th percentile for mocks seen
-        alike.
-    """
+    """Latents, parameters and out-of-range flags of prepared spectra."""
     rng = np.random.default_rng(seed)
     seen = reconstruct(model, prepared)
     rows = [
@@ -84,20 +52,7 @@ def predict_sample(model, arrays, prepared, *, n_mock=2000, seed=0):
 
 
 def draw_mocks(redshift, mask, ivar, n_mock, rng):
-    """Mock galaxies near a redshift, normalised, with the mask and the noise of one prepared spectrum.
-
-    Parameters
-    ----------
-    redshift : float
-    mask, ivar : ndarray, shape (4582,)
-    n_mock : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Dataset
-        As prepared, with the true parameters.
-    """
+    """Mock galaxies near a redshift, normalised, with the mask and the noise of one prepared spectrum."""
     from spectool.synth.grid import SSPGrid
     from spectool.synth.population import draw_population
     from spectool.synth.synthesis import synthesize

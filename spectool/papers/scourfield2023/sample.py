@@ -41,23 +41,7 @@ _ALPHA_PER_PHOTON = 1.37e-12 / 3.828e33
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a sample is selected.
-
-    Attributes
-    ----------
-    low, high : float
-        Range of log10 H-alpha flux [1e-17 erg/s/cm2], in ten bins.
-    star_forming : bool
-        Only star-forming galaxies.
-    metallicity_sfr : bool
-        Of which population; False is the null test's.
-    n_blocks : int
-        Blocks of candidates.
-    wanted : tuple of (float, int)
-        How many of them to observe per 0.2 dex of predicted flux, from which log10 flux on.
-    n_bin, n_top : int
-        Galaxies per bin, and in the highest one.
-    """
+    """How a sample is selected."""
 
     low: float
     high: float
@@ -80,19 +64,8 @@ SAMPLES = {
 def predict_h_alpha(galaxies, grid=None):
     """Roughly the H-alpha flux that candidates will show in the fibre, without synthesizing them.
 
-    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland 2006), and
-    the nucleus, behind their dust.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        From `spectool.papers.candidates.draw_block`.
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-        [1e-17 erg/s/cm2]
+    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland
+    2006), and the nucleus, behind their dust.
     """
     grid = grid or SSPGrid.embedded()
     young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
@@ -111,22 +84,7 @@ def predict_h_alpha(galaxies, grid=None):
 
 
 def keep_probability(predicted, n_blocks, wanted):
-    """Probability to be observed in each 0.2 dex of predicted flux, so that some number of galaxies is.
-
-    Parameters
-    ----------
-    predicted : ndarray
-        Fluxes [1e-17 erg/s/cm2] of one or more whole blocks.
-    n_blocks : float
-        How many times as many will be drawn.
-    wanted : tuple of (float, int)
-        See `Recipe`.
-
-    Returns
-    -------
-    ndarray, shape (27,)
-        For log10 flux below -1, in 25 steps to 4, and above; each between 0.02 and 1.
-    """
+    """Probability to be observed in each 0.2 dex of predicted flux, so that some number of galaxies is."""
     which = np.digitize(np.log10(predicted), _PREDICTED)
     counts = np.bincount(which, minlength=_PREDICTED.size + 1) * n_blocks
     starts, numbers = np.array(wanted).T
@@ -136,22 +94,7 @@ def keep_probability(predicted, n_blocks, wanted):
 
 
 def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True, grid=None):
-    """The candidates of a block that are observed, chosen at random with the probability of their predicted flux.
-
-    Parameters
-    ----------
-    block : int
-    probability : ndarray, shape (27,)
-        From `keep_probability`.
-    seed : int
-    metallicity_sfr : bool
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    Dataset
-        Rows of `draw_block`, with ``probability``.
-    """
+    """The candidates of a block that are observed, chosen at random with the probability of their predicted flux."""
     galaxies = draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
     which = np.digitize(np.log10(predict_h_alpha(galaxies, grid)), _PREDICTED)
     chance = np.random.default_rng([seed, block, _SCREEN]).random(which.size)
@@ -160,23 +103,7 @@ def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True, grid=No
 
 
 def measure_candidates(galaxies, *, seed=SEED, grid=None):
-    """Observe candidates, measure their lines and classify them as the paper does.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        From `screen_block`.
-    seed : int
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    Dataset
-        Per galaxy ``candidate``, ``probability``, ``r_magnitude``, ``h_alpha_flux`` [1e-17 erg/s/cm2],
-        ``h_alpha_sn``, ``spectral_class`` and ``is_star_forming``: H-alpha and H-beta in emission, stars subtracted
-        as in the MPA-JHU table, and what the SDSS pipeline would call STARFORMING or STARBURST (Bolton et al. 2012,
-        AJ 144, 144), the subclass that the paper takes: log [OIII]/H-beta < 0.7 - 1.2 (log [NII]/H-alpha + 0.4).
-    """
+    """Observe candidates, measure their lines and classify them as the paper does."""
     seen = observe_candidates(galaxies, seed=seed, grid=grid)
     lines = measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line"))
     table, without_stars = classify(lines), classify(lines, net=False)
@@ -197,20 +124,7 @@ def measure_candidates(galaxies, *, seed=SEED, grid=None):
 
 
 def class_weights(table):
-    """Factor by which each candidate counts so that the pool has the class proportions of Table 1.
-
-    Parameters
-    ----------
-    table : Dataset
-        ``spectral_class``, ``probability`` of the pool.
-
-    Returns
-    -------
-    weights : ndarray, shape (galaxy,)
-        Proportional to chances in the pool, 1 / probability included.
-    natural : dict
-        Share of each class among the candidates as they come.
-    """
+    """Factor by which each candidate counts so that the pool has the class proportions of Table 1."""
     name, weights = table["spectral_class"].values, 1 / table["probability"].values
     natural = {kind: float(weights[name == kind].sum() / weights.sum()) for kind in CLASSES}
     total = sum(TABLE1.values())
@@ -221,22 +135,7 @@ def class_weights(table):
 
 
 def draw_weighted(weights, n, rng):
-    """Rows drawn without replacement, each with a chance exactly proportional to its weight (or certain).
-
-    Systematic sampling: chances above 1 are cut and the others raised until all sum to n.
-
-    Parameters
-    ----------
-    weights : ndarray, shape (m,)
-        Positive.
-    n : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of int
-        min(n, m) rows.
-    """
+    """Rows drawn without replacement, each with a chance exactly proportional to its weight (or certain)."""
     if n >= weights.size:
         return np.arange(weights.size)
     chance = np.zeros(weights.size)
@@ -256,19 +155,8 @@ def draw_weighted(weights, n, rng):
 def select(table, recipe, *, seed=SEED):
     """Fill the bins of H-alpha flux and split the sample.
 
-    Parameters
-    ----------
-    table : Dataset
-        Measured candidates, see `measure_candidates`.
-    recipe : Recipe
-    seed : int
-
-    Returns
-    -------
-    Dataset
-        In random order: ``candidate``, ``spectral_class``, ``h_alpha_flux``, ``h_alpha_bin`` (0-9), ``split`` ("train"
-        or, for a fifth of them, "test"); ``attrs``: ``counts`` (JSON, class -> number per bin), ``proportions`` (JSON,
-        Table 1's), ``natural`` (JSON), ``observed`` (candidates in the pool).
+    ``attrs``: ``counts`` (JSON, class -> number per bin), ``proportions`` (JSON, Table 1's), ``natural``
+    (JSON), ``observed`` (candidates in the pool).
     """
     rng = np.random.default_rng([seed, _SELECT])
     name = table["spectral_class"].values
@@ -434,48 +322,7 @@ def read_real_scourfield2023(
     catalogue_options=None,
     archive_options=None,
 ):
-    """Real spectra prepared as Scourfield et al. (2023, Sections 2 and 5) prepared them.
-
-    Galaxies at 0.024 < z < 0.05 of SDSS DR7, a number from each bin of H-alpha flux; sky lines masked, the Milky Way's
-    dust taken out, in the rest frame, on 825 bins, divided by summed flux times the mock's constant.
-
-    Parameters
-    ----------
-    sample : {"uniform", "star-forming"}
-    split : {"train", "test"}, optional
-        Default: both. A fifth is for tests.
-    n : int, optional
-        Only the first n (they are in random order); only theirs are fetched.
-    cache : bool or path
-        Where spectra and tables are kept; True: the user's cache, as told by ``pooch``. They are always kept.
-    progress : bool
-    n_per_bin : int
-        Galaxies per bin; the paper has 1,000, which are some 1.6 GB of files.
-    constant : float, optional
-        Of `spectool.papers.scourfield2023.spectra.normalize_total`; default that of the mock of the same
-        name, with which the shipped
-        models were trained.
-    seed : int
-        Chooses galaxies, their order and the split.
-    batch_size : int
-        Spectra in memory at full resolution.
-    catalogue_options, archive_options : dict, optional
-        Of `spectool.surveys.archive.query_catalogue` and `spectool.surveys.archive.fetch_spectra`.
-
-    Returns
-    -------
-    Dataset
-        ``flux``, ``ivar``, ``mask`` (galaxy, 825) without unit, ``norm``; ``candidate`` (specObjID),
-        ``spectral_class``, ``split``, ``h_alpha_flux``, ``h_alpha_bin``, ``redshift``, ``log_mass``, ``log_sfr`` and
-        MPA-JHU's other columns and lines. There is no ``truth``: real galaxies have none.
-
-    Raises
-    ------
-    ConnectionError
-        If SDSS cannot be reached and the cache does not hold what is needed.
-    ValueError
-        If there is no such sample or split.
-    """
+    """Real spectra prepared as Scourfield et al. (2023, Sections 2 and 5) prepared them."""
     if sample not in REAL_SAMPLES:
         raise ValueError(f"no sample {sample!r}; choose from {', '.join(REAL_SAMPLES)}")
     if split not in (None, "train", "test"):

@@ -25,19 +25,7 @@ def scourfield2023_wavelength():
 
 
 def fill_masked(flux, mask):
-    """Masked pixels filled by linear interpolation between good neighbours, the nearest one at the ends.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (galaxy, n)
-    mask : ndarray of bool, shape (galaxy, n)
-        True = bad.
-
-    Returns
-    -------
-    ndarray, shape (galaxy, n)
-        A copy where something was masked; rows without any good pixel are 0.
-    """
+    """Masked pixels filled by linear interpolation between good neighbours, the nearest one at the ends."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
         return flux
@@ -66,18 +54,7 @@ def total_variance(flux):
 
 
 def fit_constant(sample, *, target=TOTAL_VARIANCE):
-    """The constant of `normalize_total` for which the noise-free spectra have a given total variance.
-
-    Parameters
-    ----------
-    sample : Dataset
-        With ``truth`` (galaxy, wavelength) in any unit; ``flux`` is used where there is none.
-    target : float
-
-    Returns
-    -------
-    float
-    """
+    """The constant of `normalize_total` for which the noise-free spectra have a given total variance."""
     truth = np.asarray(sample["truth" if "truth" in sample else "flux"], float)
     total = truth.sum(axis=1, keepdims=True)
     good = np.isfinite(total[:, 0]) & (total[:, 0] > 0)

@@ -190,22 +190,11 @@ def train_ensemble(
     seed: int = 0,
     **options,
 ) -> tuple[SedEnsemble, list[History]]:
-    """Train networks of all properties with Gaussian heads, errors taken in, and bands hidden; calibrate their errors.
+    """Train networks of all properties with Gaussian heads, errors taken in, and bands hidden; calibrate their
+    errors.
 
-    Members differ in their initial weights, the order of galaxies and the bands hidden (Lakshminarayanan et al. 2017).
-
-    Parameters
-    ----------
-    train, labels, valid, valid_labels
-        As of `train_network`; labels in the order of `UNITS`. Best of galaxies with all bands: the teacher knows no
-        more of a galaxy with gaps than the network does, so that errors from such labels come out too small.
-    n_members, bands, epochs, seed
-    **options
-        Passed to `train_network`.
-
-    Returns
-    -------
-    ensemble, histories
+    Members differ in their initial weights, the order of galaxies and the bands hidden (Lakshminarayanan et al.
+    2017).
     """
     members, histories = [], []
     choices = ensemble_options(epochs=epochs) | {"bands": bands} | options

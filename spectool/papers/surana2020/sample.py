@@ -47,35 +47,7 @@ def make_surana2020(
     cache=None,
     progress=True,
 ):
-    """Draw galaxies of GAMA, observe them, and fit them.
-
-    Made in blocks; with 50,000 models a block of 10,000 takes about 15 s on one core, and the library two minutes.
-
-    Parameters
-    ----------
-    n : int
-        Before any cut (`select_taught`); the first galaxies of a larger sample are the same.
-    seed : int
-    n_models : int
-        Of the library that the teacher knows (`draw_library`).
-    negative, facilities
-        Passed to `observe_gama`.
-    grid : SSPGrid, optional
-        Default: the embedded broadband one.
-    cache : path, optional
-        Folder in which blocks are kept, and from which they are read: what is interrupted goes on. Default: none.
-    progress : bool
-
-    Returns
-    -------
-    xarray.Dataset, dims (galaxy, band)
-        As from `draw_gama`, `observe_gama` and `fit_library`.
-
-    Raises
-    ------
-    ValueError
-        If n is not positive, or a cache is asked for with another grid.
-    """
+    """Draw galaxies of GAMA, observe them, and fit them."""
     if n < 1:
         raise ValueError(f"the number of galaxies must be at least 1, not {n}")
     if cache is not None and grid is not None:
@@ -125,17 +97,7 @@ def select_taught(sample, **cuts):
 
 
 def write_labels(sample, path, *, averages, seed=SEED):
-    """Write what the teacher found for a sample of `make_surana2020`, for `read_surana2020`.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-    path : path
-    averages : BandAverages
-        Of the embedded grid; all galaxies are drawn once more, for their numbers.
-    seed : int
-        The sample's.
-    """
+    """Write what the teacher found for a sample of `make_surana2020`, for `read_surana2020`."""
     drawn = [
         draw_gama(BLOCK, averages=averages, seed=_block_seed(seed, block))["candidate"].values
         for block in range(-(-sample.sizes["galaxy"] // BLOCK))

@@ -146,35 +146,7 @@ def score_on_library(
     log_z_edges=LOG_Z_EDGES,
     log_age_edges=LOG_AGE_EDGES,
 ) -> xr.Dataset:
-    """Bias and scatter of predicted metallicities of held-out histories made of a grid's stars.
-
-    Parameters
-    ----------
-    predict
-        Prepared spectra (Dataset, as of `spectool.papers.zahid2019.sample.make_heldout`) -> log Z / Zsun
-        (galaxy,) with Zsun =
-        0.02. See `network_predictor`.
-    grid
-        The library that makes the spectra, at the models' 330 km/s, and the true light-weighted metallicities.
-    n, seed
-        Of the histories.
-    sn
-        Signal to noise per pixel of white noise; default none.
-    log_z_edges, log_age_edges
-        Of bins in true light-weighted log Z and log age [Gyr].
-
-    Returns
-    -------
-    Dataset
-        ``bias`` (mean), ``scatter`` (standard deviation), ``rms`` of prediction - truth [dex], ``correlation``,
-        ``slope`` of the regression of predicted on true; ``bias_by_log_z``, ``scatter_by_log_z``, ``n_by_log_z`` and
-        the same by ``log_age``. Spectra without a prediction are left out and counted in ``n_missing``.
-
-    Raises
-    ------
-    ValueError
-        If the grid cannot make the spectra, or the predictor gives another number of values.
-    """
+    """Bias and scatter of predicted metallicities of held-out histories made of a grid's stars."""
     prepared = make_heldout(n, seed=seed, grid=grid)
     noisy = add_white_noise(prepared["flux"].values, sn, seed=[seed, 1])
     sigma = np.full(noisy.shape, 0.0 if np.isinf(sn) else 1.0 / sn, np.float32)

@@ -34,21 +34,7 @@ _LOG_OF = {"log_age_lw": "age_lw", "log_age_interval": "age_interval"}
 
 
 def make_labels(prepared: xr.Dataset, outputs: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels (N, n_out), float32, and their units.
-
-    Parameters
-    ----------
-    prepared
-        With the columns ``log_z_lw`` [dex], ``age_lw`` [Gyr] or those with five intervals.
-    outputs
-        ``"log_z_lw"``, ``"log_age_lw"``, ``"log_z_interval_1"`` to ``_5`` (1: the youngest), ``"log_age_interval_1"``
-        to ``_5``.
-
-    Raises
-    ------
-    KeyError
-        If the sample has no such label.
-    """
+    """Labels (N, n_out), float32, and their units."""
     columns, units = [], []
     for output in outputs:
         name, _, interval = output.rpartition("_") if output[-1].isdigit() else (output, "", "")
@@ -64,19 +50,7 @@ def make_labels(prepared: xr.Dataset, outputs: Sequence[str]) -> tuple[np.ndarra
 
 @dataclass(frozen=True)
 class NoisyLoss:
-    """Mean squared error of standardised outputs under fresh noise, plus penalties while training; for `fit`.
-
-    Attributes
-    ----------
-    basis
-        Batches hold coefficients in it; None: spectra.
-    l1, l2
-        Factors of the sums of all weights' sizes and squares (not of biases), as in Keras.
-    levels
-        S/N per pixel, dealt out anew to each batch.
-    pixel_noise
-        Draw noise pixel by pixel; False: behind the filters, which is the same and quicker.
-    """
+    """Mean squared error of standardised outputs under fresh noise, plus penalties while training; for `fit`."""
 
     basis: ChunkBasis | None = None
     l1: float = 0.0
@@ -106,19 +80,7 @@ class NoisyLoss:
 
 @dataclass
 class Watch:
-    """A callback that looks at other data after each epoch, and remembers where it would have stopped on them.
-
-    Attributes
-    ----------
-    model, loss
-        That are trained.
-    data
-        Arrays by name, as `arrays_with_noise` makes them.
-    losses
-        By name, one number per epoch.
-    best
-        By name, the weights of the epoch with the lowest loss; ``"last"``: of the last epoch.
-    """
+    """A callback that looks at other data after each epoch, and remembers where it would have stopped on them."""
 
     data: Mapping[str, xr.Dataset]
     losses: dict[str, list[float]] = field(default_factory=dict)
@@ -333,21 +295,7 @@ def load_ensemble(names: Sequence[str] | None = None):
 
 
 def predict_ensemble(members, prepared: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, calibrated error and spread, each (galaxy, output), of prepared spectra.
-
-    Parameters
-    ----------
-    members
-        From `load_ensemble`, or a list of `ChunkedMLP` (whose errors are not calibrated).
-    prepared
-        ``flux`` (galaxy, wavelength), optionally ``sigma`` (the noise, relative to the continuum) and ``mask``, as
-        `spectool.papers.zahid2019.reader.prepare_zahid2019` leaves them.
-
-    Raises
-    ------
-    ValueError
-        If the spectra are on other pixels than the networks.
-    """
+    """Mean, calibrated error and spread, each (galaxy, output), of prepared spectra."""
     from spectool.models.ensemble import ChunkedEnsemble
 
     ensemble = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)

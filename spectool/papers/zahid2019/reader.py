@@ -233,11 +233,7 @@ def _ends(sample):
 
 
 def _resample(sample, wavelength, min_coverage, batch_size):
-    """The sample on pixels of 1 Angstrom, and the variance (galaxy, n) that white noise would have there.
-
-    Pixels that share an input pixel are correlated, so their own variance is not what counts in a sum: that of input
-    pixels of width w is w times theirs, per Angstrom.
-    """
+    """The sample on pixels of 1 Angstrom, and the variance (galaxy, n) that white noise would have there."""
     old, _ = spectral_coordinate(sample)
     ivar = sample["ivar"].values
     density = np.divide(np.gradient(old, axis=-1), ivar, out=np.zeros(ivar.shape), where=ivar > 0)
@@ -303,18 +299,7 @@ OUTLIER_COLUMNS = {
 
 @dataclass(frozen=True)
 class Found:
-    """What was found of N spectra.
-
-    Attributes
-    ----------
-    values : dict
-        ``mean``, ``error``, ``spread`` (N, n_out); ``chi2``, ``excess``, ``distance``, ``score``, ``pixel``, ``which``
-        (N,) as of `spectool.models.outliers.score_spectra`, if there is a reference.
-    usable : ndarray of bool, shape (N,)
-        Whether there is an answer.
-    remarks : dict of int to str
-        Row -> why there is none, or what else to know.
-    """
+    """What was found of N spectra."""
 
     values: dict
     usable: np.ndarray
@@ -404,28 +389,7 @@ SUSPICIONS = ("chi2", "excess", "distance", "score", "pixel", "which")
 
 
 class MetallicityReader:
-    """Networks, and what else is needed to read a batch of prepared spectra.
-
-    Parameters
-    ----------
-    members
-        `ChunkedEnsemble`, or a list of `spectool.models.chunked.ChunkedMLP`; None: the shipped ones.
-
-    Attributes
-    ----------
-    arrays : dict
-        Calibration of errors and reference for outliers, of the ensemble.
-    stacked : spectool.models.ensemble.StackedEnsemble
-    basis : ContinuumBasis
-        Of the pixels that the networks read.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the shipped networks are not here.
-    ValueError
-        If the networks read other pixels.
-    """
+    """Networks, and what else is needed to read a batch of prepared spectra."""
 
     def __init__(self, members=None) -> None:
         from spectool.papers.zahid2019.network import load_ensemble
@@ -453,24 +417,7 @@ class MetallicityReader:
 
     @torch.inference_mode()
     def read(self, x: torch.Tensor, noise: np.ndarray, bad: torch.Tensor, products) -> dict[str, np.ndarray]:
-        """Read a batch.
-
-        Parameters
-        ----------
-        x
-            (B, n_kept) prepared spectra, 0 in bad pixels.
-        noise
-            (B, n_chunks) noise of a pixel relative to the continuum, white before the spectra were broadened.
-        bad
-            (B, n_kept) bool.
-        products
-            Of `broaden_by`.
-
-        Returns
-        -------
-        dict
-            `ANSWERS`, (B, n_out) each, errors not calibrated; `SUSPICIONS`, (B,) each, if there is a reference.
-        """
+        """Read a batch."""
         outputs, gradient = self.stacked.answer(x)
         variance = noise_variance(gradient, products, torch.from_numpy(noise))
         variance += self.stacked.pixel_variance(gradient, bad) * self._missing**2
@@ -801,18 +748,7 @@ def _remarks(prepared, usable):
 
 
 def make_predictor(members=None) -> Predictor:
-    """The registry's entry.
-
-    Parameters
-    ----------
-    members
-        See `predict_metallicity`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the shipped networks are not here.
-    """
+    """The registry's entry."""
     from spectool.papers.zahid2019.network import load_ensemble
 
     members = load_ensemble() if members is None else members

@@ -145,20 +145,7 @@ def make_basis(grid, *, wavelength=None, fwhm=FWHM):
 
 
 def compose(basis, table):
-    """Training galaxies as sums of the basis: four intervals of one metallicity and one of another.
-
-    Parameters
-    ----------
-    basis : Dataset
-        As of `make_basis`.
-    table : Dataset
-        Rows of `training_table`.
-
-    Returns
-    -------
-    Dataset
-        ``flux`` (galaxy, wavelength) float32, the labels of `label_galaxies`, and the table's columns.
-    """
+    """Training galaxies as sums of the basis: four intervals of one metallicity and one of another."""
     dims = ("galaxy", "wavelength")
     flux = _Composer(basis)(table)
     return table.assign(
@@ -167,18 +154,7 @@ def compose(basis, table):
 
 
 def label_galaxies(basis, table):
-    """Labels of training galaxies.
-
-    Parameters
-    ----------
-    basis, table
-        As of `compose`.
-
-    Returns
-    -------
-    dict of str to (dims, ndarray, attrs)
-        Those of `label_histories`.
-    """
+    """Labels of training galaxies."""
     duration, base, interval, varied = (table[name].values.astype(int) for name in _ROWS)
     metallicity = np.repeat(base[:, None], N_INTERVALS, axis=1)
     metallicity[np.arange(len(metallicity)), interval] = varied
@@ -287,22 +263,7 @@ def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
 
 
 def synthesize_histories(histories, grid, wavelength, *, fwhm=FWHM):
-    """Spectra of stars alone at one resolution: what `synthesize` gives without dust and gas, many times quicker.
-
-    Parameters
-    ----------
-    histories : Dataset
-        ``mass_formed``, ``log_z_star`` (galaxy, age), as of `draw_histories`.
-    grid : SSPGrid
-    wavelength : array_like, shape (n,)
-    fwhm : float
-        [km/s]
-
-    Returns
-    -------
-    ndarray, shape (galaxy, n), float32
-        [Lsun / Angstrom]
-    """
+    """Spectra of stars alone at one resolution: what `synthesize` gives without dust and gas, many times quicker."""
     mass = histories["mass_formed"].transpose("galaxy", "age").values
     log_z = histories["log_z_star"].transpose("galaxy", "age").values
     weights = metallicity_operator(log_z, grid).transpose(0, 2, 1) * mass[:, None]
@@ -349,26 +310,7 @@ def rest_pixels():
 
 
 def draw_block(block, *, seed=SEED, null=False, grid=None):
-    """The 4096 candidates of one block: population, nuclei and fibre fractions.
-
-    Parameters
-    ----------
-    block : int
-        From 0.
-    seed : int
-    null : bool
-        The null sample's population, in which metallicity follows mass only.
-    grid : SSPGrid, optional
-        Default: the embedded one.
-
-    Returns
-    -------
-    Dataset
-        As `spectool.synth.population.draw_population` (``log_z_star`` falls by 0.25 dex per dex of star formation above
-        the sequence, if not `null`) and `spectool.synth.agn.draw_agn`, with ``candidate`` (block * 4096 + row),
-        ``fibre_fraction`` (lognormal), ``shift`` (the redshift in pixels), and the population's class renamed to
-        ``population_class``.
-    """
+    """The 4096 candidates of one block: population, nuclei and fibre fractions."""
     grid = grid or embedded_grid()
     galaxies = draw_population(
         BLOCK,
@@ -389,25 +331,7 @@ def draw_block(block, *, seed=SEED, null=False, grid=None):
 
 
 def renew_metals(galaxies, *, seed=SEED):
-    """Give galaxies of the null sample new metallicities, drawn for their mass alone, once they are selected.
-
-    Selection ties metallicity to star formation even where the population does not: galaxies that form few stars need
-    metal-poor, ionising ones for their Balmer lines, and metal-rich gas for [N II], to be seen at all. What is drawn
-    afterwards knows nothing of that, so that the null sample has no such dependence but the rest of its selection.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        Rows of ``draw_block(..., null=True)``.
-    seed : int
-
-    Returns
-    -------
-    Dataset
-        With other ``log_z_star`` (Gallazzi et al. 2005), ``log_z_gas`` (Curti et al. 2020 on the star-forming sequence
-        of z = 0.08: that of each galaxy's redshift would bring star formation back in) and ``log_u``; the same for a
-        candidate whichever others are with it.
-    """
+    """Give galaxies of the null sample new metallicities, drawn for their mass alone, once they are selected."""
     log_mass = galaxies["log_mass"].values
     numbers = galaxies["candidate"].values
     deviates = np.array([np.random.default_rng([seed, _METALS, int(k)]).standard_normal(3) for k in numbers])
@@ -441,18 +365,7 @@ def _band_light():
 
 
 def predict_r(galaxies):
-    """Magnitudes r of the stars of candidates, without synthesizing them; gas and nuclei only make them brighter.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        From `draw_block`.
-
-    Returns
-    -------
-    ndarray, shape (galaxy,)
-        AB; good to 0.03 mag where there is little gas.
-    """
+    """Magnitudes r of the stars of candidates, without synthesizing them; gas and nuclei only make them brighter."""
     grid = embedded_grid()
     light, log_distance = _band_light()
     redshift = galaxies["redshift"].values
@@ -471,17 +384,8 @@ def predict_r(galaxies):
 
 
 def screen(galaxies, *, grid=None):
-    """Rows of candidates that may pass the selection: r of their stars < 18.07, and H-alpha above 30e-17 erg/s/cm2.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        From `draw_block`.
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    ndarray of int
+    """Rows of candidates that may pass the selection: r of their stars < 18.07, and H-alpha above 30e-17
+    erg/s/cm2.
     """
     bright = np.flatnonzero(predict_r(galaxies) < SCREEN_MAGNITUDE)
     if not bright.size:
@@ -510,28 +414,7 @@ def _spectrograph():
 
 
 def observe_candidates(galaxies, *, seed=SEED, grid=None):
-    """Synthesize candidates and see them as SDSS does, on the pixels of `rest_pixels`.
-
-    The instrument's blur beyond the templates' resolution, at most 0.6 pixels, is a kernel of three pixels with the
-    right variance. Noise is that of `spectool.surveys.sdss`; pixels at strong sky lines
-    (`spectool.prepare.SKY_LINES`) and outside 3800-9200 A observed are masked.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        Rows of `draw_block`.
-    seed : int
-        Each galaxy's noise is drawn with (seed, its number).
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    Dataset
-        At rest (a line's flux is the observed one): ``flux``, ``truth`` (noise-free, same optics, also where masked)
-        [1e-17 erg/s/cm2/A], ``ivar``, ``mask``; ``true_line_flux`` (galaxy, line) [1e-17 erg/s/cm2] of the lines that
-        are measured; ``lsf_sigma`` (wavelength,) [km/s], of lines at z = 0.08; ``r_magnitude`` of the whole galaxy, and
-        all columns.
-    """
+    """Synthesize candidates and see them as SDSS does, on the pixels of `rest_pixels`."""
     grid = grid or embedded_grid()
     rest = synthesize(galaxies, grid, wavelength=rest_pixels(), keep_lines=True, progress=False)
     redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
@@ -629,25 +512,7 @@ def _operator():
 
 
 def to_angstrom(sample, *, min_coverage=0.5):
-    """Rebin observed candidates to 3700-7360 A in steps of 1 A.
-
-    Flux is conserved. A variance is that of the pixels below times their width in Angstrom: sums over several pixels,
-    as filters take them, then have the right variance, although neighbours share noise.
-
-    Parameters
-    ----------
-    sample : Dataset
-        From `spectool.papers.zahid2019.sample.observe_candidates`.
-    min_coverage : float
-        A pixel with less of its width on good pixels is masked.
-
-    Returns
-    -------
-    Dataset
-        On `spectool.prepare.stack_wavelength`, with the columns ``norm`` (mean flux over 4400-4450 A),
-        ``light`` (mean noise-free flux over 4050-7300 A, relative to that over 4400-4450 A), ``is_agn`` and ``sn``
-        (median signal-to-noise ratio per Angstrom over 4050-7300 A).
-    """
+    """Rebin observed candidates to 3700-7360 A in steps of 1 A."""
     matrix, width = _operator()
     good = ~sample["mask"].values
 
@@ -701,21 +566,7 @@ def _mean_inside(flux, bad):
 
 
 def measure_candidates(galaxies, *, seed, grid=None):
-    """Observe candidates and measure their lines.
-
-    Parameters
-    ----------
-    galaxies : Dataset
-        Rows of `spectool.papers.zahid2019.sample.draw_block`.
-    seed : int
-    grid : SSPGrid, optional
-
-    Returns
-    -------
-    Dataset
-        As `to_angstrom`, with ``line_flux``, ``line_sn`` and ``gas_dispersion`` of
-        `spectool.measure.gaussian_lines.measure_gaussian_lines`.
-    """
+    """Observe candidates and measure their lines."""
     seen = observe_candidates(galaxies, seed=seed, grid=grid)
     lines = measure_gaussian_lines(seen.drop_dims("line"))
     spectra = to_angstrom(seen)
@@ -767,25 +618,7 @@ def chunk_sigma(sample):
 
 
 def open_memmap(folder):
-    """A sample of spectra on disk, opened without reading them.
-
-    Parameters
-    ----------
-    folder : path
-        Written by `MemoryMap`, as ``tools/select_zahid2019.py`` does.
-
-    Returns
-    -------
-    flux : numpy.memmap, shape (galaxy, 3251), float16
-        The stored form.
-    table : Dataset
-        `COLUMNS` of each galaxy; ``attrs["counts"]``: how many candidates each cut left, as JSON.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds none, or one that is not complete.
-    """
+    """A sample of spectra on disk, opened without reading them."""
     folder = Path(folder)
     if not (folder / "table.nc").exists():
         state = (
@@ -802,14 +635,7 @@ def open_memmap(folder):
 
 
 class MemoryMap:
-    """Writes spectra batch by batch into a folder, and goes on where it was.
-
-    Parameters
-    ----------
-    folder : path
-    size : int
-        Galaxies in the end.
-    """
+    """Writes spectra batch by batch into a folder, and goes on where it was."""
 
     def __init__(self, folder, size):
         self.folder, self.size = Path(folder), int(size)
@@ -877,23 +703,7 @@ CUTS = (
 
 
 def select(table):
-    """Apply the selection of Section 3.1: main galaxies with lines, star-forming after Kauffmann et al. (2003).
-
-    Eq. 4 as the paper prints it, log [OIII]/Hb > 0.61 / (log [NII]/Ha - 0.05) + 1.3, selects active nuclei; galaxies
-    *below* the curve are taken here, with log [NII]/Ha < -0.05 (eq. 5). Where [O III] is not detected at all (flux
-    not positive), the ratio is below any curve. The redshift range is that of the candidates.
-
-    Parameters
-    ----------
-    table : Dataset
-        ``r_magnitude`` [mag], ``log_mass`` and ``line_flux``, ``line_sn`` (galaxy, line).
-
-    Returns
-    -------
-    passed : ndarray of bool, shape (galaxy,)
-    counts : dict of str to int
-        How many each cut leaves, in order.
-    """
+    """Apply the selection of Section 3.1: main galaxies with lines, star-forming after Kauffmann et al. (2003)."""
     flux, sn = (
         {name: table[column].sel(line=name).values for name in table["line"].values}
         for column in ("line_flux", "line_sn")
@@ -941,16 +751,7 @@ def read_selection(sample="main", *, path=None):
 
 
 def write_selection(sample, path, *, steps=None):
-    """Write per-galaxy columns in little space, for `read_selection`: floats as multiples of a step, compressed.
-
-    Parameters
-    ----------
-    sample : Dataset
-        Columns (galaxy, ...); strings are not for this.
-    path : path
-    steps : dict of str to float, optional
-        Precision of a column, in its unit; over `STEPS`, else 0.002.
-    """
+    """Write per-galaxy columns in little space, for `read_selection`: floats as multiples of a step, compressed."""
     encoding = {}
     for name, column in sample.data_vars.items():
         encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
