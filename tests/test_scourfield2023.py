@@ -8,6 +8,7 @@ import xarray as xr
 
 from spectool.measure.classes import CLASSES
 from spectool.papers import candidates
+from spectool.papers.candidates import BLOCK
 from spectool.papers.scourfield2023 import sample as scourfield2023
 from spectool.papers.scourfield2023 import spectra as denoising
 from spectool.surveys.sdss import FLUX_UNIT
@@ -143,7 +144,7 @@ def test_the_null_samples_recipe_differs_in_the_population_only():
 def selected():
     """Those galaxies of the uniform selection that lie in the first two blocks: quick to rebuild."""
     selection = scourfield2023.read_selection("uniform")
-    rows = np.flatnonzero(selection["candidate"].values < 2 * scourfield2023.BLOCK)
+    rows = np.flatnonzero(selection["candidate"].values < 2 * BLOCK)
     selection = selection.isel(galaxy=rows)
     sample = scourfield2023.rebuild(selection["candidate"].values)
     sample = denoising.normalize_total(sample, constant=selection.attrs["constant"])

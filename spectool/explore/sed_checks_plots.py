@@ -20,7 +20,7 @@ from spectool.explore.sed_network_plots import running_lines
 from spectool.explore.sed_plots import COLORS, FACILITY_COLORS, LABELS, NAMES, band_colors, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED
 from spectool.measure.sedfit import score_fit
-from spectool.models.ensemble import LEVEL
+from spectool.models.calibration import ONE_SIGMA
 
 TOLERANCE = 0.03
 LEGEND_WIDTH = 95
@@ -176,7 +176,7 @@ def plot_coverage(predicted, labels, error, outputs, *, curve=None, height=330):
     )
     ends = np.array([0.0, 100.0])
     left.varea(ends, ends - 100 * TOLERANCE, ends + 100 * TOLERANCE, color="#DCDCDC", alpha=0.8)
-    left.add_layout(Span(location=100 * LEVEL, dimension="height", line_color=MUTED, line_dash="dotted"))
+    left.add_layout(Span(location=100 * ONE_SIGMA, dimension="height", line_color=MUTED, line_dash="dotted"))
     pull = np.abs(np.asarray(predicted, float) - np.asarray(labels, float)) / np.asarray(error, float)
     for k, name in enumerate(outputs):
         known = np.sort(pull[np.isfinite(pull[:, k]), k])
@@ -193,7 +193,7 @@ def plot_coverage(predicted, labels, error, outputs, *, curve=None, height=330):
 
 def _coverage_by_gaps(curve, height):
     low, high = 100 * float(curve["coverage"].min()), 100 * float(curve["coverage"].max())
-    right = 100 * (LEVEL + TOLERANCE), 100 * (LEVEL - TOLERANCE)
+    right = 100 * (ONE_SIGMA + TOLERANCE), 100 * (ONE_SIGMA - TOLERANCE)
     plot = bare_figure(
         width=FIGURE_WIDTH // 2,
         height=height,
