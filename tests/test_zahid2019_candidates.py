@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from spectool.measure.line_spectra import embedded_grid
 from spectool.papers.zahid2019 import sample as candidates
 from spectool.papers.zahid2019.sample import measure_candidates, rebuild, select
 from spectool.surveys.sdss import noise_variance, observe_sdss
 from spectool.synth import relations
 from spectool.synth.agn import add_agn
+from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.synthesis import synthesize
 

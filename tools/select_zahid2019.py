@@ -22,7 +22,6 @@ import torch
 from tqdm.auto import tqdm
 
 from spectool.measure.gaussian_lines import MEASURED
-from spectool.measure.line_spectra import embedded_grid
 from spectool.papers.candidates import concatenate
 from spectool.papers.zahid2019.sample import (
     BLOCK,
@@ -38,6 +37,7 @@ from spectool.papers.zahid2019.sample import (
     screen,
     select,
 )
+from spectool.synth.grid import embedded_grid
 from tools.make.stacks import StackSums
 
 SIZES = {"main": 200_000, "null": 50_000}

@@ -1,7 +1,6 @@
 """Spectra and stellar templates as pPXF and the linear fitter read them."""
 
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from scipy.special import erf
 from spectool.prepare import LOWEST_REDSHIFT, add_history, spectral_coordinate
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES
 from spectool.surveys.sdss import PIXEL_VELOCITY, blur, lsf_pixels, resolving_power
-from spectool.synth.grid import SSPGrid
+from spectool.synth.grid import embedded_grid
 
 UNKNOWN = 70.0
 TEMPLATE_PIXEL = 0.9  # Angstrom: the sampling of MILES, and of the embedded grid
@@ -117,12 +116,6 @@ def stellar_templates(edges, lsf, *, grid=None, selection="compact", reddening=R
 
 
 _CACHE, _KEPT = {}, 4
-
-
-@lru_cache(maxsize=1)
-def embedded_grid():
-    """The grid that comes with spectool, read once."""
-    return SSPGrid.embedded()
 
 
 def _build(edges, lsf, grid, selection, reddening):

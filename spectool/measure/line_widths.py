@@ -11,10 +11,11 @@ import xarray as xr
 from scipy.special import erf
 
 from spectool.measure.line_design import DOUBLETS
-from spectool.measure.line_spectra import embedded_grid, select_populations
+from spectool.measure.line_spectra import select_populations
 from spectool.prepare import spectral_coordinate
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES, pixel_edges
 from spectool.surveys.sdss import blur
+from spectool.synth.grid import embedded_grid
 
 TARGET = 330.0  # km/s
 FITTED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")

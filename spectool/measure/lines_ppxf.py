@@ -23,7 +23,6 @@ from spectool.measure.line_spectra import (
     REDDENING,
     FitSetup,
     convolve,
-    embedded_grid,
     line_template,
     read_ppxf_spectra,
     stellar_templates,
@@ -35,6 +34,7 @@ from spectool.parallel import n_workers as granted_workers
 from spectool.parallel import release_memory
 from spectool.prepare import add_history
 from spectool.spectra import KM_S, LINES
+from spectool.synth.grid import embedded_grid
 
 # Pixels [km/s] from which [O II] 3726, 3729 (224 km/s apart) cannot be told from each other.
 BLENDED = 150.0

@@ -13,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from spectool.measure.line_spectra import (
-    embedded_grid,
     read_ppxf_spectra,
     select_populations,
     stellar_templates,
@@ -26,6 +25,7 @@ from spectool.parallel import release_memory
 from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate
 from spectool.spectra import KM_S
 from spectool.surveys.sdss import PIXEL_VELOCITY
+from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import LABEL_RANGE
 
 MIN_PIXELS = 100

@@ -1,7 +1,5 @@
 """Candidates of the mock SDSS sample of Scourfield et al. (2023), by number: each is rebuilt when it is needed."""
 
-from functools import cache
-
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
@@ -11,7 +9,7 @@ from spectool.prepare import add_history, resample, to_rest_frame
 from spectool.spectra import pixel_edges, rebin_common
 from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
 from spectool.synth.agn import add_agn, draw_agn
-from spectool.synth.grid import SSPGrid
+from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
@@ -47,14 +45,9 @@ TRUE_LINES = {
 }
 
 
-@cache
-def _embedded_grid():
-    return SSPGrid.embedded()
-
-
 def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
     """The 4096 candidates of one block: population, nuclei and fibre fractions."""
-    grid = grid or _embedded_grid()
+    grid = grid or embedded_grid()
     rng = np.random.default_rng([seed, block, _POPULATION])
     galaxies = draw_population(
         BLOCK, grid_age=grid.age, seed=rng, redshift_range=REDSHIFT_RANGE, metallicity_sfr=metallicity_sfr
@@ -76,7 +69,7 @@ def number_block(galaxies, block, *, seed):
 
 def observe_candidates(galaxies, *, seed=SEED, grid=None):
     """Synthesize candidates and see them as SDSS does, at rest on the paper's 825 bins."""
-    grid = grid or _embedded_grid()
+    grid = grid or embedded_grid()
     native = grid.wavelength[(grid.wavelength > _REST[0]) & (grid.wavelength < _REST[1])]
     rest = synthesize(galaxies, grid, wavelength=native, keep_lines=True, progress=False)
     redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
@@ -165,7 +158,7 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
     ValueError
         If there is no number or one is negative.
     """
-    grid = _embedded_grid()
+    grid = embedded_grid()
 
     def draw(block):
         return draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import as_file, files
 
 import numpy as np
@@ -251,6 +251,12 @@ def _interpolate_log(nodes, values, wavelength):
     low = np.minimum(position.astype(int), nodes.size - 2)
     share = (position - low).astype("f4")
     return values[..., low] * (1 - share) + values[..., low + 1] * share
+
+
+@cache
+def embedded_grid():
+    """The optical grid that comes with spectool, read once."""
+    return SSPGrid.embedded()
 
 
 def _load(name):

@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.spectra import KM_S, air_to_vacuum, pixel_edges, rebin_matrix, vacuum_to_air
-from spectool.synth.grid import SSPGrid, ionizing_photon_rate
+from spectool.synth.grid import SSPGrid, embedded_grid, ionizing_photon_rate
 
 IMF_TYPES = {"salpeter": 0, "chabrier": 1, "kroupa": 2}
 _WORKER = Path(__file__).with_name("fsps_worker.py")
@@ -318,8 +318,6 @@ def _read_ppxf(path):
 
 def _find_medium(flux, lam, ages, metals, name):
     """Whether lines lie where air or where vacuum has them: shifts of a solar population of some Gyr against ours."""
-    from spectool.measure.line_spectra import embedded_grid
-
     low, high = _COMPARED
     inside = (lam > low - 20) & (lam < high + 20)
     if inside.sum() < 200:

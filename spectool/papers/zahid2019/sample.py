@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 from spectool.io import DATA
 from spectool.measure.classes import kauffmann2003
 from spectool.measure.gaussian_lines import MEASURED, measure_gaussian_lines
-from spectool.measure.line_spectra import embedded_grid
 from spectool.papers.candidates import BLOCK, TRUE_LINES, number_block, r_magnitude, rebuild_numbers
 from spectool.papers.scourfield2023.sample import MAGNITUDE_LIMIT, predict_h_alpha
 from spectool.prepare import (
@@ -42,7 +41,7 @@ from spectool.surveys.sdss import (
 from spectool.synth import relations, sfh
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.broadening import smooth_ssps
-from spectool.synth.grid import SSPGrid
+from spectool.synth.grid import SSPGrid, embedded_grid
 from spectool.synth.histories import (
     N_INTERVALS,
     Z_SUN,
