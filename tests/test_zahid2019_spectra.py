@@ -112,5 +112,5 @@ def test_a_memory_map_is_written_in_batches_and_read_back(sample, tmp_path):
 
 
 def test_a_folder_without_spectra_says_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make them with tools/select_zahid2019\.py"):
+    with pytest.raises(FileNotFoundError, match=r"make them with tools/make/zahid2019_selection\.py"):
         open_memmap(tmp_path)

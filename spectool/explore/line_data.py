@@ -10,7 +10,7 @@ from spectool.measure.classes import BPT_LINES, log_ratio
 from spectool.measure.metallicity import o3n2_pp04
 
 PRODUCT = DATA / "scourfield2023_lines.nc"
-TOOL = "tools/measure_scourfield2023.py"
+TOOL = "tools/make/scourfield2023_lines.py"
 
 KINDS = ("PCA", "AE", "VAE")
 SIZES = (2, 4, 6, 10)

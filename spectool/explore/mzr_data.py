@@ -75,7 +75,7 @@ def read_scourfield2023(sample="mzr", *, path=None):
     ValueError
         If it is another one.
     """
-    tool = f"tools.measure_scourfield2023 {sample}"
+    tool = f"tools.make.scourfield2023_lines {sample}"
     product, file = load_product(f"scourfield2023_{sample}.nc", tool, path=path)
     missing = {"source", "galaxy", "line"} - set(product.dims)
     if missing:

@@ -9,7 +9,7 @@ import xarray as xr
 from spectool.explore.latent_state import single_thread
 from spectool.papers.scourfield2023.spectra import TEST_NOISE_SEED, normalize_total
 
-# By source of the product of tools/measure_scourfield2023.py, which of the shipped models said it.
+# By source of the product of tools/make/scourfield2023_lines.py, which of the shipped models said it.
 MODELS = {
     "star-forming": {
         "de-noised": "scourfield2023_mzr_vae6",

@@ -11,7 +11,7 @@ OBSERVED, NOISELESS = "as SDSS sees it", "without noise"
 
 def read_zahid2019(sample="galaxies", *, path=None):
     """Read the mock main sample of Zahid et al. (2019, Section 3.1) with what the network says of it."""
-    tool = f"tools.measure_zahid2019 {sample}"
+    tool = f"tools.make.zahid2019_tables {sample}"
     product, file = load_product(f"zahid2019_{sample}.nc", tool, path=path)
     missing = [name for name in NEEDED if name not in product]
     if missing:

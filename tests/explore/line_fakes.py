@@ -26,7 +26,7 @@ def scatter_of(source):
 
 
 def make_product(n=300, seed=0):
-    """Lay out a table as `tools/measure_scourfield2023.py` does."""
+    """Lay out a table as `tools/make/scourfield2023_lines.py` does."""
     rng = np.random.default_rng(seed)
     group = rng.choice(5, n, p=(0.45, 0.15, 0.15, 0.15, 0.1))
     log_mass = rng.normal(9.9, 0.5, n)

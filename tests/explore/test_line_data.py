@@ -23,7 +23,9 @@ def test_a_table_comes_back_from_disk(product, tmp_path):
 
 
 def test_a_missing_table_says_what_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.nc is not there.*measure_scourfield2023\.py"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere\.nc is not there.*tools/make/scourfield2023_lines\.py"
+    ):
         data.open_lines(tmp_path / "nowhere.nc")
 
 

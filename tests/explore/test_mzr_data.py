@@ -44,7 +44,7 @@ def test_calibrated_errors_belong_to_the_same_fluxes(samples):
 
 
 def test_a_missing_product_names_the_tool_that_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"python -m tools\.measure_scourfield2023 null"):
+    with pytest.raises(FileNotFoundError, match=r"python -m tools\.make\.scourfield2023_lines null"):
         mzr_data.read_scourfield2023("null", path=tmp_path / "nothing.nc")
 
 

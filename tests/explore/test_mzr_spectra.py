@@ -20,7 +20,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def sample(name):
-    """The first test galaxies, seen as tools/measure_scourfield2023.py sees them."""
+    """The first test galaxies, seen as tools/make/scourfield2023_lines.py sees them."""
     sample = make_scourfield2023(name, split="test", n=N, cache=False, progress=False)
     return add_desi_noise(sample, seed=np.random.default_rng(TEST_NOISE_SEED))
 

@@ -57,7 +57,9 @@ def test_a_product_is_read_as_it_was_written(sample, name, tmp_path):
 
 
 def test_a_missing_or_foreign_product_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.nc .*python -m tools\.measure_zahid2019 null"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing\.nc .*python -m tools\.make\.zahid2019_tables null"
+    ):
         read_zahid2019("null", path=tmp_path / "nothing.nc")
     make_stellar_product(9).drop_vars(["candidate", "log_z_predicted"]).to_netcdf(
         tmp_path / "other.nc", engine="h5netcdf"

@@ -127,10 +127,10 @@ MEASURED = ErrorModel(
     n_spectra=216,
     n_galaxies=36,
 )
-"""Made by ``tools/fit_califa_labels.py``: galaxies share errors of 0.09 dex in age and 0.05 dex in metallicity (their
-histories differ from what regularisation prefers), and spectra have 0.07 dex of their own in both, anti-correlated
-(-0.5). Old ages come out too young: -0.24 dex per dex. With 36 galaxies, what they share is known to a fifth
-(jackknife)."""
+"""Made by ``tools/make/liewcain2021_labels.py``: galaxies share errors of 0.09 dex in age and 0.05 dex in
+metallicity (their histories differ from what regularisation prefers), and spectra have 0.07 dex of their own in
+both, anti-correlated (-0.5). Old ages come out too young: -0.24 dex per dex.
+With 36 galaxies, what they share is known to a fifth (jackknife)."""
 
 
 SEED = 2021

@@ -626,7 +626,7 @@ def open_memmap(folder):
             else ""
         )
         raise FileNotFoundError(
-            f"{folder} {state or 'holds no spectra: make them with tools/select_zahid2019.py'}"
+            f"{folder} {state or 'holds no spectra: make them with tools/make/zahid2019_selection.py'}"
         )
     return np.load(folder / "flux.npy", mmap_mode="r"), xr.load_dataset(
         folder / "table.nc", engine="h5netcdf"

@@ -1,22 +1,12 @@
 """The script that makes the embedded grid, on a slice of its source, against the file that is shipped."""
 
-import importlib.util
-
 import numpy as np
-import pytest
 
 from spectool.synth.sfh import age_bin_edges
+from tools.make import ssp_grids as tool
 
 
-@pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("build_ssp_grid", root / "tools" / "build_ssp_grid.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_slice_of_the_source_gives_the_shipped_spectra(tool, grid):
+def test_slice_of_the_source_gives_the_shipped_spectra(grid):
     wavelength, age, flux, living = tool.read_stars(tool.source_folder(), [4])
     edges = tool.optical_edges(wavelength)
     assert np.allclose(edges, grid.edges)
@@ -30,13 +20,13 @@ def test_slice_of_the_source_gives_the_shipped_spectra(tool, grid):
     )
 
 
-def test_compression_restores_to_half_a_part_in_a_thousand(tool, rng):
+def test_compression_restores_to_half_a_part_in_a_thousand(rng):
     centres = np.linspace(1000, 10000, 500)
     flux = 1e-4 * (centres / 5500) ** -2 * rng.uniform(0.5, 1.5, (2, 3, 500))
     restored = tool.restore(tool.compress(flux, centres), centres)
     assert np.abs(restored / flux - 1).max() < 6e-4
 
 
-def test_vacuum_is_defined_in_the_ultraviolet(tool):
+def test_vacuum_is_defined_in_the_ultraviolet():
     shift = tool.to_vacuum(np.linspace(900, 3000, 500)) / np.linspace(900, 3000, 500) - 1
     assert (shift > 2.7e-4).all() and (shift < 3.4e-4).all()

@@ -1,8 +1,8 @@
 """Measure with pPXF what the de-noisers of scourfield2023 say, and write the tables that the dashboards open.
 
-    python -m tools.measure_scourfield2023 lines     the 2,000 test galaxies: original, noise-added, twelve models
-    python -m tools.measure_scourfield2023 mzr       star-forming galaxies seen by a survey like DESI (Section 5)
-    python -m tools.measure_scourfield2023 null      the same with galaxies whose metallicity knows only mass
+    python -m tools.make.scourfield2023_lines lines     the 2,000 test galaxies: original, noise-added, twelve models
+    python -m tools.make.scourfield2023_lines mzr       star-forming galaxies seen by a survey like DESI (Section 5)
+    python -m tools.make.scourfield2023_lines null      the same with galaxies whose metallicity knows only mass
 
 Every finished set of fits stays in a cache folder: a run that was interrupted goes on where it was. About ten minutes
 on two cores, after tools/train_scourfield2023.py has made the models.
@@ -189,7 +189,7 @@ def write(product, path) -> Path:
         if variable.dtype.kind == "f":
             product[name] = variable.copy(data=round_mantissa(variable.values.astype("f4")))
             encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
-    recipe = {"made by": "tools/measure_scourfield2023.py", "noise seed": TEST_NOISE_SEED}
+    recipe = {"made by": "tools/make/scourfield2023_lines.py", "noise seed": TEST_NOISE_SEED}
     product.attrs = {"recipe": json.dumps(recipe)}
     product.to_netcdf(path, engine="h5netcdf", encoding=encoding)
     path.chmod(0o644)

@@ -18,8 +18,8 @@ from spectool.papers.zahid2019.sample import (
     read_stacks,
     rebuild,
 )
-from tools import measure_zahid2019 as tool
-from tools import select_zahid2019
+from tools.make import zahid2019_selection
+from tools.make import zahid2019_tables as tool
 
 
 def test_means_of_bins_are_those_of_their_galaxies():
@@ -52,7 +52,7 @@ def test_bins_hold_equal_numbers_in_order_and_no_outliers():
 
 def test_a_trial_is_measured_and_agrees_with_the_shipped_table(tmp_path):
     made = ["--size", "60", "--blocks", "1", "--cache", str(tmp_path), "--quiet"]
-    select_zahid2019.main(["main", *made])
+    zahid2019_selection.main(["main", *made])
     shutil.copy(DATA / STACKS, tmp_path)
     report = tool.main(["galaxies", *made, "--out", str(tmp_path)])
     assert report["galaxies"]["galaxies"] == 60

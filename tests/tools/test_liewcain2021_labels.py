@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from spectool.papers.liewcain2021.sample import add_fitted_labels, fit_error_model
-from tools import fit_califa_labels
+from tools.make import liewcain2021_labels
 
 
 def test_it_prints_the_model_and_writes_the_table(monkeypatch, capsys, tmp_path):
@@ -17,9 +17,9 @@ def test_it_prints_the_model_and_writes_the_table(monkeypatch, capsys, tmp_path)
         zero = np.zeros(600)
         return few.assign(fit_status=("spectrum", zero), fit_seconds=("spectrum", zero + 2))
 
-    monkeypatch.setattr(fit_califa_labels, "fit_labels", fit)
+    monkeypatch.setattr(liewcain2021_labels, "fit_labels", fit)
     path = tmp_path / "labels.nc"
-    model = fit_califa_labels.main(
+    model = liewcain2021_labels.main(
         ["--galaxies", "5", "--per-galaxy", "3", "--sn", "25", "--table", str(path)]
     )
     assert asked["n_galaxies"] == 5 and asked["per_galaxy"] == 3 and asked["sn"] == 25

@@ -7,7 +7,7 @@ import pytest
 
 from spectool.papers.scourfield2023 import sample as selection
 from spectool.papers.scourfield2023.sample import read_selection
-from tools import select_scourfield2023 as tool
+from tools.make import scourfield2023_selection as tool
 
 FEW = ((-9.0, 25),)
 SAMPLES = {

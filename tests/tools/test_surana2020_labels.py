@@ -1,8 +1,5 @@
 """The script that writes the teacher's labels, from end to end."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,14 +7,10 @@ from spectool.papers.surana2020 import sample as surana2020
 from spectool.surveys.gama import load_filters
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
-
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "fit_surana2020.py"
+from tools.make import surana2020_labels as tool
 
 
 def test_labels_are_written_and_read_with_their_galaxies(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("fit_surana2020", SCRIPT)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     path, cache = tmp_path / "labels.nc", tmp_path / "cache"
     averages = make_band_averages(SSPGrid.embedded("broadband"), load_filters())
     few = ["--n", "250", "--n-models", "1000", "--threads", "1", "--quiet"]

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from spectool.measure.lines_ppxf import MEASURED
-from tools import measure_scourfield2023 as tool
+from tools.make import scourfield2023_lines as tool
 
 
 @pytest.mark.parametrize("values", [np.array([1.0, -3.3e-7, 0.0, np.nan, np.inf, 1e30], "f4")])

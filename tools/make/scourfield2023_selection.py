@@ -1,6 +1,6 @@
 """Select the galaxies of scourfield2023 and write the list that the package ships.
 
-    python tools/select_scourfield2023.py
+    python -m tools.make.scourfield2023_selection
 
 Some 200,000 candidates are observed, measured and classified, block by block; every finished block is kept in a cache
 folder, so that a run that was interrupted goes on where it was. Then the bins of H-alpha flux are filled, and the

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from spectool.papers.zahid2019.sample import CUTS, open_memmap, rebuild, stored_flux
-from tools import select_zahid2019 as tool
+from tools.make import zahid2019_selection as tool
 
 
 def run(what, folder, **more):

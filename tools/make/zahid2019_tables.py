@@ -1,12 +1,12 @@
 """Ask the shipped networks of zahid2019 about the mock samples, and write the tables that notebook and dashboard open.
 
-    python -m tools.measure_zahid2019 stacks      25 stacks by mass: widths of their lines, a chi-square fit with pPXF
-    python -m tools.measure_zahid2019 galaxies    the 200,000 galaxies of the main sample
-    python -m tools.measure_zahid2019 null        the 50,000 whose metallicity does not know their star formation
-    python -m tools.measure_zahid2019 bins        both, stacked in 15 x 10 bins of mass and star-formation rate
+    python -m tools.make.zahid2019_tables stacks      25 stacks by mass: widths of lines, a chi-square fit with pPXF
+    python -m tools.make.zahid2019_tables galaxies    the 200,000 galaxies of the main sample
+    python -m tools.make.zahid2019_tables null        the 50,000 whose metallicity does not know their star formation
+    python -m tools.make.zahid2019_tables bins        both, stacked in 15 x 10 bins of mass and star-formation rate
 
 ``stacks`` comes first: individual galaxies are broadened by what the stacks of their mass lack to 330 km/s. Needs the
-memory maps of ``tools/select_zahid2019.py`` and the weights of ``tools/train_zahid2019.py``. Two minutes on two cores.
+memory maps of ``tools.make.zahid2019_selection`` and the weights of zahid2019. Two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from spectool.papers.zahid2019.sample import (
     write_selection,
 )
 from spectool.prepare import zahid2019_wavelength
-from tools.measure_scourfield2023 import round_mantissa
-from tools.select_zahid2019 import BLOCKS, SIZES
+from tools.make.scourfield2023_lines import round_mantissa
+from tools.make.zahid2019_selection import BLOCKS, SIZES
 
 SAMPLES = {"galaxies": "main", "null": "null"}
 ROWS = 4096
@@ -81,7 +81,7 @@ def main(arguments=None) -> dict:
 
 
 def sample_folder(sample, options) -> Path:
-    """Where ``tools/select_zahid2019.py`` has put a sample."""
+    """Where ``tools/make/zahid2019_selection.py`` has put a sample."""
     return options.cache / f"{sample}_{options.size or SIZES[sample]}_seed{SEED}_{options.blocks}"
 
 

@@ -1,6 +1,6 @@
 """Make the mock GAMA sample with its teacher, and write the teacher's labels that the package ships.
 
-    python tools/fit_surana2020.py        # 120,114 galaxies, 50,000 models: 10 minutes on one core, resumable
+    python -m tools.make.surana2020_labels        # 120,114 galaxies, 50,000 models: 10 minutes on one core, resumable
 
 The galaxies themselves are drawn again from their seed by `spectool.papers.surana2020.sample.read_surana2020`.
 """

@@ -1,6 +1,6 @@
 """Fit some hundred spectra of the mock CALIFA sample with pPXF, and print how fitted labels err.
 
-    python -m tools.fit_califa_labels [--galaxies 36] [--per-galaxy 6] [--sn 40] [--seed 6] [--table FILE.nc]
+    python -m tools.make.liewcain2021_labels [--galaxies 36] [--per-galaxy 6] [--sn 40] [--seed 6] [--table FILE.nc]
 
 What it prints goes into `spectool.papers.liewcain2021.sample.MEASURED`; the defaults print what is there.
 Five minutes on one
