@@ -12,7 +12,8 @@ from spectool.measure.sedfit import draw_library, fit_library
 from spectool.models.bands import read_inputs
 from spectool.models.ensemble import SedEnsemble, score_properties
 from spectool.papers.surana2020.network import TABLE_3, UNITS, read_labels, split_galaxies, train_network
-from spectool.surveys.gama import PAPER_LEFT, draw_gama, load_filters, observe_gama
+from spectool.papers.surana2020.sample import PAPER_LEFT
+from spectool.surveys.gama import draw_gama, load_filters, observe_gama
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 

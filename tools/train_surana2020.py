@@ -41,7 +41,6 @@ from spectool.models.store import round_weights
 from spectool.papers.surana2020 import network as paper
 from spectool.papers.surana2020 import sample as surana2020
 from spectool.parallel import n_workers
-from spectool.surveys.gama import PAPER_TOTAL
 
 PARTS = ("train", "valid", "test")
 NAMES = {"log_mass": "mass", "log_sfr": "sfr", "log_dust_luminosity": "dust"}
@@ -74,7 +73,7 @@ def parse(arguments) -> argparse.Namespace:
     parser.add_argument(
         "command", choices=("sample", "networks", "together", "ensemble", "peers", "scalings")
     )
-    parser.add_argument("--n", type=int, default=PAPER_TOTAL, help="galaxies before the cuts")
+    parser.add_argument("--n", type=int, default=surana2020.PAPER_TOTAL, help="galaxies before the cuts")
     parser.add_argument("--n-models", type=int, default=N_MODELS, help="of the teacher's library")
     parser.add_argument("--negative", choices=("keep", "zero"), default="keep", help="fluxes below zero")
     parser.add_argument("--labels", choices=("fit", "truth"), default="fit")

@@ -8,7 +8,7 @@ import xarray as xr
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate, to_rest_frame
 from spectool.spectra import KM_S, air_to_vacuum, pixel_edges
-from spectool.surveys.jpas import LIEWCAIN_BANDS, MIN_COVERAGE, measure_bands
+from spectool.surveys.jpas import CALIFA_BANDS, MIN_COVERAGE, measure_bands
 from spectool.surveys.sdss import PIXEL_VELOCITY
 
 # Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, ApJS 94, 687, Table 1) as
@@ -154,7 +154,7 @@ REST_RANGE = (3700.0, 7560.0)
 """What the 34 bands of the paper need [Angstrom]."""
 
 
-def measure_stellar_bands(spectra, bands=LIEWCAIN_BANDS, *, rest_range=REST_RANGE, min_coverage=MIN_COVERAGE):
+def measure_stellar_bands(spectra, bands=CALIFA_BANDS, *, rest_range=REST_RANGE, min_coverage=MIN_COVERAGE):
     """Rest-frame bands of observed spectra, with their emission lines fitted and subtracted.
 
     The paper subtracts emission, too (with GANDALF), and leaves out J0660 and J0670 besides; at rest H-alpha lies as

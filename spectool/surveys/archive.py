@@ -297,7 +297,7 @@ def _quiet():
 SKYSERVER_URL = "https://skyserver.sdss.org"
 REDSHIFT_RANGE = (0.024, 0.05)
 H_ALPHA_EDGES = tuple(10 ** np.linspace(0.2, 3.4, 11))
-"""Ten bins of H-alpha flux [1e-17 erg/s/cm2] of Scourfield et al. (2023, Section 2)."""
+"""Ten bins of H-alpha flux [1e-17 erg/s/cm2]."""
 
 # The tables hold -9999 where there is nothing, in some columns -1: what is not above these is no value.
 NO_VALUE, NO_POSITIVE = -99.0, 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
+from spectool.surveys.jpas import CALIFA_BANDS, FILTERS, band_matrix
 from spectool.synth import relations, sfh
 from spectool.synth.grid import SSPGrid
 from spectool.synth.histories import metallicity_operator, optical_light
@@ -282,7 +282,7 @@ def draw_califa(
     nuisances=NUISANCES,
     scatter=1.0,
     ripple=RIPPLE,
-    bands=LIEWCAIN_BANDS,
+    bands=CALIFA_BANDS,
     grid=None,
     progress=True,
 ):

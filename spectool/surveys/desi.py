@@ -60,7 +60,7 @@ def noise_sigma(observed_wavelength, *, exposure=EXPOSURE, flux=0.0, width=0.8):
 
 
 def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE, cosmology=None):
-    """Move observed galaxies to one redshift and add the noise of DESI, as Scourfield et al. (2023, Section 5)."""
+    """Move observed galaxies to one redshift and add the noise of DESI."""
     missing = [n for n in ("flux", "ivar", "mask", "redshift") if n not in sample]
     if missing or "wavelength" not in sample.coords:
         raise ValueError(f"the sample lacks {', '.join(missing) or 'the rest-frame coordinate `wavelength`'}")

@@ -90,10 +90,8 @@ FILTERS = {
     "J0910": Filter(9101, 145),
 }
 BANDS = tuple(FILTERS)
-LIEWCAIN_BANDS = tuple(
-    name for name in BANDS if "J0390" <= name <= "J0740" and name not in ("J0660", "J0670")
-)
-"""The 34 bands of Liew-Cain et al. (2021): those that CALIFA spans at rest, without the two that may hold H-alpha."""
+CALIFA_BANDS = tuple(name for name in BANDS if "J0390" <= name <= "J0740" and name not in ("J0660", "J0670"))
+"""The 34 bands that CALIFA spans at rest, without the two that may hold H-alpha."""
 
 
 def transmission(band, wavelength):
@@ -109,7 +107,7 @@ def load_jpas_filters(bands=BANDS):
     return {name: (wavelength, transmission(name, wavelength)) for name, wavelength in grids.items()}
 
 
-def band_matrix(wavelength, bands=LIEWCAIN_BANDS, *, min_coverage=MIN_COVERAGE):
+def band_matrix(wavelength, bands=CALIFA_BANDS, *, min_coverage=MIN_COVERAGE):
     """Matrix that turns spectra into band fluxes: ``f_nu = f_lambda @ matrix``."""
     photons, flat, whole = band_weights(pixel_edges(wavelength), bands)
     covered = flat.sum(axis=0)
@@ -169,7 +167,7 @@ wavelength is a simplification of ours.
 """
 
 
-def measure_bands(spectra, bands=LIEWCAIN_BANDS, *, frame="rest", min_coverage=MIN_COVERAGE):
+def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN_COVERAGE):
     """Fluxes of spectra in bands of J-PAS, with errors, and with bands masked that a spectrum does not cover.
 
     Parameters

@@ -3,9 +3,9 @@
 import numpy as np
 import xarray as xr
 
-from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS
+from spectool.surveys.jpas import CALIFA_BANDS, FILTERS
 
-CENTRES = np.array([FILTERS[name].wavelength for name in LIEWCAIN_BANDS])
+CENTRES = np.array([FILTERS[name].wavelength for name in CALIFA_BANDS])
 SLOPES = {"log_age": -0.3, "log_z": -0.2}  # dex per effective radius, of every fake galaxy
 OFFSET = 0.25  # dex by which Set B misses the ages of galaxies with odd numbers
 
@@ -53,7 +53,7 @@ def make_sample(n_galaxies=5, n_spectra=140, seed=0):
             "galaxy_name": ("galaxy", [f"mock {k}" for k in range(n_galaxies)]),
             **{k: ("galaxy", v, {"units": unit}) for k, (v, unit) in table.items()},
         },
-        coords={"band": list(LIEWCAIN_BANDS)},
+        coords={"band": list(CALIFA_BANDS)},
     )
 
 

@@ -22,7 +22,7 @@ from spectool.explore.ifu_result_plots import (
     plot_one_to_one,
 )
 from spectool.models.training import History
-from spectool.surveys.jpas import LIEWCAIN_BANDS
+from spectool.surveys.jpas import CALIFA_BANDS
 
 from .ifu_fakes import CENTRES, OFFSET, make_predictions, make_sample, rebuild
 
@@ -252,7 +252,7 @@ def test_error_curves_draw_scatter_error_and_coverage():
 def test_importance_stands_beside_its_band():
     value = np.linspace(0, 0.03, CENTRES.size)
     both = ("band", "property"), np.stack([value, value[::-1]], axis=1)
-    coords = {"band": list(LIEWCAIN_BANDS), "property": ["log_age", "log_z"]}
+    coords = {"band": list(CALIFA_BANDS), "property": ["log_age", "log_z"]}
     plot = plot_band_importance(xr.Dataset({"importance": both, "importance_error": both}, coords=coords))
     bars = [d for r in plot.renderers if "top" in (d := r.data_source.data)]
     middle = 0.5 * (np.asarray(bars[0]["x"]) + np.asarray(bars[1]["x"]))

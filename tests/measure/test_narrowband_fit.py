@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.surveys.jpas import LIEWCAIN_BANDS, measure_bands
+from spectool.surveys.jpas import CALIFA_BANDS, measure_bands
 from spectool.synth import synthesize
 from tools.make.bursts import fit_bursts, make_burst_library
 
@@ -14,7 +14,7 @@ def library(grid):
     return make_burst_library(grid)
 
 
-def make_sample(flux, error=None, bands=LIEWCAIN_BANDS):
+def make_sample(flux, error=None, bands=CALIFA_BANDS):
     both = ("spectrum", "band")
     data = {"flux": (both, flux, {"units": ""})}
     if error is not None:
@@ -90,12 +90,12 @@ def test_scale_and_order_do_not_matter_and_missing_bands_are_left_out(library):
     flux *= 1 + 0.02 * rng.standard_normal(flux.shape)
     base = fit_bursts(make_sample(flux), library, progress=False)
     order = rng.permutation(34)
-    other = make_sample(1e-29 * flux[:, order], bands=np.array(LIEWCAIN_BANDS)[order])
+    other = make_sample(1e-29 * flux[:, order], bands=np.array(CALIFA_BANDS)[order])
     xr.testing.assert_allclose(base, fit_bursts(other, library, progress=False))
     gone = flux.copy()
     gone[:, [3, 20]] = np.nan
     keep = np.setdiff1d(np.arange(34), [3, 20])
-    fewer = make_sample(flux[:, keep], bands=np.array(LIEWCAIN_BANDS)[keep])
+    fewer = make_sample(flux[:, keep], bands=np.array(CALIFA_BANDS)[keep])
     without = fit_bursts(make_sample(gone), library, progress=False)
     assert (without["n_bands"] == 32).all()
     xr.testing.assert_allclose(

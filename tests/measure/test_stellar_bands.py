@@ -6,7 +6,7 @@ import pytest
 from spectool.measure.indices import measure_stellar_bands
 from spectool.prepare import PrepareWarning
 from spectool.surveys import observe_sdss
-from spectool.surveys.jpas import LIEWCAIN_BANDS, measure_bands
+from spectool.surveys.jpas import CALIFA_BANDS, measure_bands
 from spectool.synth import describe, synthesize
 
 
@@ -27,7 +27,7 @@ def test_lines_come_off_and_stars_stay(galaxies):
     found = measure_stellar_bands(seen)
     assert found.sizes == {"spectrum": 6, "band": 34} and not found["mask"].any()
     continuum, with_lines = (measure_bands(one)["flux"].values for one in (stars, gas))
-    column = LIEWCAIN_BANDS.index("J0650")
+    column = CALIFA_BANDS.index("J0650")
     assert (with_lines / continuum)[:, column].max() > 1.1, "H-alpha lies in J0650 at rest"
 
     def shape(flux):

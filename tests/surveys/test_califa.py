@@ -14,7 +14,7 @@ from spectool.surveys.califa import (
     profile,
     rebuild_galaxy,
 )
-from spectool.surveys.jpas import LIEWCAIN_BANDS, band_matrix
+from spectool.surveys.jpas import CALIFA_BANDS, band_matrix
 from spectool.synth import describe, sfh, synthesize
 
 
@@ -33,7 +33,7 @@ def test_counts_are_the_papers(sample):
     assert sample.sizes["galaxy"] == 190
     assert int(sample["is_early"].sum()) == 44
     assert sample.sizes["spectrum"] == 19_727
-    assert tuple(sample["band"].values) == LIEWCAIN_BANDS
+    assert tuple(sample["band"].values) == CALIFA_BANDS
     counts = np.bincount(sample["galaxy_index"], minlength=190)
     inside = np.bincount(sample["galaxy_index"], sample["radius"] < 1)
     outside = np.bincount(sample["galaxy_index"], sample["radius"] > 1)
@@ -216,7 +216,7 @@ def test_bands_that_the_spectra_do_not_reach_are_masked(grid):
 
 def test_a_sample_of_one_spectrum(grid):
     one = draw_califa(1, n_early=1, spectra_per_galaxy=1, seed=0, grid=grid, progress=False)
-    assert one["flux"].shape == (1, len(LIEWCAIN_BANDS)) and bool(one["is_early"][0])
+    assert one["flux"].shape == (1, len(CALIFA_BANDS)) and bool(one["is_early"][0])
 
 
 @pytest.mark.parametrize(

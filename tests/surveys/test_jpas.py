@@ -11,9 +11,9 @@ from spectool.prepare import PrepareWarning
 from spectool.surveys import packaged_spectra, read_sdss
 from spectool.surveys.jpas import (
     BANDS,
+    CALIFA_BANDS,
     DEPTHS,
     FILTERS,
-    LIEWCAIN_BANDS,
     band_matrix,
     load_jpas_filters,
     measure_bands,
@@ -50,14 +50,14 @@ def galaxies(shared):
 
 def test_the_bands_are_those_of_survey_and_paper():
     assert len(BANDS) == 54
-    assert len(LIEWCAIN_BANDS) == 34
-    assert LIEWCAIN_BANDS[0] == "J0390" and LIEWCAIN_BANDS[-1] == "J0740"
-    assert not {"J0660", "J0670"} & set(LIEWCAIN_BANDS)
+    assert len(CALIFA_BANDS) == 34
+    assert CALIFA_BANDS[0] == "J0390" and CALIFA_BANDS[-1] == "J0740"
+    assert not {"J0660", "J0670"} & set(CALIFA_BANDS)
     centre = np.array([one.wavelength for one in FILTERS.values()])
     assert np.abs(np.diff(centre) - 100).max() < 25
     califa = band_matrix(np.arange(3745.0, 7500.0, 2.0), BANDS)
     covered = {name for name, column in zip(BANDS, califa.T, strict=True) if np.isfinite(column).all()}
-    assert covered == set(LIEWCAIN_BANDS) | {"J0660", "J0670"}
+    assert covered == set(CALIFA_BANDS) | {"J0660", "J0670"}
 
 
 def test_a_model_has_the_width_that_it_is_given():
@@ -194,7 +194,7 @@ def test_real_spectra_keep_nearly_all_bands(galaxies):
 def flat():
     return xr.Dataset(
         {"flux": (("spectrum", "band"), np.ones((3000, 34)), {"units": ""})},
-        coords={"band": list(LIEWCAIN_BANDS)},
+        coords={"band": list(CALIFA_BANDS)},
     )
 
 
@@ -220,7 +220,7 @@ def test_bright_galaxies_keep_the_floor(flat):
 
 def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat):
     few = flat.isel(spectrum=slice(0, 400)).copy(deep=True)
-    few["flux"][0, list(LIEWCAIN_BANDS).index("J0620")] = -1
+    few["flux"][0, list(CALIFA_BANDS).index("J0620")] = -1
     few["flux"][1, 3] = np.nan
     seen = observe_jpas(few, seed=2, magnitude=23.5)
     assert seen["mask"].values[0].all() and seen["mask"].values[1:].sum() == 1

@@ -7,7 +7,7 @@ from tqdm.auto import tqdm
 
 from spectool.measure.sedfit import match_models
 from spectool.prepare import add_history
-from spectool.surveys.jpas import LIEWCAIN_BANDS, band_matrix
+from spectool.surveys.jpas import CALIFA_BANDS, band_matrix
 from spectool.synth.dust import PIVOT
 from spectool.synth.grid import SSPGrid
 from spectool.synth.synthesis import metallicity_weights
@@ -24,7 +24,7 @@ _DUST_INDEX = -0.7
 def make_burst_library(
     grid=None,
     *,
-    bands=LIEWCAIN_BANDS,
+    bands=CALIFA_BANDS,
     log_age=_LOG_AGES,
     log_z=_METALLICITIES,
     a_v=_EXTINCTIONS,

@@ -4,7 +4,7 @@ sees galaxies."""
 import numpy as np
 import xarray as xr
 
-from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
+from spectool.surveys.jpas import CALIFA_BANDS, FILTERS, band_matrix
 from spectool.synth.grid import SSPGrid
 from spectool.synth.histories import metallicity_operator, optical_light
 from spectool.synth.synthesis import describe
@@ -15,7 +15,7 @@ LOG_Z_RANGE = (-1.4, 0.4)
 _BATCH = 4096
 
 
-def draw_ssp_mixtures(n, *, seed, bands=LIEWCAIN_BANDS, max_a_v=1.2, grid=None):
+def draw_ssp_mixtures(n, *, seed, bands=CALIFA_BANDS, max_a_v=1.2, grid=None):
     """Sums of one to six single bursts behind dust, with nothing that a galaxy's spectra would share."""
     if n < 1:
         raise ValueError(f"the number of mixtures must be at least 1, not {n}")
@@ -71,7 +71,7 @@ def draw_mixtures(rng, n, grid):
     )
 
 
-def mixture_bands(histories, grid, bands=LIEWCAIN_BANDS):
+def mixture_bands(histories, grid, bands=CALIFA_BANDS):
     """f_nu of stars without dust through bands: masses times a matrix of populations by bands."""
     populations = (grid.flux @ band_matrix(grid.wavelength, bands)).reshape(-1, len(bands))
     weights = (

@@ -16,7 +16,7 @@ import torch
 from spectool.measure.sedfit import N_MODELS
 from spectool.papers.surana2020 import sample as surana2020
 from spectool.parallel import n_workers
-from spectool.surveys.gama import PAPER_TOTAL, load_filters
+from spectool.surveys.gama import load_filters
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 
@@ -26,7 +26,7 @@ def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=PAPER_TOTAL, help="galaxies before the cuts")
+    parser.add_argument("--n", type=int, default=surana2020.PAPER_TOTAL, help="galaxies before the cuts")
     parser.add_argument("--n-models", type=int, default=N_MODELS, help="of the teacher's library")
     parser.add_argument("--out", type=Path, default=surana2020.LABELS, help="file to write")
     parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "surana2020")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.surveys.jpas import FILTERS, LIEWCAIN_BANDS, band_matrix
+from spectool.surveys.jpas import CALIFA_BANDS, FILTERS, band_matrix
 from spectool.synth import synthesize
 from tools.make.ssp_mixtures import AGE_RANGE, draw_mixtures, draw_ssp_mixtures, mixture_bands
 
@@ -28,7 +28,7 @@ def test_bands_are_those_of_the_spectra(grid, histories):
 
 
 def test_dust_may_be_taken_in_the_middle_of_a_band(grid, histories):
-    centres = np.array([FILTERS[name].wavelength for name in LIEWCAIN_BANDS])
+    centres = np.array([FILTERS[name].wavelength for name in CALIFA_BANDS])
     behind = mixture_bands(histories, grid) * np.exp(-0.5 * (centres / 5500.0) ** -0.7)
     assert np.abs(2.5 * np.log10(behind / seen(histories, grid, 0.5))).max() < 0.005
 
