@@ -28,7 +28,6 @@ import torch
 
 from spectool.models import outliers, store
 from spectool.models.denoise import SN_RANGE, denoise, fit_flux_errors, fit_pca, flux_errors
-from spectool.models.peers import search
 from spectool.models.store import round_weights
 from spectool.models.vae import count_parameters
 from spectool.papers.scourfield2023 import network as paper
@@ -37,6 +36,7 @@ from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_n
 from spectool.parallel import n_workers
 from tools.make import noise_aware as aware
 from tools.make.distillation import compress, measure_layers, refine
+from tools.make.random_search import search
 
 NAMES = {"uniform": "", "star-forming": "mzr_", "null": "null_"}
 # Shares of the loss that compression is first allowed, in the order in which they are tried.

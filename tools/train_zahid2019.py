@@ -37,9 +37,12 @@ from spectool.papers.zahid2019.sample import HELDOUT_SEED, HELDOUT_TEST_SEED, ma
 from spectool.papers.zahid2019.sample import training_table as whole_table
 from spectool.parallel import n_workers
 from spectool.synth.grid import SSPGrid
+from tools.make import component_peers
 from tools.make.randomised_domain import DomainRandomisation
 
 CALIBRATION_SEED, SCORE_SEED, DIVERSE_SEED = 20192, 20193, 20194
+FOREST = {"n_trees": 60, "min_leaf": 20, "noisy_copies": 2}
+BOOSTING = {"n_iterations": 300, "rate": 0.05, "early_stopping": False, "noisy_copies": 4}
 N_DIVERSE = 20_000
 OUTLIER_SN = (5.0, 40.0)
 
@@ -239,20 +242,20 @@ def compare_rules(samples, options) -> dict:
 
 def train_peers(samples, options) -> dict:
     """Ten principal components of single bursts, and a forest, boosting and a small network on them."""
-    pca = peers.fit_ssp_pca(samples["grid"])
+    pca = component_peers.fit_ssp_pca(samples["grid"])
     round_weights(pca)
     x = {part: peers.project(pca, samples[part]["flux"].values) for part in ("train", "valid")}
     y = {
         part: paper.make_labels(samples[part], ("log_z_lw",))[0][:, 0] for part in ("train", "valid", "test")
     }
-    small, history = peers.train_small_network(
+    small, history = component_peers.train_small_network(
         x["train"], y["train"], x["valid"], y["valid"], seed=options.seed, progress=not options.quiet
     )
     round_weights(small)
     learners = {
         "network": lambda coefficients: small.predict(coefficients)[0][:, 0],
-        "forest": peers.train_spectral_forest(x["train"], y["train"], seed=options.seed),
-        "boosting": peers.train_spectral_boosting(x["train"], y["train"], seed=options.seed),
+        "forest": peers.train_forest(x["train"], y["train"], seed=options.seed, **FOREST),
+        "boosting": peers.train_boosting(x["train"], y["train"], seed=options.seed, **BOOSTING),
     }
     found = {}
     for name, predict in learners.items():

@@ -27,7 +27,7 @@ from spectool.models.bands import read_bands, read_inputs, split_spectra
 from spectool.models.denoise import denoise, fit_pca, sample_denoised
 from spectool.models.ensemble import SedEnsemble
 from spectool.models.outliers import score_outliers
-from spectool.models.peers import project, train_small_network
+from spectool.models.peers import project
 from spectool.models.store import load_model, shipped_models
 from spectool.models.training import fit
 from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, make_autoencoder, reconstruct
@@ -67,6 +67,7 @@ from spectool.surveys.tables import DUSTPEDIA_LABELS, read_photometry, read_pipe
 from spectool.synth import SSPGrid
 from tests.golden.arrays import arrays_of, history_of, only, pair, weights_of
 from tools.make.bursts import fit_bursts, make_burst_library
+from tools.make.component_peers import train_small_network
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import train_noise_aware
 

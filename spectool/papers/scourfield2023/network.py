@@ -220,3 +220,18 @@ def score(model, arrays, truth=None, *, batch_size: int = 1024) -> tuple[dict, d
         "latent_sigma": np.exp(0.5 * log_var),
         "loss": loss,
     }
+
+
+def suggest(trial) -> dict:
+    """Hyperparameters of an Optuna trial from the paper's ranges: ``dropout`` 0 to 0.9 in steps of 0.1; 2 to 4
+    ``widths``, from 100 to 1000, or to the previous one, in steps of 100.
+    """
+    dropout = trial.suggest_float("dropout", 0.0, 0.9, step=0.1)
+    widths, largest = [], 1000
+    for k in range(trial.suggest_int("layers", 2, 4)):
+        # Optuna wants one range per name: a fraction of what the previous layer leaves.
+        share = trial.suggest_float(f"share_{k + 1}", 0.0, 1.0)
+        n = (largest - 100) // 100 + 1
+        largest = 100 + 100 * min(int(share * n), n - 1)
+        widths.append(largest)
+    return {"dropout": round(dropout, 1), "widths": tuple(widths)}

@@ -2,8 +2,9 @@
 
 import optuna
 
-from spectool.models.peers import search, suggest
-from spectool.papers.scourfield2023.network import make_arrays
+from spectool.papers.scourfield2023.network import make_arrays, suggest
+from tests.models.conftest import make_toy
+from tools.make.random_search import search
 
 
 def test_hyperparameters_lie_in_the_papers_ranges():
@@ -26,8 +27,8 @@ def test_the_second_layer_is_uniform_up_to_the_first():
     assert min(counts) > 0.5 * len(second) / 5
 
 
-def test_trials_are_ranked_and_repeat_themselves(toy):
-    train, valid = make_arrays(toy(128)), make_arrays(toy(64, seed=5))
+def test_trials_are_ranked_and_repeat_themselves():
+    train, valid = make_arrays(make_toy(128)), make_arrays(make_toy(64, seed=5))
     found, again = (
         search(train, valid, n_latent=2, n_trials=3, epochs=1, seed=4, progress=False) for _ in range(2)
     )

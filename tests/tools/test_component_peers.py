@@ -8,11 +8,12 @@ from spectool.models.chunked import SN_LEVELS
 from spectool.papers.zahid2019.sample import HELDOUT_SEED, make_heldout
 from spectool.prepare import N_KEPT
 from spectool.synth.grid import SSPGrid
+from tools.make.component_peers import fit_ssp_pca, train_small_network
 
 
 @pytest.fixture(scope="module")
 def pca():
-    return peers.fit_ssp_pca()
+    return fit_ssp_pca()
 
 
 def make_coefficients(n, seed):
@@ -26,7 +27,7 @@ def test_ten_components_hold_nearly_all_variance(pca):
     assert pca.components.shape == (10, N_KEPT)
     np.testing.assert_allclose(pca.components @ pca.components.T, np.eye(10), atol=1e-4)
     grid = SSPGrid.embedded()
-    more = peers.fit_ssp_pca(grid, n_components=60).variance
+    more = fit_ssp_pca(grid, n_components=60).variance
     assert float(more[:10].sum() / more.sum()) > 0.98
 
 
@@ -54,12 +55,14 @@ def test_every_learner_learns(kind):
     train, y = make_coefficients(4000, 0)
     test, truth = make_coefficients(1000, 1)
     if kind == "forest":
-        predict = peers.train_spectral_forest(train, y, repeats=1, n_trees=20)
+        predict = peers.train_forest(train, y, noisy_copies=1, n_trees=20, min_leaf=20)
     elif kind == "boosting":
-        predict = peers.train_spectral_boosting(train, y, repeats=1, n_iterations=60, rate=0.1)
+        predict = peers.train_boosting(
+            train, y, noisy_copies=1, n_iterations=60, rate=0.1, early_stopping=False
+        )
     else:
         valid = make_coefficients(1000, 2)
-        model, history = peers.train_small_network(train, y, *valid, epochs=8, progress=False)
+        model, history = train_small_network(train, y, *valid, epochs=8, progress=False)
         assert history.best_loss == history.column("valid_loss").min()
 
         def predict(x):
