@@ -5,13 +5,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from spectool.papers.zahid2019 import sample as candidates
-from spectool.papers.zahid2019.sample import measure_candidates, rebuild, select
+from spectool.papers.zahid2019.sample import rebuild, select
 from spectool.surveys.sdss import noise_variance, observe_sdss
 from spectool.synth import relations
 from spectool.synth.agn import add_agn
 from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.synthesis import synthesize
+from tools.make.gaussian_lines import measure_candidates
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,6 @@ from spectool.papers.zahid2019.sample import (
     screen,
     stored_flux,
 )
-from spectool.papers.zahid2019.sample import measure_candidates as measure_zahid2019
 from spectool.surveys import observe_sdss, packaged_spectra, read_sdss
 from spectool.surveys.gama import draw_gama, observe_gama
 from spectool.surveys.jpas import measure_bands, observe_jpas
@@ -76,6 +75,7 @@ from tests.golden.parts import (
     zahid2019,
 )
 from tools.make.distillation import compress, measure_layers
+from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
 from tools.make.noise_aware import calibrate as calibrate_noise_aware
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import score_levels

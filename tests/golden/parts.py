@@ -13,7 +13,6 @@ import numpy as np
 import xarray as xr
 
 from spectool.measure.classes import classify
-from spectool.measure.gaussian_lines import measure_gaussian_lines
 from spectool.measure.gradients import fit_gradients
 from spectool.measure.indices import measure_indices
 from spectool.measure.line_widths import spectral_fwhm
@@ -68,6 +67,7 @@ from spectool.synth import SSPGrid
 from tests.golden.arrays import arrays_of, history_of, only, pair, weights_of
 from tools.make.bursts import fit_bursts, make_burst_library
 from tools.make.component_peers import train_small_network
+from tools.make.gaussian_lines import measure_gaussian_lines
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import train_noise_aware
 

@@ -21,16 +21,15 @@ import pooch
 import torch
 from tqdm.auto import tqdm
 
-from spectool.measure.gaussian_lines import MEASURED
 from spectool.papers.candidates import concatenate
 from spectool.papers.zahid2019.sample import (
     BLOCK,
     COLUMNS,
     CUTS,
+    MEASURED,
     SEED,
     MemoryMap,
     draw_block,
-    measure_candidates,
     observe_candidates,
     open_memmap,
     renew_metals,
@@ -38,6 +37,7 @@ from spectool.papers.zahid2019.sample import (
     select,
 )
 from spectool.synth.grid import embedded_grid
+from tools.make.gaussian_lines import measure_candidates, measure_gaussian_lines
 from tools.make.stacks import StackSums
 
 SIZES = {"main": 200_000, "null": 50_000}
@@ -141,7 +141,6 @@ def describe(folder) -> dict:
 
 def check_lines(options) -> dict:
     """Quick fluxes against pPXF's, on galaxies of the main sample: ratio, and scatter in units of the error."""
-    from spectool.measure.gaussian_lines import measure_gaussian_lines
     from spectool.measure.lines_ppxf import fit_lines
 
     size, grid, galaxies, block = options.size or 500, embedded_grid(), [], 0

@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 
 from spectool.io import DATA
 from spectool.measure.classes import kauffmann2003
-from spectool.measure.gaussian_lines import MEASURED, measure_gaussian_lines
 from spectool.papers.candidates import BLOCK, TRUE_LINES, number_block, r_magnitude, rebuild_numbers
 from spectool.papers.scourfield2023.sample import MAGNITUDE_LIMIT, predict_h_alpha
 from spectool.prepare import (
@@ -60,6 +59,7 @@ from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe, draw_population
 from spectool.synth.synthesis import metallicity_weights, synthesize
 
+MEASURED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 FWHM = 330.0
 HELDOUT_SEED = 20190
 """Of the held-out histories that training is stopped on and errors are calibrated on."""
@@ -562,14 +562,6 @@ def _inside(window):
 def _mean_inside(flux, bad):
     where = _inside(NORM_WINDOW)
     return np.where(bad, 0, flux)[:, where].sum(axis=1) / np.maximum((~bad[:, where]).sum(axis=1), 1)
-
-
-def measure_candidates(galaxies, *, seed, grid=None):
-    """Observe candidates and measure their lines."""
-    seen = observe_candidates(galaxies, seed=seed, grid=grid)
-    lines = measure_gaussian_lines(seen.drop_dims("line"))
-    spectra = to_angstrom(seen)
-    return spectra.assign({name: lines[name] for name in ("line_flux", "line_sn", "gas_dispersion")})
 
 
 def stored_flux(sample):

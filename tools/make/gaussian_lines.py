@@ -1,8 +1,8 @@
 """Emission-line fluxes as sums weighted by a Gaussian, on continuum-subtracted spectra: thousands per second.
 
-(2019, Section 3.1) do. The continuum is fitted outside the lines (`spectool.measure.line_design`); what is left
-is weighted with the profile that lines of one common width have (Horne 1986, PASP 98, 609), neighbours that
-overlap together.
+The continuum is fitted outside the lines (`spectool.measure.line_design`); what is left is weighted with the profile
+that lines of one common width have (Horne 1986, PASP 98, 609), neighbours that overlap together. Used to select mock
+galaxies (Zahid et al. 2019, Section 3.1) from hundreds of thousands of candidates.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from astropy import units as u
 from spectool.measure.line_design import DOUBLETS, NUISANCE, continuum_basis
 from spectool.measure.line_spectra import read_spectra
 from spectool.measure.lines_linear import gaussian_on_pixels
+from spectool.papers.zahid2019.sample import MEASURED, observe_candidates, to_angstrom
 from spectool.prepare import add_history
 from spectool.spectra import KM_S, LINES, pixel_edges
 
-MEASURED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 DISPERSIONS = tuple(30.0 * 1.15 ** np.arange(17))
 """Gas dispersions to try [km/s], 30-281."""
 N_COMPONENTS, DEGREE = 16, 4
@@ -44,13 +44,18 @@ class _Design:
     shares: torch.Tensor  # (n, line): weight of each pixel in a line of middle width
 
 
+def measure_candidates(galaxies, *, seed, grid=None):
+    """Observe candidates and measure their lines."""
+    seen = observe_candidates(galaxies, seed=seed, grid=grid)
+    lines = measure_gaussian_lines(seen.drop_dims("line"))
+    return to_angstrom(seen).assign({n: lines[n] for n in ("line_flux", "line_sn", "gas_dispersion")})
+
+
 def measure_gaussian_lines(
     sample,
     *,
     lines=MEASURED,
-    variable="flux",
     dispersions=DISPERSIONS,
-    doublets=DOUBLETS,
     lsf=None,
     continuum=None,
     grid=None,
@@ -64,8 +69,8 @@ def measure_gaussian_lines(
         raise ValueError("name at least one line, and each line once")
     if not len(dispersions) or not min(dispersions) >= 0:
         raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
-    spectra = read_spectra(sample, variable, lsf)
-    design = _make_design(spectra, tuple(lines), tuple(dispersions), doublets, continuum, grid)
+    spectra = read_spectra(sample, "flux", lsf)
+    design = _make_design(spectra, tuple(lines), tuple(dispersions), continuum, grid)
     parts = []
     with torch.inference_mode():
         for first in range(0, max(spectra.n_galaxies, 1), batch_size):
@@ -76,7 +81,7 @@ def measure_gaussian_lines(
     return _assemble(sample, lines, flux, error, np.where(np.isfinite(place), width, np.nan), spectra)
 
 
-def _make_design(spectra, lines, dispersions, doublets, continuum, grid):
+def _make_design(spectra, lines, dispersions, continuum, grid):
     wavelength = spectra.wavelength
     if continuum is None:
         continuum = continuum_basis(wavelength, grid=grid, n_components=N_COMPONENTS, degree=DEGREE)
@@ -87,7 +92,7 @@ def _make_design(spectra, lines, dispersions, doublets, continuum, grid):
     a, b = np.triu_indices(len(lines))
     edges, shapes = pixel_edges(wavelength), np.zeros((len(dispersions), len(lines), wavelength.size))
     for i, name in enumerate(lines):
-        members = [(name, 1.0)] + ([doublets[name]] if name in doublets else [])
+        members = [(name, 1.0)] + ([DOUBLETS[name]] if name in DOUBLETS else [])
         members = [member for member in members if member[0] == name or member[0] not in lines]
         for member, share in members:
             lsf = np.interp(LINES[member], wavelength, spectra.lsf)
@@ -219,7 +224,7 @@ def _assemble(sample, lines, flux, error, dispersion, spectra):
     table["line_flux_error"] = (dims, error, {"units": units})
     table["gas_dispersion"] = ("galaxy", dispersion, {"units": "km / s"})
     missing = np.isnan(flux).sum(axis=0)
-    text = f"lines weighted with a Gaussian in `{spectra.variable}`: {len(flux)} spectra"
+    text = f"lines weighted with a Gaussian in `flux`: {len(flux)} spectra"
     text += f", {int(np.isnan(dispersion).sum())} with fewer than {MIN_PIXELS} good pixels"
     missed = [f"{name}: {count}" for name, count in zip(lines, missing, strict=True) if count]
     return add_history(
