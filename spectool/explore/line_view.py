@@ -16,7 +16,7 @@ from spectool.explore.line_panels import CLASS_STYLE
 from spectool.explore.line_state import DEFAULTS, SIGMA, SIGMA_RANGE, LineState
 from spectool.explore.style import OKABE_ITO
 from spectool.measure.classes import CLASSES
-from spectool.measure.stats import paper_scatter
+from spectool.papers.scourfield2023.network import paper_scatter
 from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
 
 SN_STEPS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, np.inf)

@@ -7,7 +7,6 @@ import numpy as np
 from spectool.explore.mzr_data import CLASSES
 from spectool.explore.mzr_image import count_nearby
 from spectool.measure.mzr import (
-    correlate_residuals,
     residuals,
     running_median,
     scatter_about,
@@ -118,4 +117,4 @@ def correlate_panels(panels, samples):
     _, a, b = np.intersect1d(*numbers, return_indices=True)
     first, second = panels
     options = {"bins": first.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
-    return correlate_residuals(first.mass[a], first.metallicity[a], second.metallicity[b], **options)
+    return spearman_at_fixed_mass(first.mass[a], first.metallicity[a], second.metallicity[b], **options)

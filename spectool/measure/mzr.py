@@ -7,8 +7,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import betainc
 
-from spectool.measure.stats import Correlation as Correlation
-from spectool.measure.stats import finite_rows, spearman
+from spectool.measure.stats import finite_rows, group_rows, percentiles_by_group, spearman
 from spectool.synth.relations import stellar_metallicity
 
 
@@ -24,11 +23,11 @@ class Relation:
     note: str = ""
     approximate: bool = False
 
-    def __call__(self, log_mass, *, extrapolate=False):
-        """Metallicity at given masses, of what and on which scale `curve` says."""
+    def __call__(self, log_mass):
+        """Metallicity at given masses, NaN beyond the relation's; `scale` says of what."""
         log_mass = np.asarray(log_mass, float)
         inside = (log_mass >= self.mass_range[0]) & (log_mass <= self.mass_range[1])
-        return np.where(inside | extrapolate, self.curve(log_mass), np.nan)
+        return np.where(inside, self.curve(log_mass), np.nan)
 
 
 def _turnover(oxygen, log_mass_0, slope, width):
@@ -133,23 +132,32 @@ STELLAR_RELATIONS = {relation.name: relation for relation in _STELLAR_ROWS}
 
 
 MAD_TO_SIGMA = 1.482602
+BIN_WIDTH = 0.2
+N_MASS, N_SFR = 15, 10
 
 
-def mass_bins(x, *, width=0.2):
+def mass_bins(x):
     """Edges of bins of one width, at its multiples, that hold all finite values."""
     x = np.asarray(x, float)
     x = x[np.isfinite(x)]
     if not x.size:
         raise ValueError("there is no finite value to bin")
-    first, last = np.floor(x.min() / width), np.floor(x.max() / width) + 1
-    return width * np.arange(first, last + 1)
+    first, last = np.floor(x.min() / BIN_WIDTH), np.floor(x.max() / BIN_WIDTH) + 1
+    return BIN_WIDTH * np.arange(first, last + 1)
 
 
-def running_median(x, y, *, bins=None, error=None, min_count=10):
+def equal_bins(values, n):
+    """Sort values into bins that hold the same number of them, to within one."""
+    values = np.asarray(values, float)
+    if values.size < n:
+        raise ValueError(f"{values.size} galaxies cannot fill {n} bins")
+    place = np.empty(values.size, int)
+    place[np.argsort(values, kind="stable")] = np.arange(values.size) * n // values.size
+    return place
+
+
+def running_median(x, y, *, bins=None, min_count=10):
     """Median and percentiles of y in bins of x.
-
-    The error of the median is that of Maritz & Jarrett (1978, JASA 73, 194): what infinitely many bootstraps give,
-    without drawing any.
 
     Parameters
     ----------
@@ -157,43 +165,35 @@ def running_median(x, y, *, bins=None, error=None, min_count=10):
         Rows that are not finite are left out and counted.
     bins : array_like, optional
         Edges; the lower belongs to a bin, as does the last one's upper. Default `mass_bins`.
-    error : array_like, shape (n,), optional
-        Of y.
     min_count : int
         Bins with fewer have NaN.
 
     Returns
     -------
     Dataset, dim ``bin``
-        ``x`` (median of x in the bin), ``low``, ``high`` (edges), ``q16``, ``median``, ``q84``, ``median_error``,
-        ``count``; ``typical_error``, the median of `error`, if given. ``attrs``: ``n_left_out``, rows that are not
-        finite or beyond the bins.
+        ``x`` (median in the bin), ``low``, ``high`` (edges), ``q16``, ``median``, ``q84``, ``median_error`` (Maritz and
+        Jarrett 1978, JASA 73, 194: what infinitely many bootstraps give), ``count``. ``attrs``: ``n_left_out``, rows
+        that are not finite or beyond the bins.
     """
-    given = np.ones(np.shape(x)) if error is None else error
-    (x, y, given), left_out = finite_rows(x, y, given)
+    (x, y), left_out = finite_rows(x, y)
     edges = mass_bins(x) if bins is None else np.asarray(bins, float)
     place = np.searchsorted(edges, x, side="right") - 1
     place[x == edges[-1]] = edges.size - 2
-    names = ("x", "q16", "median", "q84", "median_error", "typical_error")
-    out = {name: np.full(edges.size - 1, np.nan) for name in names}
-    inside = (place >= 0) & (place < edges.size - 1)
-    count = np.bincount(place[inside], minlength=edges.size - 1)
-    # Integers of 16 bits are sorted by their digits, in a fifth of the time.
-    order = np.flatnonzero(inside)[np.argsort(place[inside].astype(np.int16), kind="stable")]
-    first = np.concatenate([[0], np.cumsum(count)])
-    for i in np.flatnonzero(count >= max(min_count, 2)):
-        rows = order[first[i] : first[i + 1]]
-        out["q16"][i], out["median"][i], out["q84"][i] = np.percentile(y[rows], [16, 50, 84])
-        out["median_error"][i] = _median_error(y[rows])
-        out["x"][i] = np.median(x[rows])
-        if error is not None:
-            out["typical_error"][i] = np.median(given[rows])
-    if error is None:
-        del out["typical_error"]
+    groups = group_rows(place, edges.size - 1)
+    count = np.array([rows.size for rows in groups])
+    out = dict(
+        zip(
+            ("q16", "median", "q84"),
+            percentiles_by_group(y, groups, min_count=max(min_count, 2)),
+            strict=True,
+        )
+    )
+    enough = [rows if rows.size >= max(min_count, 2) else rows[:0] for rows in groups]
+    out["median_error"] = np.array([_median_error(y[rows]) if rows.size else np.nan for rows in enough])
+    out["x"] = np.array([np.median(x[rows]) if rows.size else np.nan for rows in enough])
+    out |= {"low": edges[:-1], "high": edges[1:], "count": count}
     columns = {name: ("bin", values, {"units": ""}) for name, values in out.items()}
-    columns |= {"low": ("bin", edges[:-1], {"units": ""}), "high": ("bin", edges[1:], {"units": ""})}
-    columns["count"] = ("bin", count, {"units": ""})
-    return xr.Dataset(columns, attrs={"n_left_out": left_out + int((~inside).sum())})
+    return xr.Dataset(columns, attrs={"n_left_out": left_out + x.size - int(count.sum())})
 
 
 def _median_error(y):
@@ -220,9 +220,9 @@ def scatter_about(relation, log_mass, oxygen):
     Returns
     -------
     dict
-        [dex]: ``rms`` about the relation itself; ``offset``, the median residual; ``std`` about the mean residual,
-        which scales that differ by a constant leave alone; ``robust``, 1.48 times the median absolute deviation from
-        ``offset``; ``std_error``, of ``std``, from the residuals' fourth moment. And ``n``, ``n_left_out``.
+        [dex]: ``rms`` about the relation; ``offset``, the median residual; ``std`` about the mean residual (blind to a
+        constant between scales) and ``std_error``, from the residuals' fourth moment; ``robust``, 1.48 times the median
+        absolute deviation from ``offset``. And ``n``, ``n_left_out``.
     """
     log_mass = np.asarray(log_mass, float)
     (residual,), left_out = finite_rows(np.asarray(oxygen, float) - relation(log_mass))
@@ -260,18 +260,14 @@ def residuals(log_mass, value, *, bins=None, min_count=10):
     return np.where(usable, value - expected, np.nan)
 
 
-def spearman_at_fixed_mass(
-    log_mass, oxygen, third, *, method="residuals", bins=None, min_count=10, n_bootstrap=300, seed=0
-):
-    """Whether metallicity follows a third quantity, star formation for one, among galaxies of the same mass.
+def spearman_at_fixed_mass(log_mass, first, second, *, bins=None, min_count=10, n_bootstrap=300, seed=0):
+    """Whether one quantity follows another among galaxies of the same mass.
 
     Parameters
     ----------
-    log_mass, oxygen, third : array_like, shape (n,)
-        Galaxies with a value missing are left out and counted.
-    method : {"residuals", "partial"}
-        Correlate the distances of both from their running medians, which may be any curves; or the partial rank
-        correlation, which takes both to rise or fall steadily with mass.
+    log_mass, first, second : array_like, shape (n,)
+        Say metallicity and star formation, or true and measured metallicity. Galaxies with a value missing are left
+        out and counted.
     bins, min_count
         Of the running medians.
     n_bootstrap, seed
@@ -280,73 +276,31 @@ def spearman_at_fixed_mass(
     Returns
     -------
     Correlation
-        Positive: at fixed mass the metal-rich have more of `third`.
+        Of the distances of both from their own running medians, which may be any curves: 0 if one knows mass alone.
     """
-    options = {"n_bootstrap": n_bootstrap, "seed": seed}
-    if method == "partial":
-        return spearman(oxygen, third, control=log_mass, **options)
-    if method != "residuals":
-        raise ValueError(f"unknown method {method!r}: choose 'residuals' or 'partial'")
-    oxygen, third = np.asarray(oxygen, float), np.asarray(third, float)
-    both = np.isfinite(oxygen) & np.isfinite(third)
-    kept = [np.where(both, v, np.nan) for v in (oxygen, third)]
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    both = np.isfinite(first) & np.isfinite(second)
+    kept = [np.where(both, v, np.nan) for v in (first, second)]
     left = [residuals(log_mass, v, bins=bins, min_count=min_count) for v in kept]
-    return spearman(*left, **options)
+    return spearman(*left, n_bootstrap=n_bootstrap, seed=seed)
 
 
-def correlate_residuals(log_mass, first, second, *, bins=None, min_count=10, n_bootstrap=300, seed=0):
-    """Whether two measurements of the same galaxies agree on who is metal-rich for its mass.
-
-    Parameters
-    ----------
-    log_mass, first, second : array_like, shape (n,)
-        For instance true and de-noised metallicities.
-    bins, min_count, n_bootstrap, seed
-        As for `spearman_at_fixed_mass`.
-
-    Returns
-    -------
-    Correlation
-        Of the distances of both from their own running medians: 0 if the second knows mass alone.
-    """
-    return spearman_at_fixed_mass(
-        log_mass, first, second, bins=bins, min_count=min_count, n_bootstrap=n_bootstrap, seed=seed
-    )
-
-
-N_MASS, N_SFR = 15, 10
-
-
-def equal_bins(values, n):
-    """Sort values into bins that hold the same number of them, to within one."""
-    values = np.asarray(values, float)
-    if values.size < n:
-        raise ValueError(f"{values.size} galaxies cannot fill {n} bins")
-    place = np.empty(values.size, int)
-    place[np.argsort(values, kind="stable")] = np.arange(values.size) * n // values.size
-    return place
-
-
-def bin_mass_and_sfr(log_mass, log_sfr, log_z, *, n_mass=N_MASS, n_sfr=N_SFR):
-    """Medians in bins of mass, each cut into bins of star-formation rate, all with as many galaxies.
+def bin_mass_and_sfr(log_mass, log_sfr, log_z):
+    """Medians in 15 bins of mass, each cut into 10 bins of star-formation rate, all with as many galaxies.
 
     Parameters
     ----------
     log_mass, log_sfr, log_z : array_like, shape (galaxy,)
         [dex(Msun)], [dex(Msun / yr)], [dex]. Rows that are not finite are left out and counted.
-    n_mass, n_sfr : int
-        15 and 10 in the paper.
 
     Returns
     -------
     Dataset
         (mass_bin, sfr_bin): medians ``log_mass``, ``log_sfr``, ``log_z``; ``excess``, the median distance from the
-        straight line of log Z on mass within the mass bin; ``log_z_error``, the standard error of both (Maritz &
-        Jarrett 1978); ``count``. (mass_bin,): ``rho`` and ``rho_error``, Spearman's correlation of log Z with SFR among
-        the galaxies of a mass bin at fixed rank of mass. ``attrs``: ``n_left_out``.
-
-        A bin has a width, the outer ones a large one, and both SFR and log Z rise with mass: without ``excess`` and
-        the partial correlation, a sample without any trend at fixed mass seems to have a positive one.
+        straight line of log Z on mass within the mass bin; ``log_z_error``, the standard error of both; ``count``.
+        (mass_bin,): ``rho`` and ``rho_error``, Spearman's correlation of log Z with SFR at fixed rank of mass.
+        ``attrs``: ``n_left_out``. A bin has a width, and both SFR and log Z rise with mass: without ``excess`` and the
+        partial correlation, a sample without any trend at fixed mass seems to have a positive one.
 
     Raises
     ------
@@ -354,25 +308,23 @@ def bin_mass_and_sfr(log_mass, log_sfr, log_z, *, n_mass=N_MASS, n_sfr=N_SFR):
         If fewer than ten galaxies are left for a cell.
     """
     (mass, sfr, metal), left_out = finite_rows(log_mass, log_sfr, log_z)
-    if mass.size < 10 * n_mass * n_sfr:
+    if mass.size < 10 * N_MASS * N_SFR:
         raise ValueError(
-            f"{mass.size} galaxies with mass, SFR and metallicity are too few for {n_mass} x {n_sfr} bins of ten"
+            f"{mass.size} galaxies with mass, SFR and metallicity are too few for {N_MASS} x {N_SFR} bins of ten"
         )
     names = ("log_mass", "log_sfr", "log_z", "excess", "log_z_error", "count")
-    cells = {name: np.empty((n_mass, n_sfr)) for name in names}
-    trend = {name: np.empty(n_mass) for name in ("rho", "rho_error")}
-    by_mass = equal_bins(mass, n_mass)
-    for i in range(n_mass):
-        rows = np.flatnonzero(by_mass == i)
-        by_sfr = equal_bins(sfr[rows], n_sfr)
+    cells = {name: np.empty((N_MASS, N_SFR)) for name in names}
+    trend = {name: np.empty(N_MASS) for name in ("rho", "rho_error")}
+    for i, rows in enumerate(group_rows(equal_bins(mass, N_MASS), N_MASS)):
+        by_sfr = equal_bins(sfr[rows], N_SFR)
         excess = metal[rows] - np.polyval(np.polyfit(mass[rows], metal[rows], 1), mass[rows])
-        binned = running_median(by_sfr, excess, bins=np.arange(n_sfr + 1) - 0.5)
+        binned = running_median(by_sfr, excess, bins=np.arange(N_SFR + 1) - 0.5)
         cells["excess"][i], cells["log_z_error"][i] = binned["median"], binned["median_error"]
         cells["count"][i] = binned["count"]
         for name, values in (("log_mass", mass), ("log_sfr", sfr), ("log_z", metal)):
-            cells[name][i] = [np.median(values[rows[by_sfr == j]]) for j in range(n_sfr)]
-        found = spearman(sfr[rows], metal[rows], control=mass[rows], n_bootstrap=0)
-        trend["rho"][i], trend["rho_error"][i] = found.rho, found.error
+            cells[name][i] = [np.median(values[rows[some]]) for some in group_rows(by_sfr, N_SFR)]
+        partial = spearman(sfr[rows], metal[rows], control=mass[rows], n_bootstrap=0)
+        trend["rho"][i], trend["rho_error"][i] = partial.rho, partial.error
     units = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "count": ""}
     columns = {n: (("mass_bin", "sfr_bin"), v, {"units": units.get(n, "dex")}) for n, v in cells.items()}
     columns |= {n: ("mass_bin", v, {"units": ""}) for n, v in trend.items()}
@@ -390,10 +342,9 @@ def trend_at_fixed_mass(binned):
     Returns
     -------
     dict
-        ``rho``, ``rho_error``: mean of the bins' correlations and its standard error from theirs;
-        ``change``, ``change_error``: mean over mass bins of the change of ``excess`` [dex] from the lowest to the
-        highest bin of SFR, and its standard error; ``n_negative``, ``n_positive``: mass bins whose correlation is
-        negative or positive by more than 3 of its errors; ``n``: mass bins.
+        ``rho``, ``rho_error``: mean of the mass bins' correlations; ``change``, ``change_error``: mean change of
+        ``excess`` [dex] from the lowest to the highest bin of SFR; ``n_negative``, ``n_positive``: bins whose
+        correlation is not 0 by more than 3 errors; ``n``: bins.
     """
     rho, error = binned["rho"].values, binned["rho_error"].values
     difference = (binned["excess"][:, -1] - binned["excess"][:, 0]).values

@@ -99,7 +99,7 @@ def make_stellar_product(n=400, *, seed=0, trend=STAR_SLOPE):
     rng = np.random.default_rng(seed)
     mass = rng.uniform(8.5, 11.0, n)
     excess = rng.normal(0, 0.3, n)
-    truth = STELLAR_RELATIONS["Zahid et al. 2017"](mass, extrapolate=True) + trend * excess
+    truth = STELLAR_RELATIONS["Zahid et al. 2017"].curve(mass) + trend * excess
     truth += rng.normal(0, 0.05, n)
     sn = 10 ** rng.normal(1.1, 0.25, n)
     error = 0.03 + 1.5 / sn

@@ -19,7 +19,7 @@ from spectool.measure.line_widths import spectral_fwhm
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.measure.lines_ppxf import fit_lines
 from spectool.measure.metallicity import CALIBRATIONS, metallicity
-from spectool.measure.mzr import bin_mass_and_sfr, correlate_residuals, running_median, spearman_at_fixed_mass
+from spectool.measure.mzr import bin_mass_and_sfr, running_median, spearman_at_fixed_mass
 from spectool.measure.populations import fit_populations
 from spectool.measure.sedfit import draw_library, fit_library
 from spectool.models.bands import read_bands, read_inputs, split_spectra
@@ -262,7 +262,7 @@ def mzr():
     found |= arrays_of(running_median(mass, log_z), "median ")
     for name, values in {
         "third": spearman_at_fixed_mass(mass, log_z, rate, n_bootstrap=30, seed=4),
-        "residuals": correlate_residuals(mass, rate, log_z, n_bootstrap=30, seed=4),
+        "residuals": spearman_at_fixed_mass(mass, rate, log_z, n_bootstrap=30, seed=4),
     }.items():
         found |= {f"{name} {key}": np.asarray(value, float) for key, value in vars(values).items()}
     gradients = fit_gradients(

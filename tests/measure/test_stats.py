@@ -1,12 +1,48 @@
-"""How recovered fluxes compare with original ones."""
-
-import re
+"""Rank correlations, percentiles in bins, and how recovered fluxes compare with original ones."""
 
 import numpy as np
 import pytest
-from scipy.stats import binned_statistic
+from scipy.stats import binned_statistic, pearsonr, rankdata
 
 from spectool.measure import stats
+
+
+def correlated(n, seed=0):
+    x, y, z = np.random.default_rng(seed).normal(size=(3, n))
+    return x + 0.8 * z, 0.5 * x + y + z, z
+
+
+def test_bootstrap_and_formula_agree_on_the_error():
+    x, y, z = correlated(3000)
+    for control in (None, z):
+        drawn, again = (stats.spearman(x, y, control=control, n_bootstrap=400, seed=1) for _ in range(2))
+        formula = stats.spearman(x, y, control=control, n_bootstrap=0)
+        assert drawn == again and drawn.rho == formula.rho
+        assert drawn.error == pytest.approx(formula.error, rel=0.15)
+
+
+def test_the_partial_correlation_is_scipys_of_rank_residuals():
+    columns = correlated(500)
+    *ranks, control = (rankdata(v) for v in columns)
+    left = [r - np.polyval(np.polyfit(control, r, 1), control) for r in ranks]
+    found = stats.spearman(*columns[:2], control=columns[2], n_bootstrap=0)
+    assert found.rho == pytest.approx(pearsonr(*left)[0], abs=1e-12) and found.sign == 1
+
+
+def test_batches_do_not_change_the_bootstrap(monkeypatch):
+    x, y, _ = correlated(300)
+    whole = stats.spearman(x, y, n_bootstrap=50, seed=3)
+    monkeypatch.setattr(stats, "_CHUNK", 3000)
+    assert stats.spearman(x, y, n_bootstrap=50, seed=3) == whole
+
+
+def test_missing_values_are_counted_and_few_give_no_correlation():
+    x, y, z = correlated(1000)
+    x[:100], y[50:150], z[150:160] = np.nan, np.inf, np.nan
+    found = stats.spearman(x, y, control=z, n_bootstrap=20)
+    assert (found.n, found.n_left_out) == (840, 160)
+    few = stats.spearman(x[95:105], y[95:105])
+    assert np.isnan(few.rho) and few.sign == 0 and few.n_left_out == 10
 
 
 def test_percentiles_agree_with_scipys_bins(rng):
@@ -59,27 +95,5 @@ def test_no_pair_is_no_number_and_no_error():
     nothing = np.full(5, np.nan)
     bins = stats.running_percentiles(nothing, nothing)
     found = stats.summarize(nothing, nothing, bins)
-    assert found["n_recovered"] == 0
+    assert found["n_recovered"] == 0 and not bins["filled"].any()
     assert np.isnan([found["sigma"], found["sigma_fill"], found["median"]]).all()
-    assert not bins["filled"].any()
-
-
-def test_the_papers_scatter_is_that_of_its_table(shared):
-    text = (shared / "papers/scourfield2023.txt").read_text(encoding="utf-8")
-    table = text[text.index("2 dimensions") : text.index("Table 6. The standard deviations")]
-    size, found = None, {}
-    for row in table.splitlines():
-        head = re.match(r"(\d+) dimensions", row)
-        size = int(head[1]) if head else size
-        values = re.findall(r"\d\.\d\d", row)
-        if len(values) == 12:
-            found[f"{row.split()[0]} {size}"] = [float(value) for value in values]
-    assert set(found) == {f"{kind} {size}" for kind in ("PCA", "AE", "VAE") for size in (2, 4, 6, 10)}
-    for source, values in found.items():
-        ours = [v for line in stats.PAPER_LINES for v in stats.paper_scatter(source, line)]
-        assert ours == values, source
-
-
-def test_the_paper_says_nothing_of_other_lines_and_sources():
-    assert stats.paper_scatter("VAE 4", "Hβ") is None
-    assert stats.paper_scatter("noise-added", "Hα") is None
