@@ -8,6 +8,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """With pytest-xdist, all tests of a file run on one worker, and all notebooks one after the other, first."""
+    for item in items:
+        notebook = item.get_closest_marker("notebook")
+        item.add_marker(pytest.mark.xdist_group("notebooks" if notebook else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What each notebook cost."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, cost in report.user_properties:
+            terminalreporter.write_line(f"{name}: {cost}")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

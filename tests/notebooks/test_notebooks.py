@@ -15,14 +15,13 @@ MEMORY_MB = 1200
 
 @pytest.mark.notebook
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_the_notebook_runs(path, capsys):
+def test_the_notebook_runs(path, record_property):
     key = {notebook: key for key, notebook in paper_notebooks(FOLDER).items()}.get(path)
     result = FOLDER.parent / "results" / f"{key}.json"
     if key:
         result.unlink(missing_ok=True)
     run = run_notebook(path)
-    with capsys.disabled():
-        print(f"\n{path.name}: {run.seconds:.0f} s, peak {run.peak_rss_mb:.0f} MB")
+    record_property(path.name, f"{run.seconds:.0f} s, peak {run.peak_rss_mb:.0f} MB")
     assert not run.error, run.error
     assert run.peak_rss_mb < MEMORY_MB
     if key:
