@@ -21,19 +21,19 @@ from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, predict_metallicity, stream_metallicity
 from spectool.papers.zahid2019.sample import chunk_sigma, read_selection, rebuild, stored_flux
 from spectool.parallel import Usage, n_workers
+from spectool.spectra import SIGMA_TO_FWHM
 
 N_TOTAL = 200_000
 N_GALAXIES = 4000
 N_PEER = 40
 BUDGET = 10.0
 INSTRUMENT = 65.0  # km/s, sigma
-TO_FWHM = np.sqrt(8 * np.log(2))
 
 
 def run():
     """Both rows: seconds for 200,000 beside the budget, and spectra per second beside pPXF on as many workers."""
     sample = rebuild(read_selection()["candidate"].values[:N_GALAXIES], keep_truth=False)
-    width = TO_FWHM * np.hypot(sample["velocity_dispersion"].values, INSTRUMENT)
+    width = SIGMA_TO_FWHM * np.hypot(sample["velocity_dispersion"].values, INSTRUMENT)
     with tempfile.TemporaryDirectory() as folder:
         write_map(Path(folder), sample, np.sqrt(np.clip(FWHM**2 - width**2, 0, None)), N_TOTAL)
         command = [sys.executable, "-m", "benchmarks.metallicity", folder]

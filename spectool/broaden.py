@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from spectool.spectra import pixel_edges
+from spectool.spectra import KM_S, pixel_edges
 
-KM_S = 299792.458
 REACH = 5.0
 BLOCK = 64
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from spectool.spectra import extinction_curve, pixel_edges, rebin_spectra, sps_wavelength
+from spectool.spectra import LINES, WEAK_LINES, extinction_curve, pixel_edges, rebin_spectra, sps_wavelength
 
 DEGREE = 20
 N_KEPT = 2468
@@ -18,36 +18,12 @@ SPARSE = 0.06  # share of bad pixels above which a dense product is as quick
 SAFE_PIVOT = 0.03  # of a Cholesky factor in single precision: below, double precision takes over
 BALMER_WINDOW = 75.0
 LINE_WINDOW = 30.0
-# Vacuum wavelengths [Angstrom]. The paper masks "each ISM absorption and emission line" and names none: these are the
-# lines that reach about 1% of Hbeta in star-forming galaxies, Na D and the strongest narrow interstellar band.
-BALMER_LINES = {"Hδ": 4102.892, "Hγ": 4341.684, "Hβ": 4862.683, "Hα": 6564.614}
-ISM_LINES = {
-    "[S II] 4069": 4069.749,
-    "[S II] 4076": 4077.500,
-    "[O III] 4363": 4364.436,
-    "He I 4471": 4472.735,
-    "He II 4686": 4687.020,
-    "[O III] 4959": 4960.295,
-    "[O III] 5007": 5008.240,
-    "He I 5016": 5017.077,
-    "[N I] 5198": 5199.349,
-    "[N I] 5200": 5201.705,
-    "[N II] 5755": 5756.190,
-    "DIB 5780": 5782.080,
-    "He I 5876": 5877.249,
-    "Na D 5890": 5891.583,
-    "Na D 5896": 5897.558,
-    "[O I] 6300": 6302.046,
-    "[S III] 6312": 6313.810,
-    "[O I] 6364": 6365.536,
-    "[N II] 6548": 6549.859,
-    "[N II] 6583": 6585.268,
-    "He I 6678": 6679.996,
-    "[S II] 6716": 6718.294,
-    "[S II] 6731": 6732.674,
-    "He I 7065": 7067.138,
-    "[Ar III] 7136": 7137.757,
-}
+# The paper masks "each ISM absorption and emission line" and names none: these are the lines that reach about 1% of
+# Hbeta in star-forming galaxies, Na D and the strongest narrow interstellar band.
+BALMER_LINES = {name: LINES[name] for name in ("Hδ", "Hγ", "Hβ", "Hα")}
+_FORBIDDEN = ("[O III] 4363", "[O III] 4959", "[O III] 5007", "He I", "[O I]", "[N II] 6548", "[N II] 6583")
+_FORBIDDEN += ("[S II] 6716", "[S II] 6731", "[Ar III]")
+ISM_LINES = {name: LINES[name] for name in _FORBIDDEN} | WEAK_LINES
 
 
 def zahid2019_wavelength():

@@ -4,7 +4,13 @@ import numpy as np
 from scipy import sparse
 
 KM_S = 299792.458  # the speed of light
-FWHM_TO_SIGMA = 1 / np.sqrt(8 * np.log(2))
+ANGSTROM_S = 2.99792458e18  # and again
+SIGMA_TO_FWHM = np.sqrt(8 * np.log(2))
+FWHM_TO_SIGMA = 1 / SIGMA_TO_FWHM
+AB_JY = 3631.0  # a source of magnitude 0
+AB_CGS = 3631e-23  # the same [erg / s / cm2 / Hz]
+L_SUN = 3.828e33  # erg / s
+Z_SUN = 0.02  # metals by mass where log_z_star and log_z_gas are 0
 
 # Vacuum wavelengths [Angstrom] of the emission lines that notebooks name; NIST, via the SDSS line list.
 LINES = {
@@ -31,6 +37,24 @@ LINES = {
     "[Ar III]": 7137.757,
     "[S III] 9069": 9071.09,
     "[S III] 9531": 9533.23,
+}
+# Further ones, which are masked and not measured; with Na D and the strongest narrow interstellar band.
+WEAK_LINES = {
+    "[S II] 4069": 4069.749,
+    "[S II] 4076": 4077.500,
+    "He I 4471": 4472.735,
+    "He II 4686": 4687.020,
+    "He I 5016": 5017.077,
+    "[N I] 5198": 5199.349,
+    "[N I] 5200": 5201.705,
+    "[N II] 5755": 5756.190,
+    "DIB 5780": 5782.080,
+    "Na D 5890": 5891.583,
+    "Na D 5896": 5897.558,
+    "[S III] 6312": 6313.810,
+    "[O I] 6364": 6365.536,
+    "He I 6678": 6679.996,
+    "He I 7065": 7067.138,
 }
 
 

@@ -24,6 +24,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.io import write_dataset
 from spectool.measure.information import informativeness
 from spectool.models import store
 from spectool.models.chunked import GaussianMLP, gaussian_loss
@@ -169,9 +170,7 @@ def make_spectra(options, wavelength) -> tuple[np.ndarray, xr.Dataset]:
         columns = xr.concat(columns, "galaxy")
         columns["log_ssfr"] = columns["log_sfr"] - columns["log_mass"]
         columns.attrs = {}
-        partial = done.with_suffix(".part")
-        columns.to_netcdf(partial, engine="h5netcdf")
-        partial.replace(done)
+        write_dataset(columns, done)
     return np.load(folder / "flux.npy", mmap_mode="r"), xr.load_dataset(done, engine="h5netcdf")
 
 

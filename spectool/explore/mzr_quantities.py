@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spectool.measure.metallicity import CALIBRATIONS, deredden_lines
-from spectool.measure.mzr import RELATIONS, STELLAR_RELATIONS, Z_SUN
+from spectool.measure.mzr import RELATIONS, STELLAR_RELATIONS
+from spectool.spectra import Z_SUN
 from spectool.synth.relations import OXYGEN_SUN
 
 TRUTH = "truth of the mocks"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 import warnings
 import zipfile
@@ -18,6 +17,7 @@ from scipy.optimize import nnls
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from spectool.io import atomic
 from spectool.measure.line_design import DOUBLETS, NUISANCE
 from spectool.measure.line_spectra import (
     REDDENING,
@@ -460,16 +460,9 @@ class Results:
         """Write the file, whole or not at all."""
         if self.path is None:
             return
-        part = self.path.with_name(self.path.name + ".part")
-        with part.open("wb") as file:
-            np.savez(
-                file,
-                fingerprint=self.fingerprint,
-                fit_status=self.status,
-                fit_message=self.message,
-                **self.values,
-            )
-        os.replace(part, self.path)
+        done = {"fit_status": self.status, "fit_message": self.message, **self.values}
+        with atomic(self.path) as part, part.open("wb") as file:
+            np.savez(file, fingerprint=self.fingerprint, **done)
         self._saved = time.monotonic()
 
     def _load(self):

@@ -8,6 +8,7 @@ import xarray as xr
 from scipy.special import betainc
 
 from spectool.measure.stats import finite_rows, group_rows, percentiles_by_group, spearman
+from spectool.spectra import Z_SUN
 from spectool.synth.relations import stellar_metallicity
 
 
@@ -85,8 +86,7 @@ _ROWS = (
 RELATIONS = {relation.name: relation for relation in _ROWS}
 """Name -> `Relation` of the gas. Masses are for a Kroupa or Chabrier IMF (0.03 dex apart, not told apart)."""
 
-Z_SUN = 0.02
-"""Solar metallicity of `STELLAR_RELATIONS`; papers that count from another one are shifted to it."""
+# Papers that count from another solar metallicity are shifted to `Z_SUN`.
 
 # Zahid et al. (2017), Table 4: log Z/Zsun (0.0142) in bins of 0.1 dex around log M* = 8.55, 8.65, ... 10.95. Here the
 # mean over its five bins of star-formation rate, which hold equally many galaxies each.

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
+from spectool.io import atomic
+
 
 class Rows:
     """Some rows of an array, without copying it: ``Rows(array, index)[k]`` is ``array[index[k]]``."""
@@ -122,12 +124,9 @@ def write_checkpoint(
     tensors |= {f"best/{name}": value for name, value in best.items()}
     for k, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{k}/{name}": torch.as_tensor(value) for name, value in state.items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    save_file(tensors, partial, metadata={"history": json.dumps(history)})
-    partial.replace(path)
+    with atomic(path) as part:
+        save_file(tensors, part, metadata={"history": json.dumps(history)})
 
 
 def read_checkpoint(path, optimizer: torch.optim.Optimizer) -> tuple[dict, dict, dict]:

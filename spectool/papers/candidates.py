@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
 from spectool.prepare import add_history, resample, to_rest_frame
-from spectool.spectra import pixel_edges, rebin_common
+from spectool.spectra import AB_CGS, ANGSTROM_S, pixel_edges, rebin_common
 from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.grid import embedded_grid
@@ -105,9 +105,7 @@ def r_magnitude(sample, to_flux=None):
     inside = (seen > _R_BAND[0]) & (seen < _R_BAND[1])
     photons = (flux * inside * wavelength * width).sum(axis=1)
     # A flat spectrum of 3631 Jy has c / lambda^2 times that, in 1e-17 erg/s/cm2/A.
-    reference = (
-        (inside * width / wavelength).sum(axis=1) / (1 + redshift) ** 2 * 3631e-23 * 2.99792458e18 / 1e-17
-    )
+    reference = (inside * width / wavelength).sum(axis=1) / (1 + redshift) ** 2 * AB_CGS * ANGSTROM_S / 1e-17
     return -2.5 * np.log10(photons * to_flux / reference)
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from astropy.table import Table
 from tqdm.auto import tqdm
 
+from spectool.io import atomic
 from spectool.spectra import LINES
 from spectool.surveys.sdss import SurveyWarning, open_fits, parse_sdss, read_sdss
 
@@ -113,10 +114,8 @@ def _parse(content, catalogue):
 
 def _write(content, path):
     """Write whole or not at all, and record the checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with atomic(path) as part:
+        part.write_bytes(content)
     with (path.parent / RECORD).open("a") as record:
         record.write(f"{path.name} {hashlib.sha256(content).hexdigest()}\n")
 
@@ -445,7 +444,8 @@ def query_catalogue(
             lines = path.read_text().splitlines()
         else:
             lines = _ask_mpa_jhu(sql, skyserver_url, data_release, timeout)
-            _write_catalogue(lines, path)
+            with atomic(path) as part:
+                part.write_text("\n".join(lines))
         header, rows = lines[:1], rows + lines[1:]
         counts.append(len(lines) - 1)
     if not rows:
@@ -504,14 +504,6 @@ def _tidy(table):
             values = np.ma.filled(column.astype(float), np.nan)
             table[name] = np.where(values > (NO_POSITIVE if name in _POSITIVE else NO_VALUE), values, np.nan)
     return table
-
-
-def _write_catalogue(lines, path):
-    """Write whole or not at all: an interrupt leaves no half table behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text("\n".join(lines))
-    part.replace(path)
 
 
 def _to_dataset(table, edges, counts, n_per_bin, data_release):

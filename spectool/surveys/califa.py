@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.spectra import ANGSTROM_S
 from spectool.surveys.jpas import CALIFA_BANDS, FILTERS, band_matrix
 from spectool.synth import relations, sfh
 from spectool.synth.grid import SSPGrid
@@ -388,7 +389,7 @@ def rebuild_galaxy(sample, galaxy, *, wavelength=None, grid=None):
     populations = Populations({name: table[name].values for name in SHAPE_COLUMNS}, grid)
     made = _synthesize(table, populations, slice(None), centres, grid, broad=True)
     bright = made @ band_matrix(centres, sample["band"].values)
-    level = np.nanmean(bright, axis=1) * 299792458e10 / 5500.0**2
+    level = np.nanmean(bright, axis=1) * ANGSTROM_S / 5500.0**2
     keep = [n for n in sample.variables if sample[n].dims == ("spectrum",)]
     spectra = sample[keep].isel(spectrum=rows)
     spectra["flux"] = (("spectrum", "wavelength"), (made / level[:, None]).astype("f4"), {"units": ""})

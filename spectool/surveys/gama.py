@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 
+from spectool.spectra import AB_JY
 from spectool.surveys.photometry import luminosity_distance, measure_photometry
 from spectool.synth.population import draw_population
 
@@ -24,7 +25,7 @@ class Band(NamedTuple):
 
 
 def _five_sigma(magnitude):
-    return 0.2 * 3631.0 * 10 ** (-0.4 * magnitude)
+    return 0.2 * AB_JY * 10 ** (-0.4 * magnitude)
 
 
 BANDS = {

@@ -12,6 +12,7 @@ from astropy.io.registry import IORegistryError
 from astropy.table import Table
 from pandas import read_csv
 
+from spectool.spectra import AB_JY, Z_SUN
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
 from spectool.surveys.sdss import SurveyWarning
@@ -117,7 +118,7 @@ def _unit(table, column, given, name):
 
 def _to_jansky(unit, column, name):
     try:
-        return unit.to(u.Jy, equivalencies=u.zero_point_flux(3631 * u.Jy))
+        return unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
     except u.UnitConversionError as error:
         raise ValueError(
             f"{name}: column {column!r} is in {unit}, which is no flux per frequency: convert it to Jy"
@@ -466,8 +467,7 @@ def _report(sample):
     return told
 
 
-Z_SUN = 0.02
-"""Of Pipe3D's metallicities: what their tables of light by metallicity, averaged in log Z, agree with."""
+# Pipe3D's metallicities are counted from `Z_SUN`: its tables of light by metallicity, averaged in log Z, agree.
 
 LOG_AGE_RANGE = (-4.0, 1.2)
 """dex(Gyr); what is outside is no age of stars."""

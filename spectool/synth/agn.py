@@ -8,7 +8,7 @@ of it.
 import numpy as np
 import torch
 
-from spectool.spectra import FWHM_TO_SIGMA, pixel_edges
+from spectool.spectra import FWHM_TO_SIGMA, L_SUN, pixel_edges
 from spectool.synth.dust import relative_depth
 from spectool.synth.nebular import add_lines
 
@@ -99,7 +99,7 @@ def continuum_luminosity(log_broad):
 
     Greene & Ho (2005, ApJ 630, 122), eq. 1: L(H-alpha) = 5.25e42 (lambda L_5100 / 1e44)^1.157 erg/s.
     """
-    log_sun = np.log10(3.828e33)
+    log_sun = np.log10(L_SUN)
     return 10 ** ((log_broad + log_sun - np.log10(5.25e42)) / 1.157 + 44 - log_sun) / 5100
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import xarray as xr
 
+from spectool.spectra import Z_SUN
 from spectool.synth import sfh
 from spectool.synth.dust import interpolation_weights
 from spectool.synth.synthesis import LABEL_RANGE
 
-Z_SUN = 0.02
 N_INTERVALS = 5
 LOG_Z_RANGE = (-2.0, 0.4)
 OLDEST = 14.0

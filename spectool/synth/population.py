@@ -7,6 +7,7 @@ import xarray as xr
 from astropy.cosmology import Planck18
 from scipy.special import ndtr, ndtri
 
+from spectool.spectra import Z_SUN
 from spectool.synth import relations, sfh
 
 MASS_RANGE = (8.5, 11.5)
@@ -147,7 +148,7 @@ def draw_population(
         {"units": "Msun"},
     )
     galaxies["log_z_star"].attrs["z_sun"] = 0.02
-    galaxies["log_z_gas"].attrs |= {"z_sun": 0.02, "oxygen_sun": relations.OXYGEN_SUN}
+    galaxies["log_z_gas"].attrs |= {"z_sun": Z_SUN, "oxygen_sun": relations.OXYGEN_SUN}
     return galaxies
 
 

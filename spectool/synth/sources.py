@@ -17,7 +17,16 @@ import pooch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.spectra import KM_S, air_to_vacuum, pixel_edges, rebin_matrix, vacuum_to_air
+from spectool.io import write_dataset
+from spectool.spectra import (
+    KM_S,
+    SIGMA_TO_FWHM,
+    Z_SUN,
+    air_to_vacuum,
+    pixel_edges,
+    rebin_matrix,
+    vacuum_to_air,
+)
 from spectool.synth.grid import SSPGrid, embedded_grid, ionizing_photon_rate
 
 IMF_TYPES = {"salpeter": 0, "chabrier": 1, "kroupa": 2}
@@ -78,7 +87,7 @@ def load_fsps_grid(
     raw = _run_worker({"imf_type": IMF_TYPES[imf], **parameters}, home, progress)
     dataset = _to_dataset(raw, options)
     if path is not None:
-        _write(dataset, path)
+        write_dataset(dataset, path)
     return SSPGrid.from_dataset(dataset)
 
 
@@ -196,7 +205,7 @@ def _to_dataset(raw, options):
         },
         attrs={
             "z_sun": round(float(raw["z_sun"]), 6),  # single precision in FSPS
-            "fwhm": 5500.0 * dispersion / 299792.458 * float(np.sqrt(8 * np.log(2))),
+            "fwhm": 5500.0 * dispersion / KM_S * float(SIGMA_TO_FWHM),
             "provenance": json.dumps(provenance),
         },
     )
@@ -205,7 +214,7 @@ def _to_dataset(raw, options):
 def _resolution(wavelength, dispersion):
     """FWHM [Angstrom] at a few wavelengths; ``dispersion`` is what FSPS says [km/s]."""
     nodes = np.array([4000.0, 4500.0, 5500.0, 6500.0, 7300.0])
-    fwhm = nodes * np.interp(nodes, wavelength, np.abs(dispersion)) / 299792.458 * np.sqrt(8 * np.log(2))
+    fwhm = nodes * np.interp(nodes, wavelength, np.abs(dispersion)) / KM_S * SIGMA_TO_FWHM
     return {"wavelength": nodes.tolist(), "fwhm": np.round(fwhm, 3).tolist()}
 
 
@@ -234,15 +243,6 @@ def _read(path):
         return None
 
 
-def _write(dataset, path):
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fsps-") as scratch:
-        part = Path(scratch) / path.name
-        dataset.to_netcdf(part, engine="h5netcdf")
-        part.replace(path)
-
-
 REQUIRED = ("templates", "lam", "ages", "metals")
 WAVELENGTH_RANGE = (3000.0, 9800.0)
 # Where air and vacuum are told apart, and how far [km/s] from either a library may be off.
@@ -251,7 +251,7 @@ _TRIALS = np.arange(-150.0, 151.0, 5.0)
 _TOLERANCE = 35.0
 
 
-def load_ppxf_grid(path, *, name=None, z_sun=0.02, medium=None, wavelength_range=WAVELENGTH_RANGE):
+def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_range=WAVELENGTH_RANGE):
     """SSP grid out of a file of pPXF's format."""
     path = Path(path)
     arrays = _read_ppxf(path)

@@ -8,7 +8,8 @@ import pytest
 from astropy.table import Table
 
 from spectool.measure.gradients import add_radius, fit_gradients
-from spectool.surveys.tables import Z_SUN, read_pipe3d
+from spectool.spectra import Z_SUN
+from spectool.surveys.tables import read_pipe3d
 
 # edge_pydb/dat_glob/external/edge_leda.csv and califa/edge_califa.csv
 LEDA = {"center": (180.7111065, 48.6362161), "position_angle": 99.87, "inclination": 41.31}

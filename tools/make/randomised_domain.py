@@ -9,9 +9,9 @@ import torch
 
 from spectool.broaden import make_broadening
 from spectool.prepare import ContinuumBasis
+from spectool.spectra import SIGMA_TO_FWHM
 
 FWHM = 330.0
-TO_FWHM = math.sqrt(8 * math.log(2))
 LENGTHS = (20.0, 60.0, 150.0)
 """Scales [Angstrom] on which continua differ after division by a polynomial of degree 20, whose own is about 160."""
 BLUR = 190.0  # km/s FWHM: spectra of 330 become as wide as 381
@@ -34,8 +34,8 @@ class DomainRandomisation:
         self._place = torch.from_numpy(np.flatnonzero(keep))
         self._n_whole = whole.size
         self._gaps = _straight_lines(keep)
-        self._blur = make_broadening(BLUR / TO_FWHM, whole, keep=keep)
-        self._correlate = make_broadening(FWHM / TO_FWHM, whole, keep=keep)
+        self._blur = make_broadening(BLUR / SIGMA_TO_FWHM, whole, keep=keep)
+        self._correlate = make_broadening(FWHM / SIGMA_TO_FWHM, whole, keep=keep)
         polynomials = ContinuumBasis(whole, keep).vectors
         shapes = [_smooth_shapes(kept, length) for length in LENGTHS]
         self._gain = shapes[-1]

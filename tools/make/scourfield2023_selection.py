@@ -22,6 +22,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.io import atomic
 from spectool.measure.classes import CLASSES
 from spectool.papers.candidates import draw_block
 from spectool.papers.scourfield2023 import sample as selection
@@ -100,9 +101,8 @@ def measure_block(block, probability, recipe, seed, path) -> None:
     torch.set_num_threads(1)
     galaxies = selection.screen_block(block, probability, seed=seed, metallicity_sfr=recipe.metallicity_sfr)
     table = selection.measure_candidates(galaxies, seed=seed)
-    partial = path.with_suffix(".part.npz")
-    np.savez_compressed(partial, **{name: table[name].values for name in table.data_vars})
-    partial.replace(path)
+    with atomic(path) as part:
+        np.savez_compressed(part, **{name: table[name].values for name in table.data_vars})
 
 
 def find_constant(sample, options) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
+from spectool.io import atomic
 from spectool.prepare import stack_wavelength
 
 MASS_EDGES = np.round(np.arange(8.5, 11.05, 0.1), 1)
@@ -52,9 +53,8 @@ class StackSums:
     def save(self, path, **more):
         """Write everything to a ``.npz`` file, whole or not at all."""
         columns = {f"column_{k}": np.concatenate(v) for k, v in self.columns.items()}
-        partial = path.with_suffix(".part.npz")
-        np.savez(partial, **self.sums, **columns, **more)
-        partial.replace(path)
+        with atomic(path) as part:
+            np.savez(part, **self.sums, **columns, **more)
 
     @classmethod
     def load(cls, path):

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool import __version__
-from spectool.io import DATA
+from spectool.io import DATA, read_or_make
 from spectool.measure.classes import BPT_LINES, CLASSES, classify, kewley2001, log_ratio
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.papers.candidates import SEED, draw_block, observe_candidates, rebuild
@@ -24,6 +23,7 @@ from spectool.prepare import (
     resample,
     to_rest_frame,
 )
+from spectool.spectra import L_SUN
 from spectool.surveys.archive import fetch_usable, join_spectra, query_catalogue
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.grid import SSPGrid
@@ -36,7 +36,7 @@ MAGNITUDE_LIMIT = 17.77
 """r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
 _SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are the candidates'
 _PREDICTED = np.linspace(-1.0, 4.0, 26)
-_ALPHA_PER_PHOTON = 1.37e-12 / 3.828e33
+_ALPHA_PER_PHOTON = 1.37e-12 / L_SUN
 
 
 @dataclass(frozen=True)
@@ -260,24 +260,23 @@ def make_scourfield2023(sample="uniform", *, split=None, n=None, cache=True, pro
             raise ValueError(f"split is 'train', 'test' or None, not {split!r}")
         chosen = chosen.isel(galaxy=np.flatnonzero(chosen["split"].values == split))
     path = _cache_file(sample, split, chosen)
-    if cache and path.exists():
-        return _load(path).isel(galaxy=slice(n))
-    recipe = json.loads(chosen.attrs["recipe"])
-    some = chosen.isel(galaxy=slice(n))
+    whole = n is None or n >= chosen.sizes["galaxy"]
+    if cache and (whole or path.exists()):
+        return read_or_make(path, lambda: _rebuild_chosen(chosen, progress)).isel(galaxy=slice(n))
+    return _rebuild_chosen(chosen.isel(galaxy=slice(n)), progress)
+
+
+def _rebuild_chosen(some, progress):
+    """Normalised spectra of galaxies of `read_selection`, with its columns."""
+    recipe = json.loads(some.attrs["recipe"])
     spectra = rebuild(
         some["candidate"].values,
         seed=recipe["seed"],
         metallicity_sfr=recipe["metallicity_sfr"],
         progress=progress,
     )
-    spectra = normalize_total(spectra, constant=chosen.attrs["constant"])
-    spectra = spectra.assign({name: some[name] for name in some.data_vars if name != "candidate"})
-    if cache and some.sizes["galaxy"] == chosen.sizes["galaxy"]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        spectra.to_netcdf(partial, engine="h5netcdf")
-        partial.replace(path)
-    return spectra
+    spectra = normalize_total(spectra, constant=some.attrs["constant"])
+    return spectra.assign({name: some[name] for name in some.data_vars if name != "candidate"})
 
 
 def _cache_file(sample, split, chosen):
@@ -289,13 +288,6 @@ def _cache_file(sample, split, chosen):
     return (
         Path(pooch.os_cache("spectool")) / "samples" / f"scourfield2023_{sample}_{split or 'all'}_{digest}.nc"
     )
-
-
-def _load(path):
-    """A sample from the cache; strings as numpy's own, as they were."""
-    sample = xr.load_dataset(path, engine="h5netcdf")
-    text = [name for name in sample.variables if sample[name].dtype.kind == "O"]
-    return sample.assign({name: sample[name].astype(str) for name in text})
 
 
 REAL_SAMPLES = {"uniform": (0.2, 3.4, False), "star-forming": (1.4, 3.2, True)}

@@ -2,7 +2,6 @@
 fit gives."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool import __version__
-from spectool.io import DATA
+from spectool.io import DATA, read_or_make
 from spectool.measure.sedfit import N_MODELS, PROPERTIES, draw_library, fit_library
 from spectool.papers.candidates import concatenate
 from spectool.prepare import add_history
@@ -63,17 +62,17 @@ def make_surana2020(
     made, parts = {}, []
     for block in tqdm(range(-(-n // BLOCK)), desc="sample", unit="block", disable=not progress):
         size = min(BLOCK, n - block * BLOCK)
-        path = None if cache is None else Path(cache) / f"surana2020_{digest}_{block}.nc"
-        if path is not None and path.exists():
-            parts.append(_read(path).isel(galaxy=slice(0, size)))
-            continue
-        if not made:
-            made = _make_library(grid, n_models, progress)
-        number = BLOCK if path is not None else size
-        part = _make_block(made, [seed, block], number, negative=negative, facilities=facilities)
-        if path is not None:
-            _write(part, path)
-        parts.append(part.isel(galaxy=slice(0, size)))
+
+        def make(n_galaxies, block=block):
+            if not made:
+                made.update(_make_library(grid, n_models, progress))
+            return _make_block(made, [seed, block], n_galaxies, negative=negative, facilities=facilities)
+
+        if cache is None:
+            parts.append(make(size))
+        else:
+            whole = read_or_make(Path(cache) / f"surana2020_{digest}_{block}.nc", lambda: make(BLOCK))
+            parts.append(whole.isel(galaxy=slice(0, size)))
     sample = concatenate(parts)
     return sample.assign_attrs(
         parts[0].attrs, history=f"{n} galaxies of GAMA (mock), fitted with a library; {recipe}"
@@ -242,15 +241,3 @@ def _make_block(made, seed, size, **observation):
 
 def _block_seed(seed, block):
     return int(np.random.SeedSequence([seed, block]).generate_state(1)[0])
-
-
-def _read(path):
-    part = xr.load_dataset(path, engine="h5netcdf")
-    return part.assign_coords(band=part["band"].values.astype(str))
-
-
-def _write(part, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    part.to_netcdf(unfinished, engine="h5netcdf")
-    unfinished.replace(path)

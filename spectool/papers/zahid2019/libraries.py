@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from spectool.models.calibration import add_white_noise
 from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
+from spectool.spectra import SIGMA_TO_FWHM
 from spectool.synth.grid import SSPGrid
 
 LOG_Z_EDGES = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.4)
@@ -73,7 +74,7 @@ def perturb_grid(
     )
     flux = flux.astype(float)
     if extra_fwhm:
-        flux = gaussian_filter1d(flux, extra_fwhm / np.sqrt(8 * np.log(2)) / pixel, mode="nearest")
+        flux = gaussian_filter1d(flux, extra_fwhm / SIGMA_TO_FWHM / pixel, mode="nearest")
     rng = np.random.default_rng(seed)
     gain, slope, wrong = (_smooth_noise(rng, wavelength.size, pixel) for _ in range(3))
     log_z = np.log10(grid.metallicity / grid.z_sun)[:, None, None]

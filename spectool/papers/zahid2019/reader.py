@@ -33,14 +33,13 @@ from spectool.prepare import (
     to_rest_frame,
     zahid2019_wavelength,
 )
-from spectool.spectra import FWHM_TO_SIGMA, KM_S
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, SIGMA_TO_FWHM
 from spectool.surveys.sdss import PIXEL_VELOCITY
 from spectool.synth.histories import metallicities
 
 FWHM = 330.0
 """Resolution of the models and of the paper's spectra [km/s]: the line width of its most massive stack."""
 N_CHUNKS = 25
-TO_FWHM = np.sqrt(8 * np.log(2))
 MARGIN = 20  # Angstrom beyond either end, that broadening reaches for
 LSF_RANGE = (4050.0, 5600.0)  # Angstrom: three quarters of the variance of the models' features lie here
 SIGMA_STEP = 4.0  # km/s: galaxies whose broadening agrees to half of it share one operator
@@ -104,7 +103,7 @@ def prepare_zahid2019(
     keep = np.pad(kept_pixels(wavelength), MARGIN)
     out, noise = _resample(out, wide, min_coverage, batch_size)
     bad = out["mask"].values[:, keep]
-    extra = np.sqrt(np.clip(fwhm**2 - width**2, 0, None)) / TO_FWHM
+    extra = np.sqrt(np.clip(fwhm**2 - width**2, 0, None)) / SIGMA_TO_FWHM
     flux = broaden(out["flux"].values, extra, wide, bad=out["mask"].values, keep=keep, step=SIGMA_STEP)
     basis = ContinuumBasis.zahid2019()
     _name_chunks(reasons, bad, basis.kept_wavelength, ends, min_chunk)
@@ -180,10 +179,10 @@ def _spectral_fwhm(sample, given):
             return width, source
     instrument = _instrument(sample)
     if "velocity_dispersion" not in sample:
-        return TO_FWHM * instrument, "the instrument's width alone (no velocity dispersions)"
+        return SIGMA_TO_FWHM * instrument, "the instrument's width alone (no velocity dispersions)"
     dispersion = np.asarray(sample["velocity_dispersion"], float)
     known = np.isfinite(dispersion) & (dispersion >= 0)
-    width = TO_FWHM * np.hypot(instrument, np.where(known, dispersion, 0))
+    width = SIGMA_TO_FWHM * np.hypot(instrument, np.where(known, dispersion, 0))
     return width, f"instrument and velocity dispersion ({(~known).sum()} unknown and left out)"
 
 

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.io import DATA
+from spectool.io import DATA, write_dataset
 from spectool.measure.classes import kauffmann2003
 from spectool.papers.candidates import BLOCK, TRUE_LINES, number_block, r_magnitude, rebuild_numbers
 from spectool.papers.scourfield2023.sample import MAGNITUDE_LIMIT, predict_h_alpha
@@ -22,7 +22,7 @@ from spectool.prepare import (
     stack_wavelength,
     zahid2019_wavelength,
 )
-from spectool.spectra import pixel_edges, rebin_matrix
+from spectool.spectra import AB_CGS, ANGSTROM_S, Z_SUN, pixel_edges, rebin_matrix
 from spectool.surveys.sdss import (
     CALIBRATION_FLOOR,
     DLOGLAM,
@@ -43,7 +43,6 @@ from spectool.synth.broadening import smooth_ssps
 from spectool.synth.grid import SSPGrid, embedded_grid
 from spectool.synth.histories import (
     N_INTERVALS,
-    Z_SUN,
     check_ages,
     clip_metallicity,
     draw_histories,
@@ -358,7 +357,7 @@ def _band_light():
         inside = np.flatnonzero(np.abs(wavelength * (1 + redshift) - np.mean(_R_BAND)) < np.ptp(_R_BAND) / 2)
         reference = (width / wavelength)[inside].sum() / (1 + redshift) ** 2
         photons = (grid.flux[..., inside] * (wavelength * width)[inside]).sum(axis=-1)
-        light.append(photons / (reference * 3631e-23 * 2.99792458e18 / 1e-17))
+        light.append(photons / (reference * AB_CGS * ANGSTROM_S / 1e-17))
     distance = luminosity_to_flux(_NODES)
     return np.array(light).reshape(_NODES.size, -1).astype("f4"), np.log(distance)
 
@@ -667,9 +666,7 @@ class MemoryMap:
             values = values.astype("f4") if values.dtype.kind == "f" else values
             table[name] = (dims.get(name, ("galaxy",)), values, {"units": units.get(name, "")})
         table = table.assign_coords(line=list(lines))
-        partial = self.folder / "table.part.nc"
-        table.to_netcdf(partial, engine="h5netcdf", encoding={n: {"zlib": True} for n in COLUMNS})
-        partial.replace(self.folder / "table.nc")
+        write_dataset(table, self.folder / "table.nc", encoding={n: {"zlib": True} for n in COLUMNS})
         for path in paths:
             path.unlink()
         return table
