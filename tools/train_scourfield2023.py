@@ -26,7 +26,7 @@ import numpy as np
 import pooch
 import torch
 
-from spectool.models import outliers, store
+from spectool.models import store
 from spectool.models.denoise import SN_RANGE, denoise, fit_flux_errors, fit_pca, flux_errors
 from spectool.models.store import round_weights
 from spectool.models.vae import count_parameters
@@ -36,6 +36,7 @@ from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_n
 from spectool.parallel import n_workers
 from tools.make import noise_aware as aware
 from tools.make.distillation import compress, measure_layers, refine
+from tools.make.outlier_references import fit_outliers
 from tools.make.random_search import search
 
 NAMES = {"uniform": "", "star-forming": "mzr_", "null": "null_"}
@@ -188,7 +189,7 @@ def finish(model, samples, data, options):
         "loss_test": found["loss"].astype(np.float32),
         "wavelength": samples["test"]["wavelength"].values,
         **errors,
-        **outliers.fit_outliers(samples["valid"], valid["predicted"], valid["latent"], sizes),
+        **fit_outliers(samples["valid"], valid["predicted"], valid["latent"], sizes),
     }
     return metrics, arrays
 
@@ -246,7 +247,7 @@ def train_noise_aware(samples, options):
         "latent_test": test["latent"].values.astype(np.float16),
         "wavelength": samples["test"]["wavelength"].values,
         "error_modes": modes,
-        **outliers.fit_outliers(
+        **fit_outliers(
             samples["valid"], valid["flux"].values, valid["latent"].values, valid["flux_error"].values
         ),
         **{f"history_{name}": history.column(name).astype(np.float32) for name in HISTORY[:4]},

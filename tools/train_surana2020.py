@@ -36,11 +36,11 @@ from spectool.models.ensemble import (
     score_properties,
     vary_errors,
 )
-from spectool.models.outliers import fit_sed_outliers
 from spectool.models.store import round_weights
 from spectool.papers.surana2020 import network as paper
 from spectool.papers.surana2020 import sample as surana2020
 from spectool.parallel import n_workers
+from tools.make.outlier_references import fit_band_outliers
 
 PARTS = ("train", "valid", "test")
 NAMES = {"log_mass": "mass", "log_sfr": "sfr", "log_dust_luminosity": "dust"}
@@ -194,7 +194,7 @@ def score_and_write(data, options, model, history, name) -> dict:
         "importance": importance["importance"].values.astype(np.float32),
         "importance_error": importance["importance_error"].values.astype(np.float32),
         **{f"history_{column}": history.column(column).astype(np.float32) for column in HISTORY},
-        **fit_sed_outliers(data["train"], data["valid"]),
+        **fit_band_outliers(data["train"], data["valid"]),
     }
     store.save_model(
         options.out / name, model, recipe=describe(options, model), metrics=metrics, arrays=arrays, half=True
@@ -230,7 +230,7 @@ def train_ensemble(data, options) -> dict:
         for curve, dim in zip(curves, ("n_missing", "facility"), strict=True)
     )
     arrays = {"error_calibration": ensemble.calibration}
-    arrays |= fit_sed_outliers(data["train"], valid)
+    arrays |= fit_band_outliers(data["train"], valid)
     for k, (model, history) in enumerate(zip(members, histories, strict=True)):
         store.save_model(
             options.out / file_name(f"ensemble{k + 1}", options),

@@ -29,7 +29,6 @@ from spectool.models import ensemble as chunked_errors
 from spectool.models import peers, store
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import ChunkedEnsemble
-from spectool.models.outliers import fit_metallicity_outliers
 from spectool.models.store import round_weights
 from spectool.models.training import split
 from spectool.papers.zahid2019 import network as paper
@@ -38,6 +37,7 @@ from spectool.papers.zahid2019.sample import training_table as whole_table
 from spectool.parallel import n_workers
 from spectool.synth.grid import SSPGrid
 from tools.make import component_peers
+from tools.make.outlier_references import fit_bin_outliers
 from tools.make.randomised_domain import DomainRandomisation
 
 CALIBRATION_SEED, SCORE_SEED, DIVERSE_SEED = 20192, 20193, 20194
@@ -169,7 +169,7 @@ def fit_reference(samples) -> dict:
     rng = np.random.default_rng(CALIBRATION_SEED)
     sigma = (1 / np.exp(rng.uniform(*np.log(OUTLIER_SN), len(x)))).astype("f4")
     noisy = x + sigma[:, None] * rng.standard_normal(x.shape, dtype="f4")
-    return fit_metallicity_outliers(samples["train"]["flux"].values, noisy, sigma)
+    return fit_bin_outliers(samples["train"]["flux"].values, noisy, sigma)
 
 
 def train_one(samples, options, *, name, **more) -> dict:

@@ -7,11 +7,11 @@ import xarray as xr
 
 from spectool.explore.sed_state import SedState
 from spectool.models.bands import read_inputs
-from spectool.models.outliers import fit_sed_outliers
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance
 from tests.models.sed_toy import make_galaxies
+from tools.make.outlier_references import fit_band_outliers
 
 WAVELENGTH = np.geomspace(1500.0, 5e6, len(BANDS))
 GAPPY, NEGATIVE = 1, 2
@@ -40,7 +40,7 @@ def make_networks():
     data = parts[0], labels[0], parts[1], labels[1]
     recipe = paper.Recipe((32, 32), 6, 6)
     ensemble, _ = paper.train_ensemble(*data, n_members=2, epochs=6, recipe=recipe, progress=False)
-    return ensemble, fit_sed_outliers(*parts)
+    return ensemble, fit_band_outliers(*parts)
 
 
 @cache

@@ -27,7 +27,6 @@ from spectool.models.ensemble import (
     missing_facilities,
     score_properties,
 )
-from spectool.models.outliers import fit_metallicity_outliers, fit_outliers, fit_sed_outliers
 from spectool.models.peers import train_boosting
 from spectool.models.registry import ask_all
 from spectool.models.store import load_model
@@ -79,6 +78,7 @@ from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
 from tools.make.noise_aware import calibrate as calibrate_noise_aware
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import score_levels
+from tools.make.outlier_references import fit_band_outliers, fit_bin_outliers, fit_outliers
 from tools.make.randomised_domain import randomise
 from tools.make.ssp_mixtures import draw_ssp_mixtures
 from tools.make.stacks import StackSums
@@ -103,13 +103,13 @@ def calibrations():
     networks, inputs, labels = sed_data()
     found = {"sed errors": np.asarray(calibrate_surana2020(networks, inputs, labels, seed=1).calibration)}
     half = inputs.take(np.arange(300)), inputs.take(np.arange(300, 600))
-    found |= flatten(fit_sed_outliers(*half), "sed ")
+    found |= flatten(fit_band_outliers(*half), "sed ")
     networks, inputs, labels = band_data()
     found["bands errors"] = np.asarray(calibrate_liewcain2021(networks, inputs, labels, seed=1).calibration)
     heldout = make_heldout(80, seed=5)
     flux, truth = heldout["flux"].values, heldout["log_z_lw"].values[:, None]
     found |= flatten(fit_errors(load_ensemble(), flux, truth, levels=(np.inf, 20.0), seed=1), "chunked ")
-    found |= flatten(fit_metallicity_outliers(flux, flux[:40], np.full(40, 0.03, "f4")), "chunked ")
+    found |= flatten(fit_bin_outliers(flux, flux[:40], np.full(40, 0.03, "f4")), "chunked ")
     sample, (model, info) = scourfield2023(), load_model("scourfield2023_vae4")
     seen = denoise(model, sample, errors=info.arrays)
     latent, predicted = seen["latent"].values, seen["flux"].values

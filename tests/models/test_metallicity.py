@@ -8,7 +8,6 @@ import xarray as xr
 
 from spectool.models import registry
 from spectool.models.ensemble import ChunkedEnsemble
-from spectool.models.outliers import fit_metallicity_outliers
 from spectool.papers.zahid2019.network import load_ensemble
 from spectool.papers.zahid2019.reader import make_predictor, predict_metallicity, prepare_zahid2019
 from spectool.papers.zahid2019.sample import make_heldout, make_training_set, training_table
@@ -19,6 +18,7 @@ from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
+from tools.make.outlier_references import fit_bin_outliers
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def ensemble(grid):
     sigma = (1 / np.exp(rng.uniform(np.log(5), np.log(40), len(usual)))).astype("f4")
     noisy = usual + sigma[:, None] * rng.standard_normal(usual.shape, dtype="f4")
     shipped = load_ensemble()
-    reference = fit_metallicity_outliers(make_training_set(grid, table=table)["flux"].values, noisy, sigma)
+    reference = fit_bin_outliers(make_training_set(grid, table=table)["flux"].values, noisy, sigma)
     return ChunkedEnsemble(shipped.members, shipped.arrays | reference)
 
 

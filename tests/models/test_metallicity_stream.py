@@ -8,9 +8,9 @@ import xarray as xr
 from spectool.broaden import broaden
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import ChunkedEnsemble
-from spectool.models.outliers import fit_metallicity_outliers
 from spectool.papers.zahid2019.reader import SIGMA_STEP, _Rows, predict_metallicity, stream_metallicity
 from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, zahid2019_wavelength
+from tools.make.outlier_references import fit_bin_outliers
 
 N = 60
 WAVELENGTH = zahid2019_wavelength()
@@ -60,7 +60,7 @@ def table():
 def ensemble():
     rng = np.random.default_rng(1)
     x = rng.normal(0, 0.04, (200, int(kept_pixels(WAVELENGTH).sum()))).astype("f4")
-    return ChunkedEnsemble(make_members(), fit_metallicity_outliers(x, x, 0.05 * np.ones(200, "f4")))
+    return ChunkedEnsemble(make_members(), fit_bin_outliers(x, x, 0.05 * np.ones(200, "f4")))
 
 
 def stream(*arguments, **options):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from spectool.models.denoise import denoise, fit_flux_errors, flux_errors
-from spectool.models.outliers import fit_outliers, score_outliers
+from spectool.models.outliers import score_outliers
+from tools.make.outlier_references import fit_outliers
 
 
 @pytest.fixture(scope="module")

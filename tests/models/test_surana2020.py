@@ -19,11 +19,11 @@ from spectool.models.ensemble import (
     score_properties,
     vary_errors,
 )
-from spectool.models.outliers import fit_sed_outliers
 from spectool.models.peers import train_boosting, train_forest, train_svm
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
+from tools.make.outlier_references import fit_band_outliers
 
 NAMES, PROPERTIES = list(BANDS), list(paper.UNITS)
 
@@ -126,7 +126,7 @@ def test_predictions_take_larger_errors_in(data, ensemble):
 
 
 def test_bad_galaxies_are_named(ensemble, data):
-    outliers = fit_sed_outliers(data["train"][0], data["valid"][0])
+    outliers = fit_band_outliers(data["train"][0], data["valid"][0])
     sample = make_galaxies(400, seed=7)
     sample["mask"].values[0, 2:] = True
     sample["redshift"].values[1:3] = np.nan, 2.0

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from spectool.models import store
-from spectool.models.outliers import score_spectra
+from spectool.models.outliers import score_bin_outliers
 from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble
 from spectool.papers.zahid2019.sample import make_heldout, make_training_set
 
@@ -69,8 +70,8 @@ def test_ensemble_is_ready_to_be_asked(ensemble, folder):
     assert np.isfinite(mean).all()
     assert (error > 0).all()
     assert (spread > 0).all()
-    found = score_spectra(members.arrays, sample["flux"].values, 0.05)
-    assert np.isfinite(found["score"]).all()
+    x, variance = torch.from_numpy(sample["flux"].values), torch.full((50, 1), 0.05**2)
+    assert np.isfinite(score_bin_outliers(members.arrays, x, variance, None)["score"]).all()
     sizes = [path.stat().st_size for path in names]
     assert sizes[1] < 100_000 < sizes[0] + 100_000 < 400_000
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from spectool.models.bands import MIN_BANDS, SedInputs, SedMLP, join_inputs, read_inputs, sed_loss
 from spectool.models.ensemble import RandomBands, SedEnsemble
-from spectool.models.outliers import score_sed_outliers
+from spectool.models.outliers import score_band_outliers
 from spectool.models.store import load_model
 from spectool.models.training import History, fit, one_cycle, split
 from spectool.surveys.gama import BANDS
@@ -242,7 +242,7 @@ def predict_properties(
     networks
         From `train_ensemble` or `load_networks`.
     outliers
-        Arrays of `spectool.models.outliers.fit_sed_outliers`; None: no score.
+        From `load_networks`; None: no score.
 
     Returns
     -------
@@ -272,12 +272,10 @@ def predict_properties(
     }
     columns = {}
     if outliers is not None:
-        scores = score_sed_outliers(outliers, inputs)
-        columns["outlier_score"] = (scores["outlier_score"], "")
+        score, unlike = score_band_outliers(outliers, inputs)
+        columns["outlier_score"] = (score, "")
         for name in ("fluxes", "errors"):
-            doubts[f"{name} unlike the training galaxies' (another unit or survey?)"] = (
-                scores["reason"] == name
-            )
+            doubts[f"{name} unlike the training galaxies' (another unit or survey?)"] = unlike == name
     reason = _join(doubts, len(inputs))
     for k, (name, unit) in enumerate(networks.units.items()):
         columns |= {name: (mean[:, k], unit), f"{name}_error": (error[:, k], "dex")}

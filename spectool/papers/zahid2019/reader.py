@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from spectool.broaden import broaden, fill_bad, make_broadening
 from spectool.measure.line_spectra import line_spread
 from spectool.models.ensemble import ChunkedEnsemble, noise_variance, scale_errors
-from spectool.models.outliers import BIN, CHUNK_STATISTICS, rank_statistics, statistics
+from spectool.models.outliers import BIN, BIN_STATISTICS, score_bin_outliers
 from spectool.models.registry import Predictor
 from spectool.parallel import n_workers
 from spectool.prepare import (
@@ -331,7 +331,7 @@ def describe(found: Found, reader, columns: xr.Dataset) -> xr.Dataset:
         result |= _statistics(found, reader.basis.kept_wavelength)
         outlier = outlier | (found.values["score"] >= -np.log10(FALSE_ALARMS))
         for row in np.flatnonzero(outlier & found.usable):
-            name = CHUNK_STATISTICS[found.values["which"][row]]
+            name = BIN_STATISTICS[found.values["which"][row]]
             where = result["outlier_wavelength"][0][row]
             remarks.setdefault(row, []).append(SUSPECTS[name].format(found.values[name][row], where))
     for row in np.flatnonzero(found.usable & _at_an_end(found, reader)):
@@ -429,8 +429,7 @@ class MetallicityReader:
         found = {name: value.numpy() for name, value in found.items()}
         if self.knows_outliers:
             variance = torch.from_numpy(np.square(noise)[:, self._chunk_of_bin])
-            values = statistics(self.arrays, x, variance, bad)
-            found |= values | rank_statistics(self.arrays, values)
+            found |= score_bin_outliers(self.arrays, x, variance, bad)
         return found
 
     def calibrate(self, found, noise) -> np.ndarray:
