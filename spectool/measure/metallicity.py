@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from spectool.prepare import add_history
 from spectool.spectra import LINES, extinction_curve
 
 CASE_B = 2.86
@@ -77,10 +78,8 @@ def deredden_lines(line_table, *, ebv=None, intrinsic=CASE_B, law="CCM89", r_v=3
         if name in line_table:
             old = line_table[name]
             new[name] = (old * gain).transpose(*old.dims).assign_attrs(old.attrs)
-    before = line_table.attrs.get("history")
-    text = f"lines corrected for dust ({how}): {told}"
-    attrs = {"dust_corrected": how, "history": f"{before}\n{text}" if before else text}
-    return line_table.assign({**new, **dust.data_vars}).assign_attrs(attrs)
+    out = line_table.assign({**new, **dust.data_vars}).assign_attrs(dust_corrected=how)
+    return add_history(out, f"lines corrected for dust ({how}): {told}")
 
 
 def _refuse_corrected(line_table):
@@ -290,8 +289,7 @@ def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=N
     told = f"{rule.name}: {int(valid.sum())} of {valid.size} have a metallicity; " + ", ".join(
         f"{count} {name}" for name, count in counts
     )
-    before = keep.attrs.get("history")
-    return out.assign_attrs(history=f"{before}\n{told}" if before else told)
+    return add_history(out, told)
 
 
 def _why_not(given, lines, rule, min_sn):

@@ -8,6 +8,7 @@ import numpy as np
 from astropy import constants as c
 from astropy import units as u
 
+from spectool.prepare import add_history
 from spectool.spectra import pixel_edges
 from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, luminosity_to_flux, sky_flux
 
@@ -97,8 +98,7 @@ def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE, cosmolog
     )
     out.attrs = {name: value for name, value in sample.attrs.items() if name != "constant"}
     text = f"moved to z = {redshift:g} and observed with DESI, {exposure:g} s effective"
-    before = sample.attrs.get("history")
-    return out.assign_attrs(survey="DESI (simulated)", history=f"{before}\n{text}" if before else text)
+    return add_history(out.assign_attrs(survey="DESI (simulated)"), text)
 
 
 def _physical(sample, column):

@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
+from spectool.prepare import add_history
 from spectool.spectra import FWHM_TO_SIGMA, pixel_edges, rebin_common
 
 FLUX_UNIT = "1e-17 erg / (Angstrom s cm2)"
@@ -550,6 +551,4 @@ def _observed(sample, wavelength, pixels, exposure):
     )
     attrs = {"units": "Angstrom", "description": "vacuum"}
     out = columns.assign(new).assign_coords(observed_wavelength=("wavelength", wavelength, attrs))
-    text = f"observed with SDSS, {exposure:g} s"
-    before = sample.attrs.get("history")
-    return out.assign_attrs(survey="SDSS (simulated)", history=f"{before}\n{text}" if before else text)
+    return add_history(out.assign_attrs(survey="SDSS (simulated)"), f"observed with SDSS, {exposure:g} s")
