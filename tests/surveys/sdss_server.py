@@ -113,7 +113,7 @@ class Archive:
         if not chosen.any():
             return "#Table1\nNo objects have been found\n"
         named = re.search(r"TOP \d+ (.*?) FROM", sql)[1].split(",")
-        ours = {theirs: name for name, theirs, _ in _COLUMNS}
+        ours = {theirs: name for name, theirs, *_ in _COLUMNS}
         columns = [self.rows[ours.get(n, n.removeprefix("l."))][chosen][:limit].tolist() for n in named]
         named = [n.split(".")[1] for n in named]
         rows = [",".join(map(str, row)) for row in zip(*columns, strict=True)]

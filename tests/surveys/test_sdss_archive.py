@@ -40,21 +40,20 @@ def test_addresses_are_those_of_astroquery():
 
 
 def test_fetched_spectra_are_those_of_the_archive_and_come_once(archive, tmp_path):
-    got = fetch(archive, tmp_path)
-    assert [path.name for path in got.paths] == NAMES
-    assert got.failures == {} and got.n_downloaded == 4
-    assert [path.read_bytes() for path in got.paths] == [archive.spectra[name] for name in NAMES]
-    assert read_sdss(got.paths).sizes["galaxy"] == 4
+    paths, failures, n_downloaded = fetch(archive, tmp_path)
+    assert [path.name for path in paths] == NAMES
+    assert failures == {} and n_downloaded == 4
+    assert [path.read_bytes() for path in paths] == [archive.spectra[name] for name in NAMES]
+    assert read_sdss(paths).sizes["galaxy"] == 4
     archive.asked.clear()
-    again = fetch(archive, tmp_path)
-    assert again.paths == got.paths and again.n_downloaded == 0
+    assert fetch(archive, tmp_path) == (paths, {}, 0)
     assert archive.asked == []
 
 
 def test_the_cache_serves_without_any_network(tmp_path):
     with serve(catalogue_rows(4)) as archive:
-        got = fetch(archive, tmp_path)
-    assert fetch(archive, tmp_path).paths == got.paths
+        paths, _, _ = fetch(archive, tmp_path)
+    assert fetch(archive, tmp_path)[0] == paths
 
 
 def test_offline_says_what_is_there_and_resumes(tmp_path):
@@ -65,24 +64,23 @@ def test_offline_says_what_is_there_and_resumes(tmp_path):
     ):
         fetch(archive, tmp_path)
     with serve(catalogue_rows(4)) as archive:
-        got = fetch(archive, tmp_path)
+        assert fetch(archive, tmp_path)[1:] == ({}, 1)
         assert archive.asked == NAMES[3:]
-    assert got.n_downloaded == 1 and not got.failures
 
 
 def test_missing_spectra_are_named_and_stop_nothing(archive, tmp_path):
     del archive.spectra[NAMES[1]]
-    got = fetch(archive, tmp_path)
-    assert got.failures == {1: "not in the archive (404)"}
-    assert [path is None for path in got.paths] == [False, True, False, False]
+    paths, failures, _ = fetch(archive, tmp_path)
+    assert failures == {1: "not in the archive (404)"}
+    assert [path is None for path in paths] == [False, True, False, False]
 
 
 def test_server_errors_are_named_and_the_next_call_mends_them(archive, tmp_path):
     archive.broken[NAMES[2]] = 503
-    assert fetch(archive, tmp_path).failures == {2: "the server answered 503 Service Unavailable"}
+    assert fetch(archive, tmp_path)[1] == {2: "the server answered 503 Service Unavailable"}
     archive.broken.clear()
     archive.asked.clear()
-    assert fetch(archive, tmp_path).failures == {}
+    assert fetch(archive, tmp_path)[1] == {}
     assert archive.asked == [NAMES[2]]
 
 
@@ -95,8 +93,7 @@ def test_failed_downloads_are_tried_again(archive, tmp_path, monkeypatch):
 
 def test_downloads_that_break_off_are_not_kept(archive, tmp_path):
     archive.broken[NAMES[0]] = "truncated"
-    got = fetch(archive, tmp_path)
-    assert got.failures == {0: "truncated download"}
+    assert fetch(archive, tmp_path)[1] == {0: "truncated download"}
     assert not (cache_folder(tmp_path) / "dr17" / NAMES[0]).exists()
 
 
@@ -104,19 +101,18 @@ def test_files_that_are_no_whole_spectra_are_not_kept(archive, tmp_path):
     whole = archive.spectra[NAMES[0]]
     archive.spectra[NAMES[0]] = whole[: len(whole) // 2]
     archive.spectra[NAMES[1]] = b"<html>maintenance</html>"
-    got = fetch(archive, tmp_path)
-    assert got.failures[0].startswith("the FITS file is truncated or damaged")
-    assert got.failures[1] == "is not a FITS file"
+    failures = fetch(archive, tmp_path)[1]
+    assert failures[0].startswith("the FITS file is truncated or damaged")
+    assert failures[1] == "is not a FITS file"
     folder = cache_folder(tmp_path) / "dr17"
     assert sorted(path.name for path in folder.glob("*.fits")) == NAMES[2:]
     assert (folder / RECORD).read_text().count("\n") == 2
 
 
 def test_files_that_changed_in_the_cache_are_fetched_again(archive, tmp_path):
-    path = fetch(archive, tmp_path).paths[0]
+    path = fetch(archive, tmp_path)[0][0]
     path.write_bytes(path.read_bytes()[:-2880])
-    got = fetch(archive, tmp_path)
-    assert got.n_downloaded == 1 and not got.failures
+    assert fetch(archive, tmp_path)[1:] == ({}, 1)
     assert path.read_bytes() == archive.spectra[NAMES[0]]
 
 
@@ -124,14 +120,14 @@ def test_files_that_changed_in_the_archive_are_refused(archive, tmp_path):
     fetch(archive, tmp_path)
     (cache_folder(tmp_path) / "dr17" / NAMES[0]).unlink()
     archive.spectra[NAMES[0]] = spectrum_bytes(seed=99)
-    got = fetch(archive, tmp_path)
-    assert "not the one recorded at the first download" in got.failures[0]
-    assert got.paths[0] is None and got.paths[1] is not None
+    paths, failures, _ = fetch(archive, tmp_path)
+    assert "not the one recorded at the first download" in failures[0]
+    assert paths[0] is None and paths[1] is not None
 
 
 def test_checksums_that_are_given_must_be_met(archive, tmp_path):
-    got = fetch(archive, tmp_path, checksums={NAMES[0]: "0" * 64})
-    assert got.failures == {0: "its sha256 is not the one asked for"}
+    failures = fetch(archive, tmp_path, checksums={NAMES[0]: "0" * 64})[1]
+    assert failures == {0: "its sha256 is not the one asked for"}
 
 
 def test_an_interrupted_record_is_read_as_far_as_it_goes(archive, tmp_path):
@@ -140,14 +136,13 @@ def test_an_interrupted_record_is_read_as_far_as_it_goes(archive, tmp_path):
     lines = record.read_text().splitlines()
     record.write_text("\n".join([*lines[:3], lines[3][:40]]))
     archive.asked.clear()
-    got = fetch(archive, tmp_path)
-    assert not got.failures and got.n_downloaded == 0 and archive.asked == []
+    assert fetch(archive, tmp_path)[1:] == ({}, 0) and archive.asked == []
 
 
 def test_galaxies_may_repeat(archive, tmp_path):
-    got = fetch(archive, tmp_path, (2, 1, 2))
-    assert [path.name for path in got.paths] == [NAMES[1], NAMES[0], NAMES[1]]
-    assert got.n_downloaded == 2
+    paths, _, n_downloaded = fetch(archive, tmp_path, (2, 1, 2))
+    assert [path.name for path in paths] == [NAMES[1], NAMES[0], NAMES[1]]
+    assert n_downloaded == 2
 
 
 def test_real_files_pass_through(shared, tmp_path):
@@ -155,6 +150,5 @@ def test_real_files_pass_through(shared, tmp_path):
     real = shared / "data" / "sdss_raw" / "spec-0266-51602-0056.fits"
     with serve(catalogue_rows(1)) as archive:
         archive.spectra[real.name] = real.read_bytes()
-        got = fetch(archive, tmp_path, (56,))
-    sample = read_sdss(got.paths)
+        sample = read_sdss(fetch(archive, tmp_path, (56,))[0])
     assert 0.02 < sample["redshift"].item() < 0.21 and np.isfinite(sample["flux"]).all()
