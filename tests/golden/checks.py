@@ -38,7 +38,6 @@ from spectool.papers.liewcain2021.network import NETWORKS, add_noise, train_fold
 from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain2021
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
-from spectool.papers.liewcain2021.sample import fit_error_model
 from spectool.papers.scourfield2023.network import add_desi_noise, make_arrays, make_model, score
 from spectool.papers.scourfield2023.sample import measure_candidates as measure_scourfield2023
 from spectool.papers.scourfield2023.sample import screen_block
@@ -75,6 +74,7 @@ from tests.golden.parts import (
 )
 from tools.make.distillation import compress, measure_layers
 from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
+from tools.make.liewcain2021_labels import fit_error_model
 from tools.make.noise_aware import calibrate as calibrate_noise_aware
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import score_levels

@@ -1,10 +1,118 @@
-"""The tool that measures how fitted labels err: it fits what it is told and prints the model."""
+"""Fitted labels: pPXF finds what is there, the error model finds what was put in, and the tool prints it."""
 
 import numpy as np
+import pytest
 import xarray as xr
 
-from spectool.papers.liewcain2021.sample import add_fitted_labels, fit_error_model
+from spectool.papers.liewcain2021.sample import MEASURED, PIVOT, ErrorModel, add_fitted_labels
+from spectool.surveys.califa import draw_califa
 from tools.make import liewcain2021_labels
+from tools.make.liewcain2021_labels import fit_error_model, fit_labels
+
+MODEL = ErrorModel(
+    np.array([0.05, -0.03]),
+    np.array([[0.10, 0.05], [-0.10, -0.20]]),
+    np.array([[0.0100, -0.0040], [-0.0040, 0.0064]]),
+    np.array([[0.0025, -0.0010], [-0.0010, 0.0036]]),
+    0,
+    0,
+)
+
+
+def table(n_galaxies, per_galaxy, seed=0):
+    """Truth alone."""
+    rng = np.random.default_rng(seed)
+    n = n_galaxies * per_galaxy
+    return xr.Dataset(
+        {
+            "galaxy_index": ("spectrum", np.repeat(np.arange(n_galaxies), per_galaxy)),
+            "log_age": ("spectrum", rng.uniform(-0.3, 0.7, n), {"units": "dex(Gyr)"}),
+            "log_z": ("spectrum", rng.uniform(-0.8, 0.2, n), {"units": "dex"}),
+        }
+    )
+
+
+def test_the_error_model_finds_what_was_drawn():
+    found = fit_error_model(add_fitted_labels(table(2000, 6), MODEL, seed=1))
+    np.testing.assert_allclose(found.bias, MODEL.bias, atol=0.01)
+    np.testing.assert_allclose(found.slope, MODEL.slope, atol=0.015)
+    np.testing.assert_allclose(found.within, MODEL.within, atol=2e-4)
+    np.testing.assert_allclose(found.between, MODEL.between, atol=8e-4)
+    assert found.n_spectra == 12_000 and found.n_galaxies == 2000
+
+
+def test_uneven_galaxies_and_failed_fits_do_not_matter():
+    labels = add_fitted_labels(table(3000, 6), MODEL, seed=2)
+    rng = np.random.default_rng(3)
+    failed = rng.random(18_000) < 0.4 * (labels["galaxy_index"].values % 2) + 0.1
+    labels["log_z_fit"] = labels["log_z_fit"].where(~xr.DataArray(failed, dims="spectrum"))
+    found = fit_error_model(labels)
+    assert found.n_spectra == (~failed).sum()
+    np.testing.assert_allclose(found.between, MODEL.between, atol=8e-4)
+
+
+def test_errors_that_galaxies_do_not_share_are_not_found_to_be_shared():
+    alone = MODEL._replace(between=np.zeros((2, 2)))
+    found = fit_error_model(add_fitted_labels(table(2000, 6), alone, seed=4))
+    assert np.abs(found.between).max() < 2e-4
+    assert np.linalg.eigvalsh(found.between).min() > -1e-12
+
+
+def test_drawn_labels_err_as_the_model_says():
+    truth = table(4000, 5)
+    truth = truth.assign(log_age=truth["log_age"] * 0 + PIVOT[0], log_z=truth["log_z"] * 0 + PIVOT[1])
+    drawn = add_fitted_labels(truth, MODEL, seed=5)
+    error = np.stack([drawn["log_age_fit"] - PIVOT[0], drawn["log_z_fit"] - PIVOT[1]], axis=1)
+    np.testing.assert_allclose(error.mean(0), MODEL.bias, atol=0.005)
+    np.testing.assert_allclose(np.cov(error.T), MODEL.between + MODEL.within, atol=5e-4)
+    first, second = error[0::5], error[1::5]
+    shared = np.mean((first - first.mean(0)) * (second - second.mean(0)), axis=0)
+    np.testing.assert_allclose(shared, np.diag(MODEL.between), atol=5e-4)
+
+
+def test_without_errors_fitted_labels_are_the_truth_and_seeds_count():
+    truth = table(5, 4)
+    none = ErrorModel(np.zeros(2), np.zeros((2, 2)), np.zeros((2, 2)), np.zeros((2, 2)), 0, 0)
+    exact = add_fitted_labels(truth, none, seed=0)
+    np.testing.assert_allclose(exact["log_age_fit"], truth["log_age"], atol=1e-12)
+    one, same, other = (add_fitted_labels(truth, MEASURED, seed=seed) for seed in (1, 1, 2))
+    assert one["log_z_fit"].values.tobytes() == same["log_z_fit"].values.tobytes()
+    assert (one["log_z_fit"] != other["log_z_fit"]).all()
+
+
+def test_the_measured_errors_are_errors():
+    assert MEASURED.n_spectra >= 200 and MEASURED.n_galaxies >= 20
+    for covariance in (MEASURED.between, MEASURED.within):
+        assert np.linalg.eigvalsh(covariance).min() > 0
+        assert 0.005 < np.sqrt(np.diag(covariance)).min() < np.sqrt(np.diag(covariance)).max() < 0.3
+
+
+def test_two_galaxies_are_too_few():
+    with pytest.raises(ValueError, match="three galaxies"):
+        fit_error_model(add_fitted_labels(table(2, 5), MODEL, seed=0))
+
+
+@pytest.mark.parametrize("options", [{"n_galaxies": 0}, {"per_galaxy": 0}, {"sn": 0.0}])
+def test_senseless_requests_are_refused(options):
+    with pytest.raises(ValueError, match="must be positive"):
+        fit_labels(xr.Dataset(), seed=0, **options)
+
+
+def test_ppxf_finds_ages_and_metallicities(grid):
+    sample = draw_califa(4, spectra_per_galaxy=20, seed=2, nuisances=(), grid=grid, progress=False)
+    labels = fit_labels(
+        sample, n_galaxies=2, per_galaxy=1, sn=100, seed=1, grid=grid, n_workers=1, progress=False
+    )
+    assert labels.sizes == {"spectrum": 2}
+    assert (labels["fit_status"] == 0).all()
+    assert np.unique(labels["galaxy_index"]).size == 2
+    rows = labels["row"].values
+    for name in ("log_age", "log_z", "galaxy_index"):
+        np.testing.assert_array_equal(labels[name], sample[name].values[rows])
+    assert np.abs(labels["log_age_fit"] - labels["log_age"]).max() < 0.3
+    assert np.abs(labels["log_z_fit"] - labels["log_z"]).max() < 0.3
+    # Noise is what was asked for: chi-square per degree of freedom says so.
+    assert labels["chi2"].values == pytest.approx(1, abs=0.2)
 
 
 def test_it_prints_the_model_and_writes_the_table(monkeypatch, capsys, tmp_path):
@@ -13,7 +121,9 @@ def test_it_prints_the_model_and_writes_the_table(monkeypatch, capsys, tmp_path)
     def fit(sample, **options):
         asked.update(options)
         few = sample.drop_dims(["galaxy", "band"]).isel(spectrum=slice(0, 600))
-        few = add_fitted_labels(few, seed=0)[["galaxy_index", "log_age", "log_z", "log_age_fit", "log_z_fit"]]
+        few = add_fitted_labels(few, MEASURED, seed=0)[
+            ["galaxy_index", "log_age", "log_z", "log_age_fit", "log_z_fit"]
+        ]
         zero = np.zeros(600)
         return few.assign(fit_status=("spectrum", zero), fit_seconds=("spectrum", zero + 2))
 
