@@ -54,7 +54,7 @@ def make_directly(table, grid):
         },
         coords={"age": ("age", grid.age)},
     )
-    basis = ContinuumBasis.zahid2019()
+    basis = ContinuumBasis.optical()
     sample = synthesize(galaxies, grid, wavelength=basis.wavelength, nebular=False, progress=False)
     return normalize_continuum(sample["flux"].values[:, basis.keep], None, basis)[0]
 

@@ -11,7 +11,7 @@ from spectool.spectra import LINES, WEAK_LINES, extinction_curve, pixel_edges, r
 
 DEGREE = 20
 N_KEPT = 2468
-"""Pixels of `zahid2019_wavelength` that the line windows leave (the paper: about 2,500)."""
+"""Pixels of `optical_wavelength` that the line windows leave (the paper: about 2,500)."""
 
 MIN_CONTINUUM = 0.02  # of the spectrum's mean; real continua vary by less than a factor of ten over the range
 SPARSE = 0.06  # share of bad pixels above which a dense product is as quick
@@ -26,7 +26,7 @@ _FORBIDDEN += ("[S II] 6716", "[S II] 6731", "[Ar III]")
 ISM_LINES = {name: LINES[name] for name in _FORBIDDEN} | WEAK_LINES
 
 
-def zahid2019_wavelength():
+def optical_wavelength():
     """Pixels that the network's input is cut from: 4050-7300 A in steps of 1 A, vacuum, rest frame; (3251,)."""
     return np.arange(4050.0, 7301.0)
 
@@ -82,9 +82,9 @@ class ContinuumBasis:
         return matrix
 
     @classmethod
-    def zahid2019(cls):
-        """That of the paper: degree 20 on the 2,468 pixels of `zahid2019_wavelength` outside the line windows."""
-        wavelength = zahid2019_wavelength()
+    def optical(cls):
+        """That of the paper: degree 20 on the 2,468 pixels of `optical_wavelength` outside the line windows."""
+        wavelength = optical_wavelength()
         return cls(wavelength, kept_pixels(wavelength))
 
 
@@ -176,7 +176,7 @@ SKY_LINES = {
 
 LOWEST_REDSHIFT = -0.002  # the most blueshifted galaxies (M 31 and Virgo's dwarfs) are at -0.0013
 
-MARZIANO2024_WINDOW = (5000.0, 5500.0)
+NORM_WINDOW = (5000.0, 5500.0)
 
 
 class PrepareWarning(UserWarning):
@@ -432,7 +432,7 @@ def _resampled(sample, wavelength, rest, pixels):
     )
 
 
-def normalize(sample, *, window=MARZIANO2024_WINDOW, min_fraction=0.5):
+def normalize(sample, *, window=NORM_WINDOW, min_fraction=0.5):
     """Divide each spectrum by the median of its good pixels in a window, as Marziano (2024, Section 3.1)."""
     if "wavelength" not in sample.coords:
         raise ValueError("normalise after resampling to a common rest-frame grid (coordinate `wavelength`)")
@@ -462,7 +462,7 @@ def normalize(sample, *, window=MARZIANO2024_WINDOW, min_fraction=0.5):
     )
 
 
-def prepare_marziano2024(sample, *, ebv=None, min_coverage=0.5, batch_size=64):
+def prepare_spectra(sample, *, ebv=None, min_coverage=0.5, batch_size=64):
     """Prepare observed (or rest-frame mock) spectra as the models of Marziano (2024) take them.
 
     Bad pixels and sky lines masked, extinction corrected where E(B-V) is known (argument or column ``ebv``;

@@ -42,7 +42,7 @@ def observed(rest):
 @pytest.fixture(scope="module")
 def truth(galaxies, grid):
     """What the models are trained on: the same histories, broadened and normalised without any survey."""
-    basis = ContinuumBasis.zahid2019()
+    basis = ContinuumBasis.optical()
     return normalize_continuum(synthesize_histories(galaxies, grid, basis.kept_wavelength), None, basis)[0]
 
 
@@ -74,7 +74,7 @@ def test_the_resolution_is_what_the_sharper_spectra_are_brought_to(rest, galaxie
     boxes = (2.3548 * kms_per_angstrom) ** 2 * (2 * 0.9**2 + 1) / 12  # means over pixels, rebinned
     width = np.sqrt((DISPERSION * 2.3548) ** 2 + (grid.fwhm * kms_per_angstrom) ** 2 + boxes)
     prepared = prepare_zahid2019(rest, spectral_fwhm=width)
-    basis = ContinuumBasis.zahid2019()
+    basis = ContinuumBasis.optical()
     near = np.abs(basis.kept_wavelength - 5250) < 100
     scatter = {}
     for fwhm in (300.0, 330.0, 360.0):
@@ -98,7 +98,7 @@ def test_sigma_is_the_noise_of_sums(observed, rest):
     noisy = observe_sdss(rest, seed=2)
     prepared = prepare_zahid2019(noisy)
     clean = prepare_zahid2019(observed.assign(ivar=noisy["ivar"]))
-    basis = ContinuumBasis.zahid2019().vectors.numpy()
+    basis = ContinuumBasis.optical().vectors.numpy()
     good = ~prepared["mask"].values
     pulls = []
     for first in range(0, N_KEPT - 30, 30):
@@ -203,9 +203,9 @@ def test_stacks_at_their_final_resolution_are_only_normalised(rest, truth):
         warnings.simplefilter("error")
         prepared = prepare_zahid2019(rest.isel(galaxy=[0]).assign_attrs(fwhm_kms=330.0))
     assert "attrs['fwhm_kms']" in history(prepared)[-2]
-    wave = ContinuumBasis.zahid2019().kept_wavelength
+    wave = ContinuumBasis.optical().kept_wavelength
     flux = np.interp(wave, rest["wavelength"], rest["flux"][0])[None]
-    expected = normalize_continuum(flux, None, ContinuumBasis.zahid2019())[0]
+    expected = normalize_continuum(flux, None, ContinuumBasis.optical())[0]
     assert np.abs(prepared["flux"].values - expected).max() < 0.05 * np.abs(expected).max()
 
 

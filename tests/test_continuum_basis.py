@@ -11,15 +11,15 @@ from spectool.prepare import (
     kept_pixels,
     line_windows,
     normalize_continuum,
+    optical_wavelength,
     stack_wavelength,
-    zahid2019_wavelength,
 )
 from spectool.spectra import LINES
 
 
 @pytest.fixture(scope="module")
 def basis():
-    return ContinuumBasis.zahid2019()
+    return ContinuumBasis.optical()
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def exact_fit(flux, good, basis):
 
 
 def test_pixels_are_those_of_the_paper():
-    assert zahid2019_wavelength()[[0, -1]].tolist() == [4050, 7300] and zahid2019_wavelength().size == 3251
+    assert optical_wavelength()[[0, -1]].tolist() == [4050, 7300] and optical_wavelength().size == 3251
     assert stack_wavelength()[[0, -1]].tolist() == [3700, 7360] and stack_wavelength().size == 3661
-    assert kept_pixels(zahid2019_wavelength()).sum() == N_KEPT
+    assert kept_pixels(optical_wavelength()).sum() == N_KEPT
     assert abs(N_KEPT - 2500) < 50
 
 

@@ -124,7 +124,7 @@ def test_bad_pixels_are_masked_and_counted(rng):
 
 
 def test_marziano2024_median_is_one(rng):
-    out = prepare.prepare_marziano2024(make_sample(rng))
+    out = prepare.prepare_spectra(make_sample(rng))
     np.testing.assert_array_equal(out["wavelength"], sps_wavelength())
     inside = (out["wavelength"] >= 5000) & (out["wavelength"] <= 5500)
     medians = np.nanmedian(np.where(out["mask"], np.nan, out["flux"])[:, inside.values], axis=1)
@@ -139,7 +139,7 @@ def test_mock_on_the_model_grid_is_not_resampled(rng):
     sample = xr.Dataset(
         {"flux": (("galaxy", "wavelength"), flux, {"units": "Lsun / Angstrom"})}, coords={"wavelength": grid}
     )
-    out = prepare.prepare_marziano2024(sample)
+    out = prepare.prepare_spectra(sample)
     assert not out["mask"].values.any()
     np.testing.assert_allclose(out["flux"] * out["norm"], flux, rtol=1e-6)
 
@@ -148,7 +148,7 @@ def test_spectrum_without_the_window_is_masked_out_and_counted(rng):
     sample = make_sample(rng, n=3)
     sample["redshift"].values[1] = 0.9  # the spectrum ends at 4798 A in its rest frame
     with pytest.warns(prepare.PrepareWarning, match=r"5000-5500 A.*number 1"):
-        out = prepare.prepare_marziano2024(sample)
+        out = prepare.prepare_spectra(sample)
     assert out["mask"].values.all(axis=1).tolist() == [False, True, False]
     assert np.isnan(out["norm"].values[1])
 
@@ -158,7 +158,7 @@ def test_impossible_redshift_masks_the_spectrum(rng, redshift):
     sample = make_sample(rng, n=2)
     sample["redshift"].values[0] = redshift
     with pytest.warns(prepare.PrepareWarning, match=r"redshift.*number 0"):
-        out = prepare.prepare_marziano2024(sample)
+        out = prepare.prepare_spectra(sample)
     assert out["mask"].values.all(axis=1).tolist() == [True, False]
     assert np.isfinite(out["flux"].values).all()
 
@@ -166,7 +166,7 @@ def test_impossible_redshift_masks_the_spectrum(rng, redshift):
 def test_range_that_misses_the_model_is_masked_and_counted(rng):
     sample = make_sample(rng, n=1, wavelength=np.linspace(15000.0, 20000.0, 500), redshift=0.0)
     with pytest.warns(prepare.PrepareWarning, match="no good pixel within 1006-9990 A"):
-        out = prepare.prepare_marziano2024(sample)
+        out = prepare.prepare_spectra(sample)
     assert out["mask"].values.all()
 
 
@@ -174,13 +174,13 @@ def test_unsorted_wavelengths_and_missing_columns_are_refused(rng):
     sample = make_sample(rng)
     shuffled = sample.assign_coords(observed_wavelength=("wavelength", LOG_GRID[::-1]))
     with pytest.raises(ValueError, match="must increase"):
-        prepare.prepare_marziano2024(shuffled)
+        prepare.prepare_spectra(shuffled)
     with pytest.raises(ValueError, match="redshift is unknown"):
-        prepare.prepare_marziano2024(sample.drop_vars("redshift"))
+        prepare.prepare_spectra(sample.drop_vars("redshift"))
     with pytest.raises(ValueError, match="no variable `flux`"):
-        prepare.prepare_marziano2024(sample.drop_vars("flux"))
+        prepare.prepare_spectra(sample.drop_vars("flux"))
     with pytest.raises(ValueError, match="no wavelengths"):
-        prepare.prepare_marziano2024(sample.drop_vars("observed_wavelength"))
+        prepare.prepare_spectra(sample.drop_vars("observed_wavelength"))
 
 
 def test_all_996_real_spectra_are_prepared(shared):
@@ -194,7 +194,7 @@ def test_all_996_real_spectra_are_prepared(shared):
         {"flux": (dims, flux), "ivar": (dims, ivar), "redshift": ("galaxy", table["z"])},
         coords={"observed_wavelength": ("wavelength", 10 ** (loglam0 + step * np.arange(flux.shape[1])))},
     )
-    out = prepare.prepare_marziano2024(sample, ebv=0.0)
+    out = prepare.prepare_spectra(sample, ebv=0.0)
     good = out["ivar"].values > 0
     assert out.sizes["galaxy"] == 996
     assert np.isfinite(out["flux"].values).all() and np.isfinite(out["ivar"].values).all()

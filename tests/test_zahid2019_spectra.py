@@ -14,7 +14,7 @@ from spectool.papers.zahid2019.sample import (
     stored_flux,
     to_angstrom,
 )
-from spectool.prepare import kept_pixels, stack_wavelength, zahid2019_wavelength
+from spectool.prepare import kept_pixels, optical_wavelength, stack_wavelength
 from spectool.spectra import pixel_edges
 
 
@@ -62,7 +62,7 @@ def test_masked_pixels_stay_masked(native, sample):
 
 def test_stored_spectra_have_a_mean_of_one_and_nan_where_bad(sample):
     stored = stored_flux(sample)
-    wavelength = zahid2019_wavelength()
+    wavelength = optical_wavelength()
     assert stored.dtype == np.float16 and stored.shape == (40, wavelength.size)
     window = (wavelength >= 4400) & (wavelength <= 4450)
     np.testing.assert_allclose(np.nanmean(stored[:, window].astype("f8"), axis=1), 1, atol=1e-3)
@@ -73,7 +73,7 @@ def test_stored_spectra_have_a_mean_of_one_and_nan_where_bad(sample):
 def test_noise_per_chunk_against_a_loop(sample):
     found = chunk_sigma(sample)
     part = (stack_wavelength() >= 4050) & (stack_wavelength() <= 7300)
-    kept = np.flatnonzero(part)[kept_pixels(zahid2019_wavelength())]
+    kept = np.flatnonzero(part)[kept_pixels(optical_wavelength())]
     for row in (0, 7):
         for k, chunk in enumerate(np.array_split(kept, 25)):
             good = chunk[~sample["mask"].values[row, chunk]]

@@ -42,7 +42,7 @@ from spectool.models.vae import (
 )
 from spectool.papers.marziano2024.sample import normalize_mocks
 from spectool.parallel import n_workers
-from spectool.prepare import MARZIANO2024_WINDOW
+from spectool.prepare import NORM_WINDOW
 from spectool.spectra import sps_wavelength
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
@@ -372,7 +372,7 @@ def describe_recipe(options) -> dict:
         "configuration": options.config,
         "galaxies": {"n": options.n, "seed": options.seed, "independent": options.independent},
         "split": {"fractions": [0.8, 0.1, 0.1], "seed": options.seed},
-        "normalised_by": list(MARZIANO2024_WINDOW),
+        "normalised_by": list(NORM_WINDOW),
         "masked_in_training": not options.full_coverage,
         "survey_redshifts": list(SURVEY_REDSHIFTS),
         "training": training,

@@ -10,7 +10,7 @@ from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle, training_recipe
 from spectool.models.vae import BetaLoss, RandomCoverage, encode_sample, fit_statistics, make_autoencoder
 from spectool.papers.marziano2024.sample import make_marziano2024
-from spectool.prepare import prepare_marziano2024
+from spectool.prepare import prepare_spectra
 from spectool.surveys.sdss import packaged_spectra, read_sdss
 
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
@@ -82,7 +82,7 @@ def mock_seeds(galaxies, n=9):
 def sdss_seeds():
     """Return the two real SDSS galaxies that the ppxf package ships, prepared as the model takes them."""
     paths = packaged_spectra()
-    sample = prepare_marziano2024(read_sdss(list(paths.values())))
+    sample = prepare_spectra(read_sdss(list(paths.values())))
     names = [f"SDSS: {name}" for name in paths]
     unknown = {c: ("galaxy", np.full(len(names), np.nan)) for c in PARAMETERS}
     return sample[["flux", "mask"]].assign(unknown).assign_coords(name=("galaxy", names))

@@ -23,7 +23,7 @@ STEPS = (
 
 
 def prepare_in_steps(sample):
-    """Go the way of `spectool.prepare.prepare_marziano2024`, and keep every step."""
+    """Go the way of `spectool.prepare.prepare_spectra`, and keep every step."""
     steps = {"as observed": prepare.mask_bad_pixels(sample)}
     steps["sky lines masked"] = last = prepare.mask_sky_lines(steps["as observed"])
     if "ebv" in sample:

@@ -10,7 +10,7 @@ from bokeh.plotting import figure
 from spectool.explore import style
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import TOOLS, LineMarks
-from spectool.prepare import MARZIANO2024_WINDOW, SKY_LINES
+from spectool.prepare import NORM_WINDOW, SKY_LINES
 from spectool.spectra import LINES
 
 # Absorption that makes old stars recognisable, vacuum Angstrom.
@@ -265,7 +265,7 @@ class YourSpectrumView:
             line_color=None,
             legend_label="no data (masked)",
         )
-        window = ColumnDataSource({"x0": [MARZIANO2024_WINDOW[0]], "x1": [MARZIANO2024_WINDOW[1]]})
+        window = ColumnDataSource({"x0": [NORM_WINDOW[0]], "x1": [NORM_WINDOW[1]]})
         fig.vstrip(
             "x0",
             "x1",

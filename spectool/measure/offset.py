@@ -28,10 +28,10 @@ def flux_predictor(members, *, output=0):
     Returns
     -------
     callable
-        ndarray (galaxy, 3251) of flux on `spectool.prepare.zahid2019_wavelength`, NaN where bad -> (galaxy,) [dex].
+        ndarray (galaxy, 3251) of flux on `spectool.prepare.optical_wavelength`, NaN where bad -> (galaxy,) [dex].
     """
     members = list(members) if isinstance(members, (list, tuple)) else [members]
-    basis = ContinuumBasis.zahid2019()
+    basis = ContinuumBasis.optical()
 
     def predict(flux):
         kept = np.asarray(flux)[:, basis.keep]
@@ -76,7 +76,7 @@ def add_noise(flux, relative_sigma, *, seed):
 
 def _chunk_of(n, n_chunks):
     """Chunk of each of n pixels: of those that the network is given, and for the others that of the next one."""
-    keep = ContinuumBasis.zahid2019().keep
+    keep = ContinuumBasis.optical().keep
     keep = keep if keep.size == n else np.ones(n, bool)
     lengths = [part.size for part in np.array_split(np.flatnonzero(keep), n_chunks)]
     of_kept = np.repeat(np.arange(n_chunks), lengths)

@@ -97,7 +97,7 @@ def draw_population(
         the sign that we take from Looser et al. (2024, arXiv:2401.08769); we have no measured slope.
     redshift_range : tuple of float
         Lowest and highest redshift, 0 < low < high. The intergalactic medium is left out, so stay below 1 or
-        so. Default 0.01-1 (`marziano2024` does not state its own).
+        so. Default 0.01-1 (Marziano 2024 does not state its own).
     surviving_fraction : array_like, shape (age,), optional
         Surviving mass per mass formed at ``grid_age``. Default `relations.surviving_fraction`; ``synthesize``
         computes the exact ``log_mass`` from its grid anew.

@@ -15,7 +15,7 @@ from spectool.prepare import ContinuumBasis
 from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
 
 RNG = np.random.default_rng(5)
-KEPT = ContinuumBasis.zahid2019().kept_wavelength
+KEPT = ContinuumBasis.optical().kept_wavelength
 
 
 def test_no_line_is_drawn_over_masked_pixels():

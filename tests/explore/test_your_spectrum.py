@@ -9,13 +9,13 @@ import xarray as xr
 from spectool.explore.your_spectrum import STEPS, YourSpectrum, prepare_in_steps
 from spectool.explore.your_spectrum_view import YourSpectrumView, limits
 from spectool.models.registry import Answer
-from spectool.prepare import prepare_marziano2024
+from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_spectrum
 
 
 def make_answers(sample):
     """Two models: one that answers out of range, one that does not apply."""
-    prepared = prepare_marziano2024(sample)
+    prepared = prepare_spectra(sample)
     result = xr.Dataset(
         {
             "value": (("galaxy", "quantity"), [[9.8]]),
@@ -48,7 +48,7 @@ def test_steps_end_where_the_models_begin():
     sample = read_spectrum(packaged_spectra()["NGC 3522"], ebv=0.02)
     steps = prepare_in_steps(sample)
     assert tuple(steps) == STEPS
-    xr.testing.assert_identical(steps["normalised"], prepare_marziano2024(sample))
+    xr.testing.assert_identical(steps["normalised"], prepare_spectra(sample))
     assert "extinction corrected" not in prepare_in_steps(sample.drop_vars("ebv"))
 
 

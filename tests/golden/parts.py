@@ -57,7 +57,7 @@ from spectool.papers.zahid2019.sample import (
 )
 from spectool.papers.zahid2019.sample import read_selection as read_zahid2019
 from spectool.papers.zahid2019.sample import rebuild as rebuild_zahid2019
-from spectool.prepare import prepare_marziano2024
+from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_sdss, read_spectrum
 from spectool.surveys.califa import rebuild_galaxy
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
@@ -301,7 +301,7 @@ def real():
     files = sorted((SHARED / "data/sdss_raw").glob("*.fits"))
     seen = read_sdss(files)
     found = arrays_of(seen, "sdss ") | arrays_of(read_spectrum(files[0]), "spectrum ")
-    found |= arrays_of(prepare_marziano2024(seen, ebv=0.03), "sdss marziano2024 ")
+    found |= arrays_of(prepare_spectra(seen, ebv=0.03), "sdss marziano2024 ")
     found |= arrays_of(prepare_zahid2019(seen, ebv=0.03), "sdss zahid2019 ")
     photometry = read_photometry(
         SHARED / "data/dustpedia.csv",

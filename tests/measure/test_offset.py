@@ -11,10 +11,10 @@ from spectool.measure.offset import (
     observed_views,
     stellar_fwhm,
 )
-from spectool.prepare import zahid2019_wavelength
+from spectool.prepare import optical_wavelength
 
 EDGES = np.arange(9.0, 10.6, 0.5)
-WAVELENGTH = zahid2019_wavelength()
+WAVELENGTH = optical_wavelength()
 DIP = (WAVELENGTH > 5160) & (WAVELENGTH < 5195)
 
 
@@ -151,12 +151,10 @@ def test_the_continuum_takes_smooth_calibration_errors_away_and_bad_spectra_are_
     from spectool.prepare import ContinuumBasis
 
     _, _, flux = make_galaxies(30)
-    predict = flux_predictor(Dips(ContinuumBasis.zahid2019().keep))
+    predict = flux_predictor(Dips(ContinuumBasis.optical().keep))
     before = predict(flux)
     smooth = distort_calibration(flux, WAVELENGTH, amplitude=0.05, scale=1000.0, seed=1)
     assert np.abs(predict(smooth) - before).max() < 0.05 * before.std()
     flux[2] = np.nan
     assert np.isnan(predict(flux)).nonzero()[0].tolist() == [2]
-    np.testing.assert_allclose(
-        flux_predictor([Dips(ContinuumBasis.zahid2019().keep)] * 2)(flux), predict(flux)
-    )
+    np.testing.assert_allclose(flux_predictor([Dips(ContinuumBasis.optical().keep)] * 2)(flux), predict(flux))

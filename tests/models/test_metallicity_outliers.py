@@ -14,7 +14,7 @@ SIGMA = 0.04  # S/N 25
 
 @pytest.fixture(scope="module")
 def basis():
-    return ContinuumBasis.zahid2019()
+    return ContinuumBasis.optical()
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from spectool.broaden import broaden
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import ChunkedEnsemble
 from spectool.papers.zahid2019.reader import SIGMA_STEP, _Rows, predict_metallicity, stream_metallicity
-from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, zahid2019_wavelength
+from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from tools.make.outlier_references import fit_bin_outliers
 
 N = 60
-WAVELENGTH = zahid2019_wavelength()
+WAVELENGTH = optical_wavelength()
 TO_FWHM = np.sqrt(8 * np.log(2))
 
 
@@ -69,7 +69,7 @@ def stream(*arguments, **options):
 
 def test_the_stream_is_preparing_and_predicting(flux, table, ensemble):
     got = stream(flux, table, members=ensemble)
-    basis, index = ContinuumBasis.zahid2019(), ensemble.chunk_index
+    basis, index = ContinuumBasis.optical(), ensemble.chunk_index
     bad = np.isnan(flux)
     sigma = table["extra_fwhm"].values / TO_FWHM
     kept = broaden(flux, sigma, WAVELENGTH, bad=bad, keep=basis.keep)

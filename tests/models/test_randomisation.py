@@ -32,7 +32,7 @@ def test_continua_are_distorted_as_much_as_asked_and_in_no_way_that_normalisatio
     change = draw(heldout, continuum=0.02) / (1 + heldout["flux"].values)
     # Three scales, each with an rms drawn evenly from 0 to 0.02: 0.02 together, but for what polynomials take.
     assert 0.4 < np.sqrt((change**2).mean()) / 0.02 < 1.0
-    basis = ContinuumBasis.zahid2019()
+    basis = ContinuumBasis.optical()
     assert np.abs(change @ basis.vectors.numpy()).max() < 1e-5
     spectra = 1 + heldout["flux"].values + draw(heldout, continuum=0.005)
     again = normalize_continuum(spectra, None, basis)[0]

@@ -11,7 +11,7 @@ from spectool.models import registry
 from spectool.models.store import save_model
 from spectool.models.vae import ConvBetaVAE
 from spectool.papers.marziano2024 import network as marziano2024
-from spectool.prepare import prepare_marziano2024
+from spectool.prepare import prepare_spectra
 from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_sdss
 
@@ -102,7 +102,7 @@ def test_covered_fraction_counts_good_pixels_in_the_rest_frame(galaxies):
 
 
 def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
-    prepared = prepare_marziano2024(galaxies)
+    prepared = prepare_spectra(galaxies)
     prepared["mask"].values[1] = True
     result = marziano2024.predict_sample(
         model, {"informative": np.array([3, 5])}, prepared, n_mock=200, seed=3
@@ -120,7 +120,7 @@ def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
 
 def test_latents_outside_the_training_range_are_flagged(model, galaxies):
     arrays = {"latent_min": np.full(32, 50.0), "latent_max": np.full(32, 60.0), "informative": np.array([2])}
-    prepared = prepare_marziano2024(galaxies.isel(galaxy=[0]))
+    prepared = prepare_spectra(galaxies.isel(galaxy=[0]))
     result = marziano2024.predict_sample(model, arrays, prepared, n_mock=100)
     assert result["out_of_range"].values[0]
     assert "latent 2 is" in str(result["reason"].values[0]) and "50.00 to 60.00" in str(
@@ -130,7 +130,7 @@ def test_latents_outside_the_training_range_are_flagged(model, galaxies):
 
 def test_a_spectrum_unlike_any_galaxy_is_flagged(model, galaxies):
     """A square wave about the same median is reconstructed far worse than mocks, even untrained."""
-    prepared = prepare_marziano2024(galaxies.isel(galaxy=[0]))
+    prepared = prepare_spectra(galaxies.isel(galaxy=[0]))
     good = ~prepared["mask"].values
     prepared["flux"].values[good] = np.where(np.arange(good.sum()) // 40 % 2, -8.0, 10.0)
     result = marziano2024.predict_sample(model, {}, prepared, n_mock=100)
@@ -139,7 +139,7 @@ def test_a_spectrum_unlike_any_galaxy_is_flagged(model, galaxies):
 
 
 def test_mocks_are_seen_as_the_spectrum_is(galaxies):
-    prepared = prepare_marziano2024(galaxies)
+    prepared = prepare_spectra(galaxies)
     mask, ivar = prepared["mask"].values[0], prepared["ivar"].values[0]
     mocks = marziano2024.draw_mocks(0.004, mask, ivar, 50, np.random.default_rng(0))
     assert (mocks["mask"].values == mask).all() and (mocks["flux"].values[:, mask] == 0).all()
@@ -170,7 +170,7 @@ def test_the_shipped_encoder_takes_all_996_real_spectra(shared, capsys):
         coords={"observed_wavelength": ("wavelength", 10 ** (first + step * np.arange(flux.shape[1])))},
     )
     model, info = load_model(marziano2024.WEIGHTS)
-    prepared = prepare_marziano2024(sample)
+    prepared = prepare_spectra(sample)
     seen = reconstruct(model, prepared)
     assert np.isfinite(seen["latent"].values).all() and np.isfinite(seen["reconstruction"].values).all()
     good = ~prepared["mask"].values

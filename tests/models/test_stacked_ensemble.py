@@ -7,9 +7,9 @@ import torch
 from spectool.broaden import make_broadening
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import StackedEnsemble, noise_variance
-from spectool.prepare import kept_pixels, zahid2019_wavelength
+from spectool.prepare import kept_pixels, optical_wavelength
 
-WAVELENGTH = zahid2019_wavelength()
+WAVELENGTH = optical_wavelength()
 KEEP = kept_pixels(WAVELENGTH)
 
 

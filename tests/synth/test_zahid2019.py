@@ -163,7 +163,7 @@ def test_one_interval_has_another_metallicity(basis, some):
 
 def test_training_set_is_the_composed_spectra_without_continuum(basis, some, grid):
     made = make_training_set(grid, table=some, batch_size=7)
-    whole = ContinuumBasis.zahid2019()
+    whole = ContinuumBasis.optical()
     expected = normalize_continuum(compose(basis, some)["flux"].values[:, whole.keep], None, whole)[0]
     assert made["flux"].dtype == np.float16 and made["flux"].shape == (24, N_KEPT)
     np.testing.assert_allclose(made["flux"].values.astype("f4"), expected, atol=6e-5)

@@ -24,7 +24,7 @@ HIDDEN = (64, 32)
 def fit_ssp_pca(grid: SSPGrid | None = None, *, n_components: int = 10, fwhm: float = FWHM) -> PCAModel:
     """Principal components of prepared single bursts: all of a grid's ages from 1 Myr to 14 Gyr, 21 metallicities."""
     grid = grid or SSPGrid.embedded()
-    continuum = ContinuumBasis.zahid2019()
+    continuum = ContinuumBasis.optical()
     ages = (grid.age >= YOUNGEST) & (grid.age <= OLDEST)
     ssps = smooth_ssps(grid, continuum.kept_wavelength, fwhm)[:, ages]
     bursts = np.tensordot(metallicity_operator(metallicities(), grid), ssps, 1)

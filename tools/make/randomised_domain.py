@@ -43,8 +43,8 @@ class DomainRandomisation:
 
     @classmethod
     def zahid2019(cls, **options):
-        """For the pixels of `spectool.prepare.zahid2019_wavelength` outside the line windows."""
-        basis = ContinuumBasis.zahid2019()
+        """For the pixels of `spectool.prepare.optical_wavelength` outside the line windows."""
+        basis = ContinuumBasis.optical()
         return cls(basis.kept_wavelength, **options)
 
     def __repr__(self):

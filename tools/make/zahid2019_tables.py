@@ -38,7 +38,7 @@ from spectool.papers.zahid2019.sample import (
     read_stacks,
     write_selection,
 )
-from spectool.prepare import zahid2019_wavelength
+from spectool.prepare import optical_wavelength
 from tools.make.scourfield2023_lines import round_mantissa
 from tools.make.zahid2019_selection import BLOCKS, SIZES
 
@@ -201,7 +201,7 @@ def prepare_bins(mean, cell, galaxies, light, relation) -> xr.Dataset:
     }
     truth = galaxies["log_z_lw"].values
     columns["log_z_light"] = np.array([np.average(truth[rows], weights=light[rows]) for rows in inside])
-    wavelength = {"wavelength": ("wavelength", zahid2019_wavelength(), {"units": "Angstrom"})}
+    wavelength = {"wavelength": ("wavelength", optical_wavelength(), {"units": "Angstrom"})}
     spectra = xr.Dataset({"flux": (("galaxy", "wavelength"), mean, {"units": ""})}, coords=wavelength)
     prepared = prepare_zahid2019(spectra, spectral_fwhm=relation(columns["log_mass"]))
     units = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_z_light": "dex"}

@@ -8,7 +8,7 @@ from spectool.models.registry import Predictor
 from spectool.models.store import load_model
 from spectool.models.training import fit, one_cycle
 from spectool.models.vae import reconstruct
-from spectool.prepare import MARZIANO2024_WINDOW, prepare_marziano2024
+from spectool.prepare import NORM_WINDOW, prepare_spectra
 from spectool.spectra import sps_wavelength
 
 WEIGHTS = "marziano2024_reference"
@@ -35,9 +35,7 @@ def make_predictor(weights=WEIGHTS, *, n_mock=2000, seed=0):
         return predict_sample(model, info.arrays, prepared, n_mock=n_mock, seed=seed)
 
     title = "β-VAE (Marziano 2024)"
-    return Predictor(
-        "marziano2024", "marziano2024", title, MARZIANO2024_WINDOW, prepare_marziano2024, predict
-    )
+    return Predictor("marziano2024", "marziano2024", title, NORM_WINDOW, prepare_spectra, predict)
 
 
 def predict_sample(model, arrays, prepared, *, n_mock=2000, seed=0):
@@ -63,7 +61,7 @@ def draw_mocks(redshift, mask, ivar, n_mock, rng):
     sample = synthesize(
         galaxies, grid, wavelength=sps_wavelength(), batch_size=128, progress=False
     ).drop_dims("age", errors="ignore")
-    mocks = prepare_marziano2024(sample)
+    mocks = prepare_spectra(sample)
     sigma = np.divide(1.0, np.sqrt(ivar), out=np.zeros_like(ivar), where=~mask)
     flux = mocks["flux"].values
     for row in flux:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectool.prepare import MARZIANO2024_WINDOW
+from spectool.prepare import NORM_WINDOW
 from spectool.spectra import sps_wavelength
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
@@ -37,7 +37,7 @@ def make_marziano2024(n, *, seed, independent=False, grid=None, progress=True):
     )
 
 
-def normalize_mocks(sample, *, window=MARZIANO2024_WINDOW):
+def normalize_mocks(sample, *, window=NORM_WINDOW):
     """Divide noise-free spectra by their median in a window, in place: no second copy of a large sample.
 
     Parameters

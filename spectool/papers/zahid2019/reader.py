@@ -28,10 +28,10 @@ from spectool.prepare import (
     mask_bad_pixels,
     mask_sky_lines,
     normalize_continuum,
+    optical_wavelength,
     resample,
     spectral_coordinate,
     to_rest_frame,
-    zahid2019_wavelength,
 )
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, SIGMA_TO_FWHM
 from spectool.surveys.sdss import PIXEL_VELOCITY
@@ -98,14 +98,14 @@ def prepare_zahid2019(
     out = _in_rest_frame(out, ebv, reasons)
     width, source = _spectral_fwhm(out, spectral_fwhm)
     ends = _ends(out)
-    wavelength = zahid2019_wavelength()
+    wavelength = optical_wavelength()
     wide = np.arange(wavelength[0] - MARGIN, wavelength[-1] + MARGIN + 1)
     keep = np.pad(kept_pixels(wavelength), MARGIN)
     out, noise = _resample(out, wide, min_coverage, batch_size)
     bad = out["mask"].values[:, keep]
     extra = np.sqrt(np.clip(fwhm**2 - width**2, 0, None)) / SIGMA_TO_FWHM
     flux = broaden(out["flux"].values, extra, wide, bad=out["mask"].values, keep=keep, step=SIGMA_STEP)
-    basis = ContinuumBasis.zahid2019()
+    basis = ContinuumBasis.optical()
     _name_chunks(reasons, bad, basis.kept_wavelength, ends, min_chunk)
     flux, continuum = _normalize(flux, bad, basis, batch_size)
     reasons.add(np.isnan(continuum[:, 0]), "the pseudo-continuum is not well above zero everywhere")
@@ -397,7 +397,7 @@ class MetallicityReader:
         whole = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)
         self.arrays, self.stacked = whole.arrays, whole.stacked
         self.outputs, self.units = whole.outputs, whole.units
-        self.basis = ContinuumBasis.zahid2019()
+        self.basis = ContinuumBasis.optical()
         if not np.array_equal(self.basis.kept_wavelength, whole.wavelength):
             raise ValueError("these networks do not read the pixels of spectool.prepare.kept_pixels")
         self.knows_outliers = "outlier_mean" in self.arrays
@@ -452,7 +452,7 @@ def stream_metallicity(
     threads: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Read metallicities from spectra in stored form: at rest, on `zahid2019_wavelength`, in a memory map.
+    """Read metallicities from spectra in stored form: at rest, on `optical_wavelength`, in a memory map.
 
     Parameters
     ----------
@@ -583,7 +583,7 @@ def _open(source, table):
         source = np.load(path, mmap_mode="r")
         if table is None and (folder / "table.nc").is_file():
             table = xr.load_dataset(folder / "table.nc", engine="h5netcdf")
-    n_pixels = zahid2019_wavelength().size
+    n_pixels = optical_wavelength().size
     if source.ndim != 2 or source.shape[1] != n_pixels:
         raise ValueError(
             f"spectra have shape {source.shape}: stored ones are (N, {n_pixels}), 4050-7300 A by 1 A"

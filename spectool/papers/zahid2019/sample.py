@@ -19,8 +19,8 @@ from spectool.prepare import (
     add_history,
     kept_pixels,
     normalize_continuum,
+    optical_wavelength,
     stack_wavelength,
-    zahid2019_wavelength,
 )
 from spectool.spectra import AB_CGS, ANGSTROM_S, Z_SUN, pixel_edges, rebin_matrix
 from spectool.surveys.sdss import (
@@ -90,7 +90,7 @@ def make_basis(grid, *, wavelength=None, fwhm=FWHM):
     ----------
     grid : SSPGrid
     wavelength : array_like, shape (n,), optional
-        Vacuum, rest frame [Angstrom]; default `zahid2019_wavelength`.
+        Vacuum, rest frame [Angstrom]; default `optical_wavelength`.
     fwhm : float
         Total resolution [km/s].
 
@@ -107,7 +107,7 @@ def make_basis(grid, *, wavelength=None, fwhm=FWHM):
         If the grid does not cover the wavelengths or ages, or its resolution is too low.
     """
     check_ages(grid)
-    wavelength = zahid2019_wavelength() if wavelength is None else np.asarray(wavelength, float)
+    wavelength = optical_wavelength() if wavelength is None else np.asarray(wavelength, float)
     edges = equal_light_intervals(grid)
     start, end = edges[:, 1:].ravel() * 1e9, edges[:, :-1].ravel() * 1e9
     share = (np.diff(edges, axis=1) / durations()[:, None]).reshape(-1, 1)
@@ -209,7 +209,7 @@ def make_training_set(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batc
     ValueError
         As `make_basis`.
     """
-    continuum = ContinuumBasis.zahid2019()
+    continuum = ContinuumBasis.optical()
     basis = make_basis(grid or SSPGrid.embedded(), wavelength=continuum.kept_wavelength, fwhm=fwhm)
     table = training_table() if table is None else table
     composer = _Composer(basis)
@@ -246,7 +246,7 @@ def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
     """
     grid = grid or SSPGrid.embedded()
     histories = draw_histories(n, seed=seed, grid=grid)
-    continuum = ContinuumBasis.zahid2019()
+    continuum = ContinuumBasis.optical()
     flux = normalize_continuum(
         synthesize_histories(histories, grid, continuum.kept_wavelength, fwhm=fwhm), None, continuum
     )[0]
@@ -473,7 +473,7 @@ def _typical_lsf(fwhm):
     return np.sqrt(np.maximum(instrument, _template_variance(fwhm))) * PIXEL_VELOCITY
 
 
-NORM_WINDOW = (4400.0, 4450.0)
+STACK_WINDOW = (4400.0, 4450.0)
 """Rest wavelengths [Angstrom] of the normalisation; the paper, Section 3.1."""
 N_CHUNKS = 25
 PIXELS = ("flux", "ivar", "mask", "truth")
@@ -532,7 +532,7 @@ def to_angstrom(sample, *, min_coverage=0.5):
     }
     pixels = {name: (dims, values[name], dict(sample[name].attrs)) for name in PIXELS}
     label = _inside((4050.0, 7300.0))
-    light = truth[:, label].mean(axis=1) / truth[:, _inside(NORM_WINDOW)].mean(axis=1)
+    light = truth[:, label].mean(axis=1) / truth[:, _inside(STACK_WINDOW)].mean(axis=1)
     signal = np.where(bad, np.nan, flux * np.sqrt(values["ivar"]))[:, label]
     columns = {
         "norm": (
@@ -559,7 +559,7 @@ def _inside(window):
 
 
 def _mean_inside(flux, bad):
-    where = _inside(NORM_WINDOW)
+    where = _inside(STACK_WINDOW)
     return np.where(bad, 0, flux)[:, where].sum(axis=1) / np.maximum((~bad[:, where]).sum(axis=1), 1)
 
 
@@ -574,7 +574,7 @@ def stored_flux(sample):
     Returns
     -------
     ndarray, shape (galaxy, 3251), float16
-        On `spectool.prepare.zahid2019_wavelength`.
+        On `spectool.prepare.optical_wavelength`.
     """
     part = _inside((4050.0, 7300.0))
     flux = sample["flux"].values[:, part] / sample["norm"].values[:, None]
@@ -596,7 +596,7 @@ def chunk_sigma(sample):
         Root mean square noise over mean flux of the chunk's good pixels; NaN where it has none.
     """
     part = _inside((4050.0, 7300.0))
-    kept = np.flatnonzero(part)[kept_pixels(zahid2019_wavelength())]
+    kept = np.flatnonzero(part)[kept_pixels(optical_wavelength())]
     good = (~sample["mask"].values[:, kept]).astype("f4")
     flux = sample["flux"].values[:, kept] * good
     ivar = sample["ivar"].values[:, kept]
@@ -631,7 +631,7 @@ class MemoryMap:
         self.folder, self.size = Path(folder), int(size)
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "flux.npy"
-        shape = (self.size, zahid2019_wavelength().size)
+        shape = (self.size, optical_wavelength().size)
         if path.exists():
             self.flux = np.load(path, mmap_mode="r+")
             if self.flux.shape != shape:
