@@ -23,6 +23,14 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{name}: {cost}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Two workers of two threads each on two cores wait for each other: ten times the CPU time for small layers."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
