@@ -28,18 +28,9 @@ from spectool.io import write_dataset
 from spectool.measure.information import informativeness
 from spectool.models import store
 from spectool.models.chunked import GaussianMLP, gaussian_loss
-from spectool.models.training import Rows, fit, one_cycle, select, split, take, training_recipe
-from spectool.models.vae import (
-    BetaLoss,
-    CapacityLoss,
-    RandomCoverage,
-    TotalCorrelationLoss,
-    count_parameters,
-    fit_statistics,
-    kl_per_dimension,
-    make_autoencoder,
-    survey_mask,
-)
+from spectool.models.training import Rows, fit, in_batches, one_cycle, select, split, take
+from spectool.models.vae import BetaLoss, RandomCoverage, count_parameters, fit_statistics, kl_per_dimension
+from spectool.papers.marziano2024.network import RECIPES, make_autoencoder
 from spectool.papers.marziano2024.sample import normalize_mocks
 from spectool.parallel import n_workers
 from spectool.prepare import NORM_WINDOW
@@ -47,6 +38,7 @@ from spectool.spectra import sps_wavelength
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
+from tools.make.disentangling import CapacityLoss, TotalCorrelationLoss
 
 PARAMETERS = {
     "log_mass": "log10(Msun)",
@@ -176,7 +168,7 @@ def make_spectra(options, wavelength) -> tuple[np.ndarray, xr.Dataset]:
 
 def train(model, flux, parts, wavelength, options):
     """Train the autoencoder."""
-    recipe = training_recipe(options.config)
+    recipe = dict(RECIPES[options.config])
     chosen = {"epochs": "epochs", "batch": "batch_size", "lr": "lr", "optimizer": "optimizer"}
     chosen["weight_decay"] = "weight_decay"
     recipe |= {
@@ -232,16 +224,15 @@ def round_to_half(model) -> None:
             weight.copy_(weight.half().float())
 
 
-def encode(model, flux, rows, mask=None) -> tuple[np.ndarray, np.ndarray]:
+def encode(model, flux, rows, mask=None) -> list[np.ndarray]:
     """Means and log variances, each (n, n_latent), of some rows; `mask` (n, n_pixels)."""
-    mu, log_var = [], []
-    with torch.inference_mode():
-        for k in range(0, len(rows), 512):
-            x = torch.from_numpy(take(flux, rows[k : k + 512]).astype(np.float32))
-            m, v = model.encode(x, None if mask is None else torch.from_numpy(mask[k : k + 512]))
-            mu.append(m.numpy())
-            log_var.append(v.numpy())
-    return np.concatenate(mu), np.concatenate(log_var)
+    return in_batches(model, model.encode, Rows(flux, rows), *([] if mask is None else [mask]))
+
+
+def survey_mask(wavelength: np.ndarray, redshift, observed=(3800.0, 9200.0)) -> np.ndarray:
+    """Masks (n, N), True = outside a survey's range, of galaxies at these redshifts (n,)."""
+    seen = np.asarray(wavelength)[None, :] * (1.0 + np.atleast_1d(redshift)[:, None])
+    return (seen < observed[0]) | (seen > observed[1])
 
 
 def score(model, flux, parts, wavelength, options) -> tuple[dict, dict]:
@@ -364,7 +355,7 @@ def train_parameters(model, flux, columns, parts, wavelength, options, path) -> 
 def describe_recipe(options) -> dict:
     """What has to be known to make the model again."""
     grid = SSPGrid.embedded("optical")
-    training = {k: v for k, v in training_recipe(options.config).items() if k != "schedule"}
+    training = {k: v for k, v in RECIPES[options.config].items() if k != "schedule"}
     given = ["loss", "beta", "start", "tc", "capacity", "minutes", "epochs", "batch", "lr", "optimizer"]
     training |= {k: getattr(options, k) for k in [*given, "weight_decay"] if getattr(options, k) is not None}
     return {

@@ -27,7 +27,7 @@ import pooch
 import torch
 
 from spectool.models import store
-from spectool.models.denoise import SN_RANGE, denoise, fit_flux_errors, fit_pca, flux_errors
+from spectool.models.denoise import denoise, fit_pca, flux_errors
 from spectool.models.store import round_weights
 from spectool.models.vae import count_parameters
 from spectool.papers.scourfield2023 import network as paper
@@ -36,6 +36,8 @@ from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_n
 from spectool.parallel import n_workers
 from tools.make import noise_aware as aware
 from tools.make.distillation import compress, measure_layers, refine
+from tools.make.flux_errors import fit_flux_errors
+from tools.make.noise_aware import SN_RANGE
 from tools.make.outlier_references import fit_outliers
 from tools.make.random_search import search
 

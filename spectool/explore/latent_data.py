@@ -7,8 +7,9 @@ from spectool.explore.latent_state import LatentModel, single_thread
 from spectool.measure.information import informativeness
 from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.store import ModelInfo, load_model, resolve
-from spectool.models.training import fit, one_cycle, training_recipe
-from spectool.models.vae import BetaLoss, RandomCoverage, encode_sample, fit_statistics, make_autoencoder
+from spectool.models.training import fit, one_cycle
+from spectool.models.vae import BetaLoss, RandomCoverage, encode_sample, fit_statistics
+from spectool.papers.marziano2024.network import RECIPES, make_autoencoder
 from spectool.papers.marziano2024.sample import make_marziano2024
 from spectool.prepare import prepare_spectra
 from spectool.surveys.sdss import packaged_spectra, read_sdss
@@ -190,7 +191,7 @@ def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None
         callbacks=[report],
         seed=seed,
         progress=False,
-        **{**training_recipe("light"), "epochs": 1000},
+        **{**RECIPES["light"], "epochs": 1000},
     )
     atlas = make_atlas(network, galaxies)
     scores = np.asarray(informativeness(atlas["latent"], galaxies["flux"]))

@@ -1,13 +1,17 @@
-"""Layers that several networks share."""
+"""Layers that several networks share, and what all auto-encoders of spectra have in common."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import nn
+
+from spectool.models.training import in_batches
 
 SLOPE = 0.1
 
@@ -48,6 +52,99 @@ def dense_stack(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def seed_torch(seed) -> torch.Generator:
+    """A generator of PyTorch from what `numpy.random.default_rng` takes."""
+    return torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+
+
+@contextlib.contextmanager
+def initial_weights(seed):
+    """Layers made within start from this seed; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        yield
+
+
+def draw_latent(mu: torch.Tensor, log_var: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """A draw z = mu + sigma * eps of the posterior; its mean without a generator."""
+    if generator is None:
+        return mu
+    eps = torch.randn(mu.shape, generator=generator, device=generator.device).to(mu)
+    return mu + torch.exp(0.5 * log_var) * eps
+
+
+class Autoencoder(nn.Module):
+    """Statistics and grid of the pixels of spectra; a subclass has ``encode`` and ``decode``."""
+
+    variational = True
+    has_scale = True
+
+    def __init__(self, n_pixels: int, n_latent: int) -> None:
+        super().__init__()
+        self.n_pixels, self.n_latent = int(n_pixels), int(n_latent)
+        self.register_buffer("pixel_mean", torch.zeros(self.n_pixels))
+        if self.has_scale:
+            self.register_buffer("pixel_scale", torch.ones(self.n_pixels))
+        self.register_buffer("wavelength", torch.zeros(self.n_pixels, dtype=torch.float64))
+
+    def set_statistics(self, mean, scale=None, wavelength=None) -> None:
+        """Fix shift and scale of input and output, (n_pixels,) or one number, and the pixels [Angstrom]."""
+        for name, value in (("pixel_mean", mean), ("pixel_scale", scale), ("wavelength", wavelength)):
+            if value is None:
+                continue
+            value = np.asarray(value, dtype=np.float64)
+            if value.shape not in ((), (self.n_pixels,)) or not np.isfinite(value).all():
+                raise ValueError(
+                    f"{name} must be {self.n_pixels} finite numbers, got an array of shape {value.shape}"
+                )
+            if name == "pixel_scale" and not (value > 0).all():
+                raise ValueError("pixel_scale must be positive in every pixel")
+            getattr(self, name).copy_(torch.as_tensor(np.broadcast_to(value, self.n_pixels).copy()))
+
+    def forward(self, flux, known=None, generator: torch.Generator | None = None):
+        """Spectra decoded from a draw, with its mean and log variance; `known`: what else ``encode`` reads."""
+        mu, log_var = self.encode(flux, known)
+        z = draw_latent(mu, log_var, generator) if self.variational else mu
+        return self.decode(z), mu, log_var
+
+    def posterior(self, *inputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of the latent vector, each (B, n_latent)."""
+        mu, log_var = self.encode(*inputs)
+        return mu, torch.exp(0.5 * log_var)
+
+    def answer(self, *inputs) -> tuple[torch.Tensor, ...]:
+        """Mean and standard deviation of the latent vector, and the spectra decoded from the mean."""
+        mu, sigma = self.posterior(*inputs)
+        return mu, sigma, self.decode(mu)
+
+    def check_pixels(self, sample: xr.Dataset, flux: np.ndarray) -> None:
+        """Refuse spectra on another grid than the model's, or normalised to another sum."""
+        if flux.ndim != 2 or flux.shape[1] != self.n_pixels:
+            raise ValueError(
+                f"spectra of shape {flux.shape} do not fit this model, which reads {self.n_pixels} pixels: "
+                "prepare the sample for it first (spectool.prepare)"
+            )
+        # Spectra that are normalised to one sum have a mean of that sum.
+        total, constant = float(self.pixel_mean.sum()), sample.attrs.get("constant")
+        if constant is not None and total > 0 and abs(constant / total - 1) > 0.01:
+            raise ValueError(
+                f"the spectra are normalised to a summed flux of {constant:.4g}, those of this model's training "
+                f"to {total:.4g}: normalise them alike (normalize_total(sample, constant={total:.4g}))"
+            )
+        own = self.wavelength.numpy()
+        if not own.any() or "wavelength" not in sample.coords:
+            return
+        given = sample["wavelength"].values
+        # Half a pixel: where the spacing changes, a pixel's centre depends on how its edges were drawn.
+        off = np.abs(own - given) / np.gradient(own)
+        if off.max() > 0.5:
+            worst = int(off.argmax())
+            raise ValueError(
+                f"the sample is on another wavelength grid than the model: pixel {worst} is {given[worst]:.2f} "
+                f"Angstrom, not {own[worst]:.2f}"
+            )
+
+
 class GappyComponents(nn.Module):
     """Coefficients of principal components, of spectra with missing pixels.
 
@@ -55,18 +152,14 @@ class GappyComponents(nn.Module):
     coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay 1999).
     """
 
-    def __init__(self, n_pixels: int, n_components: int, noise: float = 1e-3) -> None:
+    noise = 1e-3
+
+    def __init__(self, n_pixels: int, n_components: int) -> None:
         super().__init__()
-        self.noise = noise
         # Parameters, so that they are stored as compactly as the weights are, but never trained.
         self.components = nn.Parameter(torch.zeros(n_components, n_pixels), requires_grad=False)
         self.register_buffer("upper", torch.triu_indices(n_components, n_components), persistent=False)
         self._products = (None, None)
-
-    def set(self, components: torch.Tensor) -> None:
-        """Fix the components, (n_components, n_pixels), each times the deviation of its coefficient."""
-        with torch.no_grad():
-            self.components.copy_(components)
 
     def forward(self, residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Compressed coefficients (B, n_components) of spectra less their mean, (B, n_pixels); mask True = missing."""
@@ -96,16 +189,17 @@ def predict_normal(model, x: np.ndarray, *, batch_size: int) -> tuple[np.ndarray
     """Mean and standard deviation, (N, n_out) in the outputs' units, for encoded inputs (N, n_in)."""
     if np.ndim(x) != 2 or x.shape[1] != model.n_in:
         raise ValueError(f"inputs of shape {np.shape(x)} do not fit this model: it takes (N, {model.n_in})")
-    model.eval()
-    means = np.empty((len(x), model.n_out), np.float32)
-    sigmas = np.full((len(x), model.n_out), np.nan, np.float32)
-    with torch.inference_mode():
-        for start in range(0, len(x), batch_size):
-            rows = slice(start, start + batch_size)
-            mean, log_var = model(torch.from_numpy(np.ascontiguousarray(x[rows], dtype=np.float32)))
-            means[rows] = (mean * model.out_scale + model.out_mean).numpy()
-            if log_var is not None:
-                sigmas[rows] = (torch.exp(0.5 * log_var) * model.out_scale).numpy()
+
+    def answer(batch):
+        mean, log_var = model(batch)
+        sigma = (
+            torch.full_like(mean, torch.nan)
+            if log_var is None
+            else torch.exp(0.5 * log_var) * model.out_scale
+        )
+        return mean * model.out_scale + model.out_mean, sigma
+
+    means, sigmas = in_batches(model, answer, x, batch_size=batch_size)
     bad = np.isnan(x).any(axis=1)
     means[bad], sigmas[bad] = np.nan, np.nan
     return means, sigmas

@@ -73,13 +73,33 @@ def split(n: int, fractions=(0.8, 0.1, 0.1), *, seed) -> list[np.ndarray]:
     return [np.sort(part) for part in np.split(np.random.default_rng(seed).permutation(n), edges)]
 
 
-def read_batch(arrays: Mapping[str, object], rows: np.ndarray, device) -> dict[str, torch.Tensor]:
+def read_batch(arrays: Mapping[str, object], rows: np.ndarray, device="cpu") -> dict[str, torch.Tensor]:
     """Rows of all arrays as tensors: floats in float32, others as they are."""
     batch = {}
     for name, array in arrays.items():
         tensor = torch.from_numpy(np.ascontiguousarray(take(array, rows)))
         batch[name] = tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
     return batch
+
+
+def in_batches(
+    model: nn.Module, function: Callable[..., tuple], *arrays, usable=None, batch_size: int = 512
+) -> list[np.ndarray]:
+    """What a function of tensors, such as ``model.encode``, returns for all rows of arrays; NaN if not usable."""
+    rows = np.arange(len(arrays[0])) if usable is None else np.flatnonzero(usable)
+    outputs = []
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, max(len(rows), 1), batch_size):
+            batch = read_batch(dict(enumerate(arrays)), rows[start : start + batch_size])
+            outputs.append(function(*batch.values()))
+    found = [torch.cat(parts).numpy() for parts in zip(*outputs, strict=True)]
+    if usable is None:
+        return found
+    whole = [np.full((len(usable), *part.shape[1:]), np.nan, part.dtype) for part in found]
+    for out, part in zip(whole, found, strict=True):
+        out[rows] = part
+    return whole
 
 
 def check_rows(arrays: Mapping[str, object], what: str) -> int:
@@ -459,34 +479,3 @@ class _Run:
 def _add(sums: dict, values: dict, weight: int) -> None:
     for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + value * weight
-
-
-def training_recipe(name: str) -> dict:
-    """Options of `fit` for a named configuration of `spectool.models.vae.CONFIGURATIONS`.
-
-    ``paper`` is Section 3.2.3 of Marziano (2024), word for word: Adam at 3e-4, halved every 10 epochs,
-    coupled weight decay 0.1, batches of 32, 100 epochs, patience 20. The others have minutes, not days: one
-    cycle of a higher learning rate, and decoupled weight decay, which AdamW scales with the learning rate.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-    """
-    quick = {"optimizer": "adamw", "weight_decay": 1e-4, "patience": None, "clip": 10.0, "batch_size": 32}
-    recipes = {
-        "paper": {
-            "optimizer": "adam",
-            "weight_decay": 0.1,
-            "lr": 3e-4,
-            "schedule": halve_every(10),
-            "batch_size": 32,
-            "epochs": 100,
-            "patience": 20,
-        },
-        "light": {**quick, "lr": 4e-3, "schedule": one_cycle(0.1), "epochs": 12},
-        "reference": {**quick, "lr": 4e-3, "schedule": one_cycle(0.03), "epochs": 1000},
-    }
-    if name not in recipes:
-        raise ValueError(f"no recipe {name!r}; there are {', '.join(recipes)}")
-    return recipes[name]

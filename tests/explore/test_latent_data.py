@@ -20,7 +20,7 @@ def galaxies():
 def network(galaxies):
     flux = galaxies["flux"].values
     model = ConvBetaVAE(n_latent=4, channels=(4,), strides=(32,), hidden=(8,), decoder="dense", seed=1)
-    model.set_pixel_statistics(flux.mean(axis=0), flux.std(axis=0), sps_wavelength())
+    model.set_statistics(flux.mean(axis=0), flux.std(axis=0), sps_wavelength())
     return model
 
 

@@ -19,7 +19,7 @@ from spectool.measure.sedfit import (
 from spectool.measure.stats import running_percentiles, summarize
 from spectool.models.bands import read_bands, read_inputs
 from spectool.models.calibration import fit_error_scaling, score_by_sn
-from spectool.models.denoise import denoise, fit_flux_errors
+from spectool.models.denoise import denoise
 from spectool.models.ensemble import (
     band_importance,
     fit_errors,
@@ -73,6 +73,7 @@ from tests.golden.parts import (
     zahid2019,
 )
 from tools.make.distillation import compress, measure_layers
+from tools.make.flux_errors import fit_flux_errors
 from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
 from tools.make.liewcain2021_labels import fit_error_model
 from tools.make.noise_aware import calibrate as calibrate_noise_aware

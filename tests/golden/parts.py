@@ -29,14 +29,14 @@ from spectool.models.outliers import score_outliers
 from spectool.models.peers import project
 from spectool.models.store import load_model, shipped_models
 from spectool.models.training import fit
-from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, make_autoencoder, reconstruct
+from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, reconstruct
 from spectool.papers.candidates import rebuild as rebuild_scourfield2023
 from spectool.papers.liewcain2021.network import NETWORKS, predict_populations, train_cnn
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
 from spectool.papers.liewcain2021.network import train_ensemble as train_liewcain2021
 from spectool.papers.liewcain2021.sample import make_liewcain2021
-from spectool.papers.marziano2024.network import predict_sample
+from spectool.papers.marziano2024.network import make_autoencoder, predict_sample
 from spectool.papers.marziano2024.sample import make_marziano2024
 from spectool.papers.scourfield2023.network import make_arrays, make_model, train_denoiser
 from spectool.papers.scourfield2023.sample import read_selection as read_scourfield2023

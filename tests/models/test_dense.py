@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from spectool.models.denoise import TABLE4, TABLE5, DenseAutoencoder
+from spectool.models.denoise import DenseAutoencoder
+from spectool.papers.scourfield2023.network import TABLE4, TABLE5, make_model
 
 TINY = {"n_pixels": 40, "n_latent": 3, "widths": (20, 15, 10, 8), "dropout": 0.2}
 
@@ -17,7 +18,8 @@ def linears(part):
 @pytest.mark.parametrize(("variational", "table", "coded"), [(False, TABLE4, 1), (True, TABLE5, 2)])
 @pytest.mark.parametrize("n_latent", [2, 4, 6, 10])
 def test_layers_are_those_of_the_tables(variational, table, coded, n_latent):
-    model = DenseAutoencoder(n_latent=n_latent, variational=variational)
+    kind = "vae" if variational else "ae"
+    model = make_model(kind, n_latent, np.ones((3, 825)), dropout=None)
     widths, rate = table[n_latent]["widths"], table[n_latent]["dropout"]
     assert [x.out_features for x in linears(model.encoder)] == [*widths, coded * n_latent]
     assert [x.out_features for x in linears(model.decoder)] == [*widths[::-1], 825]
@@ -80,7 +82,6 @@ def test_statistics_shift_and_scale_both_ends():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widths": None, "n_latent": 5}, "no model of 5 dimensions"),
         ({"dropout": 1.0}, "dropout must be"),
         ({"ranks": [3]}, "one rank .* for each of 10 layers"),
     ],

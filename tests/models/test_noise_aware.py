@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spectool.models import store
-from spectool.models.denoise import LEVELS, NoiseAwareAutoencoder, denoise, draw_sigma
+from spectool.models.denoise import LEVELS, NoiseAwareAutoencoder, denoise
 from spectool.models.store import round_weights
 from spectool.models.vae import count_parameters
 from spectool.papers.scourfield2023.spectra import add_noise
@@ -54,7 +54,7 @@ def test_coefficients_are_the_posterior_of_a_linear_gaussian_model():
 
 def test_drawn_noise_spans_the_levels_and_is_even_for_half():
     flux = torch.ones(4000, 60)
-    sigma = draw_sigma(flux, torch.Generator().manual_seed(0), (2.0, 50.0))
+    sigma = training.draw_sigma(flux, torch.Generator().manual_seed(0), (2.0, 50.0))
     dead = torch.isinf(sigma)
     assert 0.01 < dead.float().mean() < 0.03
     level = 1 / sigma.masked_fill(dead, torch.nan).nanmedian(dim=1).values

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from spectool.models.denoise import denoise, fit_flux_errors, flux_errors
+from spectool.models.denoise import denoise, flux_errors
 from spectool.models.outliers import score_outliers
+from tools.make.flux_errors import fit_flux_errors
 from tools.make.outlier_references import fit_outliers
 
 

@@ -25,7 +25,7 @@ def galaxies():
 def model():
     """Untrained: what is tested is what is done with it."""
     model = ConvBetaVAE(channels=(4, 8), strides=(8, 8), hidden=(32,), decoder="dense", seed=1)
-    model.set_pixel_statistics(np.ones(4582), np.full(4582, 0.3), sps_wavelength())
+    model.set_statistics(np.ones(4582), np.full(4582, 0.3), sps_wavelength())
     return model
 
 

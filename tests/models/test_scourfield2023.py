@@ -44,12 +44,14 @@ def test_training_is_the_papers(trained):
     assert history.records[-1]["train_reconstruction"] < 0.3 * history.records[0]["train_reconstruction"]
     with pytest.raises(ValueError, match="'ae' or 'vae'"):
         make_model("pca", 2, np.ones((3, 825)))
+    with pytest.raises(ValueError, match="no model of 5 dimensions"):
+        make_model("ae", 5, np.ones((3, 825)))
 
 
 def test_scores_are_those_of_the_definition(trained):
     model, data = trained["model"], trained["data"]["test"]
     truth = trained["samples"]["test"]["truth"].values
-    metrics, arrays = score(model, data, truth, batch_size=33)
+    metrics, arrays = score(model, data, truth)
     off = arrays["predicted"] - data["flux"]
     assert metrics["mse"] == pytest.approx(np.mean(off**2), rel=1e-4)
     assert metrics["mse_truth"] == pytest.approx(np.mean((arrays["predicted"] - truth) ** 2), rel=1e-4)

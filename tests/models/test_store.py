@@ -15,7 +15,7 @@ TINY = {"n_pixels": 60, "n_latent": 3, "channels": (4,), "strides": (4,), "hidde
 @pytest.fixture
 def model():
     vae = ConvBetaVAE(**TINY, seed=4)
-    vae.set_pixel_statistics(np.linspace(1, 2, 60), np.linspace(0.1, 0.3, 60), np.linspace(1000, 10000, 60))
+    vae.set_statistics(np.linspace(1, 2, 60), np.linspace(0.1, 0.3, 60), np.linspace(1000, 10000, 60))
     return vae.eval()
 
 

@@ -6,7 +6,8 @@ from torch.distributions import Normal, kl_divergence
 
 from spectool.models.denoise import DenseAutoencoder
 from spectool.models.training import Step
-from spectool.models.vae import WeightedLoss, kl_per_dimension, pixel_weights, weighted_squares
+from spectool.models.vae import kl_per_dimension
+from spectool.papers.scourfield2023.network import pixel_weights, weighted_loss, weighted_squares
 
 TINY = {"n_pixels": 30, "n_latent": 2, "widths": (12, 8), "dropout": 0.0}
 
@@ -27,7 +28,7 @@ def test_reconstruction_is_the_gaussian_log_likelihood_of_the_softened_errors():
     rng = np.random.default_rng(0)
     target, predicted = (torch.from_numpy(rng.normal(size=(4, 30))) for _ in range(2))
     sigma = torch.from_numpy(rng.uniform(0.01, 0.1, (4, 30)))
-    weight = torch.from_numpy(pixel_weights(sigma.numpy())).double()
+    weight = torch.from_numpy(pixel_weights(sigma.numpy(), False)).double()
     softened = Normal(target, (sigma**2 + 2e-6).sqrt())
     expected = (softened.log_prob(target) - softened.log_prob(predicted)).sum(dim=1)
     torch.testing.assert_close(weighted_squares(predicted, target, weight), expected, rtol=1e-5, atol=0)
@@ -45,9 +46,9 @@ def test_divergence_is_that_of_torch_and_not_the_papers_sign():
 
 def test_a_vae_minimises_reconstruction_plus_divergence_and_an_ae_the_first():
     batch = {"flux": torch.rand(5, 30), "input": torch.rand(5, 30), "weight": torch.rand(5, 30)}
-    vae = WeightedLoss()(DenseAutoencoder(**TINY), batch, step())
+    vae = weighted_loss(DenseAutoencoder(**TINY), batch, step())
     assert vae["loss"] == vae["reconstruction"] + vae["kl"]
-    ae = WeightedLoss()(DenseAutoencoder(**TINY, variational=False), batch, step())
+    ae = weighted_loss(DenseAutoencoder(**TINY, variational=False), batch, step())
     assert ae["loss"] == ae["reconstruction"]
     assert "kl" not in ae
 
@@ -57,8 +58,8 @@ def test_the_target_is_the_original_and_masked_pixels_do_not_count():
     batch = {"flux": torch.rand(5, 30), "input": torch.rand(5, 30), "weight": torch.ones(5, 30)}
     predicted = model(batch["input"])[0]
     expected = 0.5 * (predicted - batch["flux"]).square().sum(dim=1).mean()
-    torch.testing.assert_close(WeightedLoss()(model, batch, step())["loss"], expected)
+    torch.testing.assert_close(weighted_loss(model, batch, step())["loss"], expected)
     batch["weight"][:, 7] = 0
-    before = WeightedLoss()(model, batch, step())["loss"]
+    before = weighted_loss(model, batch, step())["loss"]
     batch["flux"][:, 7] = 1e3
-    assert WeightedLoss()(model, batch, step())["loss"] == before
+    assert weighted_loss(model, batch, step())["loss"] == before

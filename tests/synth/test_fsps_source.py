@@ -9,7 +9,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from spectool.models.vae import encode_sample, fit_statistics, make_autoencoder
+from spectool.models.vae import encode_sample, fit_statistics
+from spectool.papers.marziano2024.network import make_autoencoder
 from spectool.papers.marziano2024.sample import make_marziano2024
 from spectool.papers.zahid2019.sample import make_basis, make_heldout, make_training_set, training_table
 from spectool.synth.broadening import grid_fwhm

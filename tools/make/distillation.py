@@ -8,10 +8,11 @@ import functools
 import numpy as np
 import torch
 
-from spectool.models.denoise import DenseAutoencoder, LowRankLinear, is_dense
+from spectool.models.denoise import DenseAutoencoder, LowRankLinear
+from spectool.models.layers import seed_torch
 from spectool.models.store import round_weights
 from spectool.models.training import fit, select
-from spectool.models.vae import weighted_squares
+from spectool.papers.scourfield2023.network import weighted_squares
 
 _RIDGE = 1e-6
 # The layers that give and read the latent vector are small, and every output of theirs counts.
@@ -129,7 +130,8 @@ def _difference(model, small, batch, step) -> dict:
 
 def dense_layers(model: DenseAutoencoder) -> list:
     """Dense layers from the first of the encoder to the last of the decoder."""
-    return [layer for part in (model.encoder, model.decoder) for layer in part if is_dense(layer)]
+    layers = [*model.encoder, *model.decoder]
+    return [layer for layer in layers if isinstance(layer, (torch.nn.Linear, LowRankLinear))]
 
 
 def measure_layers(
@@ -138,7 +140,7 @@ def measure_layers(
     """What a trained model's layers do on some spectra, and how much the loss minds."""
     model.eval()
     layers = dense_layers(model)
-    generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+    generator = seed_torch(seed)
     sums = [
         [torch.zeros(w, dtype=torch.float64), *torch.zeros(2, w, w, dtype=torch.float64)]
         for w in _out(layers)

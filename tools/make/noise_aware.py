@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
-from spectool.models.denoise import (
-    LEVELS,
-    ONE_SIGMA,
-    SN_RANGE,
-    NoiseAwareAutoencoder,
-    add_random_noise,
-    draw_sigma,
-    likelihood_loss,
-    noise_batch,
-    pull_modes,
-)
-from spectool.models.training import fit, one_cycle
+from spectool.models.calibration import ONE_SIGMA
+from spectool.models.denoise import LEVELS, NoiseAwareAutoencoder
+from spectool.models.layers import seed_torch
+from spectool.models.training import fit, in_batches, one_cycle
+from spectool.models.vae import kl_per_dimension
+from tools.make.flux_errors import pull_modes
 
 EPOCHS = 150
+#: S/N per pixel (median flux over noise) that training covers; the paper's noise of 0.04 is below 1.
+SN_RANGE = (0.4, 60.0)
+_DEAD = 0.02
 
 
 def make_arrays(sample) -> dict[str, np.ndarray]:
@@ -39,7 +37,7 @@ def make_arrays(sample) -> dict[str, np.ndarray]:
 def train_noise_aware(train, valid, wavelength=None, *, seed=0, epochs=EPOCHS, options=None, **fit_options):
     """Train on noise drawn afresh for each batch, and scale the errors on validation spectra."""
     model = NoiseAwareAutoencoder(n_pixels=train["flux"].shape[1], seed=seed, **(options or {}))
-    model.fit_statistics(train["flux"], wavelength, seed=seed)
+    fit_statistics(model, train["flux"], wavelength, seed=seed)
     recipe = {
         "loss": likelihood_loss,
         "augment": add_random_noise,
@@ -57,9 +55,69 @@ def train_noise_aware(train, valid, wavelength=None, *, seed=0, epochs=EPOCHS, o
     return model, history
 
 
+def fit_statistics(model, flux, wavelength=None, *, seed=0) -> None:
+    """Measure mean, scale and principal components of original training spectra (N, n_pixels)."""
+    flux = np.asarray(flux, dtype=np.float64)
+    pca = PCA(model.n_components, svd_solver="randomized", random_state=seed).fit(flux)
+    scale = flux.std(axis=0)
+    model.set_statistics(pca.mean_, np.maximum(scale, 0.01 * np.median(scale) + 1e-12), wavelength)
+    with torch.no_grad():
+        components = pca.components_ * np.sqrt(pca.explained_variance_)[:, None]
+        model.components.copy_(torch.from_numpy(components))
+        n = min(model.n_components, model.to_flux.in_features)
+        model.to_flux.weight[:, :n] = (model.components[:n] / model.pixel_scale).T
+        model.to_flux.bias.zero_()
+
+
+def likelihood_loss(model: NoiseAwareAutoencoder, batch: dict, step) -> dict[str, torch.Tensor]:
+    """Negative log likelihood of the original spectra given prediction and predicted error, and the divergence."""
+    generator = step.generator if step.training else None
+    predicted, mu, log_var = model(batch["input"], batch["sigma"], generator)
+    known = torch.isfinite(batch["variance"])
+    variance = model.predict_error(mu, log_var).square() + torch.where(known, batch["variance"], 0.0)
+    residual = torch.where(known, predicted - batch["flux"], 0.0).square()
+    terms = 0.5 * torch.where(known, residual / variance + torch.log(variance), 0.0)
+    nll = terms.sum(dim=1).mean()
+    kl = kl_per_dimension(mu, log_var).sum(dim=1).mean()
+    return {"loss": nll + kl, "squared_error": residual.mean(), "kl": kl}
+
+
+def draw_sigma(flux: torch.Tensor, generator: torch.Generator, sn_range=SN_RANGE) -> torch.Tensor:
+    """Errors (B, n_pixels) to add noise with: level, run with wavelength and dead pixels (infinite) at random."""
+    n, n_pixels = flux.shape
+    low, high = np.log(sn_range)
+    level = torch.exp(low + (high - low) * torch.rand(n, 1, generator=generator))
+    x = torch.linspace(-1.0, 1.0, n_pixels)
+    shape = torch.stack([x, 1.5 * x**2 - 0.5, 2.5 * x**3 - 1.5 * x, torch.exp(-4.0 * (x + 1.0))])
+    curve = (0.35 * torch.randn(n, 4, generator=generator)) @ shape
+    median = flux.abs().median(dim=1, keepdim=True).values.clamp(min=1e-6)
+    # Half of the spectra as the paper has them: the same noise in all pixels.
+    curve = curve * (torch.rand(n, 1, generator=generator) < 0.5)
+    sigma = median / level * torch.exp(curve)
+    dead = torch.rand(n, n_pixels, generator=generator) < _DEAD * torch.rand(n, 1, generator=generator) * 2
+    return sigma.masked_fill(dead, torch.inf)
+
+
+def add_random_noise(batch: dict, step) -> dict:
+    """An augmentation for `spectool.models.training.fit`: ``input`` and ``sigma`` of freshly noised spectra."""
+    return batch | noise_batch(batch, draw_sigma(batch["flux"], step.generator), step.generator)
+
+
+def noise_batch(batch: dict, sigma: torch.Tensor, generator: torch.Generator) -> dict:
+    """Noise of these errors added, the sum restored, as `spectool.papers.scourfield2023.spectra.add_noise` does."""
+    flux = batch["flux"]
+    noise = torch.randn(flux.shape, generator=generator)
+    dead = ~torch.isfinite(sigma) | ~torch.isfinite(batch["variance"])
+    noisy = flux + torch.where(dead, 0.0, sigma) * noise
+    total = flux.sum(dim=1, keepdim=True)
+    scale = total / torch.maximum(noisy.sum(dim=1, keepdim=True), 0.1 * total)
+    own = torch.where(dead, torch.inf, sigma.square() + batch["variance"]).sqrt()
+    return {"input": noisy * scale, "sigma": own * scale}
+
+
 def draw_noise(arrays, *, seed, level=None) -> dict[str, np.ndarray]:
     """The arrays with noise of random level and shape, or one S/N per pixel, drawn once: ``input``, ``sigma``."""
-    generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+    generator = seed_torch(seed)
     batch = {name: torch.from_numpy(value) for name, value in arrays.items()}
     if level is None:
         sigma = draw_sigma(batch["flux"], generator, SN_RANGE)
@@ -69,17 +127,9 @@ def draw_noise(arrays, *, seed, level=None) -> dict[str, np.ndarray]:
     return arrays | {name: value.numpy() for name, value in noisy.items()}
 
 
-def apply(model, arrays, *, batch_size: int = 512):
+def apply(model, arrays):
     """Predictions and errors, each (N, n_pixels), of arrays with ``input`` and ``sigma``."""
-    predicted, errors = [], []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(arrays["input"]), batch_size):
-            some = [torch.from_numpy(arrays[name][start : start + batch_size]) for name in ("input", "sigma")]
-            found, error, _, _ = model.answer(*some)
-            predicted.append(found.numpy())
-            errors.append(error.numpy())
-    return np.concatenate(predicted), np.concatenate(errors)
+    return in_batches(model, model.answer, arrays["input"], arrays["sigma"])[2:]
 
 
 def calibrate(model, arrays, truth, *, seed) -> np.ndarray:

@@ -6,8 +6,8 @@ import xarray as xr
 from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.registry import Predictor
 from spectool.models.store import load_model
-from spectool.models.training import fit, one_cycle
-from spectool.models.vae import reconstruct
+from spectool.models.training import fit, halve_every, one_cycle
+from spectool.models.vae import ConvBetaVAE, reconstruct
 from spectool.prepare import NORM_WINDOW, prepare_spectra
 from spectool.spectra import sps_wavelength
 
@@ -25,6 +25,61 @@ PARAMETERS = {
     "log_ssfr": ("log of SFR / M* per year", "dex", "SFR over 100 Myr"),
     "log_mass": ("log of M* / Msun", "dex", INHERITED),
 }
+
+# Constructor options by name. "paper": eleven convolutions, 4582 -> 512, two dense heads, mirrored decoder. "light" is
+# what a notebook trains in front of the reader; "reference" is what the dashboards ship.
+CONFIGURATIONS = {
+    "paper": {
+        "channels": (8, 8, 16, 16, 32, 32, 32, 64, 64, 64, 64),
+        "strides": (2, 2, 2, 2, 2, 2, 1, 2, 2, 2, 1),
+        "hidden": (),
+        "decoder": "convolutional",
+    },
+    "light": {
+        "channels": (12, 24, 32),
+        "strides": (8, 4, 4),
+        "hidden": (128,),
+        "decoder": "dense",
+        "shortcut": 24,
+    },
+    "reference": {
+        "channels": (8, 16),
+        "strides": (4, 4),
+        "hidden": (192, 96),
+        "decoder": "dense",
+        "shortcut": 32,
+    },
+}
+
+_QUICK = {"optimizer": "adamw", "weight_decay": 1e-4, "patience": None, "clip": 10.0, "batch_size": 32}
+# Options of `spectool.models.training.fit` by the configuration's name. "paper" is Section 3.2.3, word for word. The
+# others have minutes, not days: one cycle of a higher learning rate, and decoupled weight decay.
+RECIPES = {
+    "paper": {
+        "optimizer": "adam",
+        "weight_decay": 0.1,
+        "lr": 3e-4,
+        "schedule": halve_every(10),
+        "batch_size": 32,
+        "epochs": 100,
+        "patience": 20,
+    },
+    "light": {**_QUICK, "lr": 4e-3, "schedule": one_cycle(0.1), "epochs": 12},
+    "reference": {**_QUICK, "lr": 4e-3, "schedule": one_cycle(0.03), "epochs": 1000},
+}
+
+
+def make_autoencoder(name="paper", *, seed=0, **options) -> ConvBetaVAE:
+    """An untrained network by the name of its configuration (see `CONFIGURATIONS`), with options replaced.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if name not in CONFIGURATIONS:
+        raise ValueError(f"no configuration {name!r}; there are {', '.join(CONFIGURATIONS)}")
+    return ConvBetaVAE(seed=seed, **{**CONFIGURATIONS[name], **options})
 
 
 def make_predictor(weights=WEIGHTS, *, n_mock=2000, seed=0):

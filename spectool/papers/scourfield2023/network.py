@@ -7,12 +7,26 @@ import torch
 import xarray as xr
 
 from spectool.models.denoise import DenseAutoencoder
-from spectool.models.training import History, Plateau, fit
-from spectool.models.vae import WeightedLoss, kl_per_dimension, pixel_weights
+from spectool.models.training import History, Plateau, fit, in_batches
+from spectool.models.vae import kl_per_dimension
 from spectool.papers.scourfield2023.spectra import normalize_total
 from spectool.surveys.desi import observe_desi_like
 
 LATENT_SIZES = (2, 4, 6, 10)
+#: Table 4, the AE: latent size -> dropout rate and widths of the encoder's layers.
+TABLE4 = {
+    2: {"dropout": 0.8, "widths": (900, 800, 400, 300)},
+    4: {"dropout": 0.5, "widths": (900, 900, 500, 400)},
+    6: {"dropout": 0.7, "widths": (1000, 900, 800, 800)},
+    10: {"dropout": 0.9, "widths": (900, 800, 800, 600)},
+}
+#: Table 5, the VAE.
+TABLE5 = {
+    2: {"dropout": 0.8, "widths": (1000, 900, 600, 200)},
+    4: {"dropout": 0.7, "widths": (1000, 1000, 700, 500)},
+    6: {"dropout": 0.5, "widths": (800, 800, 700, 600)},
+    10: {"dropout": 0.9, "widths": (900, 900, 600, 400)},
+}
 N_VALID = 2000
 #: The rates of Tables 4 and 5, 0.5 to 0.9, leave a network of these widths that has learnt little more than the
 #: mean spectrum when the plateau rule ends its training. The paper's losses are those of networks that did learn.
@@ -20,6 +34,31 @@ DROPOUT = 0.0
 #: Of what the networks read and write, about their mean spectrum, in normalised flux: the flux itself, about 0.03,
 #: is so small that the first epochs are spent on growing weights.
 SCALE = 0.2
+#: Added to the variance of a pixel, normalised flux squared (Section 3.2, after Portillo et al. 2020).
+SOFTENING = 2e-6
+
+
+def pixel_weights(sigma, mask) -> np.ndarray:
+    """Weights of eq. 3: 1 / (sigma^2 + softening), 0 where there is no data."""
+    sigma = np.asarray(sigma, dtype=np.float64)
+    bad = mask | ~(np.isfinite(sigma) & (sigma > 0))
+    return np.where(bad, 0.0, 1.0 / (np.where(bad, 1.0, sigma) ** 2 + SOFTENING)).astype(np.float32)
+
+
+def weighted_squares(predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Half the weighted sum of squared residuals of each spectrum, (B,): eq. 3 before it is summed over spectra."""
+    return 0.5 * (weight * (predicted - target).square()).sum(dim=1)
+
+
+def weighted_loss(model, batch, step) -> dict[str, torch.Tensor]:
+    """Eq. 3 (an AE), or minus eq. 4 (a VAE): reconstruction + KL. Means over the batch's spectra."""
+    flux = batch["flux"]
+    predicted, mu, log_var = model(batch["input"], None, step.generator)
+    reconstruction = weighted_squares(predicted, flux, batch["weight"]).mean()
+    if not model.variational:
+        return {"loss": reconstruction, "reconstruction": reconstruction}
+    kl = kl_per_dimension(mu, log_var).sum(dim=1).mean()
+    return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
 
 
 def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
@@ -127,16 +166,21 @@ def make_model(kind: str, n_latent: int, flux, wavelength=None, *, seed=0, **opt
     seed
         Of the initial weights.
     options
-        Of `DenseAutoencoder`; ``dropout`` is `DROPOUT` unless given.
+        Of `DenseAutoencoder`, in place of the tables'; ``dropout`` is `DROPOUT` unless given, the table's if None.
 
     Raises
     ------
     ValueError
-        If the kind is neither.
+        If the kind is neither, or the tables have no such size.
     """
     if kind not in ("ae", "vae"):
         raise ValueError(f"kind must be 'ae' or 'vae', not {kind!r}")
-    options = {"dropout": DROPOUT, **options}
+    table = {"ae": TABLE4, "vae": TABLE5}[kind].get(n_latent, {})
+    options = {**table, "dropout": DROPOUT, **options}
+    if options["dropout"] is None:
+        options["dropout"] = table["dropout"]
+    if "widths" not in options:
+        raise ValueError(f"the paper has no model of {n_latent} dimensions: give widths")
     model = DenseAutoencoder(
         n_pixels=flux.shape[1], n_latent=n_latent, variational=kind == "vae", seed=seed, **options
     )
@@ -159,7 +203,7 @@ def train_denoiser(model: DenseAutoencoder, train, valid, *, seed=0, **options) 
         Of `spectool.models.training.fit`, to replace these.
     """
     recipe = {
-        "loss": WeightedLoss(),
+        "loss": weighted_loss,
         "epochs": 200,
         "batch_size": 64,
         "lr": 1e-4,
@@ -171,7 +215,7 @@ def train_denoiser(model: DenseAutoencoder, train, valid, *, seed=0, **options) 
     return fit(model, train, valid, **(recipe | options))
 
 
-def score(model, arrays, truth=None, *, batch_size: int = 1024) -> tuple[dict, dict]:
+def score(model, arrays, truth=None) -> tuple[dict, dict]:
     """How well a model de-noises.
 
     Parameters
@@ -182,8 +226,6 @@ def score(model, arrays, truth=None, *, batch_size: int = 1024) -> tuple[dict, d
         From `make_arrays`.
     truth
         (N, n_pixels) noise-free spectra, if they are known.
-    batch_size
-        Spectra at a time.
 
     Returns
     -------
@@ -193,15 +235,12 @@ def score(model, arrays, truth=None, *, batch_size: int = 1024) -> tuple[dict, d
     arrays : dict
         ``predicted`` (N, n_pixels), ``latent`` and ``latent_sigma`` (N, n_latent), ``loss`` (N,): float32.
     """
-    predicted, latent, log_var = [], [], []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, len(arrays["input"]), batch_size):
-            mu, width = model.encode(torch.from_numpy(arrays["input"][start : start + batch_size]))
-            predicted.append(model.decode(mu).numpy())
-            latent.append(mu.numpy())
-            log_var.append(width.numpy())
-    predicted, latent, log_var = (np.concatenate(x) for x in (predicted, latent, log_var))
+
+    def answer(flux):
+        mu, log_var = model.encode(flux)
+        return model.decode(mu), mu, log_var
+
+    predicted, latent, log_var = in_batches(model, answer, arrays["input"], batch_size=1024)
     residual = predicted - arrays["flux"]
     loss = 0.5 * (arrays["weight"] * residual**2).sum(axis=1)
     metrics = {
