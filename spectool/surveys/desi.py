@@ -60,11 +60,11 @@ def noise_sigma(observed_wavelength, *, exposure=EXPOSURE, flux=0.0, width=0.8):
     return np.sqrt(variance) / (electrons * ACCEPTANCE)
 
 
-def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE, cosmology=None):
+def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE):
     """Move observed galaxies to one redshift and add the noise of DESI."""
-    missing = [n for n in ("flux", "ivar", "mask", "redshift") if n not in sample]
-    if missing or "wavelength" not in sample.coords:
-        raise ValueError(f"the sample lacks {', '.join(missing) or 'the rest-frame coordinate `wavelength`'}")
+    missing = [n for n in ("flux", "ivar", "mask", "redshift", "wavelength") if n not in sample.variables]
+    if missing:
+        raise ValueError(f"the sample lacks {', '.join(missing)}")
     old = sample["redshift"].values.astype(float)
     if not (redshift > 0 and np.all(old > 0)):
         raise ValueError("distances need positive redshifts, old and new")
@@ -72,7 +72,7 @@ def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE, cosmolog
     dims, wavelength = ("galaxy", "wavelength"), sample["wavelength"].values
     pixels = {n: sample[n].transpose(*dims).values for n in ("flux", "ivar", "mask")}
     new = np.atleast_1d(float(redshift))
-    dimmer = luminosity_to_flux(new, cosmology) * (1 + new) / (luminosity_to_flux(old, cosmology) * (1 + old))
+    dimmer = luminosity_to_flux(new) * (1 + new) / (luminosity_to_flux(old) * (1 + old))
     dimmer = dimmer[:, None]
     scale = dimmer * _physical(sample, "norm")
     flux = pixels["flux"] * scale

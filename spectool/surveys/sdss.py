@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.constants import c
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
 from spectool.prepare import add_history
-from spectool.spectra import FWHM_TO_SIGMA, pixel_edges, rebin_common
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, pixel_edges, rebin_common
 
 FLUX_UNIT = "1e-17 erg / (Angstrom s cm2)"
 IVAR_UNIT = "1e34 Angstrom2 s2 cm4 / erg2"
@@ -23,7 +22,7 @@ IVAR_UNIT = "1e34 Angstrom2 s2 cm4 / erg2"
 LOGLAM0, DLOGLAM = 3.5, 1e-4
 
 # km/s per SDSS pixel: wdisp is given in pixels.
-PIXEL_VELOCITY = c.to_value("km/s") * np.log(10) * DLOGLAM
+PIXEL_VELOCITY = KM_S * np.log(10) * DLOGLAM
 
 # Bits of and_mask (SPPIXMASK) that spoil a pixel. Bits below 16 flag the whole fibre, often for trifles:
 # taking any bit would mask good spectra completely.
@@ -59,44 +58,30 @@ def open_fits(source, name):
 
 def is_sdss(hdus):
     """Whether an HDUList is an SDSS spectrum that `read_sdss` understands."""
-    return _is_spec(hdus) or _is_spspec(hdus)
+    return _parser(hdus) is not None
 
 
-def _is_spec(hdus):
-    if len(hdus) < 2 or not isinstance(hdus[1], fits.BinTableHDU):
-        return False
-    return {"flux", "loglam", "ivar"} <= {n.lower() for n in hdus[1].columns.names}
-
-
-def _is_spspec(hdus):
+def _parser(hdus):
+    is_table = len(hdus) > 1 and isinstance(hdus[1], fits.BinTableHDU)
+    if is_table and {"flux", "loglam", "ivar"} <= {name.lower() for name in hdus[1].columns.names}:
+        return _parse_spec
     header = hdus[0].header
-    return (
-        header.get("NAXIS") == 2
-        and "COEFF0" in header
-        and "COEFF1" in header
-        and header.get("NAXIS2", 0) <= 5
-    )
+    is_image = header.get("NAXIS") == 2 and header.get("NAXIS2", 0) <= 5
+    return _parse_spspec if is_image and "COEFF0" in header and "COEFF1" in header else None
 
 
 def _parse_spec(hdus):
-    table = hdus[1].data
-    column = {n.lower(): n for n in hdus[1].columns.names}
-    get = {key: np.asarray(table[column[key]], float) for key in ("flux", "loglam", "ivar")}
-    bits = (
-        np.asarray(table[column["and_mask"]], np.int64)
-        if "and_mask" in column
-        else np.zeros(len(table), np.int64)
-    )
-    wdisp = np.asarray(table[column["wdisp"]], float) if "wdisp" in column else np.full(len(table), np.nan)
-    header = hdus[0].header
-    facts = {"ra": header.get("PLUG_RA"), "dec": header.get("PLUG_DEC")}
-    facts |= {"plate": header.get("PLATEID"), "mjd": header.get("MJD"), "fiberid": header.get("FIBERID")}
-    if len(hdus) > 2 and getattr(hdus[2], "columns", None) is not None and "Z" in hdus[2].columns.names:
-        found = hdus[2].data
-        facts["redshift"] = found["Z"][0]
-        labels = [str(found[n][0]).strip() for n in ("CLASS", "SUBCLASS") if n in hdus[2].columns.names]
+    columns = {name.lower(): hdus[1].data[name] for name in hdus[1].columns.names}
+    flux, loglam, ivar = (np.asarray(columns[name], float) for name in ("flux", "loglam", "ivar"))
+    bits = np.asarray(columns.get("and_mask", np.zeros(flux.size)), np.int64)
+    wdisp = np.asarray(columns.get("wdisp", np.full(flux.size, np.nan)), float)
+    facts = _places(hdus[0].header, "PLUG_RA", "PLUG_DEC")
+    names = hdus[2].columns.names if len(hdus) > 2 and getattr(hdus[2], "columns", None) is not None else []
+    if "Z" in names:
+        facts["redshift"] = hdus[2].data["Z"][0]
+        labels = [str(hdus[2].data[name][0]).strip() for name in ("CLASS", "SUBCLASS") if name in names]
         facts["spectral_class"] = " ".join(labels).strip()
-    return get["loglam"], get["flux"], get["ivar"], bits, wdisp, facts
+    return loglam, flux, ivar, bits, wdisp, facts
 
 
 def _parse_spspec(hdus):
@@ -107,13 +92,21 @@ def _parse_spspec(hdus):
             f"its image has {n_rows} rows; spSpec has flux, continuum-subtracted flux, error, masks"
         )
     loglam = header["COEFF0"] + header["COEFF1"] * np.arange(n_pixels)
-    error = image[2]
-    ivar = np.divide(1.0, error**2, out=np.zeros_like(error), where=error > 0)
+    ivar = ivar_of(image[2])
     bits = image[3].astype(np.int64) if n_rows > 3 else np.zeros(n_pixels, np.int64)
-    facts = {"ra": header.get("RAOBJ", header.get("RA")), "dec": header.get("DECOBJ", header.get("DEC"))}
-    facts |= {"plate": header.get("PLATEID"), "mjd": header.get("MJD"), "fiberid": header.get("FIBERID")}
-    facts["redshift"] = header.get("Z")
+    position = ("RAOBJ", "DECOBJ") if "RAOBJ" in header else ("RA", "DEC")
+    facts = _places(header, *position) | {"redshift": header.get("Z")}
     return loglam, image[0], ivar, bits, np.full(n_pixels, np.nan), facts
+
+
+def _places(header, ra, dec):
+    words = {"ra": ra, "dec": dec, "plate": "PLATEID", "mjd": "MJD", "fiberid": "FIBERID"}
+    return {name: header.get(word) for name, word in words.items()}
+
+
+def ivar_of(error):
+    """Inverse variance of errors; 0 where there is none."""
+    return np.divide(1.0, error**2, out=np.zeros_like(error), where=error > 0)
 
 
 def _pixel_numbers(loglam):
@@ -140,14 +133,15 @@ def _pixel_numbers(loglam):
 
 def parse_sdss(hdus, name):
     """One SDSS spectrum as plain arrays."""
-    if not is_sdss(hdus):
+    parse = _parser(hdus)
+    if parse is None:
         held = ", ".join(f"{h.name or 'image'} ({type(h).__name__})" for h in hdus)
         raise ValueError(
             f"{name}: is no SDSS spectrum (no table with flux, loglam, ivar and no spSpec image); "
             f"it holds {held}"
         )
     try:
-        loglam, flux, ivar, bits, wdisp, facts = (_parse_spec if _is_spec(hdus) else _parse_spspec)(hdus)
+        loglam, flux, ivar, bits, wdisp, facts = parse(hdus)
         number = _pixel_numbers(loglam)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -157,15 +151,11 @@ def parse_sdss(hdus, name):
     finite = np.isfinite(flux) & np.isfinite(ivar)
     mask = flagged | ~finite | ~(ivar > 0)
     if not finite.all():
-        warnings.warn(
-            f"{name}: {(~finite).sum()} pixels are not finite and are masked", SurveyWarning, stacklevel=3
-        )
+        text = f"{name}: {(~finite).sum()} pixels are not finite and are masked"
+        warnings.warn(text, SurveyWarning, stacklevel=3)
     if mask.all():
-        warnings.warn(
-            f"{name}: has no good pixel (ivar 0 or flagged everywhere); it is masked out",
-            SurveyWarning,
-            stacklevel=3,
-        )
+        text = f"{name}: has no good pixel (ivar 0 or flagged everywhere); it is masked out"
+        warnings.warn(text, SurveyWarning, stacklevel=3)
     return {
         "number": number,
         "flux": np.where(finite, flux, 0),
@@ -180,42 +170,32 @@ def combine_sdss(spectra, names):
     """Parsed spectra on the one log-lambda grid that spans them all, padded with ivar 0."""
     first = min(s["number"][0] for s in spectra)
     last = max(s["number"][-1] for s in spectra)
-    shape = (len(spectra), last - first + 1)
     pixels = {
-        "flux": np.zeros(shape, np.float32),
-        "ivar": np.zeros(shape, np.float32),
-        "mask": np.ones(shape, bool),
-        "lsf_sigma": np.full(shape, np.nan, np.float32),
+        "flux": (0, "f4", FLUX_UNIT),
+        "ivar": (0, "f4", IVAR_UNIT),
+        "mask": (True, bool, ""),
+        "lsf_sigma": (np.nan, "f4", "km / s"),
     }
-    for row, spectrum in enumerate(spectra):
-        for name, values in pixels.items():
+    sample = xr.Dataset()
+    for name, (fill, kind, unit) in pixels.items():
+        values = np.full((len(spectra), last - first + 1), fill, kind)
+        for row, spectrum in enumerate(spectra):
             values[row, spectrum["number"] - first] = spectrum[name]
-    units = {"flux": FLUX_UNIT, "ivar": IVAR_UNIT, "mask": "", "lsf_sigma": "km / s"}
-    dims = ("galaxy", "wavelength")
-    sample = xr.Dataset({n: (dims, v, {"units": units[n]}) for n, v in pixels.items()})
+        sample[name] = (("galaxy", "wavelength"), values, {"units": unit})
     sample["lsf_sigma"].attrs["description"] = "instrumental resolution, Gaussian sigma"
     wavelength = 10 ** (LOGLAM0 + DLOGLAM * np.arange(first, last + 1))
     attrs = {"units": "Angstrom", "description": "vacuum, heliocentric"}
     sample = sample.assign_coords(
         observed_wavelength=("wavelength", wavelength, attrs), name=("galaxy", list(names))
     )
-    for column, unit in {
-        "redshift": "",
-        "ra": "deg",
-        "dec": "deg",
-        "plate": "",
-        "mjd": "d",
-        "fiberid": "",
-    }.items():
-        values = [_number(s["facts"].get(column)) for s in spectra]
-        sample[column] = ("galaxy", np.array(values, float), {"units": unit})
+    units = {"redshift": "", "ra": "deg", "dec": "deg", "plate": "", "mjd": "d", "fiberid": ""}
+    for column, unit in units.items():
+        known = (s["facts"].get(column) for s in spectra)
+        values = np.array([np.nan if value is None else float(value) for value in known])
+        sample[column] = ("galaxy", values, {"units": unit})
     labels = [s["facts"].get("spectral_class", "") for s in spectra]
     sample["spectral_class"] = ("galaxy", np.array(labels, str), {"units": ""})
     return sample.assign_attrs(survey="SDSS", history=f"read {len(spectra)} SDSS files")
-
-
-def _number(value):
-    return np.nan if value is None else float(value)
 
 
 def read_sdss(paths, *, skip_bad=False):
@@ -342,15 +322,11 @@ def noise_variance(flux, wavelength, *, exposure=EXPOSURE):
     electrons = np.interp(wavelength, *SENSITIVITY.T) * share
     source = np.clip(flux, 0, None)
     read_out = READ_NOISE**2 * share
-    return (
-        (source + sky_flux(wavelength)) / electrons
-        + read_out / electrons**2
-        + (CALIBRATION_FLOOR * source) ** 2
-    )
+    photons = (source + sky_flux(wavelength)) / electrons
+    return photons + read_out / electrons**2 + (CALIBRATION_FLOOR * source) ** 2
 
 
 OVERSAMPLING = 3  # fine pixels per SDSS pixel while blurring
-WINDOW = (5000.0, 5500.0)
 
 
 def sdss_wavelength(low=3800.0, high=9200.0):
@@ -383,15 +359,15 @@ def blur(flux, sigma, *, reach=None):
     return total
 
 
-def luminosity_to_flux(redshift, cosmology=None):
+def luminosity_to_flux(redshift):
     """Factor from Lsun/A in the rest frame to 1e-17 erg/s/cm2/A as observed: 1 / (4 pi d_L^2 (1+z))."""
     from astropy.cosmology import Planck18
 
-    distance = (cosmology or Planck18).luminosity_distance(redshift)
+    distance = Planck18.luminosity_distance(redshift)
     return (u.L_sun / u.AA / (4 * np.pi * distance**2)).to_value(FLUX_UNIT) / (1 + redshift)
 
 
-def _scale(sample, cosmology, fibre_fraction, median_flux):
+def _scale(sample, fibre_fraction, median_flux):
     """Per-galaxy factor from the sample's flux to 1e-17 erg/s/cm2/A times (1+z), and the redshifts."""
     for column in ("flux", "redshift"):
         if column not in sample:
@@ -407,7 +383,7 @@ def _scale(sample, cosmology, fibre_fraction, median_flux):
     unit = u.Unit(sample["flux"].attrs.get("units", ""))
     if unit.is_equivalent(u.L_sun / u.AA):
         luminous = unit.to(u.L_sun / u.AA)
-        return luminous * np.asarray(fibre_fraction) * luminosity_to_flux(redshift, cosmology), redshift
+        return luminous * np.asarray(fibre_fraction) * luminosity_to_flux(redshift), redshift
     if unit != u.dimensionless_unscaled:
         raise ValueError(f"flux is in {unit}: it must be in Lsun / Angstrom, or without unit")
     if median_flux is None:
@@ -423,11 +399,11 @@ def _observe_batch(flux, edges, fwhm, redshift, fine_edges, wavelength):
     fine, covered = rebin_common(flux, edges, fine_edges / stretch)
     centre = np.sqrt(fine_edges[1:] * fine_edges[:-1])
     to_pixels = 1 / (np.log(10) * DLOGLAM)
-    own = np.interp(centre / stretch, 0.5 * (edges[1:] + edges[:-1]), fwhm) * FWHM_TO_SIGMA
-    box = np.interp(centre / stretch, 0.5 * (edges[1:] + edges[:-1]), np.diff(edges))
+    pixels = 0.5 * (edges[1:] + edges[:-1])
+    own = np.interp(centre / stretch, pixels, fwhm) * FWHM_TO_SIGMA
+    box = np.interp(centre / stretch, pixels, np.diff(edges))
     own_variance = (own**2 + box**2 / 12) * (stretch * to_pixels / centre) ** 2
-    # SDSS's pixel, which wdisp includes and the final mean over fine pixels brings, is a box of variance
-    # 1/12.
+    # SDSS's pixel, which wdisp includes and the final mean over fine pixels brings, is a box of variance 1/12.
     variance = np.clip(lsf_pixels(centre) ** 2 - own_variance - 1 / 12, 0, None)
     reach = int(np.ceil(4 * OVERSAMPLING * lsf_pixels(centre).max()))  # the same for every batch
     blurred = blur(fine.astype("f4"), np.sqrt(variance) * OVERSAMPLING, reach=reach)
@@ -445,7 +421,6 @@ def observe_sdss(
     exposure=EXPOSURE,
     noise=True,
     keep_truth=False,
-    cosmology=None,
     batch_size=64,
 ):
     """Observe rest-frame galaxies with the SDSS spectrographs.
@@ -475,8 +450,6 @@ def observe_sdss(
         Without it ``flux`` is what noise would be added to, and ``ivar`` stays that of the noise.
     keep_truth : bool
         Keep ``truth``, the same without noise.
-    cosmology : astropy.cosmology.FLRW, optional
-        Default Planck 2018.
     batch_size : int
         Galaxies worked on at once; does not change the result.
 
@@ -493,7 +466,7 @@ def observe_sdss(
     ValueError
         If a column or unit is missing, or a redshift is not positive.
     """
-    scale, redshift = _scale(sample, cosmology, fibre_fraction, median_flux)
+    scale, redshift = _scale(sample, fibre_fraction, median_flux)
     draw = _noise_source(seed, redshift.size)
     scale = np.broadcast_to(scale, redshift.shape)
     wavelength = sdss_wavelength() if wavelength is None else np.asarray(wavelength, float)
@@ -539,16 +512,12 @@ def _noise_source(seed, n_galaxies):
 
 def _observed(sample, wavelength, pixels, exposure):
     """Put the observation together with the sample's per-galaxy columns."""
-    columns = sample.drop_vars([n for n in sample.variables if "wavelength" in sample[n].dims])
-    dims, units = (
-        ("galaxy", "wavelength"),
-        {"flux": FLUX_UNIT, "truth": FLUX_UNIT, "ivar": IVAR_UNIT, "mask": ""},
-    )
-    new = {n: xr.Variable(dims, values, {"units": units[n]}) for n, values in pixels.items()}
-    lsf = lsf_pixels(wavelength) * PIXEL_VELOCITY
-    new["lsf_sigma"] = xr.Variable(
-        ("wavelength",), lsf, {"units": "km / s", "description": "instrumental sigma"}
-    )
+    out = sample.drop_vars([n for n in sample.variables if "wavelength" in sample[n].dims])
+    units = {"flux": FLUX_UNIT, "truth": FLUX_UNIT, "ivar": IVAR_UNIT, "mask": ""}
+    for name, values in pixels.items():
+        out[name] = (("galaxy", "wavelength"), values, {"units": units[name]})
+    attrs = {"units": "km / s", "description": "instrumental sigma"}
+    out["lsf_sigma"] = ("wavelength", lsf_pixels(wavelength) * PIXEL_VELOCITY, attrs)
     attrs = {"units": "Angstrom", "description": "vacuum"}
-    out = columns.assign(new).assign_coords(observed_wavelength=("wavelength", wavelength, attrs))
+    out = out.assign_coords(observed_wavelength=("wavelength", wavelength, attrs))
     return add_history(out.assign_attrs(survey="SDSS (simulated)"), f"observed with SDSS, {exposure:g} s")
