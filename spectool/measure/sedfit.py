@@ -1,24 +1,26 @@
-"""Bayesian fits of broadband fluxes with a library of models."""
+"""Masses, star-formation rates and dust luminosities from broadband fluxes, fitted with a library of models.
 
-from collections.abc import Mapping
+The priors resemble those of da Cunha et al. (2008, MNRAS 388, 1595).
+"""
 
 import numpy as np
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.measure.stats import group_rows, percentiles_by_group
+from spectool.prepare import add_history
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance, measure_photometry
 from spectool.surveys.tables import SENTINELS, mark_magnitudes
 from spectool.synth import relations, sfh
 from spectool.synth.population import age_of_universe
 
+PROPERTIES = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_dust_luminosity": "dex(solLum)"}
+
 N_MODELS = 50_000
 REDSHIFT_STEP = 0.02
 LOWEST_REDSHIFT = 1e-3
 DUST_SLOPE = -0.7
-
-PROPERTIES = ("log_mass", "log_sfr", "log_dust_luminosity")
-
 _ONSET_GYR = (0.1, 13.5)
 _BURSTS_PER_GYR = np.log(2) / 2  # none within 2 Gyr in half of the galaxies
 _BURST_SHARE, _BURST_GYR = (0.03, 4.0), (0.03, 0.3)
@@ -36,18 +38,23 @@ _KEPT = (
     "gamma",
 )
 
+MODEL_ERROR = 0.1
+CELL = 0.0025
+"""Galaxies whose redshifts differ by less are compared with models at one redshift, off by 0.00125 at most."""
+NEGLIGIBLE = 20.0
+"""Models this much above the smallest chi-square are dropped: at most 0.14% of the weight in 32 galaxies tried."""
+BIN = 0.005
+RANGES = {"log_mass": (3.0, 14.0), "log_sfr": (-7.0, 5.0), "log_dust_luminosity": (2.0, 15.0)}
+"""Of the posteriors [dex]; what lies beyond is counted in the outermost bins."""
+QUANTILES = {"_fit": 0.5, "_fit_low": 0.16, "_fit_high": 0.84}
+_TINY = 1e-30
 
-def draw_library(
-    n=N_MODELS,
-    *,
-    averages,
-    seed,
-    redshift_step=REDSHIFT_STEP,
-    highest_redshift=None,
-    dust_index=DUST_SLOPE,
-    batch_size=8192,
-    progress=True,
-):
+DEEPER = 10.0
+RATE_BIN, MIN_COUNT = 0.5, 30
+STATED = "error stated by the fit"
+
+
+def draw_library(n=N_MODELS, *, averages, seed, redshift_step=REDSHIFT_STEP, progress=True):
     """Draw models and compute their fluxes on a grid of redshifts: some 17,000 models and redshifts a second.
 
     Parameters
@@ -58,13 +65,7 @@ def draw_library(
     seed : int or numpy.random.Generator
     redshift_step : float
         Between nodes, fluxes are interpolated linearly. Half-way between nodes 0.02 apart 99% of the fluxes are good to
-        1.4%, 99.9% to 4.3% (0.01: 0.5 and 1.7%). The worst are lines that cross the edge of a band, up to half of W4
-        in models almost without dust.
-    highest_redshift : float, optional
-        Default: the averages'.
-    dust_index : float or (float, float)
-        Passed to `draw_models`.
-    batch_size : int
+        1.4%, 99.9% to 4.3% (0.01: 0.5 and 1.7%).
     progress : bool
 
     Returns
@@ -75,30 +76,21 @@ def draw_library(
         galaxy; the parameters drawn, ``age_form`` [Gyr] among them, by which models are sorted. 50,000 models, 26
         redshifts and 21 bands are 109 MB.
     """
-    highest = float(averages.redshift[-1]) if highest_redshift is None else float(highest_redshift)
-    nodes = redshift_nodes(highest, redshift_step)
-    models = draw_models(n, age=averages.grid.age, seed=seed, dust_index=dust_index)
+    nodes = redshift_nodes(float(averages.redshift[-1]), redshift_step)
+    models = draw_models(n, age=averages.grid.age, seed=seed)
     flux, measured = np.empty((nodes.size, n, len(averages.bands)), "f4"), None
     for k, z in enumerate(tqdm(nodes, desc="library", unit="redshift", disable=not progress)):
         placed = models.assign(redshift=("galaxy", np.full(n, z), {"units": ""}))
-        measured = measure_photometry(placed, averages, batch_size=batch_size, progress=False)
+        measured = measure_photometry(placed, averages, progress=False)
         flux[k] = measured["flux"].values * (luminosity_distance(z) / REFERENCE_MPC) ** 2
-    kept = measured[list(_KEPT + PROPERTIES)].drop_vars(["band", "band_wavelength"], errors="ignore")
-    library = kept.rename(galaxy="model").assign(
-        flux=(
-            ("redshift", "model", "band"),
-            flux,
-            {"units": "Jy / solMass", "long_name": "flux at 10 Mpc per mass formed"},
-        )
-    )
+    kept = measured[[*_KEPT, *PROPERTIES]].drop_vars(["band", "band_wavelength"], errors="ignore")
+    attrs = {"units": "Jy / solMass", "long_name": "flux at 10 Mpc per mass formed"}
+    library = kept.rename(galaxy="model").assign(flux=(("redshift", "model", "band"), flux, attrs))
+    attrs = {"units": "Angstrom", "description": "pivot, observed"}
     return library.assign_coords(
         redshift=("redshift", nodes, {"units": ""}),
         band=("band", list(averages.bands)),
-        band_wavelength=(
-            "band",
-            averages.wavelength,
-            {"units": "Angstrom", "description": "pivot, observed"},
-        ),
+        band_wavelength=("band", averages.wavelength, attrs),
     ).assign_attrs(history=f"{n} models, priors like those of da Cunha et al. (2008)")
 
 
@@ -110,8 +102,8 @@ def redshift_nodes(highest, step):
     return np.concatenate([[LOWEST_REDSHIFT], inner[inner > LOWEST_REDSHIFT], [highest]])
 
 
-def draw_models(n, *, age, seed, dust_index=DUST_SLOPE):
-    """Draw star-formation histories, metals and dust from the priors that the module's table states."""
+def draw_models(n, *, age, seed):
+    """Draw star-formation histories, metals and dust from the priors."""
     if n < 1:
         raise ValueError(f"the number of models must be at least 1, not {n}")
     rng = np.random.default_rng(seed)
@@ -121,7 +113,6 @@ def draw_models(n, *, age, seed, dust_index=DUST_SLOPE):
     metallicity = rng.uniform(*_METALLICITY, n)
     tau_v = _draw_falling(rng, n, slope=1.5, offset=6.7, highest=8.0)
     mu = _draw_falling(rng, n, slope=8.0, offset=6.0, highest=1.0)
-    low, high = np.broadcast_to(dust_index, 2)
     log_z = np.log10(metallicity)
     columns = {
         "age_form": (onset, "Gyr", "time since stars began to form"),
@@ -134,7 +125,12 @@ def draw_models(n, *, age, seed, dust_index=DUST_SLOPE):
         "mu": (mu, "", "share of it that older stars see"),
         "dust1": (tau_v * (1 - mu), "", "extra optical depth of young stars"),
         "dust2": (tau_v * mu, "", "optical depth of all stars"),
-        "dust_index": (rng.uniform(low, high, n), "", "power-law index of the attenuation curve"),
+        # All alike, but drawn: what follows has its place in the stream of random numbers.
+        "dust_index": (
+            rng.uniform(DUST_SLOPE, DUST_SLOPE, n),
+            "",
+            "power-law index of the attenuation curve",
+        ),
         "qpah": (rng.uniform(0.47, 4.58, n), "%", "PAH mass fraction of the dust"),
         "umin": (10 ** rng.uniform(-1.0, 1.39, n), "", "weakest starlight that heats the dust"),
         "gamma": (10 ** rng.uniform(-4.0, -0.7, n), "", "fraction of the dust heated by stronger starlight"),
@@ -179,88 +175,6 @@ def _exponential(edges, onset, rate):
     return (formed[:, :-1] - formed[:, 1:]) / -np.expm1(-rate * onset[:, None])
 
 
-NEGLIGIBLE = 20.0
-"""Models this much above the smallest chi-square are dropped: at most 0.14% of the weight in 32 galaxies tried."""
-BIN = 0.005
-RANGES = {"log_mass": (3.0, 14.0), "log_sfr": (-7.0, 5.0), "log_dust_luminosity": (2.0, 15.0)}
-"""Of the posteriors [dex]; what lies beyond is counted in the outermost bins."""
-QUANTILES = (0.5, 0.16, 0.84)
-
-_TINY = 1e-30
-
-
-def match_models(flux, weight, models, squares):
-    """Reduction of chi-square that each model brings at its best amplitude, and the amplitude's weight."""
-    curvature = (weight @ squares.T).clamp_(min=_TINY)
-    gain = (weight * flux) @ models.T
-    gain.clamp_(min=0).square_().div_(curvature)
-    return gain, curvature
-
-
-def find_posteriors(gain, curvature, properties, log_scale, *, quantiles=QUANTILES):
-    """Quantiles of the properties over models weighted by exp(-chi^2 / 2), as in da Cunha et al.
-
-    (2008, Section 3.2).
-    """
-    highest, n_models = gain.amax(dim=1), gain.shape[1]
-    # A model whose best amplitude is 0 has no logarithm of a mass.
-    kept = gain > (highest - NEGLIGIBLE).clamp_(min=_TINY)[:, None]
-    pairs = torch.from_numpy(np.flatnonzero(kept.numpy()))  # several times quicker than torch's nonzero
-    galaxy = torch.div(pairs, n_models, rounding_mode="floor")
-    model = pairs - galaxy * n_models
-    gains = gain.view(-1).index_select(0, pairs)
-    below = gains - highest.index_select(0, galaxy)
-    smallest = below == 0
-    best = _first_of_each(len(gain), galaxy[smallest], model[smallest])
-    weight = below.mul_(0.5).exp_()
-    log_amplitude = gains.div_(curvature.view(-1).index_select(0, pairs)).log_().mul_(0.5 / np.log(10))
-    log_amplitude += log_scale.index_select(0, galaxy)
-    values = {}
-    for name, unit in properties.items():
-        low, high = RANGES[name]
-        n_bins = round((high - low) / BIN)
-        place = unit.index_select(0, model).add_(log_amplitude).sub_(low).div_(BIN)
-        place = place.clamp_(0, n_bins - 1).long().add_(galaxy, alpha=n_bins)
-        histogram = torch.zeros(len(gain) * n_bins).scatter_add_(0, place, weight)
-        values[name] = low + BIN * histogram_quantiles(histogram.view(-1, n_bins), quantiles).numpy()
-    return values, best
-
-
-def _first_of_each(n, galaxy, model):
-    """First model listed of each of n galaxies, -1 where none is; galaxies are sorted."""
-    galaxy, model = galaxy.numpy(), model.numpy()
-    first = np.flatnonzero(np.diff(galaxy, prepend=-1))
-    found = np.full(n, -1)
-    found[galaxy[first]] = model[first]
-    return found
-
-
-def histogram_quantiles(histogram, quantiles):
-    """Quantiles of histograms, in bins, flat within each."""
-    cumulative = histogram.double().cumsum(dim=1)
-    wanted = torch.tensor(quantiles, dtype=torch.float64) * cumulative[:, -1:]
-    place = torch.searchsorted(cumulative, wanted).clamp_(max=histogram.shape[1] - 1)
-    inside = histogram.double().gather(1, place)
-    below = cumulative.gather(1, place) - inside
-    found = place + ((wanted - below) / inside.clamp(min=_TINY)).clamp_(0, 1)
-    return torch.where(cumulative[:, -1:] > 0, found, torch.nan).T
-
-
-def exact_chi2(flux, weight, models, best):
-    """Chi-square of one model per galaxy at its best amplitude, and the amplitude, in float64."""
-    flux, weight, model = (np.asarray(x, float) for x in (flux, weight, models[best]))
-    amplitude = (weight * flux * model).sum(1) / (weight * model**2).sum(1)
-    return (weight * (flux - amplitude[:, None] * model) ** 2).sum(1), amplitude
-
-
-MODEL_ERROR = 0.1
-CELL = 0.0025
-"""Galaxies whose redshifts differ by less are compared with models at one redshift, off by 0.00125 at most."""
-
-_SUFFIXES = ("_fit", "_fit_low", "_fit_high")
-_MEASURED = ("flux", "flux_error", "redshift")
-
-
 def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_bands=3, progress=True):
     """Fit every galaxy with every model of a library.
 
@@ -268,11 +182,10 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     galaxy's redshift are left out. Missing bands are dropped; negative fluxes count as measured. Other than in MAGPHYS,
     16 and 84% contain the error of the amplitude (added in quadrature; 0.01-0.05 dex).
 
-    On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths while errors are wide beside the
-    distance between models (7 bands, total S/N 5-17), but 52-61% in 21 bands at a total S/N of 17-55: 50,000 models are
-    too few there. ``model_error`` makes up for it, and makes labels smoother: between libraries of other seeds they
-    scatter by 0.019, 0.056 and 0.038 dex (standard deviation; mass, rate, dust luminosity) with 0.1, by 0.029, 0.137
-    and 0.092 dex with 0.02.
+    On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths in 7 bands at a total S/N of 5-17,
+    but 52-61% in 21 bands at 17-55: 50,000 models are too few there. ``model_error`` makes up for it, and makes labels
+    smoother: between libraries of other seeds they scatter by 0.019, 0.056 and 0.038 dex (mass, rate, dust luminosity)
+    with 0.1, by 0.029, 0.137 and 0.092 dex with 0.02.
 
     Parameters
     ----------
@@ -305,16 +218,17 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
         If a column or band is missing, a band comes twice, units are not Jy, or most galaxies' fluxes look like
         magnitudes.
     """
-    _check(sample, library, batch_size, model_error)
-    flux, error, missing = read_fluxes(sample)
-    missing = _without_magnitudes(flux, missing, sample)
-    redshift = sample["redshift"].values.astype(float)
-    reason = _reasons(flux, missing, redshift, library, min_bands)
+    if batch_size < 1 or not model_error >= 0:
+        raise ValueError(
+            f"batch_size must be 1 or more and model_error not negative: {batch_size}, {model_error}"
+        )
+    flux, error, missing, redshift, reason = _read(sample, library, min_bands)
     good = np.flatnonzero(reason == "")
     near, weight, log_scale = scale_fluxes(
         flux[good], error[good], missing[good], model_error, redshift[good]
     )
-    found = {name: np.full(redshift.size, np.nan) for name in _columns()}
+    names = [name + end for name in PROPERTIES for end in QUANTILES]
+    columns = {name: np.full(redshift.size, np.nan) for name in (*names, "chi2_fit", "log_amplitude_fit")}
     best = np.full(redshift.size, -1)
     properties = {name: _tensor(library[name].values) for name in PROPERTIES}
     bar = tqdm(total=good.size, desc="fit", unit="galaxy", disable=not progress)
@@ -323,15 +237,72 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
             models = place_library(library, z, bands=sample["band"].values)
             squares = models * models
             for rows in batches:
-                columns, index = _fit_batch(
+                some, best[good[rows]] = _fit_batch(
                     near[rows], weight[rows], models, squares, properties, log_scale[rows]
                 )
-                best[good[rows]] = index
-                for name, values in columns.items():
-                    found[name][good[rows]] = values
+                for name, values in some.items():
+                    columns[name][good[rows]] = values
                 bar.update(rows.size)
     reason[good[best[good] < 0]] = "no model has a positive amplitude"
-    return _assemble(sample, found, best, reason, missing, model_error)
+    units = {name + end: unit for name, unit in PROPERTIES.items() for end in QUANTILES}
+    units |= {"chi2_fit": "", "log_amplitude_fit": "dex(Msun)"}
+    out = {name: ("galaxy", values, {"units": units[name]}) for name, values in columns.items()}
+    text = "index in the library; -1: not fitted"
+    out["best_model"] = ("galaxy", best, {"units": "", "description": text})
+    out["n_bands_fit"] = ("galaxy", (~missing).sum(axis=1), {"units": ""})
+    out["fit_reason"] = ("galaxy", reason, {"units": "", "description": '"": fitted'})
+    text = f"fitted with a library, model error {model_error:g}"
+    text += f"; {(reason != '').sum()} of {reason.size} galaxies not fitted"
+    if bad := (missing & ~_masked(sample)).sum():
+        text += f"; {bad} fluxes without a finite value and a positive error, sentinels or magnitudes, taken as missing"
+    return add_history(sample.assign(out), text).assign_attrs(model_error=model_error)
+
+
+def _read(sample, library, min_bands):
+    """Fluxes, errors, where they are missing, redshifts, and why each galaxy cannot be fitted, "" where it can."""
+    if lacking := [name for name in ("flux", "flux_error", "redshift") if name not in sample]:
+        raise ValueError(f"the sample lacks {', '.join(lacking)}")
+    for name in ("flux", "flux_error"):
+        if sample[name].attrs.get("units", "Jy") != "Jy":
+            raise ValueError(f"{name} must be in Jy, not {sample[name].attrs['units']!r}: convert it")
+    bands = list(sample["band"].values)
+    if twice := sorted({band for band in bands if bands.count(band) > 1}):
+        raise ValueError(f"bands come twice: {', '.join(twice)}")
+    if unknown := [band for band in bands if band not in library.indexes["band"]]:
+        raise ValueError(
+            f"the library has no bands {', '.join(unknown)}: leave them out, or draw a library with averages of them"
+        )
+    if (np.diff(library["age_form"].values) < 0).any():
+        raise ValueError("the library must be sorted by age_form, as draw_library makes it")
+    both = ("galaxy", "band")
+    flux, error = (sample[n].transpose(*both).values.astype(float) for n in ("flux", "flux_error"))
+    missing = _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
+    why = (missing | np.isin(flux, SENTINELS) | np.isin(error, SENTINELS)).astype(int)
+    mark_magnitudes(flux, why, bands, "the sample")
+    missing, redshift = why > 0, sample["redshift"].values.astype(float)
+    highest = float(library["redshift"].values[-1])
+    inside = (redshift > 0) & (redshift <= highest * (1 + 1e-9))
+    few, positive = (~missing).sum(axis=1) < min_bands, (np.where(missing, -1.0, flux) > 0).any(axis=1)
+    texts = f"redshift is not in 0-{highest:g}", f"fewer than {min_bands} bands", "no flux above zero"
+    reason = np.select([~inside, few, ~positive], texts, "").astype(object)
+    return flux, error, missing, redshift, reason
+
+
+def _masked(sample):
+    if "mask" not in sample:
+        return np.zeros((sample.sizes["galaxy"], sample.sizes["band"]), bool)
+    return sample["mask"].transpose("galaxy", "band").values.astype(bool)
+
+
+def scale_fluxes(flux, error, missing, model_error, redshift):
+    """Fluxes relative to each galaxy's highest one, so that float32 holds them, and their weights."""
+    variance = error**2 + (model_error * np.maximum(flux, 0.0)) ** 2
+    weight = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, variance))
+    flux = np.where(missing, 0.0, flux)
+    unit = np.where(missing, 0.0, np.maximum(flux, 0.0)).max(axis=1, initial=0.0)
+    unit = np.where(unit > 0, unit, 1.0)[:, None]
+    log_distance = 2 * np.log10(luminosity_distance(redshift) / REFERENCE_MPC) if redshift.size else redshift
+    return flux / unit, weight * unit**2, np.log10(unit[:, 0]) + log_distance + 9.0
 
 
 def _near_in_redshift(redshift, batch_size):
@@ -356,6 +327,10 @@ def place_library(library, redshift, *, bands=None):
     return flux[:, library.indexes["band"].get_indexer(bands)].contiguous()
 
 
+def _tensor(values):
+    return torch.from_numpy(np.ascontiguousarray(values, dtype="f4"))
+
+
 def _fit_batch(flux, weight, models, squares, properties, log_scale):
     """Columns of some galaxies near in redshift, and their best models."""
     gain, curvature = match_models(_tensor(flux), _tensor(weight), models, squares)
@@ -363,116 +338,120 @@ def _fit_batch(flux, weight, models, squares, properties, log_scale):
     quantiles, best = find_posteriors(gain, curvature, young, _tensor(log_scale))
     chi2, amplitude = exact_chi2(flux, weight, models.numpy(), best)
     reduction = (weight * flux**2).sum(axis=1) - chi2
-    spread = (
-        1 / np.sqrt(np.maximum(reduction, 1.0)) / np.log(10)
-    )  # of the logarithm of the best model's amplitude
+    spread = 1 / np.sqrt(np.maximum(reduction, 1.0)) / np.log(10)  # of the log of the best amplitude
     columns = {}
     for name, (median, low, high) in quantiles.items():
         around = median - np.hypot(median - low, spread), median + np.hypot(high - median, spread)
-        columns |= dict(zip([name + suffix for suffix in _SUFFIXES], (median, *around), strict=True))
+        columns |= dict(zip([name + end for end in QUANTILES], (median, *around), strict=True))
     log_amplitude = np.log10(amplitude, out=np.full(amplitude.shape, np.nan), where=best >= 0) + log_scale
     return columns | {"chi2_fit": np.where(best >= 0, chi2, np.nan), "log_amplitude_fit": log_amplitude}, best
 
 
-def read_fluxes(sample):
-    """Fluxes and errors, and where they cannot be used: masked, not finite, a sentinel, or without a positive
-    error.
+def match_models(flux, weight, models, squares):
+    """Reduction of chi-square that each model brings at its best amplitude, and the amplitude's weight."""
+    curvature = (weight @ squares.T).clamp_(min=_TINY)
+    gain = (weight * flux) @ models.T
+    gain.clamp_(min=0).square_().div_(curvature)
+    return gain, curvature
+
+
+def find_posteriors(gain, curvature, properties, log_scale):
+    """`QUANTILES` of the properties over models weighted by exp(-chi^2 / 2), and each galaxy's best model or -1."""
+    highest, n_models = gain.amax(dim=1), gain.shape[1]
+    # A model whose best amplitude is 0 has no logarithm of a mass.
+    kept = gain > (highest - NEGLIGIBLE).clamp_(min=_TINY)[:, None]
+    pairs = torch.from_numpy(np.flatnonzero(kept.numpy()))  # several times quicker than torch's nonzero
+    galaxy = torch.div(pairs, n_models, rounding_mode="floor")
+    model = pairs - galaxy * n_models
+    gains = gain.view(-1).index_select(0, pairs)
+    below = gains - highest.index_select(0, galaxy)
+    smallest = below == 0
+    best = np.full(len(gain), -1)
+    rows, first = np.unique(galaxy[smallest].numpy(), return_index=True)
+    best[rows] = model[smallest].numpy()[first]
+    weight = below.mul_(0.5).exp_()
+    log_amplitude = gains.div_(curvature.view(-1).index_select(0, pairs)).log_().mul_(0.5 / np.log(10))
+    log_amplitude += log_scale.index_select(0, galaxy)
+    values = {}
+    for name, unit in properties.items():
+        low, high = RANGES[name]
+        n_bins = round((high - low) / BIN)
+        place = unit.index_select(0, model).add_(log_amplitude).sub_(low).div_(BIN)
+        place = place.clamp_(0, n_bins - 1).long().add_(galaxy, alpha=n_bins)
+        histogram = torch.zeros(len(gain) * n_bins).scatter_add_(0, place, weight)
+        values[name] = low + BIN * histogram_quantiles(histogram.view(-1, n_bins)).numpy()
+    return values, best
+
+
+def histogram_quantiles(histogram):
+    """`QUANTILES` of histograms, in bins, flat within each."""
+    cumulative = histogram.double().cumsum(dim=1)
+    wanted = torch.tensor(list(QUANTILES.values()), dtype=torch.float64) * cumulative[:, -1:]
+    place = torch.searchsorted(cumulative, wanted).clamp_(max=histogram.shape[1] - 1)
+    inside = histogram.double().gather(1, place)
+    below = cumulative.gather(1, place) - inside
+    found = place + ((wanted - below) / inside.clamp(min=_TINY)).clamp_(0, 1)
+    return torch.where(cumulative[:, -1:] > 0, found, torch.nan).T
+
+
+def exact_chi2(flux, weight, models, best):
+    """Chi-square of one model per galaxy at its best amplitude, and the amplitude, in float64."""
+    flux, weight, model = (np.asarray(x, float) for x in (flux, weight, models[best]))
+    amplitude = (weight * flux * model).sum(1) / (weight * model**2).sum(1)
+    return (weight * (flux - amplitude[:, None] * model) ** 2).sum(1), amplitude
+
+
+def nearest_models(sample, library, *, n=5):
+    """The models of the smallest chi-square for each of a few galaxies, as they would be observed.
+
+    Parameters
+    ----------
+    sample, library : xarray.Dataset
+        As for `fit_library`; galaxies one by one, 10 ms each with 50,000 models.
+    n : int
+        Models per galaxy.
+
+    Returns
+    -------
+    xarray.Dataset, dims (galaxy, nearest, band)
+        ``model_flux`` [Jy] in the sample's bands, ``model`` (index in the library), ``chi2``, and the properties
+        ``log_mass``, ``log_sfr``, ``log_dust_luminosity`` of each model at its best amplitude.
+
+    Raises
+    ------
+    ValueError
+        As `fit_library`, and if a galaxy cannot be fitted; the row is named.
     """
-    flux, error = (sample[name].transpose("galaxy", "band").values.astype(float) for name in _MEASURED[:2])
-    missing = _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
-    return flux, error, missing | np.isin(flux, SENTINELS) | np.isin(error, SENTINELS)
-
-
-def _without_magnitudes(flux, missing, sample):
-    """The same with all bands missing where "fluxes" look like magnitudes."""
-    why = missing.astype(int)
-    mark_magnitudes(flux, why, list(sample["band"].values), "the sample")
-    return why > 0
-
-
-def _masked(sample):
-    if "mask" not in sample:
-        return np.zeros((sample.sizes["galaxy"], sample.sizes["band"]), bool)
-    return sample["mask"].transpose("galaxy", "band").values.astype(bool)
-
-
-def _reasons(flux, missing, redshift, library, min_bands):
-    """Why each galaxy cannot be fitted, "" where it can."""
-    highest = float(library["redshift"].values[-1])
-    inside = (redshift > 0) & (redshift <= highest * (1 + 1e-9))
-    positive = (np.where(missing, -1.0, flux) > 0).any(axis=1)
-    few = (~missing).sum(axis=1) < min_bands
-    return np.select(
-        [~inside, few, ~positive],
-        [f"redshift is not in 0-{highest:g}", f"fewer than {min_bands} bands", "no flux above zero"],
-        "",
-    ).astype(object)
-
-
-def scale_fluxes(flux, error, missing, model_error, redshift):
-    """Fluxes relative to each galaxy's highest one, so that float32 holds them, and their weights."""
-    variance = error**2 + (model_error * np.maximum(flux, 0.0)) ** 2
-    weight = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, variance))
-    flux = np.where(missing, 0.0, flux)
-    unit = np.where(missing, 0.0, np.maximum(flux, 0.0)).max(axis=1, initial=0.0)
-    unit = np.where(unit > 0, unit, 1.0)[:, None]
-    log_distance = 2 * np.log10(luminosity_distance(redshift) / REFERENCE_MPC) if redshift.size else redshift
-    return flux / unit, weight * unit**2, np.log10(unit[:, 0]) + log_distance + 9.0
-
-
-def _assemble(sample, found, best, reason, missing, model_error):
-    units = {"chi2_fit": "", "log_amplitude_fit": "dex(Msun)"}
-    for name, unit in zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True):
-        units |= {name + suffix: unit for suffix in _SUFFIXES}
-    columns = {name: ("galaxy", values, {"units": units[name]}) for name, values in found.items()}
-    columns["best_model"] = (
-        "galaxy",
-        best,
-        {"units": "", "description": "index in the library; -1: not fitted"},
+    flux, error, missing, redshift, reason = _read(sample, library, 1)
+    if (failed := np.flatnonzero(reason != "")).size:
+        raise ValueError(f"row {failed[0]}: {reason[failed[0]]}")
+    near, weight, log_scale = scale_fluxes(flux, error, missing, MODEL_ERROR, redshift)
+    total = (weight * near**2).sum(axis=1)
+    columns = {name: [] for name in ("model", "chi2", "model_flux", *PROPERTIES)}
+    for i, z in enumerate(redshift):
+        models = place_library(library, z, bands=sample["band"].values)
+        rows = (torch.from_numpy(values[i : i + 1].astype("f4")) for values in (near, weight))
+        gain, curvature = match_models(*rows, models, models * models)
+        best, index = gain[0].topk(n)
+        log_unit = 0.5 * torch.log10(best / curvature[0, index]).double().numpy()
+        at_galaxy = np.log10(near[i].max()) - np.log10(flux[i][~missing[i]].max())
+        columns["model"].append(index.numpy())
+        columns["chi2"].append(total[i] - best.double().numpy())
+        columns["model_flux"].append(models[index].double().numpy() * 10 ** (log_unit - at_galaxy)[:, None])
+        for name in PROPERTIES:
+            columns[name].append(library[name].values[index.numpy()] + log_unit + log_scale[i])
+    dims, units = ("galaxy", "nearest", "band"), {"model_flux": "Jy"} | PROPERTIES
+    return xr.Dataset(
+        {
+            name: (
+                dims if name == "model_flux" else dims[:2],
+                np.array(values),
+                {"units": units.get(name, "")},
+            )
+            for name, values in columns.items()
+        },
+        coords={"band": sample["band"].values},
     )
-    columns["n_bands_fit"] = ("galaxy", (~missing).sum(axis=1), {"units": ""})
-    columns["fit_reason"] = ("galaxy", reason, {"units": "", "description": '"": fitted'})
-    failed = (reason != "").sum()
-    text = (
-        f"fitted with a library, model error {model_error:g}; {failed} of {reason.size} galaxies not fitted"
-    )
-    if bad := (missing & ~_masked(sample)).sum():
-        text += f"; {bad} fluxes without a finite value and a positive error, sentinels or magnitudes, taken as missing"
-    return sample.assign(columns).assign_attrs(
-        history=f"{sample.attrs.get('history', '')}\n{text}".strip(), model_error=model_error
-    )
-
-
-def _columns():
-    return [name + suffix for name in PROPERTIES for suffix in _SUFFIXES] + ["chi2_fit", "log_amplitude_fit"]
-
-
-def _tensor(values):
-    return torch.from_numpy(np.ascontiguousarray(values, dtype="f4"))
-
-
-def _check(sample, library, batch_size, model_error):
-    lacking = [name for name in _MEASURED if name not in sample]
-    if lacking:
-        raise ValueError(f"the sample lacks {', '.join(lacking)}")
-    if batch_size < 1 or not model_error >= 0:
-        raise ValueError(
-            f"batch_size must be 1 or more and model_error not negative: {batch_size}, {model_error}"
-        )
-    for name in _MEASURED[:2]:
-        if sample[name].attrs.get("units", "Jy") != "Jy":
-            raise ValueError(f"{name} must be in Jy, not {sample[name].attrs['units']!r}: convert it")
-    bands = list(sample["band"].values)
-    twice = sorted({band for band in bands if bands.count(band) > 1})
-    if twice:
-        raise ValueError(f"bands come twice: {', '.join(twice)}")
-    unknown = [band for band in bands if band not in library.indexes["band"]]
-    if unknown:
-        raise ValueError(
-            f"the library has no bands {', '.join(unknown)}: leave them out, or draw a library with averages of them"
-        )
-    if (np.diff(library["age_form"].values) < 0).any():
-        raise ValueError("the library must be sorted by age_form, as draw_library makes it")
 
 
 def score_fit(fitted, *, truth="", prediction="_fit"):
@@ -493,8 +472,7 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
         (share of the variance explained), ``coverage`` (share of truths between low and high; NaN without these),
         ``half_width`` (median of half of high - low) [dex]; ``n``, rows where both are finite.
     """
-    rows = [_score(fitted, name + truth, name + prediction) for name in PROPERTIES]
-    units = {
+    names = {
         "bias": "dex",
         "scatter": "dex",
         "rms": "dex",
@@ -503,27 +481,27 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
         "half_width": "dex",
         "n": "",
     }
+    rows = [_score(fitted, name + truth, name + prediction) for name in PROPERTIES]
     return xr.Dataset(
         {
             name: ("property", np.array([row[name] for row in rows]), {"units": unit})
-            for name, unit in units.items()
+            for name, unit in names.items()
         },
         coords={"property": list(PROPERTIES)},
     )
 
 
 def _score(fitted, truth, prediction):
-    true, found = (fitted[name].values.astype(float) for name in (truth, prediction))
-    used = np.isfinite(true) & np.isfinite(found)
-    row = dict.fromkeys(("bias", "scatter", "rms", "r2", "coverage", "half_width"), np.nan) | {
-        "n": int(used.sum())
-    }
+    true, estimate = (fitted[name].values.astype(float) for name in (truth, prediction))
+    used = np.isfinite(true) & np.isfinite(estimate)
+    row = dict.fromkeys(("bias", "scatter", "rms", "r2", "coverage", "half_width"), np.nan)
+    row["n"] = int(used.sum())
     if not used.any():
         return row
-    apart = (found - true)[used]
-    low, high = np.percentile(apart, (16, 84))
-    row |= {"bias": np.median(apart), "scatter": 0.5 * (high - low), "rms": apart.std()}
-    row["r2"] = 1 - np.mean(apart**2) / true[used].var() if true[used].var() > 0 else np.nan
+    error = (estimate - true)[used]
+    low, high = np.percentile(error, (16, 84))
+    row |= {"bias": np.median(error), "scatter": 0.5 * (high - low), "rms": error.std()}
+    row["r2"] = 1 - np.mean(error**2) / true[used].var() if true[used].var() > 0 else np.nan
     if prediction + "_low" in fitted:
         low, high = (fitted[prediction + end].values[used] for end in ("_low", "_high"))
         row["coverage"] = np.mean((low <= true[used]) & (true[used] <= high))
@@ -531,77 +509,8 @@ def _score(fitted, truth, prediction):
     return row
 
 
-def nearest_models(sample, library, *, n=5, model_error=MODEL_ERROR):
-    """The models of the smallest chi-square for each of a few galaxies, as they would be observed.
-
-    Parameters
-    ----------
-    sample, library : xarray.Dataset
-        As for `fit_library`; galaxies one by one, 10 ms each with 50,000 models.
-    n : int
-        Models per galaxy.
-    model_error : float
-
-    Returns
-    -------
-    xarray.Dataset, dims (galaxy, nearest, band)
-        ``model_flux`` [Jy] in the sample's bands, ``model`` (index in the library), ``chi2``, and the properties
-        ``log_mass``, ``log_sfr``, ``log_dust_luminosity`` of each model at its best amplitude.
-
-    Raises
-    ------
-    ValueError
-        If a galaxy has no flux above zero, or its redshift is outside the library's; the row is named.
-    """
-    flux, error, missing = read_fluxes(sample)
-    redshift = sample["redshift"].values.astype(float)
-    usable = (np.where(missing, -1.0, flux) > 0).any(axis=1)
-    usable &= (redshift > 0) & (redshift <= library["redshift"].values[-1] * (1 + 1e-9))
-    if not usable.all():
-        raise ValueError(
-            f"row {int(np.argmin(usable))} has no flux above zero or a redshift outside the library's"
-        )
-    near, weight, log_scale = scale_fluxes(flux, error, missing, model_error, redshift)
-    total = (weight * near**2).sum(axis=1)
-    parts = []
-    for i, z in enumerate(redshift):
-        models = place_library(library, z, bands=sample["band"].values)
-        rows = (torch.from_numpy(values[i : i + 1].astype("f4")) for values in (near, weight))
-        gain, curvature = match_models(*rows, models, models * models)
-        best, index = gain[0].topk(n)
-        log_unit = 0.5 * torch.log10(best / curvature[0, index]).double().numpy()
-        at_galaxy = np.log10(near[i].max()) - np.log10(flux[i][~missing[i]].max())
-        parts.append(
-            {
-                "model": index.numpy(),
-                "chi2": total[i] - best.double().numpy(),
-                "model_flux": models[index].double().numpy() * 10 ** (log_unit - at_galaxy)[:, None],
-            }
-            | {name: library[name].values[index.numpy()] + log_unit + log_scale[i] for name in PROPERTIES}
-        )
-    dims = {"model_flux": ("galaxy", "nearest", "band")}
-    units = {"model": "", "chi2": "", "model_flux": "Jy"}
-    units |= dict(zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True))
-    return xr.Dataset(
-        {
-            name: (
-                dims.get(name, ("galaxy", "nearest")),
-                np.array([part[name] for part in parts]),
-                {"units": unit},
-            )
-            for name, unit in units.items()
-        },
-        coords={"band": sample["band"].values},
-    )
-
-
-DEEPER = 10.0
-MIN_COUNT = 30
-_UNITS = dict(zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True))
-
-
-def fit_again(sample, library, *, deeper=DEEPER, n_models=None, progress=True):
-    """Fit galaxies with each half of a library, and as they would be seen with less noise.
+def fit_again(sample, library, *, n_models=None, progress=True):
+    """Fit galaxies with each half of a library, and as they would be seen with a tenth of the noise.
 
     Parameters
     ----------
@@ -609,20 +518,15 @@ def fit_again(sample, library, *, deeper=DEEPER, n_models=None, progress=True):
         As for `fit_library`, with the noise-free ``true_flux`` [Jy].
     library : xarray.Dataset
         From `draw_library`; every other model makes a half.
-    deeper : float
-        By this, noise and errors are divided.
     n_models : int, optional
         Of the library that made the labels, if another: the noise of labels falls as the root of the number of models.
-        (That of a rate, from halves of 50,000, 25,000, 10,000 and 5,000 models: 0.026, 0.042, 0.054, 0.084 dex.)
-        Default: the library's own.
     progress : bool
 
     Returns
     -------
     xarray.Dataset, dim (galaxy)
-        For each property ``<property>_arbitrary`` [dex]: half of the difference between the two halves' medians, which
-        scatters as labels of the whole library do from one choice of its models to another; and
-        ``<property>_deep``, the median with less noise.
+        For each property ``<property>_arbitrary`` [dex]: half of the difference between the halves' medians, which
+        scatters as labels do from one choice of models to another; ``<property>_deep``, the median with less noise.
 
     Raises
     ------
@@ -633,75 +537,60 @@ def fit_again(sample, library, *, deeper=DEEPER, n_models=None, progress=True):
         raise ValueError("the sample lacks true_flux, the fluxes without noise")
     halves = [fit_library(sample, library.isel(model=slice(k, None, 2)), progress=progress) for k in range(2)]
     true = sample["true_flux"]
-    flux = (true + (sample["flux"] - true) / deeper).transpose(*sample["flux"].dims)
-    error = sample["flux_error"] / deeper
+    flux = (true + (sample["flux"] - true) / DEEPER).transpose(*sample["flux"].dims)
+    error = sample["flux_error"] / DEEPER
     units = {"units": "Jy"}
     seen = sample.assign(flux=flux.assign_attrs(units), flux_error=error.assign_attrs(units))
     deep = fit_library(seen, library, progress=progress)
     factor = 0.5 * np.sqrt(library.sizes["model"] / (n_models or library.sizes["model"]))
     columns = {}
-    for name, unit in _UNITS.items():
-        apart = halves[0][f"{name}_fit"] - halves[1][f"{name}_fit"]
-        columns[f"{name}_arbitrary"] = ("galaxy", factor * apart.values, {"units": "dex"})
+    for name, unit in PROPERTIES.items():
+        difference = halves[0][f"{name}_fit"] - halves[1][f"{name}_fit"]
+        columns[f"{name}_arbitrary"] = ("galaxy", factor * difference.values, {"units": "dex"})
         columns[f"{name}_deep"] = ("galaxy", deep[f"{name}_fit"].values, {"units": unit})
     return xr.Dataset(columns)
 
 
-def trace_scatter(sample, again, predicted, *, of_truth=None, quantity="log_sfr", width=0.5):
-    """Scatter of a network's predictions, and of what could cause it, along the rate.
+def trace_scatter(sample, again, predicted, *, of_truth=None):
+    """Scatter of a network's predictions of the star-formation rate, and of what could cause it, along the rate.
 
     Parameters
     ----------
     sample : xarray.Dataset
-        Test galaxies with true properties, the fit's medians, 16 and 84%, and ``is_quiescent``.
+        Test galaxies with true rates, the fit's medians, 16 and 84%, and ``is_quiescent``.
     again : xarray.Dataset
         From `fit_again`.
     predicted : ndarray, shape (galaxy,)
         By a network that learnt the fit's medians.
     of_truth : ndarray, shape (galaxy,), optional
         By a network that learnt the truth.
-    quantity : str
-        One of `PROPERTIES`.
-    width : float
-        Of the bins of the fit's rate [dex].
 
     Returns
     -------
     dict of str to dict of str to (ndarray, ndarray)
-        For all, star-forming and quiescent galaxies, by curve: rates at the middle of the bins and half of the 16-84%
-        range [dex], NaN where fewer than `MIN_COUNT` galaxies are. (For the error stated: its median.)
+        For all, star-forming and quiescent galaxies, by curve: rates at the middle of bins of 0.5 dex of the fit's rate
+        and half of the 16-84% range [dex], NaN with fewer than 30 galaxies. (For the error stated: its median.)
     """
-    label, true = (sample[quantity + end].values for end in ("_fit", ""))
-    stated = 0.5 * (sample[f"{quantity}_fit_high"] - sample[f"{quantity}_fit_low"]).values
-    curves = {
-        "network - fit": predicted - label,
-        "fit - fit with other models": again[f"{quantity}_arbitrary"].values,
-        "error stated by the fit": (stated,),
-        "fit - truth": label - true,
-        "fit - truth, a tenth of the noise": again[f"{quantity}_deep"].values - true,
+    rate, true = sample["log_sfr_fit"].values, sample["log_sfr"].values
+    differences = {
+        "network - fit": predicted - rate,
+        "fit - fit with other models": again["log_sfr_arbitrary"].values,
+        STATED: 0.5 * (sample["log_sfr_fit_high"] - sample["log_sfr_fit_low"]).values,
+        "fit - truth": rate - true,
+        "fit - truth, a tenth of the noise": again["log_sfr_deep"].values - true,
     }
     if of_truth is not None:
-        curves["network taught by truth - truth"] = of_truth - true
-    quiescent = sample["is_quiescent"].values.astype(bool)
-    rate = sample["log_sfr_fit"].values
-    parts = {"all": np.ones(rate.size, bool), "star-forming": ~quiescent, "quiescent": quiescent}
-    return {title: spread_by(rate, curves, used=used, width=width) for title, used in parts.items()}
-
-
-def spread_by(x, curves: Mapping, *, used=None, width=0.5, min_count=MIN_COUNT):
-    """Half of the 16-84% range of differences in bins."""
-    used = np.isfinite(x) if used is None else used & np.isfinite(x)
-    bins = np.floor(x / width)
-    found = np.unique(bins[used])
-    result = {}
-    for name, values in curves.items():
-        is_median = isinstance(values, tuple)
-        values = values[0] if is_median else values
-        spread = np.full(found.size, np.nan)
-        for k, number in enumerate(found):
-            here = values[used & (bins == number) & np.isfinite(values)]
-            if here.size >= min_count:
-                low, middle, high = np.percentile(here, (16, 50, 84))
-                spread[k] = middle if is_median else 0.5 * (high - low)
-        result[name] = ((found + 0.5) * width, spread)
-    return result
+        differences["network taught by truth - truth"] = of_truth - true
+    quiescent, bins = sample["is_quiescent"].values.astype(bool), np.floor(rate / RATE_BIN)
+    parts = {"all": np.isfinite(rate)}
+    parts |= {"star-forming": parts["all"] & ~quiescent, "quiescent": parts["all"] & quiescent}
+    curves = {title: {} for title in parts}
+    for title, used in parts.items():
+        numbers = np.unique(bins[used])
+        for name, values in differences.items():
+            place = np.where(used & np.isfinite(values), np.searchsorted(numbers, bins), -1)
+            groups = group_rows(place, numbers.size)
+            low, middle, high = percentiles_by_group(values, groups, min_count=MIN_COUNT)
+            spread = middle if name == STATED else 0.5 * (high - low)
+            curves[title][name] = ((numbers + 0.5) * RATE_BIN, spread)
+    return curves

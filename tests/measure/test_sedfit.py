@@ -1,4 +1,4 @@
-"""Fits with a library of models: equal to the textbook's posterior, calibrated, blind to units and order."""
+"""Fits with a library of models: the textbook's posterior, calibrated, blind to units and order; what errs in them."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,12 @@ from spectool.measure.sedfit import (
     PROPERTIES,
     draw_library,
     draw_models,
+    fit_again,
     fit_library,
     nearest_models,
     place_library,
     score_fit,
+    trace_scatter,
 )
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
 from spectool.surveys.photometry import (
@@ -262,7 +264,7 @@ def test_nearest_models_are_those_of_the_smallest_chi_square(fitted, sample, lib
     variance = few["flux_error"] ** 2 + (0.1 * few["flux"].clip(0)) ** 2
     chi2 = ((few["flux"] - near["model_flux"]) ** 2 / variance).transpose("galaxy", "nearest", "band").values
     np.testing.assert_allclose(np.where(used, chi2, 0).sum(-1), near["chi2"], rtol=2e-3, atol=0.02)
-    with pytest.raises(ValueError, match="row 0 has no flux above zero"):
+    with pytest.raises(ValueError, match="row 0: redshift is not in"):
         nearest_models(few.assign(redshift=few["redshift"] + 1), library)
 
 
@@ -279,3 +281,73 @@ def test_scores_of_known_numbers():
     )
     np.testing.assert_allclose(scores["r2"], 1 - np.mean(apart**2) / true.var())
     assert scores["n"] == n and scores["coverage"] == np.mean(np.abs(apart) <= 0.2)
+
+
+@pytest.fixture(scope="module")
+def population(averages, library):
+    galaxies = draw_gama(400, averages=averages, seed=3, redshift_range=(0.02, 0.2))
+    return fit_library(observe_gama(galaxies, seed=4, facilities={}), library, progress=False)
+
+
+@pytest.fixture(scope="module")
+def again(population, library):
+    return fit_again(population, library, progress=False)
+
+
+def test_spreads_are_those_put_in():
+    rng = np.random.default_rng(0)
+    rate = np.append(rng.uniform(-2, 1, 30_000), -3.7)
+    scatter = np.where(rate < -0.5, 0.4, 0.1)
+    columns = {"log_sfr": 0 * rate, "log_sfr_fit": rate, "is_quiescent": rate < -0.1}
+    columns |= {"log_sfr_fit_low": rate - scatter, "log_sfr_fit_high": rate + scatter}
+    columns |= {"log_sfr_arbitrary": scatter * rng.standard_normal(rate.size), "log_sfr_deep": 0 * rate}
+    table = xr.Dataset({name: ("galaxy", values) for name, values in columns.items()})
+    found = trace_scatter(table, table, rate)
+    middles, spread = found["all"]["fit - fit with other models"]
+    np.testing.assert_allclose(middles, [-3.75, -1.75, -1.25, -0.75, -0.25, 0.25, 0.75])
+    assert np.isnan(spread[0])
+    np.testing.assert_allclose(spread[1:], [0.4] * 3 + [0.1] * 3, rtol=0.05)
+    np.testing.assert_allclose(found["all"]["error stated by the fit"][1][1:], [0.4] * 3 + [0.1] * 3)
+    np.testing.assert_array_equal(found["star-forming"]["fit - truth"][0], [-0.25, 0.25, 0.75])
+
+
+def test_less_noise_brings_the_fit_nearer_to_the_truth(population, again):
+    for name in ("log_sfr", "log_dust_luminosity"):
+        plain, deep = (
+            np.diff(np.percentile(values - population[name].values, (16, 84)))
+            for values in (population[f"{name}_fit"].values, again[f"{name}_deep"].values)
+        )
+        assert deep < 0.9 * plain
+
+
+def test_labels_of_fewer_models_are_more_arbitrary(population, again, library):
+    few = fit_again(population, library.isel(model=slice(0, None, 8)), progress=False)
+    for name in ("log_mass", "log_sfr"):
+        spread = [np.diff(np.percentile(one[f"{name}_arbitrary"].values, (16, 84))) for one in (few, again)]
+        assert 1.5 < spread[0] / spread[1] < 2 * np.sqrt(8)
+        scaled = fit_again(population, library.isel(model=slice(0, None, 8)), n_models=6000, progress=False)
+        np.testing.assert_allclose(scaled[f"{name}_arbitrary"] * np.sqrt(8), few[f"{name}_arbitrary"])
+
+
+def test_causes_are_told_apart(population, again):
+    rng = np.random.default_rng(1)
+    label, true = population["log_sfr_fit"].values, population["log_sfr"].values
+    predicted = label + 0.05 * rng.standard_normal(label.size)
+    panels = trace_scatter(
+        population, again, predicted, of_truth=true + 0.02 * rng.standard_normal(label.size)
+    )
+    assert list(panels) == ["all", "star-forming", "quiescent"] and len(panels["all"]) == 6
+    spread = {name: curve[1] for name, curve in panels["all"].items()}
+    good = np.isfinite(spread["fit - truth"])
+    assert good.sum() >= 4
+    np.testing.assert_allclose(spread["network - fit"][good], 0.05, rtol=0.4)
+    np.testing.assert_allclose(spread["network taught by truth - truth"][good], 0.02, rtol=0.4)
+    stated = 0.5 * (population["log_sfr_fit_high"] - population["log_sfr_fit_low"]).values
+    lowest = np.floor(label / 0.5) == np.floor(2 * panels["all"]["fit - truth"][0][good][0])
+    assert spread["error stated by the fit"][good][0] == pytest.approx(np.median(stated[lowest]))
+    assert spread["error stated by the fit"][good][0] > spread["error stated by the fit"][good][-1]
+
+
+def test_noise_free_fluxes_are_needed(population, library):
+    with pytest.raises(ValueError, match="lacks true_flux"):
+        fit_again(population.drop_vars("true_flux"), library)

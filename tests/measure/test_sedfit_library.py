@@ -86,11 +86,6 @@ def test_the_same_seed_gives_the_same_models():
     assert (np.diff(first["age_form"]) >= 0).all()
 
 
-def test_the_slope_of_the_dust_can_be_drawn():
-    drawn = draw_models(500, age=np.geomspace(1e6, 1.4e10, 40), seed=1, dust_index=(-1.2, -0.4))["dust_index"]
-    assert drawn.min() >= -1.2 and drawn.max() <= -0.4 and drawn.std() > 0.2
-
-
 def test_fluxes_are_those_of_the_photometry(library, averages):
     heavy = draw_models(300, age=averages.grid.age, seed=1)
     heavy = heavy.assign(mass_formed=2e10 * heavy["mass_formed"])
@@ -115,13 +110,10 @@ def test_redshifts_between_nodes_lie_on_straight_lines_nearly(library, averages)
     assert (apart < (0.001, 0.03, 0.08)).all()
 
 
-def test_nodes_reach_the_highest_redshift():
+def test_nodes_reach_the_highest_redshift_and_no_models_are_an_error():
     np.testing.assert_allclose(redshift_nodes(0.1, 0.03), [0.001, 0.03, 0.06, 0.09, 0.1])
     np.testing.assert_allclose(redshift_nodes(0.1, 0.05), [0.001, 0.05, 0.1])
     with pytest.raises(ValueError, match=r"between 0 and the highest redshift 0.1, not 0.2"):
         redshift_nodes(0.1, 0.2)
-
-
-def test_no_models_is_an_error():
     with pytest.raises(ValueError, match="at least 1, not 0"):
         draw_models(0, age=np.geomspace(1e6, 1.4e10, 40), seed=1)

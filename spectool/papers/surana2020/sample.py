@@ -215,7 +215,7 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
         parts.append(seen.drop_vars("candidate"))
     sample = concatenate(parts).isel(galaxy=slice(0, n))
     columns = {}
-    for name, unit in zip(PROPERTIES, ("dex(Msun)", "dex(Msun / yr)", "dex(solLum)"), strict=True):
+    for name, unit in PROPERTIES.items():
         fit, low, high = (labels[f"{name}_fit{end}"].values[:n].astype(int) for end in ("", "_low", "_high"))
         for end, steps in (("", fit), ("_low", fit - low), ("_high", fit + high)):
             columns[f"{name}_fit{end}"] = ("galaxy", steps * labels.attrs["step"], {"units": unit})
