@@ -38,8 +38,8 @@ class YourSpectrum(traitlets.HasTraits):
     """One spectrum on its way from a file to what the models say of it.
 
     `read` does all of it. It keeps what was there if the new file cannot be used, and puts the reason into
-    `message`: a visitor's bad file is no traceback. Observers of `version` see everything else already
-    changed.
+    `message`: a visitor's bad file is no traceback on the page. Who asks for the answers in code gets the
+    reason as an error. Observers of `version` see everything else already changed.
 
     Parameters
     ----------
@@ -110,7 +110,16 @@ class YourSpectrum(traitlets.HasTraits):
         return prepare.history(self.steps["normalised"]) if self.steps else []
 
     def table(self):
-        """The models' answers, a pandas.DataFrame (see `spectool.models.registry.answer_table`)."""
+        """The models' answers, a pandas.DataFrame (see `spectool.models.registry.answer_table`).
+
+        Raises
+        ------
+        ValueError
+            If the last file could not be used (saying why), or none was read: an empty table, or that of the spectrum
+            before, would pass for its answers.
+        """
+        if self.failed or self.sample is None:
+            raise ValueError(f"no answers: {self.message or 'no spectrum was read yet'}")
         return answer_table(self.answers)
 
     def out_of_range(self):

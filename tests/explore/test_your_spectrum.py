@@ -1,6 +1,7 @@
 """The page for one's own spectrum: what it does is right without a widget; the widgets only show and drive it."""
 
 import datetime
+import re
 
 import numpy as np
 import pytest
@@ -88,7 +89,18 @@ def test_a_bad_file_is_told_and_leaves_the_last_one(state, source, options, says
     assert not state.read(source, **options)
     assert state.failed and says in state.message and not state.busy
     assert state.version == before and state.name == "NGC3522_SDSS_DR18.fits"
+    with pytest.raises(ValueError, match=re.escape(says)):
+        state.table()
     assert state.read_example("NGC 3073") and not state.failed
+
+
+def test_a_missing_file_is_no_empty_table():
+    fresh = YourSpectrum(ask=lambda sample: [])
+    with pytest.raises(ValueError, match="no spectrum was read yet"):
+        fresh.table()
+    assert not fresh.read("no/such/file.fits")
+    with pytest.raises(ValueError, match=r"no answers: no/such/file\.fits: no such file"):
+        fresh.table()
 
 
 def test_view_follows_the_state(state):
