@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 import json
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from spectool.io import DATA
+from spectool.io import DATA, atomic
 
 #: Matrices with fewer entries stay in 16 bits: they cost little, and the latent layers are among them.
 SMALLEST = 8192
@@ -74,38 +75,12 @@ class ModelInfo:
 
 
 def save_model(
-    path, model: nn.Module, *, recipe: dict, metrics: dict, config=None, arrays=None, half=False, int8=False
+    path, model: nn.Module, *, recipe: dict, metrics: dict, arrays=None, half=False, int8=False
 ) -> Path:
-    """Write a model.
+    """Write a model of one of `CLASSES` with JSON-like dicts and extra arrays; weights in 32, 16 or 8 bits.
 
-    Parameters
-    ----------
-    path
-        File to write; ``.safetensors`` is added if missing.
-    model
-        Of one of `CLASSES`.
-    recipe, metrics
-        JSON-like dicts: what it was trained on and how; how well it does.
-    config
-        Options of the constructor; the model's own ``config`` by default.
-    arrays
-        Extra arrays by name (numbers or bool).
-    half
-        Weights in float16, half the size. Buffers (statistics, wavelengths) and `arrays` are kept as they
-        are.
-    int8
-        Large matrices in 8 bits, row by row (`spectool.models.store`), other weights in float16: a quarter of
-        the size. Call `round_weights` before the model is scored.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If the model is of no known class, or a weight would overflow in float16.
+    ``half``: weights in float16. ``int8``: large matrices in 8 bits, row by row, other weights in float16; call
+    `round_weights` before the model is scored. Buffers (statistics, wavelengths) and arrays are kept as they are.
     """
     kind = type(model).__name__
     if kind not in CLASSES:
@@ -123,15 +98,12 @@ def save_model(
         tensors[f"model/{name}"] = value
     for name, value in (arrays or {}).items():
         tensors[f"array/{name}"] = torch.from_numpy(np.array(value, order="C"))
-    about = {"class": kind, "config": config or model.config, "recipe": recipe, "metrics": metrics}
+    about = {"class": kind, "config": model.config, "recipe": recipe, "metrics": metrics}
+    metadata = {name: json.dumps(value, default=_plain, sort_keys=True) for name, value in about.items()}
     path = Path(path)
     path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {
-        "format": FORMAT,
-        **{k: json.dumps(v, default=_plain, sort_keys=True) for k, v in about.items()},
-    }
-    save_file(tensors, path, metadata=metadata)
+    with atomic(path) as part:
+        save_file(tensors, part, metadata=metadata | {"format": FORMAT})
     path.chmod(0o644)
     return path
 
@@ -161,7 +133,9 @@ def load_model(path_or_name, *, expected: str | None = None, n_latent: int | Non
         If the file is not a model's, or holds another class or size than asked for.
     """
     path = resolve(path_or_name)
-    metadata, tensors = _read(path)
+    metadata, parts = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is a safetensors file, but not one that save_model wrote")
     kind = json.loads(metadata["class"])
     if kind not in CLASSES:
         raise ValueError(
@@ -170,23 +144,19 @@ def load_model(path_or_name, *, expected: str | None = None, n_latent: int | Non
     if expected is not None and kind != expected:
         raise ValueError(f"{path} holds a {kind}, not the {expected} that is needed here")
     config = json.loads(metadata["config"])
-    if n_latent is not None and config.get("n_latent", config.get("n_in")) != n_latent:
+    own = config.get("n_latent", config.get("n_in"))
+    if n_latent not in (None, own):
         raise ValueError(
-            f"{path} is for {config.get('n_latent', config.get('n_in'))} latent dimensions, not {n_latent}: "
-            "it belongs to another model"
+            f"{path} is for {own} latent dimensions, not {n_latent}: it belongs to another model"
         )
     model = getattr(importlib.import_module(CLASSES[kind]), kind)(**config)
-    own = {name.removeprefix("model/"): v for name, v in tensors.items() if name.startswith("model/")}
-    for name, value in tensors.items():
-        if name.startswith("step/"):
-            own[name.removeprefix("step/")] = restore_rows(own[name.removeprefix("step/")], value)
+    weights = parts["model"]
+    weights |= {name: restore_rows(weights[name], step) for name, step in parts["step"].items()}
     try:
-        model.load_state_dict(own)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its own configuration: {error}") from error
-    arrays = {
-        name.removeprefix("array/"): v.numpy() for name, v in tensors.items() if name.startswith("array/")
-    }
+    arrays = {name: value.numpy() for name, value in parts["array"].items()}
     recipe, metrics = json.loads(metadata["recipe"]), json.loads(metadata["metrics"])
     return model.eval(), ModelInfo(path.stem, kind, config, recipe, metrics, arrays)
 
@@ -208,18 +178,17 @@ def resolve(path_or_name) -> Path:
     )
 
 
-def _read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
+def read_tensors(path) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
+    """Metadata and tensors of a safetensors file, by what stands before and behind the first slash of a name."""
+    parts = collections.defaultdict(dict)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            for name in file.keys():  # noqa: SIM118 (not a dict)
+                part, _, key = name.partition("/")
+                parts[part][key] = file.get_tensor(name)
+            return file.metadata() or {}, parts
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is a safetensors file, but not one that spectool.models.store.save_model wrote"
-        )
-    return metadata, tensors
 
 
 def _plain(value):

@@ -1,7 +1,8 @@
-"""One training loop for all networks: rows, schedules, checkpoints and the loop."""
+"""One training loop for all networks, and one way through arrays in batches."""
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import math
@@ -12,12 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
 from spectool.io import atomic
+from spectool.models.store import read_tensors
+
+CHECKPOINT_SECONDS = 60.0
+PLATEAU_DROP, PLATEAU_PATIENCE, PLATEAU_FACTOR = 0.1, 5, 0.1
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "fused adam": functools.partial(torch.optim.Adam, fused=True),
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
 
 
 class Rows:
@@ -112,64 +122,19 @@ def check_rows(arrays: Mapping[str, object], what: str) -> int:
     return next(iter(lengths.values()))
 
 
-@dataclass(frozen=True)
-class Plateau:
-    """Lower the learning rate when a value stays; stop when it then still stays (Section 3.2 of the paper)."""
-
-    drop: float = 0.1
-    patience: int = 5
-    factor: float = 0.1
-    monitor: str = "valid_loss"
-
-    def replay(self, values: Sequence[float]) -> tuple[float, bool]:
-        """Factor of the learning rate of the next epoch, and whether to stop, after these values."""
-        reference, waited, rate = math.inf, 0, 1.0
-        for value in values:
-            if value < reference - self.drop * abs(reference) or not math.isfinite(reference):
-                reference, waited = value, 0
-                continue
-            waited += 1
-            if waited == self.patience:
-                rate *= self.factor
-            elif waited >= 2 * self.patience:
-                return rate, True
-        return rate, False
-
-
-def write_checkpoint(
-    path, weights: dict, best: dict, optimizer: torch.optim.Optimizer, history: dict
-) -> None:
-    """Write the state of a training; a kill in the middle leaves the former file whole."""
-    tensors = {f"last/{name}": value for name, value in weights.items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
-    for k, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{k}/{name}": torch.as_tensor(value) for name, value in state.items()}
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    with atomic(path) as part:
-        save_file(tensors, part, metadata={"history": json.dumps(history)})
-
-
-def read_checkpoint(path, optimizer: torch.optim.Optimizer) -> tuple[dict, dict, dict]:
-    """Weights, best weights and history; the optimiser's moments are put into `optimizer`."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            history = json.loads((file.metadata() or {})["history"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(
-            f"{path} is no checkpoint of a training ({error}); remove it to start anew"
-        ) from error
-    parts = {"last": {}, "best": {}}
-    state = {}
-    for name, value in tensors.items():
-        part, rest = name.split("/", 1)
-        if part == "optimizer":
-            k, key = rest.split("/")
-            state.setdefault(int(k), {})[key] = value
-        else:
-            parts[part][rest] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return parts["last"], parts["best"], history
+def replay_plateau(losses: Sequence[float]) -> tuple[float, bool]:
+    """Factor of the learning rate of the next epoch, and whether to stop: `fit`'s rule, after these losses."""
+    reference, waited, rate = math.inf, 0, 1.0
+    for loss in losses:
+        if loss < reference - PLATEAU_DROP * abs(reference) or not math.isfinite(reference):
+            reference, waited = loss, 0
+            continue
+        waited += 1
+        if waited == PLATEAU_PATIENCE:
+            rate *= PLATEAU_FACTOR
+        elif waited >= 2 * PLATEAU_PATIENCE:
+            return rate, True
+    return rate, False
 
 
 @dataclass(frozen=True)
@@ -195,10 +160,6 @@ class History:
     def column(self, name: str) -> np.ndarray:
         """One entry of all records, (n_epochs,)."""
         return np.array([record[name] for record in self.records])
-
-    def to_dict(self) -> dict:
-        """As plain JSON types."""
-        return asdict(self)
 
 
 def halve_every(epochs: int = 10) -> Callable[[Step], float]:
@@ -230,12 +191,11 @@ def fit(
     optimizer: str = "adam",
     schedule: Callable[[Step], float] | None = None,
     patience: int | None = 20,
-    plateau: Plateau | None = None,
+    plateau: bool = False,
     max_seconds: float | None = None,
     augment: Callable[[dict, Step], dict] | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
     checkpoint: str | Path | None = None,
-    checkpoint_seconds: float = 60.0,
     clip: float | None = None,
     seed: int | np.random.Generator = 0,
     device: str | torch.device = "cpu",
@@ -268,7 +228,8 @@ def fit(
     patience
         Stop after so many epochs without a lower validation loss; None = never.
     plateau
-        Lowers the learning rate and stops by what the loss does (`spectool.models.training.Plateau`).
+        Lower the learning rate tenfold when the validation loss has not dropped by 10% in five epochs; stop when it
+        has not in five more.
     max_seconds
         Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint`
         counted. The learning curve then depends on the machine's speed.
@@ -277,9 +238,8 @@ def fit(
     callbacks
         Called with the `History` after each epoch.
     checkpoint
-        A safetensors file: written at the end of an epoch when `checkpoint_seconds` have passed since the
-        last time, and read at the start if it is there, so that a killed training goes on where it was. A
-        finished training leaves its file.
+        A safetensors file: written at the end of an epoch when a minute has passed since the last time, and read at
+        the start if it is there, so that a killed training goes on where it was. A finished training leaves its file.
     clip
         Largest norm of the gradient; None = as it is.
     seed
@@ -301,27 +261,38 @@ def fit(
     -----
     KeyboardInterrupt (the stop button of a notebook) ends the training and keeps the best weights.
     """
-    run = _Run(model, train, valid, loss, batch_size, augment, schedule, lr, clip, seed, device)
-    run.limits(epochs, max_seconds)
-    run.make_optimizer(optimizer, weight_decay)
-    run.plateau = plateau
+    run = _Run(
+        model,
+        train,
+        valid,
+        loss,
+        epochs,
+        batch_size,
+        lr,
+        schedule,
+        patience,
+        plateau,
+        max_seconds,
+        augment,
+        clip,
+    )
+    run.start(optimizer, weight_decay, seed, device)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(checkpoint)
-    saved = time.monotonic()
-    history = run.history
-    bar = tqdm(
-        total=epochs * run.n_batches, initial=run.n_batches * len(history.records), disable=not progress
-    )
+    saved, history = time.monotonic(), run.history
+    done = run.n_batches * len(history.records)
     history.stopped = "epochs"
     try:
-        with bar, torch.random.fork_rng(devices=[]):
+        with (
+            tqdm(total=epochs * run.n_batches, initial=done, disable=not progress) as bar,
+            torch.random.fork_rng(devices=[]),
+        ):
             for epoch in range(len(history.records), epochs):
-                reason = run.reason_to_stop(epoch, patience)
-                if reason:
+                if reason := run.reason_to_stop(epoch):
                     history.stopped = reason
                     break
                 run.one_epoch(epoch, bar)
-                if checkpoint is not None and time.monotonic() - saved > checkpoint_seconds:
+                if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
                     run.save(checkpoint)
                     saved = time.monotonic()
                 for callback in callbacks:
@@ -335,33 +306,35 @@ def fit(
     return history
 
 
+@dataclass
 class _Run:
-    """The state of one training; `fit` drives it."""
+    """The state of one training; `fit` drives it, and its fields are options of `fit`."""
 
-    def __init__(
-        self, model, train, valid, loss, batch_size, augment, schedule, lr, clip, seed, device
-    ) -> None:
-        self.n_train, self.n_valid = check_rows(train, "train"), check_rows(valid, "valid")
-        self.model, self.train, self.valid, self.loss = model.to(device), train, valid, loss
-        self.batch_size, self.augment, self.schedule = batch_size, augment, schedule
-        self.lr, self.clip, self.device = lr, clip, torch.device(device)
-        self.seed = int(seed) if not isinstance(seed, np.random.Generator) else int(seed.integers(2**62))
-        self.n_batches = math.ceil(self.n_train / batch_size)
-        self.history = History()
-        self.best = None
-        self.elapsed_before = 0.0
+    model: nn.Module
+    train: Mapping[str, object]
+    valid: Mapping[str, object]
+    loss: Callable
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Callable | None
+    patience: int | None
+    plateau: bool
+    max_seconds: float | None
+    augment: Callable | None
+    clip: float | None
 
-    def limits(self, epochs: int, max_seconds: float | None) -> None:
-        self.epochs, self.max_seconds = epochs, max_seconds
-        self.started = time.monotonic()
-
-    def make_optimizer(self, name: str, weight_decay: float) -> None:
-        kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-        kinds["fused adam"] = functools.partial(torch.optim.Adam, fused=True)
-        kinds["sgd"] = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)
-        if name not in kinds:
-            raise ValueError(f"optimizer must be one of {', '.join(kinds)}, not {name!r}")
-        self.optimizer = kinds[name](self.model.parameters(), lr=self.lr, weight_decay=weight_decay)
+    def start(self, optimizer: str, weight_decay: float, seed, device) -> None:
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
+        self.n_train, self.n_valid = check_rows(self.train, "train"), check_rows(self.valid, "valid")
+        self.n_batches = math.ceil(self.n_train / self.batch_size)
+        self.device = torch.device(device)
+        weights = self.model.to(device).parameters()
+        self.optimizer = OPTIMIZERS[optimizer](weights, lr=self.lr, weight_decay=weight_decay)
+        self.seed = int(seed.integers(2**62)) if isinstance(seed, np.random.Generator) else int(seed)
+        self.history, self.best, self.last = History(), None, None
+        self.elapsed_before, self.started = 0.0, time.monotonic()
 
     def elapsed(self) -> float:
         return self.elapsed_before + time.monotonic() - self.started
@@ -369,17 +342,15 @@ class _Run:
     def out_of_time(self) -> bool:
         return self.max_seconds is not None and self.elapsed() >= self.max_seconds
 
-    def reason_to_stop(self, epoch: int, patience: int | None) -> str:
+    def reason_to_stop(self, epoch: int) -> str:
         if self.out_of_time():
             return "time"
-        if patience is not None and epoch - self.history.best_epoch >= patience:
+        if self.patience is not None and epoch - self.history.best_epoch >= self.patience:
             return "patience"
         return "plateau" if self.plateau_state()[1] else ""
 
     def plateau_state(self) -> tuple[float, bool]:
-        if self.plateau is None:
-            return 1.0, False
-        return self.plateau.replay([record[self.plateau.monitor] for record in self.history.records])
+        return replay_plateau(self.history.column("valid_loss")) if self.plateau else (1.0, False)
 
     def generators(self, *key: int) -> tuple[np.random.Generator, torch.Generator]:
         sequence = np.random.SeedSequence([self.seed, *key])
@@ -397,30 +368,33 @@ class _Run:
         torch.manual_seed(noise.initial_seed())
         order = shuffle.permutation(self.n_train)
         self.model.train()
-        sums, seen, factor, lowered = {}, 0, 1.0, self.plateau_state()[0]
+        sums, seen, factor, lowered = collections.Counter(), 0, 1.0, self.plateau_state()[0]
         for k in range(self.n_batches):
             step = self.step(epoch + k / self.n_batches, noise, training=True)
             factor = lowered * (self.schedule(step) if self.schedule is not None else 1.0)
             rows = order[k * self.batch_size : (k + 1) * self.batch_size]
-            values = self.update(rows, step, self.lr * factor)
-            _add(sums, values, len(rows))
+            self.update(rows, step, self.lr * factor, sums)
             seen += len(rows)
             if not math.isfinite(sums["loss"]):
                 raise FloatingPointError(
-                    f"the loss is {values['loss']} in epoch {epoch + 1}, batch {k + 1}: lower the "
+                    f"the loss is not finite in epoch {epoch + 1}, batch {k + 1}: lower the "
                     "learning rate (lr) or clip the gradient, and look for NaN in the training arrays"
                 )
             bar.update()
             if self.out_of_time():
                 break
         record = {f"train_{name}": value / seen for name, value in sums.items()}
-        record |= {f"valid_{name}": value for name, value in self.validate(epoch + 1).items()}
-        self.note(epoch + 1, record, self.lr * factor)
-        bar.set_postfix(
-            epoch=epoch + 1, valid=f"{record['valid_loss']:.4g}", best=f"{self.history.best_loss:.4g}"
+        record |= {f"valid_{name}": value / self.n_valid for name, value in self.validate(epoch + 1).items()}
+        history, loss = self.history, record["valid_loss"]
+        history.seconds = self.elapsed()
+        history.records.append(
+            {"epoch": epoch + 1, "lr": self.lr * factor, "seconds": history.seconds, **record}
         )
+        if loss < history.best_loss:
+            history.best_loss, history.best_epoch, self.best = loss, epoch + 1, self.weights()
+        bar.set_postfix(epoch=epoch + 1, valid=f"{loss:.4g}", best=f"{history.best_loss:.4g}")
 
-    def update(self, rows: np.ndarray, step: Step, lr: float) -> dict[str, float]:
+    def update(self, rows: np.ndarray, step: Step, lr: float, sums: dict) -> None:
         batch = read_batch(self.train, rows, self.device)
         if self.augment is not None:
             batch = self.augment(batch, step)
@@ -432,50 +406,60 @@ class _Run:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
-        return {name: float(value.detach()) for name, value in values.items()}
+        _add(sums, values, len(rows))
 
     def validate(self, epoch: int) -> dict[str, float]:
         self.model.eval()
         _, noise = self.generators(1)
-        sums = {}
-        size = max(self.batch_size, 256)
+        sums, size = collections.Counter(), max(self.batch_size, 256)
         with torch.inference_mode():
             for start in range(0, self.n_valid, size):
                 rows = np.arange(start, min(start + size, self.n_valid))
-                values = self.loss(
-                    self.model,
+                batch, step = (
                     read_batch(self.valid, rows, self.device),
                     self.step(epoch, noise, training=False),
                 )
-                _add(sums, {name: float(value) for name, value in values.items()}, len(rows))
-        return {name: value / self.n_valid for name, value in sums.items()}
+                _add(sums, self.loss(self.model, batch, step), len(rows))
+        return sums
 
-    def note(self, epoch: int, record: dict, lr: float) -> None:
-        history = self.history
-        history.seconds = self.elapsed()
-        history.records.append({"epoch": epoch, "lr": lr, "seconds": history.seconds, **record})
-        if record["valid_loss"] < history.best_loss:
-            history.best_loss, history.best_epoch = record["valid_loss"], epoch
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def finish(self) -> None:
-        self.last = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        self.last = self.weights()
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self.model.eval()
         self.history.seconds = self.elapsed()
 
     def save(self, path: str | Path) -> None:
-        weights = getattr(self, "last", None) or self.model.state_dict()
-        write_checkpoint(path, weights, self.best or weights, self.optimizer, self.history.to_dict())
+        last = self.last or self.weights()
+        parts = {"last": last, "best": self.best or last}
+        parts |= {f"optimizer/{k}": state for k, state in self.optimizer.state_dict()["state"].items()}
+        tensors = {
+            f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
+        }
+        tensors = {k: torch.as_tensor(v).detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        with atomic(path) as part:
+            save_file(tensors, part, metadata={"history": json.dumps(asdict(self.history))})
 
     def restore(self, path: str | Path) -> None:
-        weights, self.best, history = read_checkpoint(path, self.optimizer)
-        self.model.load_state_dict(weights)
-        self.history = History(**history)
-        self.elapsed_before = self.history.seconds
+        try:
+            metadata, parts = read_tensors(path)
+            self.history = History(**json.loads(metadata["history"]))
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} is no checkpoint of a training ({error}); remove it to start anew"
+            ) from error
+        state = collections.defaultdict(dict)
+        for name, value in parts["optimizer"].items():
+            k, key = name.split("/")
+            state[int(k)][key] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        self.model.load_state_dict(parts["last"])
+        self.best, self.elapsed_before = parts["best"], self.history.seconds
 
 
-def _add(sums: dict, values: dict, weight: int) -> None:
+def _add(sums: dict, values: dict[str, torch.Tensor], n_rows: int) -> None:
     for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + value * weight
+        sums[name] += float(value.detach()) * n_rows

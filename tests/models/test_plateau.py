@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectool.models.training import Plateau, fit
+from spectool.models.training import fit, replay_plateau
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from spectool.models.training import Plateau, fit
     ],
 )
 def test_rate_and_end_follow_from_the_values(values, expected):
-    rate, stop = Plateau().replay(values)
+    rate, stop = replay_plateau(values)
     assert rate == pytest.approx(expected[0])
     assert stop is expected[1]
 
@@ -46,7 +46,7 @@ def run(model, epochs, **options):
         epochs=epochs,
         lr=0.05,
         patience=None,
-        plateau=Plateau(),
+        plateau=True,
         progress=False,
         optimizer="fused adam",
         **options,
@@ -63,9 +63,9 @@ def test_training_lowers_its_rate_and_ends_by_the_rule():
     history = run(linear(), 200)
     assert history.stopped == "plateau"
     values = list(history.column("valid_loss"))
-    assert Plateau().replay(values)[1]
-    assert not Plateau().replay(values[:-1])[1]
-    rates = [0.05 * Plateau().replay(values[:k])[0] for k in range(len(values))]
+    assert replay_plateau(values)[1]
+    assert not replay_plateau(values[:-1])[1]
+    rates = [0.05 * replay_plateau(values[:k])[0] for k in range(len(values))]
     np.testing.assert_allclose(history.column("lr"), rates)
     assert rates[-1] < 0.05
 

@@ -93,7 +93,8 @@ def test_wrong_files_are_told(tmp_path, model):
 
 
 def test_weights_that_do_not_fit_their_configuration_are_told(tmp_path, model):
-    path = store.save_model(tmp_path / "x", model, config={**TINY, "n_latent": 5}, recipe={}, metrics={})
+    model.config["n_latent"] = 5
+    path = store.save_model(tmp_path / "x", model, recipe={}, metrics={})
     with pytest.raises(ValueError, match="do not fit its own configuration"):
         store.load_model(path)
 

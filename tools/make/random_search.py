@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from spectool.models.training import Plateau
 from spectool.papers.scourfield2023.network import make_model, suggest, train_denoiser
 
 
@@ -26,9 +25,7 @@ def search(
         options = suggest(trial)
         model = make_model(kind, n_latent, train["flux"], seed=seed, **options)
         try:
-            history = train_denoiser(
-                model, train, valid, seed=seed, epochs=epochs, plateau=Plateau(), progress=False
-            )
+            history = train_denoiser(model, train, valid, seed=seed, epochs=epochs, progress=False)
         except FloatingPointError as error:
             raise optuna.TrialPruned(str(error)) from error
         trial.set_user_attr("epochs", len(history.records))

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 
 from spectool.models.denoise import DenseAutoencoder
-from spectool.models.training import History, Plateau, fit, in_batches
+from spectool.models.training import History, fit, in_batches
 from spectool.models.vae import kl_per_dimension
 from spectool.papers.scourfield2023.spectra import normalize_total
 from spectool.surveys.desi import observe_desi_like
@@ -209,7 +209,7 @@ def train_denoiser(model: DenseAutoencoder, train, valid, *, seed=0, **options) 
         "lr": 1e-4,
         "optimizer": "fused adam",
         "patience": None,
-        "plateau": Plateau(),
+        "plateau": True,
         "seed": seed,
     }
     return fit(model, train, valid, **(recipe | options))
