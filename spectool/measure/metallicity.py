@@ -12,10 +12,24 @@ from spectool.spectra import LINES, extinction_curve
 CASE_B = 2.86
 """H-alpha / H-beta without dust: case B, 10,000 K, 100 cm^-3 (Osterbrock & Ferland 2006, Table 4.4)."""
 
-REDDENING_REASONS = ("", "not measured", "flux not positive", "S/N too low")
-"""Why a galaxy has no Balmer decrement; the first stands for one that has."""
+SOLAR_OXYGEN = 8.69
+"""12 + log(O/H) of the Sun (Asplund et al. 2009, ARA&A 47, 481): the zero point of Curti et al. (2020)."""
+
+MIN_SN = {"Hα": 15.0}
+
+REASONS = (
+    "",
+    "not measured",
+    "flux not positive",
+    "S/N too low",
+    "dust not known",
+    "outside the calibration",
+)
+"""Why a galaxy has no metallicity or no Balmer decrement, the first that applies; "" where it has one."""
 
 CORRECTED = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
+_CHUNK = 2_000_000  # numbers held at once while drawing
+_LAW = "CCM89, R_V = 3.1, intrinsic Hα/Hβ = 2.86"
 
 
 def pick(line_table, variable, line):
@@ -27,100 +41,74 @@ def pick(line_table, variable, line):
     return line_table[variable].sel(line=line, drop=True).astype(float)
 
 
-def balmer_decrement(line_table, *, intrinsic=CASE_B, law="CCM89", r_v=3.1, min_sn=3.0):
-    """Reddening of the gas from H-alpha / H-beta.
+def _fluxes(line_table, lines):
+    flux = {line: pick(line_table, "line_flux", line).values for line in lines}
+    return flux, {line: pick(line_table, "line_flux_error", line).values for line in lines}
 
-    E(B-V) = 2.5 / (k(Hb) - k(Ha)) log10[(Ha/Hb) / intrinsic] with k = A / E(B-V) of a screen of dust (for
-    instance Dominguez et al. 2013, ApJ 763, 145, eqs. 1-4), to first order in the errors of the two fluxes.
+
+def _why_unusable(flux, error, cuts, code):
+    """Overwrite, in place, an index into `REASONS` where lines cannot be used."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for line, cut in cuts.items():
+            code[~(flux[line] / error[line] >= cut)] = 3
+    for line in flux:
+        code[flux[line] <= 0] = 2
+    for line in flux:
+        code[~(np.isfinite(flux[line]) & np.isfinite(error[line]) & (error[line] > 0))] = 1
+    return code
+
+
+def _count_reasons(code, reasons):
+    return ", ".join(f"{int((code == i).sum())} {name}" for i, name in enumerate(reasons) if name)
+
+
+def balmer_decrement(line_table, *, min_sn=3.0):
+    """Reddening of the gas from H-alpha / H-beta by a screen of dust, with errors to first order.
+
+    E(B-V) = 2.5 / (k(Hb) - k(Ha)) log10[(Ha/Hb) / 2.86] with k = A / E(B-V) (Dominguez et al. 2013, ApJ 763, 145).
     """
-    _refuse_corrected(line_table)
-    flux = {line: pick(line_table, "line_flux", line) for line in ("Hα", "Hβ")}
-    error = {line: pick(line_table, "line_flux_error", line) for line in flux}
-    code = _why_no_reddening(flux, error, min_sn)
-    k_alpha, k_beta = extinction_curve([LINES["Hα"], LINES["Hβ"]], law=law, r_v=r_v)
+    if done := line_table.attrs.get("dust_corrected"):
+        raise ValueError(
+            f"the lines were corrected for dust already ({done}): a second correction would invent dust. Use the "
+            "table as it is, or the one from before"
+        )
+    like = pick(line_table, "line_flux", "Hα")
+    flux, error = _fluxes(line_table, ("Hα", "Hβ"))
+    code = _why_unusable(flux, error, dict.fromkeys(flux, min_sn), np.zeros(like.shape, np.int8))
+    k_alpha, k_beta = extinction_curve([LINES["Hα"], LINES["Hβ"]], law="CCM89")
     factor = 2.5 / (k_beta - k_alpha)
     with np.errstate(divide="ignore", invalid="ignore"):
-        raw = factor * np.log10(flux["Hα"] / flux["Hβ"] / intrinsic)
+        raw = factor * np.log10(flux["Hα"] / flux["Hβ"] / CASE_B)
         relative = np.hypot(error["Hα"] / flux["Hα"], error["Hβ"] / flux["Hβ"])
     usable = code == 0
     clipped = usable & (raw < 0)
-    ebv = raw.clip(min=0).where(usable)
-    ebv_error = (factor / np.log(10) * relative).where(usable)
+    ebv = np.where(usable, raw.clip(min=0), np.nan)
+    ebv_error = np.where(usable, factor / np.log(10) * relative, np.nan)
     columns = {"ebv_gas": ebv, "ebv_gas_error": ebv_error}
     columns |= {"a_h_alpha": k_alpha * ebv, "a_h_alpha_error": k_alpha * ebv_error}
-    out = xr.Dataset({n: v.assign_attrs(units="mag") for n, v in columns.items()})
-    out["ebv_clipped"] = clipped.assign_attrs(units="", description="negative E(B-V), set to 0")
-    out["dust_reason"] = code.copy(data=np.array(REDDENING_REASONS)[code.values]).assign_attrs(units="")
-    counts = [f"{int((code == i).sum())} {name}" for i, name in enumerate(REDDENING_REASONS) if name]
-    text = f"{int(usable.sum())} of {usable.size} have a Balmer decrement; {', '.join(counts)}"
+    out = xr.Dataset({n: (like.dims, v, {"units": "mag"}) for n, v in columns.items()}, coords=like.coords)
+    out["ebv_clipped"] = (like.dims, clipped, {"units": "", "description": "negative E(B-V), set to 0"})
+    out["dust_reason"] = (like.dims, np.array(REASONS[:4])[code], {"units": ""})
+    text = (
+        f"{int(usable.sum())} of {usable.size} have a Balmer decrement; {_count_reasons(code, REASONS[:4])}"
+    )
     text += f"; {int(clipped.sum())} negative, set to 0"
-    law = f"{law}, R_V = {r_v:g}, intrinsic Hα/Hβ = {intrinsic:g}"
-    return out.assign_attrs(extinction_law=law, n_clipped=int(clipped.sum()), history=text)
+    return out.assign_attrs(n_clipped=int(clipped.sum()), history=text)
 
 
-def deredden_lines(line_table, *, ebv=None, intrinsic=CASE_B, law="CCM89", r_v=3.1, min_sn=3.0):
-    """Take the dust out of all lines of a table, once."""
-    _refuse_corrected(line_table)
-    if ebv is None:
-        dust = balmer_decrement(line_table, intrinsic=intrinsic, law=law, r_v=r_v, min_sn=min_sn)
-        how, told = dust.attrs["extinction_law"], dust.attrs["history"]
-    else:
-        like = pick(line_table, "line_flux", str(line_table["line"].values[0]))
-        values = np.broadcast_to(np.asarray(ebv, float), like.shape)
-        if (values < 0).any():
-            raise ValueError(f"E(B-V) = {values[values < 0][0]:g} mag is negative; it is 0 or more")
-        dust = xr.Dataset({"ebv_gas": like.copy(data=values).assign_attrs(units="mag")})
-        how, told = f"{law}, R_V = {r_v:g}, given E(B-V)", f"{int(np.isnan(values).sum())} unknown"
-    curve = extinction_curve(line_table["line_wavelength"].values, law=law, r_v=r_v)
+def deredden_lines(line_table, *, min_sn=3.0):
+    """Take the dust, known by the Balmer decrement, out of all lines of a table, once."""
+    dust = balmer_decrement(line_table, min_sn=min_sn)
+    curve = extinction_curve(line_table["line_wavelength"].values, law="CCM89")
     gain = 10 ** (0.4 * dust["ebv_gas"] * xr.DataArray(curve, dims="line"))
     new = {}
     for name in CORRECTED:
         if name in line_table:
             old = line_table[name]
             new[name] = (old * gain).transpose(*old.dims).assign_attrs(old.attrs)
-    out = line_table.assign({**new, **dust.data_vars}).assign_attrs(dust_corrected=how)
-    return add_history(out, f"lines corrected for dust ({how}): {told}")
+    out = line_table.assign({**new, **dust.data_vars}).assign_attrs(dust_corrected=_LAW)
+    return add_history(out, f"lines corrected for dust ({_LAW}): {dust.attrs['history']}")
 
-
-def _refuse_corrected(line_table):
-    done = line_table.attrs.get("dust_corrected")
-    if done:
-        raise ValueError(
-            f"the lines were corrected for dust already ({done}): a second correction would invent dust. Use the "
-            "table as it is, or the one from before"
-        )
-
-
-def _why_no_reddening(flux, error, min_sn):
-    """Index into `REDDENING_REASONS` by galaxy; the first that applies."""
-    code = xr.zeros_like(next(iter(flux.values())), dtype=np.int8)
-    for line in flux:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low = ~(flux[line] / error[line] >= min_sn)
-        code = code.where((code != 0) | ~low, 3)
-    for line in flux:
-        code = code.where(~(flux[line] <= 0), 2)
-    for line in flux:
-        known = np.isfinite(flux[line]) & np.isfinite(error[line]) & (error[line] > 0)
-        code = code.where(known, 1)
-    return code.astype(np.int8)
-
-
-OXYGEN_SUN = 8.69
-"""12 + log(O/H) of the Sun (Asplund et al. 2009, ARA&A 47, 481): the zero point of Curti et al. (2020)."""
-
-PAPER_SN = {"Hα": 15.0}
-"""The cut of Scourfield et al. (2023, Section 5)."""
-
-REASONS = (
-    "",
-    "not measured",
-    "flux not positive",
-    "S/N too low",
-    "dust not known",
-    "outside the calibration",
-)
-"""Why a galaxy has no metallicity; the first stands for one that has, and the first that applies is given."""
 
 _O3 = ((("[O III] 5007",), 1), (("Hβ",), -1))
 _N2 = ((("[N II] 6583",), 1), (("Hα",), -1))
@@ -173,21 +161,16 @@ class Calibration:
         low, high = self.valid_range
         if self.inverse:
             grid = np.linspace(low, high, 4001)
-            values = polynomial(grid - OXYGEN_SUN)
+            values = polynomial(grid - SOLAR_OXYGEN)
             order = np.argsort(values)
             value = np.interp(index, values[order], grid[order], left=np.nan, right=np.nan)
-            slope = 1 / polynomial.deriv()(value - OXYGEN_SUN)
+            slope = 1 / polynomial.deriv()(value - SOLAR_OXYGEN)
         else:
             inside = (index >= low) & (index <= high)
             value = np.where(inside, polynomial(index), np.nan)
             slope = polynomial.deriv()(index)
         valid = np.isfinite(value)
         return Metallicity(value, np.where(valid, np.abs(slope) * error, np.nan), valid)
-
-
-def _fluxes(line_table, lines):
-    flux = {line: pick(line_table, "line_flux", line).values for line in lines}
-    return flux, {line: pick(line_table, "line_flux_error", line).values for line in lines}
 
 
 def line_index(flux, error, index):
@@ -228,7 +211,6 @@ CALIBRATIONS = {row[0]: Calibration(*row) for row in _ROWS}
 """Name -> `Calibration`; called with a line table, each gives value, error and whether it is valid."""
 
 o3n2_pp04 = CALIBRATIONS["PP04 O3N2"]
-"""12 + log(O/H) = 8.73 - 0.32 O3N2, eq. 6 of Scourfield et al. (2023)."""
 
 
 def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=None, n_draws=0, seed=None):
@@ -243,13 +225,12 @@ def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=N
     calibration : str
         One of `CALIBRATIONS`.
     deredden : bool
-        Correct for dust by the Balmer decrement first (`spectool.measure.metallicity.deredden`).
+        Correct for dust by the Balmer decrement first.
     min_sn : float or dict of str to float, optional
-        Lowest S/N of every line of the calibration, or of the lines named; default `PAPER_SN`.
+        Lowest S/N of every line of the calibration, or of the lines named; default S/N > 15 in Hα.
     n_draws : int
-        0: errors to first order. More: half the distance between the 16th and 84th percentile of that many
-        draws of the fluxes, dust included; better than first order where a line's S/N is below some 5. Draws
-        outside the calibration have no value, so errors near its ends are too small.
+        0: errors to first order. More: half of the 16-84% range of that many draws of the fluxes, dust included;
+        better where a line's S/N is below some 5, too small near the calibration's ends.
     seed : int or numpy.random.Generator, optional
         For the draws.
 
@@ -278,39 +259,31 @@ def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=N
     keep = lines.drop_vars([n for n in lines.variables if {"line", "wavelength"} & set(lines[n].dims)])
     dims = pick(line_table, "line_flux", rule.lines[0]).dims
     attrs = {"units": "dex", "calibration": rule.name, "reference": rule.reference, "scale": rule.scale}
-    attrs |= {"description": "12 + log(O/H)", "oxygen_sun": OXYGEN_SUN, "calibration_scatter": rule.scatter}
+    attrs |= {"description": "12 + log(O/H)", "oxygen_sun": SOLAR_OXYGEN, "calibration_scatter": rule.scatter}
     out = keep.assign(
         oxygen=(dims, np.where(valid, result.value, np.nan), attrs),
         oxygen_error=(dims, np.where(valid, spread, np.nan), {"units": "dex"}),
         valid=(dims, valid, {"units": ""}),
         reason=(dims, np.array(REASONS)[code], {"units": ""}),
     )
-    counts = [(name, int((code == i).sum())) for i, name in enumerate(REASONS) if name]
-    told = f"{rule.name}: {int(valid.sum())} of {valid.size} have a metallicity; " + ", ".join(
-        f"{count} {name}" for name, count in counts
+    text = (
+        f"{rule.name}: {int(valid.sum())} of {valid.size} have a metallicity; {_count_reasons(code, REASONS)}"
     )
-    return add_history(out, told)
+    return add_history(out, text)
 
 
 def _why_not(given, lines, rule, min_sn):
-    """Index into `REASONS`, the first that applies; S/N and signs are those of the fluxes as given."""
-    cuts = PAPER_SN if min_sn is None else min_sn
+    """Index into `REASONS`; S/N and signs are those of the fluxes as given."""
+    cuts = MIN_SN if min_sn is None else min_sn
     cuts = cuts if isinstance(cuts, dict) else dict.fromkeys(rule.lines, float(cuts))
-    flux, error = _fluxes(given, dict.fromkeys((*rule.lines, *cuts)))
     code = np.where(rule(lines).valid, 0, 5).astype(np.int8)
     for corrected in _fluxes(lines, rule.lines)[0].values():
         code[~np.isfinite(corrected)] = 4
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for line, cut in cuts.items():
-            code[~(flux[line] / error[line] >= cut)] = 3
-    for line in flux:
-        code[flux[line] <= 0] = 2
-    for line in flux:
-        code[~(np.isfinite(flux[line]) & np.isfinite(error[line]) & (error[line] > 0))] = 1
-    return code
+    flux, error = _fluxes(given, dict.fromkeys((*rule.lines, *cuts)))
+    return _why_unusable(flux, error, cuts, code)
 
 
-def _drawn_error(line_table, rule, deredden, n_draws, rng, *, chunk=2_000_000):
+def _drawn_error(line_table, rule, deredden, n_draws, rng):
     """Half the 16th to 84th percentile of the metallicity over draws of the fluxes."""
     names = list(dict.fromkeys((*rule.lines, "Hα", "Hβ"))) if deredden else list(rule.lines)
     table = line_table.sel(line=names)[["line_flux", "line_flux_error"]]
@@ -318,7 +291,7 @@ def _drawn_error(line_table, rule, deredden, n_draws, rng, *, chunk=2_000_000):
     flux, error = (table[n].transpose(*order).values.astype(float) for n in table)
     shape, flat = flux.shape[:-1], (-1, len(names))
     flux, error = flux.reshape(flat), error.reshape(flat)
-    spread, step = np.full(len(flux), np.nan), max(1, chunk // (n_draws * len(names)))
+    spread, step = np.full(len(flux), np.nan), max(1, _CHUNK // (n_draws * len(names)))
     for first in range(0, len(flux), step):
         part = slice(first, first + step)
         noise = rng.standard_normal((n_draws, *flux[part].shape))

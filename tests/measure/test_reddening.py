@@ -6,7 +6,7 @@ import xarray as xr
 from uncertainties import ufloat, umath
 
 from spectool.measure.metallicity import CASE_B, balmer_decrement, deredden_lines, pick
-from spectool.spectra import LINES
+from spectool.spectra import LINES, extinction_curve
 
 NAMES = ("Hδ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583")
 # Cardelli et al. (1989) with R_V = 3.1 as tabulated for H-beta and H-alpha in pyMCZ (Bianco et al. 2016)
@@ -38,7 +38,7 @@ def test_dust_put_in_comes_out():
     ebv = np.array([0.0, 0.2, 1.1])
     clean = line_table(intrinsic())
     dusty = clean.copy()
-    gain = deredden_lines(clean, ebv=ebv)["line_flux"] / clean["line_flux"]
+    gain = 10 ** (0.4 * np.outer(ebv, extinction_curve(clean["line_wavelength"].values, law="CCM89")))
     for name in ("line_flux", "line_flux_error", "line_peak"):
         dusty[name] = clean[name] / gain
     out = deredden_lines(dusty)
@@ -53,13 +53,14 @@ def test_dust_put_in_comes_out():
 def test_errors_are_those_of_the_uncertainties_package():
     table = line_table([[1, 90.0, 1, 400.0, 1]], error=[[1, 9.0, 1, 20.0, 1]])
     dust = balmer_decrement(table)
-    k = {n: dust["a_h_alpha"].item() / dust["ebv_gas"].item() for n in ("alpha",)}
     ratio = ufloat(400, 20) / ufloat(90, 9)
     slope = dust["ebv_gas"].item() / np.log10(400 / 90 / CASE_B)
     expected = slope * umath.log10(ratio / CASE_B)
     assert dust["ebv_gas"].item() == pytest.approx(expected.n)
     assert dust["ebv_gas_error"].item() == pytest.approx(expected.s)
-    assert dust["a_h_alpha_error"].item() == pytest.approx(expected.s * k["alpha"])
+    assert dust["a_h_alpha_error"].item() == pytest.approx(
+        expected.s * dust["a_h_alpha"].item() / dust["ebv_gas"].item()
+    )
 
 
 def test_noise_on_dust_free_lines_is_clipped_and_counted():
@@ -117,7 +118,3 @@ def test_errors_for_people():
         balmer_decrement(table.sel(line=["Hδ", "Hβ"]))
     with pytest.raises(ValueError, match="no `line_sn`"):
         pick(table, "line_sn", "Hα")
-    with pytest.raises(ValueError, match="negative"):
-        deredden_lines(table, ebv=[-0.1, 0, 0])
-    with pytest.raises(ValueError, match="unknown extinction law"):
-        deredden_lines(table, law="SMC")
