@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from spectool.measure.stats import group_rows, percentiles_by_group
 from spectool.prepare import add_history
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance, measure_photometry
-from spectool.surveys.tables import SENTINELS, mark_magnitudes
+from spectool.surveys.tables import SENTINELS, are_magnitudes
 from spectool.synth import relations, sfh
 from spectool.synth.population import age_of_universe
 
@@ -277,9 +277,9 @@ def _read(sample, library, min_bands):
     both = ("galaxy", "band")
     flux, error = (sample[n].transpose(*both).values.astype(float) for n in ("flux", "flux_error"))
     missing = _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
-    why = (missing | np.isin(flux, SENTINELS) | np.isin(error, SENTINELS)).astype(int)
-    mark_magnitudes(flux, why, bands, "the sample")
-    missing, redshift = why > 0, sample["redshift"].values.astype(float)
+    missing |= np.isin(flux, SENTINELS) | np.isin(error, SENTINELS)
+    missing |= are_magnitudes(flux, missing, bands, "the sample")[:, None]
+    redshift = sample["redshift"].values.astype(float)
     highest = float(library["redshift"].values[-1])
     inside = (redshift > 0) & (redshift <= highest * (1 + 1e-9))
     few, positive = (~missing).sum(axis=1) < min_bands, (np.where(missing, -1.0, flux) > 0).any(axis=1)

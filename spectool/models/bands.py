@@ -13,7 +13,7 @@ from astropy import units as u
 from torch import nn
 
 from spectool.models.layers import predict_normal
-from spectool.surveys.tables import SENTINELS, mark_magnitudes
+from spectool.surveys.tables import SENTINELS, are_magnitudes
 
 MIN_BANDS = 3
 
@@ -83,10 +83,9 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> SedInputs:
         counts[f"fluxes {name}"] = int((bad & ~missing).sum())
         missing |= bad
     flux, error = (raw[name] * _to_jansky(sample[name]) for name in raw)
-    why = missing.astype(int)
-    mark_magnitudes(flux, why, list(bands), "the sample")
-    counts["fluxes that look like magnitudes"] = int(((why > 0) & ~missing).sum())
-    missing = why > 0
+    suspect = are_magnitudes(flux, missing, list(bands), "the sample")[:, None] & ~missing
+    counts["fluxes that look like magnitudes"] = int(suspect.sum())
+    missing |= suspect
     counts["negative fluxes, kept"] = int((~missing & (flux < 0)).sum())
     counts["bands unknown to the network, left out"] = unknown
     counts["bands not in the sample"] = int((index < 0).sum())

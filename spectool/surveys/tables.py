@@ -12,6 +12,7 @@ from astropy.io.registry import IORegistryError
 from astropy.table import Table
 from pandas import read_csv
 
+from spectool.prepare import add_history
 from spectool.spectra import AB_JY, Z_SUN
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
@@ -20,135 +21,27 @@ from spectool.surveys.sdss import SurveyWarning
 SENTINELS = (-99.0, -999.0, -9999.0, 9999.0)
 """Numbers that stand for "no data"; in magnitudes 99 too."""
 PROBLEMS = ("no data", "sentinel", "no error", "error not positive", "flagged", "looks like magnitudes")
-"""Why a flux is masked; the first that holds is told."""
+"""Why a flux is masked; the first that holds counts."""
+REDSHIFT_NAMES = ("redshift", "Z", "Z_TONRY", "zspec", "z_spec", "zcmb")
+OPTICAL = {"r": 6175.0, "i": 7491.0, "g": 4702.0, "z": 8946.0, "J": 12528.0, "K": 21503.0}
+"""Pivot wavelengths [Angstrom] of bands that tell whether a galaxy's luminosity is possible, the first known counts."""
+LUMINOSITY_RANGE = (4.0, 12.3)
+"""log nu L_nu [Lsun] of galaxies in these bands; the brightest of clusters have 12."""
 
-_NO_DATA, _SENTINEL, _NO_ERROR, _BAD_ERROR, _FLAGGED, _MAGNITUDES = range(1, 7)
-_STARLIGHT = ("FUV", "NUV", "u", "g", "r", "i", "z", "X", "Y", "J", "H", "K", "W1", "W2")
-_MAGNITUDE_RANGE = (8.0, 32.0)
-
-
-def to_numbers(table, column, name):
-    """A column as floats, NaN where it is masked or empty."""
-    values = np.ma.asarray(table[column])
-    if values.dtype.kind in "OUS":
-        values = np.ma.masked_where(values.astype(str) == "", values)
-        values = np.ma.array(values.filled("nan").astype(str), mask=False)
-    try:
-        return np.ma.filled(values.astype(float), np.nan)
-    except ValueError as error:
-        raise ValueError(f"{name}: column {column!r} is not numeric ({error})") from error
-
-
-def read_band(table, column, error_column, unit, *, sentinels, relative_error, name):
-    """Fluxes and errors of one band."""
-    unit = _unit(table, column, unit, name)
-    is_magnitude = isinstance(unit, u.LogUnit)
-    if is_magnitude:
-        sentinels = (*sentinels, 99.0)
-    flux = to_numbers(table, column, name)
-    if error_column is not None:
-        error = to_numbers(table, error_column, name)
-    elif relative_error is not None:
-        error = np.full(flux.shape, relative_error) if is_magnitude else np.abs(flux) * relative_error
-    else:
-        raise ValueError(
-            f"{name}: no column holds the errors of {column!r}: name it by errors={{band: column}}, or give "
-            "relative_error=0.1 (a share of the flux)"
-        )
-    why = np.zeros(flux.shape, int)
-    why[~(error > 0)] = _BAD_ERROR
-    why[~np.isfinite(error)] = _NO_ERROR
-    why[np.isin(error, sentinels) | np.isin(flux, sentinels)] = _SENTINEL
-    why[~np.isfinite(flux)] = _NO_DATA
-    if not is_magnitude:
-        factor = _to_jansky(unit, column, name)
-        return flux * factor, error * factor, why
-    if not unit.physical_unit.is_equivalent(u.Jy):
-        raise ValueError(
-            f"{name}: column {column!r} is in {unit}; only AB magnitudes are fluxes without more"
-        )
-    with np.errstate(over="ignore"):  # of sentinels
-        flux = (flux * unit).to_value(u.Jy)
-        return flux, flux * np.expm1(0.4 * np.log(10) * error), why
-
-
-def mark_flagged(why, table, flag_column, bad_flags):
-    """Mark, in place, the good fluxes whose flag holds one of some letters."""
-    if not bad_flags or flag_column not in table.colnames:
-        return
-    texts = np.ma.filled(np.ma.asarray(table[flag_column]).astype(object), "")
-    flagged = np.array([any(letter in str(text) for letter in bad_flags) for text in texts], bool)
-    why[flagged & (why == 0)] = _FLAGGED
-
-
-def mark_magnitudes(flux, why, bands, name):
-    """Mark, in place, galaxies whose "fluxes" look like magnitudes: from far UV to infrared all within a factor of
-    3.
-    """
-    starlight = np.isin(bands, _STARLIGHT)
-    values = np.where((why == 0) & starlight, flux, np.nan)
-    n = np.isfinite(values).sum(axis=1)
-    low, high = (
-        f(np.where(np.isfinite(values), values, e), axis=1) for f, e in ((np.min, np.inf), (np.max, -np.inf))
-    )
-    suspect = (n >= 5) & (low > _MAGNITUDE_RANGE[0]) & (high < _MAGNITUDE_RANGE[1]) & (high < 3 * low)
-    if suspect.sum() > 0.5 * max((n >= 5).sum(), 1):
-        row = int(suspect.argmax())
-        raise ValueError(
-            f"{name}: the fluxes look like magnitudes ({suspect.sum()} of {len(flux)} galaxies have {low[row]:.4g} to "
-            f'{high[row]:.4g} in all bands, as in row {row}): pass units="mag(AB)"'
-        )
-    why[suspect[:, None] & (why == 0)] = _MAGNITUDES
-
-
-def _unit(table, column, given, name):
-    """The unit a caller or a table states."""
-    unit = given if given is not None else getattr(table[column], "unit", None)
-    if unit is None or str(unit) == "":
-        raise ValueError(
-            f'{name}: column {column!r} has no unit: say it, such as units="Jy" or units="mag(AB)"'
-        )
-    if str(unit) == "mag":
-        raise ValueError(f'{name}: column {column!r} is in magnitudes of an unnamed system: units="mag(AB)"?')
-    try:
-        return u.Unit(unit)
-    except ValueError as error:
-        raise ValueError(f"{name}: {unit!r} is not a unit that astropy reads ({error})") from error
-
-
-def _to_jansky(unit, column, name):
-    try:
-        return unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
-    except u.UnitConversionError as error:
-        raise ValueError(
-            f"{name}: column {column!r} is in {unit}, which is no flux per frequency: convert it to Jy"
-        ) from error
-
-
-GAMA_COLUMNS = {band: f"{band}_flux" for band in BANDS}
-"""GAMA's tables (LambdarCat, MagPhys): Jy, -999 where there are no data; errors are ``FUV_fluxerr`` ..."""
 GAMA_LABELS = {
     "log_mass": "mass_stellar_percentile50",
     "log_sfr": "SFR_0_1Gyr_percentile50",
     "log_dust_luminosity": "L_dust_percentile50",
 }
-"""MAGPHYS's medians, those that the paper learns."""
+"""MAGPHYS's medians. GAMA's fluxes (LambdarCat, MagPhys) are ``FUV_flux`` [Jy], -999 where there are no data."""
 DUSTPEDIA_COLUMNS = {
     "FUV": "GALEX_FUV",
     "NUV": "GALEX_NUV",
     **{band: f"SDSS_{band}" for band in "ugriz"},
-    "J": "2MASS_J",
-    "H": "2MASS_H",
-    "K": "2MASS_Ks",
-    "W1": "WISE_3.4",
-    "W2": "WISE_4.6",
-    "W3": "WISE_12",
-    "W4": "WISE_22",
-    "P100": "PACS_100",
-    "P160": "PACS_160",
-    "S250": "SPIRE_250",
-    "S350": "SPIRE_350",
-    "S500": "SPIRE_500",
+    **{"J": "2MASS_J", "H": "2MASS_H", "K": "2MASS_Ks"},
+    **{"W1": "WISE_3.4", "W2": "WISE_4.6", "W3": "WISE_12", "W4": "WISE_22"},
+    **{f"P{micron}": f"PACS_{micron}" for micron in (100, 160)},
+    **{f"S{micron}": f"SPIRE_{micron}" for micron in (250, 350, 500)},
 }
 """DustPedia's tables (Clark et al. 2018), in Jy: 19 of GAMA's bands, the near-infrared ones 2MASS's for VISTA's."""
 DUSTPEDIA_LABELS = {
@@ -157,69 +50,15 @@ DUSTPEDIA_LABELS = {
     "log_dust_luminosity": "Ldust__Lsol",
 }
 """CIGALE's, Nersesian et al. (2019); for the initial mass function of Salpeter (1955)."""
-SALPETER_TO_KROUPA = {"log_mass": -0.18, "log_sfr": -0.17, "log_dust_luminosity": 0.0}
-"""To be added to logarithms [dex] for the initial mass function of our stars: factors of 0.66 for masses and 0.67 for
-rates (Madau & Dickinson 2014, ARA&A 52, 415, Section 3.1); Chabrier's differs from Kroupa's by 0.03 dex."""
 LABEL_UNITS = {
     "log_mass": "dex(Msun)",
     "log_sfr": "dex(Msun / yr)",
     "log_dust_luminosity": "dex(solLum)",
 }
 
+_STARLIGHT = ("FUV", "NUV", "u", "g", "r", "i", "z", "X", "Y", "J", "H", "K", "W1", "W2")
+_MAGNITUDE_RANGE = (8.0, 32.0)
 _ERROR_PATTERNS = ("{}_err", "{}_error", "{}err", "{}_sigma", "e_{}", "err_{}", "sigma_{}", "{}_unc")
-_FLUX_PATTERNS = ("{}_flux", "flux_{}", "f_{}", "F{}")
-
-
-def find_columns(names, columns=None):
-    """The column of each band."""
-    if columns is not None:
-        absent = [column for column in columns.values() if column not in names]
-        if absent:
-            raise ValueError(f"no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
-        return {band: _copies(column, names) for band, column in columns.items()}
-    found = {}
-    for band in BANDS:
-        wanted = [
-            GAMA_COLUMNS[band],
-            DUSTPEDIA_COLUMNS.get(band, ""),
-            *(p.format(band) for p in _FLUX_PATTERNS),
-        ]
-        if find_error(band, names):  # a bare "z" may be a redshift, "X" and "Y" places on a chip
-            wanted.append(band)
-        hits = [
-            copy for column in dict.fromkeys(wanted) if column in names for copy in _copies(column, names)
-        ]
-        if hits:
-            found[band] = hits
-    if not found:
-        raise ValueError(
-            f"no band of GAMA among the columns {', '.join(names[:40])}: say which are which by "
-            'columns={"FUV": ..., "r": ...}'
-        )
-    return found
-
-
-def find_error(column, names, given=None):
-    """The column of a flux column's errors, or None."""
-    if given is not None:
-        if given not in names:
-            raise ValueError(f"no column {given!r} of errors; there are {', '.join(names[:40])}")
-        return given
-    wanted = [pattern.format(column) for pattern in _ERROR_PATTERNS]
-    return next((name for name in wanted if name in names), None)
-
-
-def _copies(column, names):
-    """A column, and its namesakes: readers of text call a second ``r`` ``r.1``, those of other formats ``r_1``."""
-    pattern = re.compile(re.escape(column) + r"(\.\d+|_\d{1,2})")
-    return [column, *(name for name in names if pattern.fullmatch(name))]
-
-
-REDSHIFT_NAMES = ("redshift", "Z", "Z_TONRY", "zspec", "z_spec", "zcmb")
-OPTICAL = {"r": 6175.0, "i": 7491.0, "g": 4702.0, "z": 8946.0, "J": 12528.0, "K": 21503.0}
-"""Pivot wavelengths [Angstrom] of bands that tell whether a galaxy's luminosity is possible, the first known counts."""
-LUMINOSITY_RANGE = (4.0, 12.3)
-"""log nu L_nu [Lsun] of galaxies in these bands; the brightest of clusters have 12."""
 
 
 def read_photometry(
@@ -259,7 +98,7 @@ def read_photometry(
     redshift, distance : str or array_like, optional
         Column or values; distance in Mpc. Default: a column named like `REDSHIFT_NAMES`.
     labels : dict of str to str, optional
-        Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `gama_columns.GAMA_LABELS`; names that
+        Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `GAMA_LABELS`; names that
         begin with ``log_`` are its logarithm, NaN where it is not positive.
     label_suffix : str
         Put after our names, to keep another code's answer apart from truth: "_cigale".
@@ -286,10 +125,10 @@ def read_photometry(
         Naming the file and column: no band found, no unit, no errors, a band twice with different values (equal ones
         are taken once, and this is told), or most galaxies' fluxes being magnitudes.
     """
-    table, name = _read_table(source, name)
+    table, name = read_table(source, name)
     names = list(table.colnames)
     try:
-        candidates = find_columns(names, columns)
+        candidates = _find_columns(names, columns)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     bands = list(BANDS) if set(candidates) <= set(BANDS) else list(candidates)
@@ -299,19 +138,15 @@ def read_photometry(
     for i, band in enumerate(bands):
         if band in candidates:
             column = _only(table, candidates[band], band, name, history)
-            error_column = find_error(column, names, (errors or {}).get(band))
+            error_column = _find_error(column, names, (errors or {}).get(band))
             unit = units.get(band) if isinstance(units, dict) else units
-            flux[:, i], error[:, i], why[:, i] = read_band(
-                table,
-                column,
-                error_column,
-                unit,
-                sentinels=sentinels,
-                relative_error=relative_error,
-                name=name,
+            flux[:, i], error[:, i], wrong = _read_band(
+                table, column, error_column, unit, sentinels, relative_error, name
             )
-            mark_flagged(why[:, i], table, (flags or {}).get(band, f"{column}_flag"), bad_flags)
-    mark_magnitudes(flux, why, bands, name)
+            wrong.append(_flagged(table, (flags or {}).get(band, f"{column}_flag"), bad_flags))
+            why[:, i] = np.select(wrong, range(1, 1 + len(wrong)), 0)
+    suspect = are_magnitudes(flux, why > 0, bands, name)
+    why[suspect[:, None] & (why == 0)] = len(PROBLEMS)
     mask = why > 0
     problems = np.stack([(why == 1 + k).sum(axis=0) for k in range(len(PROBLEMS))])
     dims, jansky = ("galaxy", "band"), {"units": "Jy"}
@@ -329,8 +164,7 @@ def read_photometry(
     for ours, theirs in (labels or {}).items():
         sample[ours + label_suffix] = ("galaxy", *_label(table, ours, theirs, name))
     _flag_luminosities(sample)
-    history += _report(sample)
-    return sample.assign_attrs(history="\n".join(history))
+    return sample.assign_attrs(history="\n".join(history + _report(sample)))
 
 
 def move_to_redshift(sample, redshift):
@@ -358,13 +192,13 @@ def move_to_redshift(sample, redshift):
         for name in ("flux", "flux_error")
     }
     z = xr.DataArray(np.full(sample.sizes["galaxy"], float(redshift)), dims="galaxy", attrs={"units": ""})
-    text = f"{sample.attrs.get('history', '')}\nmoved to z = {redshift:g} by distance".strip()
-    return sample.assign(**moved, redshift=z).assign_attrs(history=text)
+    return add_history(sample.assign(**moved, redshift=z), f"moved to z = {redshift:g} by distance")
 
 
-def _read_table(source, name):
+def read_table(source, name=None, *, kind="a table (FITS, VOTable, ECSV, CSV)", **options):
+    """A table from a path (options go to astropy), a DataFrame or a Table, and what to call it."""
     if isinstance(source, Table):
-        return source, name or "table"
+        return source, name or str(source.meta.get("name", "table"))
     if hasattr(source, "iloc"):  # a DataFrame
         return Table.from_pandas(source.reset_index(drop=True)), name or "table"
     path = Path(source).expanduser()
@@ -374,22 +208,145 @@ def _read_table(source, name):
     try:
         if path.suffix.lower() == ".csv":
             return Table.from_pandas(read_csv(path, comment="#")), name
-        return Table.read(path), name
+        return Table.read(path, **options), name
     except (OSError, ValueError, TypeError, KeyError, IndexError, IORegistryError) as error:
-        raise ValueError(f"{name}: cannot be read as a table (FITS, VOTable, ECSV, CSV): {error}") from error
+        raise ValueError(f"{name}: cannot be read as {kind}: {error}") from error
 
 
-def _only(table, found, band, name, history):
+def _numbers(table, column, name):
+    """A column as floats, NaN where it is masked or empty."""
+    values = np.ma.asarray(table[column])
+    if values.dtype.kind in "OUS":
+        values = np.ma.masked_where(values.astype(str) == "", values)
+        values = np.ma.array(values.filled("nan").astype(str), mask=False)
+    try:
+        return np.ma.filled(values.astype(float), np.nan)
+    except ValueError as error:
+        raise ValueError(f"{name}: column {column!r} is not numeric ({error})") from error
+
+
+def _find_columns(names, columns=None):
+    """The columns that may hold each band."""
+    if columns is not None:
+        absent = [column for column in columns.values() if column not in names]
+        if absent:
+            raise ValueError(f"no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
+        return {band: _copies(column, names) for band, column in columns.items()}
+    found = {}
+    for band in BANDS:
+        wanted = [f"{band}_flux", DUSTPEDIA_COLUMNS.get(band), f"flux_{band}", f"f_{band}", f"F{band}"]
+        if _find_error(band, names):  # a bare "z" may be a redshift, "X" and "Y" places on a chip
+            wanted.append(band)
+        hits = [copy for column in wanted if column in names for copy in _copies(column, names)]
+        if hits:
+            found[band] = hits
+    if not found:
+        raise ValueError(
+            f"no band of GAMA among the columns {', '.join(names[:40])}: say which are which by "
+            'columns={"FUV": ..., "r": ...}'
+        )
+    return found
+
+
+def _find_error(column, names, given=None):
+    """The column of a flux column's errors, or None."""
+    if given is not None and given not in names:
+        raise ValueError(f"no column {given!r} of errors; there are {', '.join(names[:40])}")
+    wanted = [given] if given else [pattern.format(column) for pattern in _ERROR_PATTERNS]
+    return next((name for name in wanted if name in names), None)
+
+
+def _copies(column, names):
+    """A column, and its namesakes: readers of text call a second ``r`` ``r.1``, those of other formats ``r_1``."""
+    pattern = re.compile(re.escape(column) + r"(\.\d+|_\d{1,2})")
+    return [column, *(name for name in names if pattern.fullmatch(name))]
+
+
+def _only(table, candidates, band, name, history):
     """The one column of a band, or an error if there are several that differ."""
-    first, *others = found
+    first, *others = candidates
     for other in others:
-        if not np.array_equal(to_numbers(table, first, name), to_numbers(table, other, name), equal_nan=True):
+        if not np.array_equal(_numbers(table, first, name), _numbers(table, other, name), equal_nan=True):
             raise ValueError(
-                f"{name}: columns {', '.join(found)} all look like band {band!r}, and differ: choose by "
+                f"{name}: columns {', '.join(candidates)} all look like band {band!r}, and differ: choose by "
                 f"columns={{{band!r}: ...}}, or rename one"
             )
         history.append(f"band {band} is there twice: column {other} equals {first} and was left out")
     return first
+
+
+def _read_band(table, column, error_column, unit, sentinels, relative_error, name):
+    """Fluxes and errors of one band [Jy], and where each of the first four `PROBLEMS` is."""
+    unit = _unit(table, column, unit, name)
+    is_magnitude = isinstance(unit, u.LogUnit)
+    flux = _numbers(table, column, name)
+    if error_column is not None:
+        error = _numbers(table, error_column, name)
+    elif relative_error is not None:
+        error = np.full(flux.shape, relative_error) if is_magnitude else np.abs(flux) * relative_error
+    else:
+        raise ValueError(
+            f"{name}: no column holds the errors of {column!r}: name it by errors={{band: column}}, or give "
+            "relative_error=0.1 (a share of the flux)"
+        )
+    sentinels = (*sentinels, 99.0) if is_magnitude else sentinels
+    sentinel = np.isin(error, sentinels) | np.isin(flux, sentinels)
+    wrong = [~np.isfinite(flux), sentinel, ~np.isfinite(error), ~(error > 0)]
+    if is_magnitude:
+        if not unit.physical_unit.is_equivalent(u.Jy):
+            raise ValueError(
+                f"{name}: column {column!r} is in {unit}; only AB magnitudes are fluxes without more"
+            )
+        with np.errstate(over="ignore"):  # of sentinels
+            flux = (flux * unit).to_value(u.Jy)
+            return flux, flux * np.expm1(0.4 * np.log(10) * error), wrong
+    try:
+        factor = unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
+    except u.UnitConversionError as error:
+        raise ValueError(
+            f"{name}: column {column!r} is in {unit}, which is no flux per frequency: convert it to Jy"
+        ) from error
+    return flux * factor, error * factor, wrong
+
+
+def _unit(table, column, given, name):
+    """The unit a caller or a table states."""
+    unit = given if given is not None else getattr(table[column], "unit", None)
+    if unit is None or str(unit) == "":
+        raise ValueError(
+            f'{name}: column {column!r} has no unit: say it, such as units="Jy" or units="mag(AB)"'
+        )
+    if str(unit) == "mag":
+        raise ValueError(f'{name}: column {column!r} is in magnitudes of an unnamed system: units="mag(AB)"?')
+    try:
+        return u.Unit(unit)
+    except ValueError as error:
+        raise ValueError(f"{name}: {unit!r} is not a unit that astropy reads ({error})") from error
+
+
+def _flagged(table, column, letters):
+    """Where a column of flags holds one of some letters."""
+    if not letters or column not in table.colnames:
+        return np.zeros(len(table), bool)
+    texts = np.ma.filled(np.ma.asarray(table[column]).astype(object), "")
+    return np.array([any(letter in str(text) for letter in letters) for text in texts], bool)
+
+
+def are_magnitudes(flux, missing, bands, name):
+    """Galaxies whose "fluxes" look like magnitudes (within a factor of 3 from far UV on); an error if most do."""
+    values = np.where(~missing & np.isin(bands, _STARLIGHT), flux, np.nan)
+    finite = np.isfinite(values)
+    n = finite.sum(axis=1)
+    low = np.min(np.where(finite, values, np.inf), axis=1)
+    high = np.max(np.where(finite, values, -np.inf), axis=1)
+    suspect = (n >= 5) & (low > _MAGNITUDE_RANGE[0]) & (high < _MAGNITUDE_RANGE[1]) & (high < 3 * low)
+    if suspect.sum() > 0.5 * max((n >= 5).sum(), 1):
+        row = int(suspect.argmax())
+        raise ValueError(
+            f"{name}: the fluxes look like magnitudes ({suspect.sum()} of {len(flux)} galaxies have {low[row]:.4g} to "
+            f'{high[row]:.4g} in all bands, as in row {row}): pass units="mag(AB)"'
+        )
+    return suspect
 
 
 def _add_distances(sample, table, redshift, distance, name):
@@ -400,18 +357,17 @@ def _add_distances(sample, table, redshift, distance, name):
             continue
         if isinstance(given, str) and given not in table.colnames:
             raise ValueError(f"{name}: no column {given!r} of {ours}")
-        values = to_numbers(table, given, name) if isinstance(given, str) else np.asarray(given, float)
+        values = _numbers(table, given, name) if isinstance(given, str) else np.asarray(given, float)
         if values.shape != (len(table),):
             raise ValueError(f"{name}: {ours} has shape {values.shape} for {len(table)} galaxies")
         lowest = -0.01 if ours == "redshift" else 0.0  # near galaxies may approach us
-        values = np.where(values > lowest, values, np.nan)
-        sample[ours] = ("galaxy", values, {"units": unit})
+        sample[ours] = ("galaxy", np.where(values > lowest, values, np.nan), {"units": unit})
 
 
 def _label(table, ours, theirs, name):
     if theirs not in table.colnames:
         raise ValueError(f"{name}: no column {theirs!r} for {ours}")
-    values = to_numbers(table, theirs, name)
+    values = _numbers(table, theirs, name)
     if not ours.startswith("log_"):
         return values, {"units": str(getattr(table[theirs], "unit", None) or "")}
     values = np.log10(values, out=np.full(values.shape, np.nan), where=values > 0)
@@ -432,11 +388,8 @@ def _flag_luminosities(sample):
     for band, wavelength in OPTICAL.items():
         if band in sample["band"]:
             flux = sample["flux"].sel(band=band).values.astype(float)
-            power = (
-                flux
-                * area
-                * (1 * u.Jy * (wavelength * u.AA).to(u.Hz, u.spectral())).to_value(u.Lsun / u.m**2)
-            )
+            frequency = (wavelength * u.AA).to(u.Hz, u.spectral())
+            power = flux * area * (1 * u.Jy * frequency).to_value(u.Lsun / u.m**2)
             known = np.isnan(log_luminosity) & (power > 0)
             log_luminosity[known] = np.log10(power[known])
     low, high = LUMINOSITY_RANGE
@@ -446,34 +399,31 @@ def _flag_luminosities(sample):
 
 def _report(sample):
     """The counts in words."""
-    bands = sample["band"].values
-    told = []
+    bands, lines = sample["band"].values, []
     for problem in PROBLEMS:
         counts = sample["photometry_problems"].sel(problem=problem).values
         if counts.any():
             most = ", ".join(f"{bands[i]} {counts[i]}" for i in np.argsort(-counts)[:5] if counts[i])
-            told.append(f"masked, {problem}: {counts.sum()} fluxes (most: {most})")
+            lines.append(f"masked, {problem}: {counts.sum()} fluxes (most: {most})")
     negative = int(sample["n_negative"].sum())
     if negative:
-        told.append(f"kept: {negative} negative fluxes with errors")
+        lines.append(f"kept: {negative} negative fluxes with errors")
     if "redshift" in sample and np.isnan(sample["redshift"].values).any():
-        told.append(f"{int(np.isnan(sample['redshift'].values).sum())} galaxies have no redshift")
+        lines.append(f"{int(np.isnan(sample['redshift'].values).sum())} galaxies have no redshift")
     n = int(sample["implausible_luminosity"].sum())
     if n:
         text = f"{n} of {sample.sizes['galaxy']} galaxies have an impossible luminosity: wrong units or distances?"
-        told.append(text)
+        lines.append(text)
         if n > 0.5 * sample.sizes["galaxy"]:
             warnings.warn(text, SurveyWarning, stacklevel=3)
-    return told
+    return lines
 
-
-# Pipe3D's metallicities are counted from `Z_SUN`: its tables of light by metallicity, averaged in log Z, agree.
 
 LOG_AGE_RANGE = (-4.0, 1.2)
 """dex(Gyr); what is outside is no age of stars."""
-
+# Pipe3D's metallicities are counted from `Z_SUN`: its tables of light by metallicity, averaged in log Z, agree.
 COLUMNS = {"log_age_fit": "age_lwt", "log_z_fit": "ZH_lwt", "a_v": "Av_ssp"}
-UNITS = {"log_age_fit": "dex(Gyr)", "log_z_fit": "dex", "a_v": "mag"}
+UNITS = {"log_age_fit": "dex(Gyr)", "log_z_fit": "dex", "a_v": "mag", "x": "arcsec", "y": "arcsec"}
 POSITIONS = ("ra_abs", "dec_abs")
 LIGHT, ZONE = "Vcont_ssp", "cont_segm"
 
@@ -508,29 +458,33 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     ValueError
         Naming the file and the column that is missing or in a wrong unit; or if nothing is left.
     """
-    table, label = _read_pipe3d(source)
+    table, label = read_table(source, kind="Pipe3D's HDF5 table SSP", path="SSP", format="hdf5")
     needed = [*COLUMNS.values(), *POSITIONS, *[ZONE] * by_zone, *[LIGHT] * (center is None)]
     missing = [column for column in needed if column not in table.colnames]
     if missing:
         raise ValueError(f"{label}: no column {', '.join(missing)}; is this Pipe3D's table SSP?")
     values = {ours: _in_unit(table, theirs, UNITS[ours], label) for ours, theirs in COLUMNS.items()}
-    finite = np.isfinite(np.stack(list(values.values()))).all(axis=0)
+    known = np.isfinite(np.stack(list(values.values()))).all(axis=0)
     possible = (values["log_age_fit"] > LOG_AGE_RANGE[0]) & (values["log_age_fit"] < LOG_AGE_RANGE[1])
     zone = np.asarray(table[ZONE], float) if by_zone else np.arange(len(table)) + 1.0
-    binned = np.isfinite(zone) & (zone > 0)
-    kept = finite & possible & binned
+    checks = {
+        "no age, metallicity or dust": ~known,
+        "impossible age": ~possible,
+        "no zone": ~(np.isfinite(zone) & (zone > 0)),
+    }
+    why = np.select(list(checks.values()), range(1, 1 + len(checks)), 0)
+    kept = why == 0
     if not kept.any():
         raise ValueError(f"{label}: none of {len(table)} spaxels has an age and a metallicity")
     world = SkyCoord(*(_in_unit(table, column, "deg", label) for column in POSITIONS), unit="deg")
-    middle = SkyCoord(*center, unit="deg") if center is not None else world[_brightest(table)]
+    brightest = None if center is not None else int(np.nanargmax(_numbers(table, LIGHT, label)))
+    middle = world[brightest] if center is None else SkyCoord(*center, unit="deg")
     east, north = (offset.to_value("arcsec") for offset in middle.spherical_offsets_to(world))
     _, group, count = np.unique(zone[kept], return_inverse=True, return_counts=True)
-    columns = {"x": (east, "arcsec"), "y": (north, "arcsec")}
-    columns |= {ours: (numbers, UNITS[ours]) for ours, numbers in values.items()}
     sample = xr.Dataset(
         {
-            ours: ("spectrum", np.bincount(group, weights=numbers[kept]) / count, {"units": unit})
-            for ours, (numbers, unit) in columns.items()
+            ours: ("spectrum", np.bincount(group, weights=numbers[kept]) / count, {"units": UNITS[ours]})
+            for ours, numbers in ({"x": east, "y": north} | values).items()
         }
     )
     sample["log_z_fit"].attrs["z_sun"] = Z_SUN
@@ -538,37 +492,16 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     sample["galaxy_index"] = ("spectrum", np.zeros(count.size, int), {"units": ""})
     galaxy = name or (str(table["Name"][0]) if "Name" in table.colnames else label)
     sample["galaxy_name"] = ("galaxy", [galaxy], {"units": ""})
-    text = f"read {label}: {kept.sum()} of {len(table)} spaxels" + f" in {count.size} zones" * by_zone
-    counted = {
-        "no age, metallicity or dust": ~finite,
-        "impossible age": finite & ~possible,
-        "no zone": finite & possible & ~binned,
-    }
-    told = [f"left out, {why}: {rows.sum()} spaxels" for why, rows in counted.items() if rows.any()]
-    return sample.assign_attrs(survey="CALIFA", history="\n".join([text, *told]))
-
-
-def _read_pipe3d(source):
-    if isinstance(source, Table):
-        return source, str(source.meta.get("name", "table"))
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        return Table.read(path, path="SSP", format="hdf5"), path.name
-    except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path.name}: holds no readable HDF5 table SSP of Pipe3D: {error}") from error
+    lines = [f"read {label}: {kept.sum()} of {len(table)} spaxels" + f" in {count.size} zones" * by_zone]
+    counts = zip(checks, (int((why == 1 + k).sum()) for k in range(len(checks))), strict=True)
+    lines += [f"left out, {reason}: {n} spaxels" for reason, n in counts if n]
+    return sample.assign_attrs(survey="CALIFA", history="\n".join(lines))
 
 
 def _in_unit(table, column, unit, label):
     """A column in a unit; dex of years is turned into dex of Gyr, and so on."""
-    values = np.ma.filled(np.ma.asarray(table[column].data, dtype=float), np.nan)
     given = table[column].unit
     try:
-        return (values * u.Unit("" if given is None else given)).to_value(unit)
+        return (_numbers(table, column, label) * u.Unit("" if given is None else given)).to_value(unit)
     except u.UnitsError as error:  # a plain one where equivalencies are enabled
         raise ValueError(f"{label}: column {column} is in {given or 'no unit'}, not in {unit}") from error
-
-
-def _brightest(table):
-    return int(np.nanargmax(np.ma.filled(np.ma.asarray(table[LIGHT].data, dtype=float), np.nan)))

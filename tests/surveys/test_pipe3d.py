@@ -95,7 +95,7 @@ def test_what_is_wrong_is_told(tmp_path, table):
     with pytest.raises(FileNotFoundError):
         read_pipe3d(tmp_path / "nowhere.hdf5")
     (tmp_path / "text.hdf5").write_text("no table")
-    with pytest.raises(ValueError, match=r"text.hdf5: holds no readable HDF5 table"):
+    with pytest.raises(ValueError, match=r"text.hdf5: cannot be read as Pipe3D"):
         read_pipe3d(tmp_path / "text.hdf5")
     small = table["ra_abs", "dec_abs", "age_lwt", "ZH_lwt", "Av_ssp", "cont_segm", "Vcont_ssp"][
         2600:2700
