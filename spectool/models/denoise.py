@@ -11,7 +11,7 @@ import xarray as xr
 from sklearn.decomposition import PCA
 from torch import nn
 
-from spectool.models.layers import Autoencoder, dense_stack, draw_latent, initial_weights, seed_torch
+from spectool.models.layers import Autoencoder, dense_stack, initial_weights, seed_torch
 from spectool.models.training import in_batches
 
 _SLOPE = 0.3
@@ -326,44 +326,28 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", errors=None) 
 
 
 def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArray:
-    """Draw what the noise-free spectra could be: the prediction and an error of the calibrated size and
-    correlation.
+    """What the noise-free spectra could be, (draw, galaxy, wavelength): predictions with errors as `draw_errors` gives.
+
+    Parameters
+    ----------
+    denoised
+        From `denoise`, with ``flux_error``.
+    arrays
+        The model's `ModelInfo.arrays`.
+    n, seed
+        How many, and of what.
+
+    Raises
+    ------
+    ValueError
+        If the spectra have no errors.
     """
     if "flux_error" not in denoised:
         raise ValueError("these spectra have no errors: call denoise with errors=info.arrays")
     flux = denoised["flux"]
     drawn = flux.values + draw_errors(arrays, denoised["flux_error"].values, n=n, seed=seed)
-    return _draws(drawn, flux.dims[0], denoised)
-
-
-def sample_posterior(model, sample: xr.Dataset, *, n: int, seed) -> xr.DataArray:
-    """Draw latent vectors from a VAE's posterior, and decode them.
-
-    A VAE trained on eq. 4 of Scourfield et al. (2023) makes its posterior narrow, because the weights of the
-    loss are those of the original spectra: the draws tell how well it knows its own answer, not how well that
-    answer is known.
-    """
-    if not model.variational:
-        raise ValueError("this model has no posterior to draw from: take a variational one")
-    known, usable = read_spectra(model, sample, "noisy")
-    generator = seed_torch(seed)
-
-    def draw(*known):
-        mu, log_var = model.encode(*known)
-        drawn = [model.decode(draw_latent(mu, log_var, generator)) for _ in range(n)]
-        return (torch.stack(drawn, dim=1),)
-
-    (drawn,) = in_batches(model, draw, *known, usable=usable, batch_size=256)
-    return _draws(np.moveaxis(drawn, 1, 0), sample["noisy"].dims[0], sample)
-
-
-def _draws(values: np.ndarray, dim: str, sample: xr.Dataset) -> xr.DataArray:
-    return xr.DataArray(
-        values,
-        dims=("draw", dim, "wavelength"),
-        coords={name: sample[name] for name in ("wavelength",) if name in sample.coords},
-        attrs={"units": "", "long_name": "draws of the de-noised flux"},
-    )
+    attrs = {"units": "", "long_name": "draws of the de-noised flux"}
+    return xr.DataArray(drawn, dims=("draw", *flux.dims), coords=flux.coords, attrs=attrs)
 
 
 def read_spectra(model, sample: xr.Dataset, variable: str) -> tuple[list[np.ndarray], np.ndarray]:

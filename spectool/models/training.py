@@ -162,11 +162,6 @@ class History:
         return np.array([record[name] for record in self.records])
 
 
-def halve_every(epochs: int = 10) -> Callable[[Step], float]:
-    """Learning rate times 0.5 every so many epochs (Marziano 2024, Section 3.2.3)."""
-    return lambda step: 0.5 ** (int(step.epoch) // epochs)
-
-
 def one_cycle(warmup: float = 0.1) -> Callable[[Step], float]:
     """Rises linearly over the first part of the training, then falls as a cosine to 0 (Smith & Topin 2018)."""
 
@@ -208,10 +203,9 @@ def fit(
     model
         Any module that `loss` understands.
     train, valid
-        Named arrays of equal first length: NumPy (memory-mapped too), zarr, torch or `Rows`; a batch is the
-        same dict with float arrays as float32 tensors. Only the rows of a batch are read at a time, so the
-        arrays may be larger than memory. `valid` is used as it is: mask it beforehand if `augment` masks
-        `train`.
+        Named arrays of equal first length: NumPy (memory-mapped too), zarr, torch or `Rows`; a batch is the same dict
+        with floats as float32 tensors. Only the rows of a batch are read at a time. `valid` is used as it is: mask it
+        beforehand if `augment` masks `train`.
     loss
         ``loss(model, batch, step)`` -> dict of scalar tensors, means over the batch, with ``"loss"``.
     epochs
@@ -219,8 +213,7 @@ def fit(
     batch_size
         Rows per optimiser step.
     lr, schedule
-        Learning rate, and a factor of it by `Step`, taken at every batch (`halve_every`, `one_cycle`); None =
-        constant.
+        Learning rate, and a factor of it by `Step`, taken at every batch (such as `one_cycle`); None = constant.
     weight_decay, optimizer
         ``"adam"``: coupled, an L2 penalty in the gradient; ``"adamw"``: decoupled (Loshchilov & Hutter 2019);
         ``"fused adam"``: as the first, in one pass over the weights, seven times as quick for large dense layers;

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spectool.models import training
-from spectool.models.training import History, Step, fit, halve_every, one_cycle
+from spectool.models.training import History, Step, fit, one_cycle, replay_plateau
 
 
 def mean_squared(model, batch, step):
@@ -49,14 +49,61 @@ def test_same_seed_same_weights_and_no_global_seeding():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_resumed_training_equals_an_uninterrupted_one(tmp_path):
-    whole, parts = linear(), linear()
-    train(whole, epochs=6)
-    train(parts, epochs=3, checkpoint=tmp_path / "run.safetensors")
-    again = linear(seed=9)
-    history = train(again, epochs=6, checkpoint=tmp_path / "run.safetensors")
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], (1.0, False)),
+        ([100, 89, 79, 70, 60], (1.0, False)),
+        ([100, 95, 94, 93, 92], (1.0, False)),  # four epochs without a drop of 10%
+        ([100, 95, 94, 93, 92, 91], (0.1, False)),
+        ([100, 95, 94, 93, 92, 89], (1.0, False)),  # 11% in the fifth
+        ([100, 99, 99, 99, 99, 99, 80, 79, 79, 79, 79], (0.1, False)),
+        ([100, 99, 99, 99, 99, 99, 80, 79, 79, 79, 79, 79], (0.01, False)),
+        ([100] * 10, (0.1, False)),
+        ([100] * 11, (0.1, True)),
+        ([-100, -109, -109, -109, -109, -109], (0.1, False)),  # a likelihood below zero drops too
+        ([-100, -111, -125], (1.0, False)),
+    ],
+)
+def test_rate_and_end_follow_from_the_values(values, expected):
+    rate, stop = replay_plateau(values)
+    assert rate == pytest.approx(expected[0])
+    assert stop is expected[1]
+
+
+def noisy_data():
+    """Data that no line fits, so that the plateau rule has something to do."""
+    data = linear_data(128)
+    return data | {"y": data["y"] + np.random.default_rng(1).normal(size=(128, 1)).astype(np.float32)}
+
+
+def train_on_noise(model, epochs=200, **options):
+    data = noisy_data()
+    how = {"lr": 0.05, "patience": None, "plateau": True, "optimizer": "fused adam", "progress": False}
+    return fit(model, data, data, loss=mean_squared, epochs=epochs, **how | options)
+
+
+def test_a_plateau_lowers_the_rate_and_ends_the_training():
+    history = train_on_noise(linear())
+    assert history.stopped == "plateau"
+    values = list(history.column("valid_loss"))
+    assert replay_plateau(values)[1] and not replay_plateau(values[:-1])[1]
+    rates = [0.05 * replay_plateau(values[:k])[0] for k in range(len(values))]
+    np.testing.assert_allclose(history.column("lr"), rates)
+    assert rates[-1] < 0.05
+
+
+@pytest.mark.parametrize("run", [train, train_on_noise])
+def test_resumed_training_equals_an_uninterrupted_one(run, tmp_path):
+    whole, again = linear(), linear(seed=9)
+    expected = run(whole)
+    n = len(expected.records)
+    for epochs in (2, n - 1):
+        run(linear(), epochs=epochs, checkpoint=tmp_path / "run.safetensors")
+    history = run(again, epochs=max(n, 4), checkpoint=tmp_path / "run.safetensors")
     assert torch.equal(whole.weight, again.weight)
-    assert [r["epoch"] for r in history.records] == [1, 2, 3, 4, 5, 6]
+    assert list(history.column("epoch")) == list(range(1, n + 1))
+    np.testing.assert_array_equal(history.column("lr"), expected.column("lr"))
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
@@ -117,11 +164,10 @@ def test_loss_that_is_not_finite_is_told_and_the_best_weights_stay():
 
 def test_schedules():
     at = lambda epoch, fraction: Step(epoch, fraction, True, torch.Generator())  # noqa: E731
-    assert [halve_every(10)(at(e, 0)) for e in (0, 9.9, 10, 25)] == [1, 1, 0.5, 0.25]
     assert one_cycle(0.1)(at(0, 0.1)) == 1.0
     assert one_cycle(0.1)(at(0, 1.0)) < 1e-12
-    lrs = train(linear(), epochs=4, lr=1.0, schedule=halve_every(2)).column("lr")
-    np.testing.assert_allclose(lrs, [1, 1, 0.5, 0.5])
+    lrs = train(linear(), epochs=3, lr=1.0, schedule=lambda step: 0.5 ** int(step.epoch)).column("lr")
+    np.testing.assert_allclose(lrs, [1, 0.5, 0.25])
 
 
 def test_coupled_and_decoupled_weight_decay_differ():

@@ -6,7 +6,7 @@ import xarray as xr
 from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.registry import Predictor
 from spectool.models.store import load_model
-from spectool.models.training import fit, halve_every, one_cycle
+from spectool.models.training import fit, one_cycle
 from spectool.models.vae import ConvBetaVAE, reconstruct
 from spectool.prepare import NORM_WINDOW, prepare_spectra
 from spectool.spectra import sps_wavelength
@@ -59,7 +59,7 @@ RECIPES = {
         "optimizer": "adam",
         "weight_decay": 0.1,
         "lr": 3e-4,
-        "schedule": halve_every(10),
+        "schedule": lambda step: 0.5 ** (int(step.epoch) // 10),
         "batch_size": 32,
         "epochs": 100,
         "patience": 20,
