@@ -9,7 +9,7 @@ import xarray as xr
 from benchmarks.row import make_row, seconds
 from spectool.models import store
 from spectool.models.denoise import DenseAutoencoder, denoise
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import rest_wavelength
 
 N_SPECTRA = 20_000
 REPEATS = 3
@@ -27,7 +27,7 @@ def run():
     flux = 0.04 * (1 + rng.standard_normal((N_SPECTRA, model.n_pixels), dtype=np.float32))
     sample = xr.Dataset(
         {"noisy": (("galaxy", "wavelength"), flux, {"units": ""})},
-        coords={"wavelength": ("wavelength", scourfield2023_wavelength(), {"units": "Angstrom"})},
+        coords={"wavelength": ("wavelength", rest_wavelength(), {"units": "Angstrom"})},
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

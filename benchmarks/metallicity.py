@@ -18,8 +18,9 @@ import xarray as xr
 
 from benchmarks.row import make_row, seconds
 from spectool.measure.populations import fit_populations
-from spectool.papers.zahid2019.reader import FWHM, predict_metallicity, stream_metallicity
-from spectool.papers.zahid2019.sample import chunk_sigma, read_selection, rebuild, stored_flux
+from spectool.papers.zahid2019.reader import FWHM, stream_metallicity
+from spectool.papers.zahid2019.reader import predict as predict_metallicity
+from spectool.papers.zahid2019.sample import chunk_sigma, rebuild, stored_flux
 from spectool.parallel import Usage, n_workers
 from spectool.spectra import SIGMA_TO_FWHM
 
@@ -32,7 +33,7 @@ INSTRUMENT = 65.0  # km/s, sigma
 
 def run():
     """Both rows: seconds for 200,000 beside the budget, and spectra per second beside pPXF on as many workers."""
-    sample = rebuild(read_selection()["candidate"].values[:N_GALAXIES], keep_truth=False)
+    sample = rebuild(read_products()["candidate"].values[:N_GALAXIES], keep_truth=False)
     width = SIGMA_TO_FWHM * np.hypot(sample["velocity_dispersion"].values, INSTRUMENT)
     with tempfile.TemporaryDirectory() as folder:
         write_map(Path(folder), sample, np.sqrt(np.clip(FWHM**2 - width**2, 0, None)), N_TOTAL)

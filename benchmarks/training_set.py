@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
-from spectool.papers.zahid2019.sample import make_training_set, training_table
+from spectool.papers.zahid2019.sample import make_sample, training_table
 from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.synth import SSPGrid, sfh, synthesize
 from spectool.synth.histories import durations, equal_light_intervals, metallicities
@@ -22,11 +22,9 @@ def run():
     """The row, after a check that both make the same spectra."""
     grid, table = SSPGrid.embedded(), training_table()
     some = table.isel(galaxy=slice(None, None, EVERY))
-    require_same(
-        make_training_set(grid, table=some, dtype="float32")["flux"].values, make_directly(some, grid)
-    )
+    require_same(make_sample(grid, table=some, dtype="float32")["flux"].values, make_directly(some, grid))
     scale = table.sizes["galaxy"] / some.sizes["galaxy"]
-    rounds = [(seconds(make_training_set), scale * seconds(make_directly, some, grid)) for _ in range(ROUNDS)]
+    rounds = [(seconds(make_sample), scale * seconds(make_directly, some, grid)) for _ in range(ROUNDS)]
     ours, theirs = np.median(rounds, axis=0)
     peer = f"spectool synthesize galaxy by galaxy, scaled from {some.sizes['galaxy']} of them"
     return make_row("training_set_46305_seconds", ours, "s", peer, theirs, higher_is_better=False)

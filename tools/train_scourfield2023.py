@@ -31,8 +31,7 @@ from spectool.models.denoise import denoise, fit_pca, flux_errors
 from spectool.models.store import round_weights
 from spectool.models.vae import count_parameters
 from spectool.papers.scourfield2023 import network as paper
-from spectool.papers.scourfield2023.sample import make_scourfield2023
-from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_noise
+from spectool.papers.scourfield2023.sample import SIGMA, TEST_NOISE_SEED, add_noise, make_sample
 from spectool.parallel import n_workers
 from tools.make import noise_aware as aware
 from tools.make.distillation import compress, measure_layers, refine
@@ -105,7 +104,7 @@ def make_samples(options) -> dict:
     """Noise-added samples ``train``, ``valid`` and ``test``."""
     samples = {}
     for part in ("train", "test"):
-        sample = make_scourfield2023(options.sample, split=part, n=options.n, progress=not options.quiet)
+        sample = make_sample(options.sample, split=part, n=options.n, progress=not options.quiet)
         samples[part] = observe(sample, options, TEST_NOISE_SEED if part == "test" else [options.seed, 1])
     whole = samples["train"]
     rows = paper.split_validation(whole.sizes["galaxy"], options.n_valid, seed=options.seed)
@@ -133,7 +132,7 @@ def train_autoencoder(samples, options):
         seed=options.seed,
         **choice,
     )
-    history = paper.train_denoiser(
+    history = paper.train(
         model,
         data["train"],
         data["valid"],

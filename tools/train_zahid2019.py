@@ -32,7 +32,7 @@ from spectool.models.ensemble import ChunkedEnsemble
 from spectool.models.store import round_weights
 from spectool.models.training import split
 from spectool.papers.zahid2019 import network as paper
-from spectool.papers.zahid2019.sample import HELDOUT_SEED, HELDOUT_TEST_SEED, make_heldout, make_training_set
+from spectool.papers.zahid2019.sample import HELDOUT_SEED, HELDOUT_TEST_SEED, make_heldout, make_sample
 from spectool.papers.zahid2019.sample import training_table as whole_table
 from spectool.parallel import n_workers
 from spectool.synth.grid import SSPGrid
@@ -102,7 +102,7 @@ def make_samples(options) -> dict:
         table = table.isel(galaxy=np.sort(rows))
     return {
         "grid": grid,
-        "train": make_training_set(grid, table=table, progress=not options.quiet),
+        "train": make_sample(grid, table=table, progress=not options.quiet),
         "valid": make_heldout(options.n_heldout, seed=HELDOUT_SEED, grid=grid),
         "test": make_heldout(options.n_heldout, seed=HELDOUT_TEST_SEED, grid=grid),
     }
@@ -112,7 +112,7 @@ def train(samples, options, seed, **more):
     """One network, its weights rounded as they will be stored, and how its training went."""
     choice = {"adam_epochs": options.adam_epochs, "sgd_epochs": options.sgd_epochs, "seed": seed}
     choice |= {"progress": not options.quiet, **more}
-    model, history = paper.train_zahid2019(samples["train"], samples["valid"], **choice)
+    model, history = paper.train(samples["train"], samples["valid"], **choice)
     round_weights(model)
     return model, history
 

@@ -8,12 +8,7 @@ import numpy as np
 import xarray as xr
 
 from spectool.explore.latent_state import single_thread
-from spectool.papers.scourfield2023.spectra import (
-    TEST_NOISE_SEED,
-    add_noise,
-    normalize_total,
-    scourfield2023_wavelength,
-)
+from spectool.papers.scourfield2023.sample import TEST_NOISE_SEED, add_noise, normalize_total, rest_wavelength
 
 TABLES = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
 ROWS = ("galaxy", "wavelength")
@@ -75,7 +70,7 @@ def shipped_pipeline(product, *, seed=None):
     @cache
     def all_noise():
         # One draw for the whole test set, as `add_noise` makes it: a galaxy's noise hangs on its place there.
-        shape = (candidates.size, scourfield2023_wavelength().size)
+        shape = (candidates.size, rest_wavelength().size)
         return np.random.default_rng(seed).standard_normal(shape, dtype="f4")
 
     return Pipeline(
@@ -87,10 +82,10 @@ def shipped_pipeline(product, *, seed=None):
 
 
 def _rebuild_normalized(candidates):
-    from spectool.papers.scourfield2023.sample import read_selection, rebuild
+    from spectool.papers.scourfield2023.sample import read_products, rebuild
 
     spectra = rebuild(candidates, keep_truth=False)[["flux", "ivar", "mask", "candidate"]]
-    return normalize_total(spectra, constant=read_selection().attrs["constant"])
+    return normalize_total(spectra, constant=read_products().attrs["constant"])
 
 
 def _measure(spectra):

@@ -17,7 +17,7 @@ from spectool.explore.line_state import DEFAULTS, SIGMA, SIGMA_RANGE, LineState
 from spectool.explore.style import OKABE_ITO
 from spectool.measure.classes import CLASSES
 from spectool.papers.scourfield2023.network import paper_scatter
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import rest_wavelength
 
 SN_STEPS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, np.inf)
 SYMBOLS = {"circle": "●", "square": "■", "inverted_triangle": "▼", "triangle": "▲", "diamond": "◆"}
@@ -54,7 +54,7 @@ class LineView:
     def __init__(self, state, *, wavelength=None, export_folder="exports"):
         self.state = state
         self.export_folder = Path(export_folder)
-        wavelength = scourfield2023_wavelength() if wavelength is None else wavelength
+        wavelength = rest_wavelength() if wavelength is None else wavelength
         self.figure = LineFigure(state, wavelength)
         self._quiet = False
         self._make_choices()

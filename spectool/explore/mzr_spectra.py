@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from spectool.explore.latent_state import single_thread
-from spectool.papers.scourfield2023.spectra import TEST_NOISE_SEED, normalize_total
+from spectool.papers.scourfield2023.sample import TEST_NOISE_SEED, normalize_total
 
 # By source of the product of tools/make/scourfield2023_lines.py, which of the shipped models said it.
 MODELS = {
@@ -75,9 +75,9 @@ def rebuild_galaxy(candidate, sample="star-forming"):
 
 @lru_cache(maxsize=4)
 def _test_galaxies(sample):
-    from spectool.papers.scourfield2023.sample import read_selection
+    from spectool.papers.scourfield2023.sample import read_products
 
-    selection = read_selection(sample)
+    selection = read_products(sample)
     numbers = selection["candidate"].values[selection["split"].values == "test"]
     return numbers, selection.attrs["constant"], json.loads(selection.attrs["recipe"])
 

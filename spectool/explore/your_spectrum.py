@@ -4,11 +4,11 @@ import threading
 import warnings
 
 import numpy as np
+import pandas as pd
 import traitlets
 import xarray as xr
 
 from spectool import prepare
-from spectool.models.registry import Answer, answer_table, ask_all
 from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_spectrum
 
@@ -43,8 +43,9 @@ class YourSpectrum(traitlets.HasTraits):
 
     Parameters
     ----------
-    ask : callable, optional
-        From an observed sample to a list of `spectool.models.registry.Answer`; default `ask_all`.
+    ask : callable
+        From an observed sample to a list of answers, each with ``name``, ``title``, ``result`` and ``reason``; see
+        `spectool.papers.ask_all`.
     """
 
     name = traitlets.Unicode(help="of the spectrum")
@@ -54,13 +55,13 @@ class YourSpectrum(traitlets.HasTraits):
     sample = traitlets.Instance(xr.Dataset, allow_none=True, help="as read, one galaxy")
     version = traitlets.Int(0, help="counts spectra; changes last")
 
-    def __init__(self, ask=ask_all):
+    def __init__(self, ask):
         super().__init__()
         self.lock = threading.RLock()
         self._ask = ask
         self._last: tuple | None = None
         self.steps: dict[str, xr.Dataset] = {}
-        self.answers: list[Answer] = []
+        self.answers: list = []
 
     def read(self, source, *, redshift=None, ebv=None, medium="vacuum", name=None):
         """Read a spectrum, prepare it and ask every model that applies."""
@@ -110,7 +111,7 @@ class YourSpectrum(traitlets.HasTraits):
         return prepare.history(self.steps["normalised"]) if self.steps else []
 
     def table(self):
-        """The models' answers, a pandas.DataFrame (see `spectool.models.registry.answer_table`).
+        """The models' answers, a pandas.DataFrame, a row per quantity.
 
         Raises
         ------
@@ -120,7 +121,21 @@ class YourSpectrum(traitlets.HasTraits):
         """
         if self.failed or self.sample is None:
             raise ValueError(f"no answers: {self.message or 'no spectrum was read yet'}")
-        return answer_table(self.answers)
+        rows = []
+        for answer in self.answers:
+            if answer.result is None:
+                row = {"quantity": "does not apply", "note": answer.reason, "detail": False}
+                rows.append({"model": answer.title} | row)
+                continue
+            one = answer.result.isel(galaxy=0)
+            detail = one["detail"].values if "detail" in one.coords else np.zeros(one.sizes["quantity"], bool)
+            for k in range(one.sizes["quantity"]):
+                row = {"model": answer.title, "quantity": str(one["label"].values[k])}
+                row |= {"value": float(one["value"][k]), "error": float(one["error"][k])}
+                row |= {"unit": str(one["unit"].values[k]), "out of range": bool(one["out_of_range"])}
+                rows.append(row | {"note": str(one["note"].values[k]), "detail": bool(detail[k])})
+        columns = ["model", "quantity", "value", "error", "unit", "out of range", "note", "detail"]
+        return pd.DataFrame(rows, columns=columns)
 
     def out_of_range(self):
         """Model -> why its answer is an extrapolation; models in range are not listed."""

@@ -587,7 +587,7 @@ def fit_lines(
         Populations and optical depths of the stellar templates; see
         `spectool.measure.line_spectra.stellar_templates`.
     variable : str
-        Which variable is fitted. For one made by `spectool.papers.scourfield2023.spectra.add_noise` the
+        Which variable is fitted. For one made by `spectool.papers.scourfield2023.sample.add_noise` the
         errors are those of the noise
         added, in its ``_sigma``, and of the spectrum below it.
     lines : sequence of str

@@ -245,7 +245,7 @@ class ChunkedMLP(nn.Module):
         if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
             raise ValueError(
                 f"spectra of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_kept}) pixels as "
-                "spectool.papers.zahid2019.reader.prepare_zahid2019 leaves them"
+                "spectool.papers.zahid2019.reader.prepare_spectra leaves them"
             )
         self.eval()
         found = np.empty((len(x), len(self.outputs)), np.float32)

@@ -1,16 +1,30 @@
-"""The papers that are retold: which there are, and what each of them claims."""
+"""The papers that are retold: which there are, what each claims, and what their models say of a spectrum.
+
+Each of them is a package ``spectool.papers.<key>`` with the same verbs, as far as it has something to do for them:
+``make_sample`` (what it trains on), ``rebuild`` (galaxies of its mock sample by their numbers), ``train``, ``load``
+(shipped networks), ``predict`` (what they say of a sample) and ``read_products`` (shipped tables). Claims are data,
+``claims.toml``, and are read when they are asked for: `read_claims`. A paper that answers for any spectrum has
+``make_predictor``, too, and is then asked by `ask_all`.
+"""
 
 import difflib
+import importlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import xarray as xr
 
 from spectool.measure import scores
 from spectool.parallel import Usage
+from spectool.prepare import spectral_coordinate
 
 FOLDER = Path(__file__).parent
+REGISTERED = {}
+"""Name -> function that returns a `Predictor`: what `register` added to the papers' own."""
 
 
 def list_papers() -> list[str]:
@@ -78,3 +92,108 @@ def check_claims(
         rows.append(scores.score(name, ours=values[name], note=note, **claim))
     scores.write(key, rows, usage)
     return scores.table(rows)
+
+
+class Predictor(NamedTuple):
+    """A trained model, ready to be asked about spectra.
+
+    Attributes
+    ----------
+    title : str
+    wavelength_range : (float, float)
+        What it reads, in the rest frame [Angstrom].
+    prepare : callable
+        From an observed sample to one that it takes.
+    predict : callable
+        From a prepared sample to a Dataset: ``value``, ``error`` (galaxy, quantity); ``out_of_range``, ``reason``
+        (galaxy); on the quantities the coordinates ``label``, ``unit``, ``note``.
+    min_fraction : float
+        Share of the range that good pixels must cover.
+    """
+
+    title: str
+    wavelength_range: tuple[float, float]
+    prepare: Callable[[xr.Dataset], xr.Dataset]
+    predict: Callable[[xr.Dataset], xr.Dataset]
+    min_fraction: float = 0.5
+
+
+class Answer(NamedTuple):
+    """What a model says of a sample, as of `Predictor`; without a result, the reason why it does not apply."""
+
+    name: str
+    title: str
+    result: xr.Dataset | None
+    reason: str = ""
+
+
+def register(name: str, make_predictor: Callable[[], Predictor]) -> None:
+    """Add a model of one's own to those that `ask_all` asks.
+
+    Parameters
+    ----------
+    name
+        Of the model.
+    make_predictor
+        Returns a `Predictor`; called whenever the model is asked.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if name in REGISTERED or name in list_papers():
+        raise ValueError(f"a model is registered as {name!r} already")
+    REGISTERED[name] = make_predictor
+
+
+def ask_all(sample: xr.Dataset) -> list[Answer]:
+    """Ask the models of all papers, and those that were registered, about a sample.
+
+    Parameters
+    ----------
+    sample
+        Observed spectra, as `spectool.surveys.read_spectrum` gives them.
+
+    Returns
+    -------
+    list of Answer
+        Those that do not apply included, with the reason.
+    """
+    packages = {key: importlib.import_module(f"{__name__}.{key}") for key in list_papers()}
+    makers = {
+        key: paper.make_predictor for key, paper in packages.items() if hasattr(paper, "make_predictor")
+    }
+    return [_ask(name, make_predictor, sample) for name, make_predictor in (makers | REGISTERED).items()]
+
+
+def _ask(name, make_predictor, sample):
+    try:
+        predictor = make_predictor()
+    except FileNotFoundError as error:
+        return Answer(name, name, None, f"its weights are not here ({error})")
+    low, high = predictor.wavelength_range
+    covered = covered_fraction(sample, predictor.wavelength_range)
+    if not (covered >= predictor.min_fraction).any():
+        reason = (
+            f"needs at least {predictor.min_fraction:.0%} of {low:.0f}-{high:.0f} A in the rest frame; "
+            f"good pixels of the spectrum cover {covered.max(initial=0):.0%}"
+        )
+        return Answer(name, predictor.title, None, reason)
+    return Answer(name, predictor.title, predictor.predict(predictor.prepare(sample)))
+
+
+def covered_fraction(sample, wavelength_range):
+    """Share of a rest-frame range that good pixels of each spectrum cover."""
+    wavelength, rest = spectral_coordinate(sample)
+    wavelength = np.broadcast_to(wavelength, sample["flux"].shape)
+    if not rest:
+        wavelength = wavelength / (1 + sample["redshift"].values[:, None])
+    good = np.isfinite(sample["flux"].values)
+    if "mask" in sample:
+        good &= ~sample["mask"].values
+    if "ivar" in sample:
+        good &= sample["ivar"].values > 0
+    width = np.gradient(wavelength, axis=1)
+    inside = (wavelength >= wavelength_range[0]) & (wavelength <= wavelength_range[1])
+    return (width * (good & inside)).sum(axis=1) / (wavelength_range[1] - wavelength_range[0])

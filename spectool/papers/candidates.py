@@ -1,31 +1,27 @@
-"""Candidates of the mock SDSS sample of Scourfield et al. (2023), by number: each is rebuilt when it is needed."""
+"""Numbered candidates of mock samples: drawn in blocks, so that each is rebuilt from its number when it is needed."""
 
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
-from spectool.prepare import add_history, resample, to_rest_frame
-from spectool.spectra import AB_CGS, ANGSTROM_S, pixel_edges, rebin_common
-from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
+from spectool.spectra import AB_CGS, ANGSTROM_S, L_SUN
+from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.population import draw_population
-from spectool.synth.synthesis import synthesize
+from spectool.synth.sfh import share_younger_than
+from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights, synthesize
 
-SEED = 2023
 BLOCK = 4096
-REDSHIFT_RANGE = (0.024, 0.05)
-FIRST_PIXEL = 3800.0
-"""Observed wavelength [Angstrom] where SDSS spectra begin: bluer pixels are masked (the bluest at z < 0.027)."""
 FIBRE_FRACTION, FIBRE_SCATTER = 0.3, 0.15
 """Median share of a galaxy's light in the 3" fibre (Brinchmann et al. 2004, MNRAS 351, 1151), scatter in dex."""
-
-_POPULATION, _AGN, _FIBRE, _NOISE = range(4)  # streams of random numbers
-_R_BAND = (5500.0, 7000.0)
-_OBSERVED = (3770.0, 8330.0)
-_REST = (3640.0, 8020.0)
+MAGNITUDE_LIMIT = 17.77
+"""r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
+R_BAND = (5500.0, 7000.0)
+POPULATION, AGN, FIBRE, NOISE, METALS = range(5)
+"""Streams of random numbers; screening and selection have later ones."""
+_ALPHA_PER_PHOTON = 1.37e-12 / L_SUN
 # Names of spectool.spectra.LINES and those of the Cloudy grid.
 TRUE_LINES = {
     "[O II] 3726": "O 2 3726",
@@ -45,20 +41,12 @@ TRUE_LINES = {
 }
 
 
-def draw_block(block, *, seed=SEED, metallicity_sfr=True, grid=None):
-    """The 4096 candidates of one block: population, nuclei and fibre fractions."""
-    grid = grid or embedded_grid()
-    rng = np.random.default_rng([seed, block, _POPULATION])
-    galaxies = draw_population(
-        BLOCK, grid_age=grid.age, seed=rng, redshift_range=REDSHIFT_RANGE, metallicity_sfr=metallicity_sfr
-    )
-    galaxies = draw_agn(galaxies, seed=[seed, block, _AGN]).rename(spectral_class="population_class")
-    return number_block(galaxies, block, seed=seed)
-
-
-def number_block(galaxies, block, *, seed):
-    """Give the galaxies of a block their numbers and fibre fractions."""
-    scatter = np.random.default_rng([seed, block, _FIBRE]).standard_normal(BLOCK)
+def draw_numbered(block, *, seed, grid, **population):
+    """The 4096 galaxies of one block, with nuclei, numbers and fibre fractions; options of `draw_population`."""
+    rng = np.random.default_rng([seed, block, POPULATION])
+    galaxies = draw_population(BLOCK, grid_age=grid.age, seed=rng, **population)
+    galaxies = draw_agn(galaxies, seed=[seed, block, AGN]).rename(spectral_class="population_class")
+    scatter = np.random.default_rng([seed, block, FIBRE]).standard_normal(BLOCK)
     share = np.clip(FIBRE_FRACTION * 10 ** (FIBRE_SCATTER * scatter), 0.05, 1.0)
     units = {"units": "", "long_name": "share of the light in the fibre"}
     return galaxies.assign(
@@ -67,107 +55,62 @@ def number_block(galaxies, block, *, seed):
     )
 
 
-def observe_candidates(galaxies, *, seed=SEED, grid=None):
-    """Synthesize candidates and see them as SDSS does, at rest on the paper's 825 bins."""
-    grid = grid or embedded_grid()
-    native = grid.wavelength[(grid.wavelength > _REST[0]) & (grid.wavelength < _REST[1])]
-    rest = synthesize(galaxies, grid, wavelength=native, keep_lines=True, progress=False)
-    redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
-    to_flux = luminosity_to_flux(redshift)
-    magnitude = r_magnitude(rest, to_flux)
-    rest = add_agn(mend_low_ionisation(rest), fibre_fraction=share)
-    numbers = galaxies["candidate"].values
-    seeds = np.stack([np.full_like(numbers, seed), np.full_like(numbers, _NOISE), numbers], axis=1)
-    seen = observe_sdss(
-        rest, seed=seeds, wavelength=sdss_wavelength(*_OBSERVED), fibre_fraction=share, keep_truth=True
-    )
-    bins, pixels = scourfield2023_wavelength(), ("galaxy", "wavelength")
-    stretch = 1 + redshift[:, None]
-    observed = seen["observed_wavelength"].values
-    truth, _ = rebin_common(seen["truth"].values, pixel_edges(observed), pixel_edges(bins) * stretch)
-    mask = seen["mask"].values | (observed < FIRST_PIXEL)
-    seen = seen.drop_vars("truth").assign(mask=(pixels, mask, seen["mask"].attrs))
-    out = resample(to_rest_frame(seen), bins)
-    about = {"units": out["flux"].attrs["units"], "long_name": "flux without noise"}
-    out["truth"] = (pixels, (truth * stretch).astype("f4"), about)
-    out["r_magnitude"] = ("galaxy", magnitude, {"units": "mag", "long_name": "whole galaxy, AB, 5500-7000 A"})
-    line_flux = to_flux * (1 + redshift) * share
-    return _name_lines(out, line_flux).drop_vars(["mass_formed", "age"])
+def synthesize_candidates(galaxies, grid, wavelength):
+    """Spectra at rest with nuclei, as luminosities, with ``r_magnitude`` of the stars and gas of the whole galaxy."""
+    rest = synthesize(galaxies, grid, wavelength=wavelength, keep_lines=True, progress=False)
+    about = {"units": "mag", "long_name": "whole galaxy, AB, 5500-7000 A"}
+    magnitude = ("galaxy", r_magnitude(rest), about)
+    rest = add_agn(mend_low_ionisation(rest), fibre_fraction=galaxies["fibre_fraction"].values)
+    return rest.assign(r_magnitude=magnitude)
 
 
-def r_magnitude(sample, to_flux=None):
+def r_magnitude(sample):
     """AB magnitude of whole galaxies in a flat band at 5500-7000 A, SDSS's r to some 0.05 mag."""
     redshift = sample["redshift"].values
-    to_flux = luminosity_to_flux(redshift) if to_flux is None else to_flux
     wavelength, flux = sample["wavelength"].values, sample["flux"].values
     width = np.gradient(wavelength)
     seen = wavelength * (1 + redshift[:, None])
-    inside = (seen > _R_BAND[0]) & (seen < _R_BAND[1])
+    inside = (seen > R_BAND[0]) & (seen < R_BAND[1])
     photons = (flux * inside * wavelength * width).sum(axis=1)
     # A flat spectrum of 3631 Jy has c / lambda^2 times that, in 1e-17 erg/s/cm2/A.
     reference = (inside * width / wavelength).sum(axis=1) / (1 + redshift) ** 2 * AB_CGS * ANGSTROM_S / 1e-17
-    return -2.5 * np.log10(photons * to_flux / reference)
+    return -2.5 * np.log10(photons * luminosity_to_flux(redshift) / reference)
 
 
-def _name_lines(sample, to_flux):
-    """Replace ``line_luminosity`` of all lines by the fluxes in the fibre of those that are measured."""
-    luminosity = sample["line_luminosity"].sel(line=list(TRUE_LINES.values()))
-    where = luminosity["line_wavelength"].values
-    out = sample.drop_dims("line").assign_coords(
-        line=("line", list(TRUE_LINES)), line_wavelength=("line", where, {"units": "Angstrom"})
-    )
-    values = (luminosity.transpose("galaxy", "line").values * to_flux[:, None]).astype("f4")
-    about = {
-        "units": "1e-17 erg / (s cm2)",
-        "long_name": "true flux in the fibre, narrow lines, dimmed by dust",
-    }
-    return out.assign(true_line_flux=(("galaxy", "line"), values, about))
+def predict_h_alpha(galaxies):
+    """Roughly the H-alpha flux that candidates will show in the fibre, without synthesizing them.
 
-
-def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=True, batch_size=512):
-    """Candidates by their numbers, in the order asked for.
-
-    Any galaxy comes out the same whichever others are asked for with it, its noise included (to the rounding of
-    float32).
-
-    Parameters
-    ----------
-    ids : array_like of int
-        block * 4096 + row.
-    seed : int
-    progress : bool
-    keep_truth : bool
-        Keep ``truth``.
-    metallicity_sfr : bool
-        With False, the candidates of the null test (other galaxies under the same numbers).
-    batch_size : int
-        Galaxies in memory at full resolution; does not change the result.
-
-    Returns
-    -------
-    Dataset
-        On the paper's bins, at rest (a line's flux is the observed one): ``flux`` [1e-17 erg/s/cm2/A], ``ivar``,
-        ``mask``, ``truth`` (without noise, through the same optics; not masked), ``true_line_flux`` (galaxy, line)
-        [1e-17 erg/s/cm2] in the fibre, after dust; ``candidate``, ``fibre_fraction``, ``r_magnitude``,
-        ``population_class``, ``agn_*`` and the columns of `draw_population` and `synthesize`.
-
-    Raises
-    ------
-    ValueError
-        If there is no number or one is negative.
+    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland
+    2006), and the nucleus, behind their dust.
     """
     grid = embedded_grid()
+    young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
+    mass = (
+        galaxies["mass_formed"].values[:, young] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[young]
+    )
+    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
+    photons = np.einsum("gz,ga,za->g", weights, mass, grid.ionizing_rate[:, young], optimize=True)
+    depth = galaxies["dust1"] + galaxies["dust2"]
+    nucleus = 10 ** galaxies["agn_log_h_alpha"].fillna(-9).values
+    light = photons * _ALPHA_PER_PHOTON * galaxies["fibre_fraction"].values + nucleus
+    redshift = galaxies["redshift"].values
+    nodes = np.linspace(redshift.min() * 0.999, redshift.max() * 1.001, 64)
+    to_flux = np.exp(np.interp(redshift, nodes, np.log(luminosity_to_flux(nodes) * (1 + nodes))))
+    return light * to_flux * np.exp(-depth.values * (6564.6 / 5500) ** galaxies["dust_index"].values)
 
-    def draw(block):
-        return draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
 
-    def observe(galaxies):
-        seen = observe_candidates(galaxies, seed=seed, grid=grid)
-        return seen if keep_truth else seen.drop_vars("truth")
-
-    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
-    text = f"{whole.sizes['galaxy']} candidates rebuilt (seed {seed}), {whole['mask'].values.mean():.2%} of the pixels"
-    return add_history(whole.assign_attrs(seed=seed), f"{text} masked")
+def true_line_flux(rest, lines, to_flux):
+    """Fluxes (galaxy, line) of narrow lines [1e-17 erg/s/cm2], by their luminosities and a factor per galaxy."""
+    luminosity = rest["line_luminosity"].sel(line=[TRUE_LINES[name] for name in lines])
+    values = (luminosity.transpose("galaxy", "line").values * to_flux[:, None]).astype("f4")
+    about = {"units": "1e-17 erg / (s cm2)", "long_name": "true flux in the fibre, dimmed by dust"}
+    wavelength = ("line", luminosity["line_wavelength"].values, {"units": "Angstrom"})
+    return xr.DataArray(
+        values,
+        dims=("galaxy", "line"),
+        coords={"line": list(lines), "line_wavelength": wavelength},
+        attrs=about,
+    )
 
 
 def rebuild_numbers(ids, draw, observe, *, progress=False, batch_size=512):

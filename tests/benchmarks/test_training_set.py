@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from benchmarks.training_set import make_directly, require_same
-from spectool.papers.zahid2019.sample import make_training_set, training_table
+from spectool.papers.zahid2019.sample import make_sample, training_table
 
 
 @pytest.fixture(scope="module")
 def pair(grid):
     rows = training_table().isel(galaxy=slice(100, None, 2205))
-    return make_training_set(grid, table=rows, dtype="float32")["flux"].values, make_directly(rows, grid)
+    return make_sample(grid, table=rows, dtype="float32")["flux"].values, make_directly(rows, grid)
 
 
 def test_both_ways_make_the_same_spectra(pair):

@@ -7,7 +7,7 @@ from scipy.ndimage import median_filter, uniform_filter1d
 from spectool.explore.line_data import KINDS, SIZES, source_name
 from spectool.explore.line_live import Pipeline
 from spectool.measure.classes import CLASSES
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.spectra import LINES
 
 NAMES = ("Hδ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716")
@@ -59,7 +59,7 @@ def make_product(n=300, seed=0):
 
 def make_spectra(product, candidates):
     """Draw the originals of the fake table: a flat continuum, and lines one pixel wide."""
-    wavelength = scourfield2023_wavelength()
+    wavelength = rest_wavelength()
     at = [int(np.flatnonzero(product["candidate"].values == c)[0]) for c in candidates]
     flux = np.full((len(at), wavelength.size), CONSTANT / wavelength.size)
     for name in NAMES:

@@ -7,7 +7,7 @@ import xarray as xr
 from spectool.explore import line_data as data
 from spectool.explore import line_live
 from spectool.models.denoise import denoise, fit_pca
-from spectool.papers.scourfield2023 import spectra as denoising
+from spectool.papers.scourfield2023 import sample as denoising
 
 from .line_fakes import make_pipeline, make_product
 

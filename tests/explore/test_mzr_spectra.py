@@ -7,8 +7,7 @@ import pytest
 
 from spectool.explore import mzr_spectra
 from spectool.papers.scourfield2023.network import add_desi_noise, make_model
-from spectool.papers.scourfield2023.sample import make_scourfield2023, read_selection
-from spectool.papers.scourfield2023.spectra import TEST_NOISE_SEED
+from spectool.papers.scourfield2023.sample import TEST_NOISE_SEED, make_sample, read_products
 
 N = 5
 
@@ -21,7 +20,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def sample(name):
     """The first test galaxies, seen as tools/make/scourfield2023_lines.py sees them."""
-    sample = make_scourfield2023(name, split="test", n=N, cache=False, progress=False)
+    sample = make_sample(name, split="test", n=N, cache=False, progress=False)
     return add_desi_noise(sample, seed=np.random.default_rng(TEST_NOISE_SEED))
 
 
@@ -48,13 +47,13 @@ def test_every_source_of_the_table_has_a_spectrum(name, sample, untrained):
 
 
 def test_a_stranger_is_refused(name):
-    selection = read_selection(name)
+    selection = read_products(name)
     trained_on = int(selection["candidate"].values[selection["split"].values == "train"][0])
     with pytest.raises(KeyError, match=f"galaxy {trained_on} is not one of the .* test galaxies"):
         mzr_spectra.rebuild_galaxy(trained_on, name)
 
 
 def test_the_null_is_drawn_without_the_trend():
-    recipes = {name: json.loads(read_selection(name).attrs["recipe"]) for name in mzr_spectra.MODELS}
+    recipes = {name: json.loads(read_products(name).attrs["recipe"]) for name in mzr_spectra.MODELS}
     assert recipes["star-forming"]["metallicity_sfr"]
     assert not recipes["null"]["metallicity_sfr"]

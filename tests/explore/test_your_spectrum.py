@@ -9,14 +9,13 @@ import xarray as xr
 
 from spectool.explore.your_spectrum import STEPS, YourSpectrum, prepare_in_steps
 from spectool.explore.your_spectrum_view import YourSpectrumView, limits
-from spectool.models.registry import Answer
+from spectool.papers import Answer
 from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_spectrum
 
 
 def make_answers(sample):
     """Two models: one that answers out of range, one that does not apply."""
-    prepared = prepare_spectra(sample)
     result = xr.Dataset(
         {
             "value": (("galaxy", "quantity"), [[9.8]]),
@@ -33,8 +32,8 @@ def make_answers(sample):
         },
     )
     return [
-        Answer("a", "Model A", prepared, result, ""),
-        Answer("b", "Model B", None, None, "needs ultraviolet"),
+        Answer("a", "Model A", result),
+        Answer("b", "Model B", None, "needs ultraviolet"),
     ]
 
 

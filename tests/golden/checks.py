@@ -28,9 +28,9 @@ from spectool.models.ensemble import (
     score_properties,
 )
 from spectool.models.peers import train_boosting
-from spectool.models.registry import ask_all
 from spectool.models.store import load_model
 from spectool.models.vae import reconstruct
+from spectool.papers import ask_all
 from spectool.papers.liewcain2021.experiments import band_importance as band_importance_liewcain2021
 from spectool.papers.liewcain2021.experiments import score_missing, score_noise
 from spectool.papers.liewcain2021.experiments import score_spectra as score_liewcain2021
@@ -47,13 +47,13 @@ from spectool.papers.surana2020.network import read_labels as read_surana2020_la
 from spectool.papers.surana2020.network import split_galaxies
 from spectool.papers.surana2020.sample import select_taught
 from spectool.papers.zahid2019.libraries import network_predictor, perturb_grid, score_on_library
-from spectool.papers.zahid2019.network import load_ensemble
+from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.reader import stream_metallicity
 from spectool.papers.zahid2019.sample import (
     chunk_sigma,
     draw_block,
     make_heldout,
-    read_stacks,
+    read_products,
     screen,
     stored_flux,
 )
@@ -191,7 +191,7 @@ def latents():
     attributed = attribute(list(ensemble.members), heldout, steps=8)
     found |= arrays_of(attributed, "attributed ") | flatten(share_by_index(attributed), "indices ")
     found |= flatten(describe_filters(ensemble.members[0], heldout, steps=4), "filters ")
-    relation = fit_width_mass(read_stacks())
+    relation = fit_width_mass(read_products())
     found["widths"] = np.asarray(relation(np.linspace(9, 11.4, 9)))
     sample = zahid2019()
     at = (sample["wavelength"].values >= 4050) & (sample["wavelength"].values <= 7300)

@@ -30,7 +30,6 @@ from spectool.models.peers import project
 from spectool.models.store import load_model, shipped_models
 from spectool.models.training import fit
 from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, reconstruct
-from spectool.papers.candidates import rebuild as rebuild_scourfield2023
 from spectool.papers.liewcain2021.network import NETWORKS, predict_populations, train_cnn
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
@@ -38,24 +37,23 @@ from spectool.papers.liewcain2021.network import train_ensemble as train_liewcai
 from spectool.papers.liewcain2021.sample import make_liewcain2021
 from spectool.papers.marziano2024.network import make_autoencoder, predict_sample
 from spectool.papers.marziano2024.sample import make_marziano2024
-from spectool.papers.scourfield2023.network import make_arrays, make_model, train_denoiser
-from spectool.papers.scourfield2023.sample import read_selection as read_scourfield2023
-from spectool.papers.scourfield2023.spectra import add_noise, normalize_total
+from spectool.papers.scourfield2023.network import make_arrays, make_model
+from spectool.papers.scourfield2023.network import train as train_denoiser
+from spectool.papers.scourfield2023.sample import add_noise, normalize_total
+from spectool.papers.scourfield2023.sample import read_products as read_scourfield2023
+from spectool.papers.scourfield2023.sample import rebuild as rebuild_scourfield2023
 from spectool.papers.surana2020.network import UNITS, predict_properties, train_network
 from spectool.papers.surana2020.network import load_networks as load_surana2020
 from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
 from spectool.papers.surana2020.network import train_ensemble as train_surana2020
 from spectool.papers.surana2020.sample import read_surana2020
-from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble, train_zahid2019
-from spectool.papers.zahid2019.reader import predict_metallicity, prepare_zahid2019
-from spectool.papers.zahid2019.sample import (
-    make_heldout,
-    make_training_set,
-    read_bins,
-    read_stacks,
-    training_table,
-)
-from spectool.papers.zahid2019.sample import read_selection as read_zahid2019
+from spectool.papers.zahid2019.network import load as load_ensemble
+from spectool.papers.zahid2019.network import predict_ensemble
+from spectool.papers.zahid2019.network import train as train_zahid2019
+from spectool.papers.zahid2019.reader import predict as predict_metallicity
+from spectool.papers.zahid2019.reader import prepare_zahid2019
+from spectool.papers.zahid2019.sample import make_heldout, make_sample, read_products, training_table
+from spectool.papers.zahid2019.sample import read_products as read_zahid2019
 from spectool.papers.zahid2019.sample import rebuild as rebuild_zahid2019
 from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_sdss, read_spectrum
@@ -144,8 +142,8 @@ def tables():
         found |= arrays_of(read_scourfield2023(kind), f"scourfield2023 {kind} ")
     for kind in ("main", "null"):
         found |= arrays_of(read_zahid2019(kind), f"zahid2019 {kind} ")
-        found |= arrays_of(read_bins()[kind], f"zahid2019 bins {kind} ")
-    return found | arrays_of(read_stacks(), "zahid2019 stacks ")
+        found |= arrays_of(read_products()[kind], f"zahid2019 bins {kind} ")
+    return found | arrays_of(read_products(), "zahid2019 stacks ")
 
 
 @part
@@ -352,7 +350,7 @@ def autoencoder_training():
 def chunked_training():
     """Two epochs of each phase of the chunked network, its noise drawn both ways; and the small network."""
     table = training_table().isel(galaxy=slice(0, None, 200))
-    taught, heldout = make_training_set(table=table, dtype="float32"), make_heldout(40, seed=5)
+    taught, heldout = make_sample(table=table, dtype="float32"), make_heldout(40, seed=5)
     found = arrays_of(heldout, "heldout ")
     for name, options in {"filters": {}, "pixels": {"pixel_noise": True}}.items():
         how = {"adam_epochs": 2, "sgd_epochs": 2, "batch_size": 64, "seed": 1}

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import norm
 
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.spectra import LINES, pixel_edges
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
@@ -48,7 +48,7 @@ def make_mocks(grid, n, *, seed, sn, wavelength=None, velocity=40.0, strength=1.
     ``is_quiescent`` and ``true_flux`` (galaxy, true_line); the median of each continuum is 1.
     """
     rng = np.random.default_rng(seed)
-    wavelength = scourfield2023_wavelength() if wavelength is None else wavelength
+    wavelength = rest_wavelength() if wavelength is None else wavelength
     edges = pixel_edges(wavelength)
     galaxies = draw_population(n, grid_age=grid.age, seed=rng, redshift_range=(0.024, 0.05))
     stars = synthesize(galaxies, grid, wavelength=wavelength, nebular=False, progress=False)

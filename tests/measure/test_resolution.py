@@ -8,13 +8,13 @@ import xarray as xr
 from spectool.measure.line_spectra import line_spread
 from spectool.measure.line_table import net_line
 from spectool.measure.lines_linear import measure_lines_linear
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.prepare import resample, to_rest_frame
 from spectool.surveys.sdss import observe_sdss, sdss_wavelength
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 
-BINS = scourfield2023_wavelength()
+BINS = rest_wavelength()
 
 
 @pytest.fixture(scope="module")

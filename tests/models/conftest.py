@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.papers.scourfield2023.spectra import add_noise, normalize_total
+from spectool.papers.scourfield2023.sample import add_noise, normalize_total
 
 N_PIXELS = 120
 CONSTANT = 7.0
 
 
 def make_toy(n=400, *, seed=0, sigma=0.04, original_sn=40.0):
-    """Normalised spectra with truth, own noise and added noise, as `make_scourfield2023` and `add_noise` give them."""
+    """Normalised spectra with truth, own noise and added noise, as `make_sample` and `add_noise` give them."""
     rng = np.random.default_rng(seed)
     wavelength = np.geomspace(3700.0, 7900.0, N_PIXELS)
     x = np.linspace(-1, 1, N_PIXELS)
@@ -49,7 +49,8 @@ def toy():
 @pytest.fixture(scope="session")
 def trained(toy):
     """A small VAE that has learnt the toy spectra, with its training and validation arrays and samples."""
-    from spectool.papers.scourfield2023.network import make_arrays, make_model, train_denoiser
+    from spectool.papers.scourfield2023.network import make_arrays, make_model
+    from spectool.papers.scourfield2023.network import train as train_denoiser
 
     samples = {"train": toy(1500, seed=0), "valid": toy(1000, seed=10), "test": toy(1000, seed=20)}
     data = {part: make_arrays(sample) for part, sample in samples.items()}

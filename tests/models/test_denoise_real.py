@@ -9,8 +9,8 @@ from spectool.measure.lines_linear import measure_lines_linear
 from spectool.models.denoise import denoise
 from spectool.models.outliers import score_outliers
 from spectool.models.store import load_model
-from spectool.papers.scourfield2023 import spectra as denoising
-from spectool.papers.scourfield2023.sample import read_selection
+from spectool.papers.scourfield2023 import sample as denoising
+from spectool.papers.scourfield2023.sample import read_products
 from spectool.prepare import resample, to_rest_frame
 
 
@@ -34,8 +34,8 @@ def galaxies(shared):
         coords={"observed_wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
         attrs={"survey": "SDSS"},
     )
-    rest = resample(to_rest_frame(observed), denoising.scourfield2023_wavelength())
-    constant = read_selection().attrs["constant"]
+    rest = resample(to_rest_frame(observed), denoising.rest_wavelength())
+    constant = read_products().attrs["constant"]
     sample = denoising.normalize_total(rest, constant=constant, min_fraction=0.8)
     return denoising.add_noise(sample, seed=8), measure_lines_linear(sample)
 

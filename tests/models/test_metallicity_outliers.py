@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spectool.models.outliers import BIN, BIN_STATISTICS, bin_spectra, score_bin_outliers
-from spectool.papers.zahid2019.sample import make_heldout, make_training_set, training_table
+from spectool.papers.zahid2019.sample import make_heldout, make_sample, training_table
 from spectool.prepare import ContinuumBasis, normalize_continuum
 from tools.make.outlier_references import fit_bin_outliers
 
@@ -28,7 +28,7 @@ def arrays(grid):
     rng = np.random.default_rng(3)
     table = training_table()
     table = table.isel(galaxy=rng.choice(table.sizes["galaxy"], 3000, replace=False))
-    training = make_training_set(grid, table=table)["flux"].values
+    training = make_sample(grid, table=table)["flux"].values
     usual = make_heldout(1500, seed=4, grid=grid)["flux"].values
     sigma = (1 / np.exp(rng.uniform(np.log(5), np.log(40), len(usual)))).astype("f4")
     noisy = usual + sigma[:, None] * rng.standard_normal(usual.shape, dtype="f4")

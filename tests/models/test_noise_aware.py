@@ -8,7 +8,7 @@ from spectool.models import store
 from spectool.models.denoise import LEVELS, NoiseAwareAutoencoder, denoise
 from spectool.models.store import round_weights
 from spectool.models.vae import count_parameters
-from spectool.papers.scourfield2023.spectra import add_noise
+from spectool.papers.scourfield2023.sample import add_noise
 from tools.make import noise_aware as training
 
 SMALL = {"n_latent": 6, "n_components": 12, "encoder": (64,), "decoder": (64,), "errors": (32,)}

@@ -5,14 +5,14 @@ import pytest
 import xarray as xr
 from astropy.cosmology import Planck18
 
-from spectool.papers.scourfield2023.spectra import add_noise, normalize_total, scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import add_noise, normalize_total, rest_wavelength
 from spectool.surveys import desi
 
 UNIT = "1e-17 erg / (Angstrom s cm2)"
 
 
 def make_sample(level=20.0, redshift=(0.03, 0.045), sn=30.0, n=1):
-    wavelength = scourfield2023_wavelength()
+    wavelength = rest_wavelength()
     redshift = np.repeat(redshift, n).astype(float)
     truth = np.full((redshift.size, wavelength.size), level, "f4")
     ivar = np.full(truth.shape, (sn / level) ** 2, "f4")

@@ -12,7 +12,7 @@ import pytest
 from spectool.models.vae import encode_sample, fit_statistics
 from spectool.papers.marziano2024.network import make_autoencoder
 from spectool.papers.marziano2024.sample import make_marziano2024
-from spectool.papers.zahid2019.sample import make_basis, make_heldout, make_training_set, training_table
+from spectool.papers.zahid2019.sample import make_basis, make_heldout, make_sample, training_table
 from spectool.synth.broadening import grid_fwhm
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
@@ -129,7 +129,7 @@ def test_grid_says_its_resolution_at_each_wavelength(fsps_grid):
 
 def test_grid_makes_the_training_set_of_zahid2019(fsps_grid):
     table = training_table().isel(galaxy=slice(None, None, 463))
-    made = make_training_set(fsps_grid, table=table)
+    made = make_sample(fsps_grid, table=table)
     assert (
         made["flux"].shape == (101, 2468)
         and np.isfinite(made["flux"]).all()

@@ -1,4 +1,4 @@
-"""The selecting tool goes on where it was, and writes what `read_selection` reads."""
+"""The selecting tool goes on where it was, and writes what `read_products` reads."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spectool.papers.scourfield2023 import sample as selection
-from spectool.papers.scourfield2023.sample import read_selection
+from spectool.papers.scourfield2023.sample import read_products
 from tools.make import scourfield2023_selection as tool
 
 FEW = ((-9.0, 25),)
@@ -32,7 +32,7 @@ def made(tmp_path_factory):
 def test_the_file_is_what_the_reader_reads(made):
     folder, _, report = made
     for name, recipe in SAMPLES.items():
-        sample = read_selection(name, path=folder / "selection.nc")
+        sample = read_products(name, path=folder / "selection.nc")
         assert sample.sizes["galaxy"] == report[name]["galaxies"] > 20
         assert json.loads(sample.attrs["recipe"])["metallicity_sfr"] == recipe.metallicity_sfr
         assert sample.attrs["constant"] == report["uniform"]["constant"] > 10
@@ -43,14 +43,14 @@ def test_the_file_is_what_the_reader_reads(made):
 
 def test_a_second_run_measures_nothing_and_selects_the_same(made, monkeypatch):
     folder, arguments, report = made
-    before = read_selection("uniform", path=folder / "selection.nc")
+    before = read_products("uniform", path=folder / "selection.nc")
 
     def fail(*args, **options):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(tool, "measure_block", fail)
     assert tool.main(arguments) == report
-    assert read_selection("uniform", path=folder / "selection.nc").identical(before)
+    assert read_products("uniform", path=folder / "selection.nc").identical(before)
 
 
 def test_an_interrupted_run_goes_on_with_the_missing_block(made, monkeypatch):

@@ -11,7 +11,7 @@ from spectool.models import store
 from spectool.models.denoise import denoise
 from spectool.models.outliers import score_outliers
 from spectool.papers.scourfield2023.network import make_arrays, score
-from spectool.papers.scourfield2023.sample import make_scourfield2023
+from spectool.papers.scourfield2023.sample import make_sample
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_scourfield2023.py"
 
@@ -26,12 +26,10 @@ def tool():
     def few(sample, *, split, n, progress):
         # Rebuilding the same galaxies for each test would take most of its time.
         if (sample, split, n) not in made:
-            made[sample, split, n] = make_scourfield2023(
-                sample, split=split, n=n, cache=False, progress=progress
-            )
+            made[sample, split, n] = make_sample(sample, split=split, n=n, cache=False, progress=progress)
         return made[sample, split, n]
 
-    module.make_scourfield2023 = few
+    module.make_sample = few
     return module
 
 

@@ -9,8 +9,9 @@ import torch
 
 from spectool.models import store
 from spectool.models.outliers import score_bin_outliers
-from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble
-from spectool.papers.zahid2019.sample import make_heldout, make_training_set
+from spectool.papers.zahid2019.network import load as load_ensemble
+from spectool.papers.zahid2019.network import predict_ensemble
+from spectool.papers.zahid2019.sample import make_heldout, make_sample
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "train_zahid2019.py"
 
@@ -32,7 +33,7 @@ def tool():
 
         return make
 
-    module.make_training_set, module.make_heldout = once(make_training_set), once(make_heldout)
+    module.make_sample, module.make_heldout = once(make_sample), once(make_heldout)
     return module
 
 
@@ -64,7 +65,7 @@ def test_figures_are_those_of_the_stored_weights(ensemble, folder):
 
 def test_ensemble_is_ready_to_be_asked(ensemble, folder):
     names = [folder / f"zahid2019_mlp{k}.safetensors" for k in (1, 2)]
-    members = load_ensemble(names)
+    members = load_ensemble(*names)
     sample = make_heldout(50, seed=1)
     mean, error, spread = predict_ensemble(members, sample)
     assert np.isfinite(mean).all()

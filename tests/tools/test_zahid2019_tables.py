@@ -7,17 +7,8 @@ import pytest
 import xarray as xr
 
 from spectool.measure.line_widths import fit_width_mass
-from spectool.papers.zahid2019.reader import predict_metallicity
-from spectool.papers.zahid2019.sample import (
-    BINS,
-    DATA,
-    FILES,
-    STACKS,
-    read_bins,
-    read_selection,
-    read_stacks,
-    rebuild,
-)
+from spectool.papers.zahid2019.reader import predict as predict_metallicity
+from spectool.papers.zahid2019.sample import DATA, FILES, read_products, rebuild
 from tools.make import zahid2019_selection
 from tools.make import zahid2019_tables as tool
 
@@ -53,10 +44,10 @@ def test_bins_hold_equal_numbers_in_order_and_no_outliers():
 def test_a_trial_is_measured_and_agrees_with_the_shipped_table(tmp_path):
     made = ["--size", "60", "--blocks", "1", "--cache", str(tmp_path), "--quiet"]
     zahid2019_selection.main(["main", *made])
-    shutil.copy(DATA / STACKS, tmp_path)
+    shutil.copy(DATA / FILES["stacks"], tmp_path)
     report = tool.main(["galaxies", *made, "--out", str(tmp_path)])
     assert report["galaxies"]["galaxies"] == 60
-    trial, shipped = read_selection(path=tmp_path / FILES["main"]), read_selection()
+    trial, shipped = read_products(path=tmp_path / FILES["main"]), read_products()
     common, rows, places = np.intersect1d(trial["candidate"], shipped["candidate"], return_indices=True)
     assert common.size == 60
     for name, tolerance in (("log_z_lw", 1e-3), ("log_mass", 1e-3), ("log_z_predicted", 0.02), ("sn", 0.2)):
@@ -65,10 +56,10 @@ def test_a_trial_is_measured_and_agrees_with_the_shipped_table(tmp_path):
 
 @pytest.mark.parametrize("sample", ["main", "null"])
 def test_networks_say_of_rebuilt_galaxies_what_is_shipped(sample):
-    table = read_selection(sample).isel(galaxy=slice(0, 40))
+    table = read_products(sample).isel(galaxy=slice(0, 40))
     galaxies = rebuild(table["candidate"].values, null=sample == "null", keep_truth=False)
     np.testing.assert_allclose(galaxies["log_z_lw"], table["log_z_lw"], atol=1e-3)
-    width = fit_width_mass(read_stacks())(galaxies["log_mass"].values)
+    width = fit_width_mass(read_products("stacks"))(galaxies["log_mass"].values)
     said = predict_metallicity(galaxies, spectral_fwhm=width)
     difference = np.abs(said["log_z_predicted"].values - table["log_z_predicted"].values)
     # The table's spectra are float16 and were broadened in other steps.
@@ -76,7 +67,7 @@ def test_networks_say_of_rebuilt_galaxies_what_is_shipped(sample):
 
 
 def test_shipped_stacks_are_as_wide_as_the_papers_and_fitted():
-    stacks = read_stacks()
+    stacks = read_products("stacks")
     width = stacks["spectral_fwhm"].values
     assert abs(width[-1] - 330) < 5 and (np.diff(width) > -3).all()
     off = stacks["ppxf_log_z_lw"].values - stacks["log_z_light"].values
@@ -84,9 +75,10 @@ def test_shipped_stacks_are_as_wide_as_the_papers_and_fitted():
 
 
 def test_shipped_bins_are_those_of_both_samples():
-    bins = read_bins()
+    bins = read_products("bins")
+    bins = {"main": bins.sel(sample="galaxies", drop=True), "null": bins.sel(sample="null", drop=True)}
     for name, sample in bins.items():
-        table = read_selection(name)
+        table = read_products(name)
         assert int(sample["count"].sum()) == int((table["outlier"] == 0).sum())
         assert np.isfinite(sample["flux"]).all() and np.abs(sample["flux"]).max() < 0.3
         mass = sample["log_mass"].values.reshape(15, 10)
@@ -97,5 +89,5 @@ def test_shipped_bins_are_those_of_both_samples():
 
 
 def test_what_is_shipped_is_small():
-    size = sum((DATA / name).stat().st_size for name in (*FILES.values(), STACKS, BINS))
+    size = sum((DATA / name).stat().st_size for name in FILES.values())
     assert size < 7e6

@@ -25,7 +25,7 @@ def make_arrays(sample) -> dict[str, np.ndarray]:
     Parameters
     ----------
     sample : Dataset
-        From `spectool.papers.scourfield2023.spectra.normalize_total`. Spectra that are masked out whole are left out.
+        From `spectool.papers.scourfield2023.sample.normalize_total`. Spectra that are masked out whole are left out.
     """
     mask, ivar = sample["mask"].values.astype(bool), sample["ivar"].values
     with np.errstate(divide="ignore"):
@@ -104,7 +104,7 @@ def add_random_noise(batch: dict, step) -> dict:
 
 
 def noise_batch(batch: dict, sigma: torch.Tensor, generator: torch.Generator) -> dict:
-    """Noise of these errors added, the sum restored, as `spectool.papers.scourfield2023.spectra.add_noise` does."""
+    """Noise of these errors added, the sum restored, as `spectool.papers.scourfield2023.sample.add_noise` does."""
     flux = batch["flux"]
     noise = torch.randn(flux.shape, generator=generator)
     dead = ~torch.isfinite(sigma) | ~torch.isfinite(batch["variance"])

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from spectool.papers.scourfield2023.network import make_model, suggest, train_denoiser
+from spectool.papers.scourfield2023.network import make_model, suggest
+from spectool.papers.scourfield2023.network import train as train_denoiser
 
 
 def search(

@@ -24,8 +24,7 @@ from spectool.models.calibration import fit_error_scaling
 from spectool.models.denoise import denoise
 from spectool.models.store import load_model
 from spectool.papers.scourfield2023 import network as paper
-from spectool.papers.scourfield2023.sample import SELECTION, make_scourfield2023
-from spectool.papers.scourfield2023.spectra import SIGMA, TEST_NOISE_SEED, add_noise
+from spectool.papers.scourfield2023.sample import SELECTION, SIGMA, TEST_NOISE_SEED, add_noise, make_sample
 
 DATA = SELECTION.parent
 KEPT = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
@@ -58,7 +57,7 @@ def main(arguments=None) -> None:
 
 def measure_uniform(options) -> xr.Dataset:
     """Lines of the uniform sample's test galaxies, in the original, the noise-added and twelve de-noised spectra."""
-    sample = make_scourfield2023("uniform", split="test", n=options.n, progress=not options.quiet)
+    sample = make_sample("uniform", split="test", n=options.n, progress=not options.quiet)
     sample = add_noise(sample, seed=np.random.default_rng(TEST_NOISE_SEED), sigma=SIGMA)
     tables = {
         "original": fit("uniform original", sample, options),
@@ -137,7 +136,7 @@ def calibrate(learnt, reference, predicted) -> np.ndarray:
 
 def seen_by_desi(name, split, options) -> xr.Dataset:
     """Galaxies at z = 0.1 with DESI's noise; validation galaxies are those that the networks were chosen with."""
-    sample = make_scourfield2023(
+    sample = make_sample(
         name, split="test" if split == "test" else "train", n=None, progress=not options.quiet
     )
     seed = TEST_NOISE_SEED if split == "test" else [0, 1]

@@ -24,12 +24,10 @@ from tqdm.auto import tqdm
 
 from spectool.io import atomic
 from spectool.measure.classes import CLASSES
-from spectool.papers.candidates import draw_block
+from spectool.papers.scourfield2023 import sample as denoising
 from spectool.papers.scourfield2023 import sample as selection
-from spectool.papers.scourfield2023 import spectra as denoising
-from spectool.papers.scourfield2023.sample import SEED, SELECTION, rebuild
+from spectool.papers.scourfield2023.sample import SEED, SELECTION, draw_block, rebuild
 from spectool.parallel import n_workers
-from spectool.synth.grid import SSPGrid
 
 PILOT_BLOCKS = 4
 
@@ -85,11 +83,10 @@ def measure_pool(recipe, options) -> xr.Dataset:
 
 def make_probability(recipe, options) -> np.ndarray:
     """Probabilities to be observed, from the predicted fluxes of a few whole blocks."""
-    grid = SSPGrid.embedded()
     n = min(PILOT_BLOCKS, recipe.n_blocks)
     pilot = [
         selection.predict_h_alpha(
-            draw_block(block, seed=options.seed, metallicity_sfr=recipe.metallicity_sfr, grid=grid), grid
+            draw_block(block, seed=options.seed, metallicity_sfr=recipe.metallicity_sfr)
         )
         for block in range(n)
     ]

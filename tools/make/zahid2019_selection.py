@@ -36,7 +36,6 @@ from spectool.papers.zahid2019.sample import (
     screen,
     select,
 )
-from spectool.synth.grid import embedded_grid
 from tools.make.gaussian_lines import measure_candidates, measure_gaussian_lines
 from tools.make.stacks import StackSums
 
@@ -105,19 +104,19 @@ def make_sample(options) -> dict:
 
 def select_batch(batch, options):
     """The selected galaxies among some blocks, measured; and how many each cut left."""
-    null, seed, grid = options.what == "null", options.seed, embedded_grid()
+    null, seed = options.what == "null", options.seed
     blocks = range(batch * options.blocks, (batch + 1) * options.blocks)
-    drawn = (draw_block(block, seed=seed, null=null, grid=grid) for block in blocks)
-    galaxies = concatenate([some.isel(galaxy=screen(some, grid=grid)) for some in drawn])
+    drawn = (draw_block(block, seed=seed, null=null) for block in blocks)
+    galaxies = concatenate([some.isel(galaxy=screen(some)) for some in drawn])
     counts = {"drawn": BLOCK * options.blocks, "screened": galaxies.sizes["galaxy"]}
     chosen, counts = [], counts | dict.fromkeys(CUTS, 0)
     for first in range(0, galaxies.sizes["galaxy"], ROWS):
         some = galaxies.isel(galaxy=slice(first, first + ROWS))
-        seen = measure_candidates(some, seed=seed, grid=grid)
+        seen = measure_candidates(some, seed=seed)
         passed, left = select(seen)
         counts = {name: value + left.get(name, 0) for name, value in counts.items()}
         if null:
-            seen = measure_candidates(renew_metals(some.isel(galaxy=passed), seed=seed), seed=seed, grid=grid)
+            seen = measure_candidates(renew_metals(some.isel(galaxy=passed), seed=seed), seed=seed)
         chosen.append(seen if null else seen.isel(galaxy=passed))
     return concatenate(chosen), counts
 
@@ -143,14 +142,14 @@ def check_lines(options) -> dict:
     """Quick fluxes against pPXF's, on galaxies of the main sample: ratio, and scatter in units of the error."""
     from spectool.measure.lines_ppxf import fit_lines
 
-    size, grid, galaxies, block = options.size or 500, embedded_grid(), [], 0
+    size, galaxies, block = options.size or 500, [], 0
     while sum(some.sizes["galaxy"] for some in galaxies) < size:
-        some = draw_block(block, seed=options.seed, grid=grid)
-        some = some.isel(galaxy=screen(some, grid=grid))
-        passed, _ = select(measure_candidates(some, seed=options.seed, grid=grid))
+        some = draw_block(block, seed=options.seed)
+        some = some.isel(galaxy=screen(some))
+        passed, _ = select(measure_candidates(some, seed=options.seed))
         galaxies.append(some.isel(galaxy=passed))
         block += 1
-    sample = observe_candidates(concatenate(galaxies).isel(galaxy=slice(size)), seed=options.seed, grid=grid)
+    sample = observe_candidates(concatenate(galaxies).isel(galaxy=slice(size)), seed=options.seed)
     spectra = sample.drop_vars(["true_line_flux", "truth"]).drop_dims("line")
     begin = time.perf_counter()
     quick = measure_gaussian_lines(spectra)

@@ -27,17 +27,7 @@ from spectool.measure.line_widths import extra_fwhm, fit_width_mass, spectral_fw
 from spectool.measure.mzr import N_MASS, N_SFR, equal_bins
 from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_metallicity
-from spectool.papers.zahid2019.sample import (
-    BINS,
-    DATA,
-    FILES,
-    SEED,
-    STACKS,
-    open_memmap,
-    read_selection,
-    read_stacks,
-    write_selection,
-)
+from spectool.papers.zahid2019.sample import DATA, FILES, SEED, open_memmap, read_products, write_selection
 from spectool.prepare import optical_wavelength
 from tools.make.scourfield2023_lines import round_mantissa
 from tools.make.zahid2019_selection import BLOCKS, SIZES
@@ -97,7 +87,7 @@ def measure_stacks(options) -> dict:
     for name in ("ivar", "truth"):  # 0.2% of these will do
         stacks[name] = stacks[name].copy(data=round_mantissa(np.ascontiguousarray(stacks[name].values)))
     encoding = {name: {"zlib": True, "complevel": 9, "shuffle": True} for name in stacks.data_vars}
-    path = options.out / STACKS
+    path = options.out / FILES["stacks"]
     stacks.to_netcdf(path, engine="h5netcdf", encoding=encoding)
     path.chmod(0o644)
     seconds = float(fitted["fit_seconds"].mean())
@@ -108,7 +98,7 @@ def measure_galaxies(what, options) -> dict:
     """Metallicities of a sample, each galaxy broadened by what its mass asks for."""
     folder = sample_folder(SAMPLES[what], options)
     _, table = open_memmap(folder)
-    stacks = read_stacks(options.out / STACKS)
+    stacks = read_products("stacks", path=options.out / FILES["stacks"])
     extra, above = extra_fwhm(table["log_mass"].values, fit_width_mass(stacks))
     begin = time.perf_counter()
     said = stream_metallicity(folder, extra_fwhm=extra, progress=not options.quiet)
@@ -148,17 +138,17 @@ def tabulate(said) -> xr.Dataset:
 
 def stack_bins(options) -> dict:
     """Mean spectra of the bins of the paper's Fig. 4, in both samples, prepared as the networks take them."""
-    relation = fit_width_mass(read_stacks(options.out / STACKS))
+    relation = fit_width_mass(read_products("stacks", path=options.out / FILES["stacks"]))
     parts = []
     for what, sample in SAMPLES.items():
-        galaxies = read_selection(sample, path=options.out / FILES[sample])
+        galaxies = read_products(sample, path=options.out / FILES[sample])
         flux, table = open_memmap(sample_folder(sample, options))
         cell = place_galaxies(galaxies)
         mean = mean_spectra(flux, cell, progress=not options.quiet)
         parts.append(prepare_bins(mean, cell, galaxies, table["light"].values, relation))
         parts[-1] = parts[-1].expand_dims(sample=[what])
     product = xr.concat(parts, "sample").assign_attrs(z_sun=0.02, fwhm_kms=FWHM)
-    path = options.out / BINS
+    path = options.out / FILES["bins"]
     write_selection(
         product, path, steps={"flux": 1e-4, "log_mass": 5e-4, "log_sfr": 5e-4, "log_z_light": 5e-4}
     )

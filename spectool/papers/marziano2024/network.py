@@ -4,10 +4,10 @@ import numpy as np
 import xarray as xr
 
 from spectool.models.chunked import GaussianMLP, gaussian_loss
-from spectool.models.registry import Predictor
 from spectool.models.store import load_model
 from spectool.models.training import fit, one_cycle
 from spectool.models.vae import ConvBetaVAE, reconstruct
+from spectool.papers import Predictor
 from spectool.prepare import NORM_WINDOW, prepare_spectra
 from spectool.spectra import sps_wavelength
 
@@ -83,14 +83,14 @@ def make_autoencoder(name="paper", *, seed=0, **options) -> ConvBetaVAE:
 
 
 def make_predictor(weights=WEIGHTS, *, n_mock=2000, seed=0):
-    """The registry's entry: the shipped reference model, asked about one spectrum after the other."""
+    """For `spectool.papers.ask_all`: the shipped reference model, asked about one spectrum after the other."""
     model, info = load_model(weights, expected="ConvBetaVAE")
 
     def predict(prepared):
         return predict_sample(model, info.arrays, prepared, n_mock=n_mock, seed=seed)
 
     title = "β-VAE (Marziano 2024)"
-    return Predictor("marziano2024", "marziano2024", title, NORM_WINDOW, prepare_spectra, predict)
+    return Predictor(title, NORM_WINDOW, prepare_spectra, predict)
 
 
 def predict_sample(model, arrays, prepared, *, n_mock=2000, seed=0):

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 import xarray as xr
 
-from spectool.models.denoise import DenseAutoencoder
+from spectool.models.denoise import DenseAutoencoder, denoise
+from spectool.models.store import load_model
 from spectool.models.training import History, fit, in_batches
 from spectool.models.vae import kl_per_dimension
-from spectool.papers.scourfield2023.spectra import normalize_total
+from spectool.papers.scourfield2023.sample import normalize_total
 from spectool.surveys.desi import observe_desi_like
 
 LATENT_SIZES = (2, 4, 6, 10)
@@ -67,9 +68,8 @@ def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
     Parameters
     ----------
     sample
-        From `spectool.papers.scourfield2023.spectra.add_noise`: ``flux``, ``ivar`` (of the original
-        spectra), ``mask``, ``noisy`` and
-        ``noisy_sigma``.
+        From `spectool.papers.scourfield2023.sample.add_noise`: ``flux``, ``ivar`` (of the original spectra),
+        ``mask``, ``noisy`` and ``noisy_sigma``.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def add_desi_noise(sample: xr.Dataset, *, seed, redshift: float = 0.1) -> xr.Dat
     Parameters
     ----------
     sample
-        From `spectool.papers.scourfield2023.sample.make_scourfield2023`.
+        From `spectool.papers.scourfield2023.sample.make_sample`.
     seed
         Of the noise.
     redshift
@@ -188,15 +188,15 @@ def make_model(kind: str, n_latent: int, flux, wavelength=None, *, seed=0, **opt
     return model
 
 
-def train_denoiser(model: DenseAutoencoder, train, valid, *, seed=0, **options) -> History:
+def train(model: DenseAutoencoder, arrays, valid, *, seed=0, **options) -> History:
     """Train as Section 3.2 of the paper: Adam at 1e-4, batches of 64, the plateau rule, 200 epochs at most.
 
     Parameters
     ----------
     model
         From `make_model`.
-    train, valid
-        From `make_arrays`.
+    arrays, valid
+        From `make_arrays`: to learn from, and to tell when to stop.
     seed
         Of shuffling and latent draws.
     options
@@ -212,7 +212,48 @@ def train_denoiser(model: DenseAutoencoder, train, valid, *, seed=0, **options) 
         "plateau": True,
         "seed": seed,
     }
-    return fit(model, train, valid, **(recipe | options))
+    return fit(model, arrays, valid, **(recipe | options))
+
+
+def load(kind: str = "vae", n_latent: int = 6):
+    """A shipped de-noiser that was trained as in the paper.
+
+    Parameters
+    ----------
+    kind
+        "ae", "vae" or "pca".
+    n_latent
+        Of `LATENT_SIZES`.
+
+    Returns
+    -------
+    model, info
+        As of `spectool.models.store.load_model`; ``info.arrays`` of the AEs and VAEs hold errors and the course of
+        the training.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such network.
+    """
+    if kind == "pca":
+        model, info = load_model("scourfield2023_pca", expected="PCAModel")
+        return model.use(n_latent), info
+    return load_model(f"scourfield2023_{kind}{n_latent}", expected="DenseAutoencoder", n_latent=n_latent)
+
+
+def predict(sample: xr.Dataset, network=None) -> xr.Dataset:
+    """De-noise spectra, as `spectool.models.denoise.denoise`.
+
+    Parameters
+    ----------
+    sample
+        From `spectool.papers.scourfield2023.sample.add_noise` or `add_desi_noise`.
+    network
+        Model and info, as `load` returns them; default: the VAE with six latent dimensions.
+    """
+    model, info = network or load()
+    return denoise(model, sample, errors=info.arrays)
 
 
 def score(model, arrays, truth=None) -> tuple[dict, dict]:

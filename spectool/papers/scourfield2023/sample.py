@@ -1,4 +1,4 @@
-"""The DESI-like sample of Scourfield et al. (2023)."""
+"""The sample of Scourfield et al. (2023): its mock galaxies and real ones, their normalisation and their noise."""
 
 import hashlib
 import json
@@ -13,9 +13,19 @@ from spectool import __version__
 from spectool.io import DATA, read_or_make
 from spectool.measure.classes import BPT_LINES, CLASSES, classify, kewley2001, log_ratio
 from spectool.measure.lines_linear import measure_lines_linear
-from spectool.papers.candidates import SEED, draw_block, observe_candidates, rebuild
-from spectool.papers.scourfield2023.spectra import normalize_total, scourfield2023_wavelength
+from spectool.papers.candidates import (
+    MAGNITUDE_LIMIT,
+    NOISE,
+    TRUE_LINES,
+    draw_numbered,
+    predict_h_alpha,
+    rebuild_numbers,
+    synthesize_candidates,
+    true_line_flux,
+)
 from spectool.prepare import (
+    _mask_rows,
+    _warn_rows,
     add_history,
     correct_extinction,
     mask_bad_pixels,
@@ -23,20 +33,271 @@ from spectool.prepare import (
     resample,
     to_rest_frame,
 )
-from spectool.spectra import L_SUN
+from spectool.spectra import pixel_edges, rebin_common
 from spectool.surveys.archive import fetch_usable, join_spectra, query_catalogue
-from spectool.surveys.sdss import luminosity_to_flux
-from spectool.synth.grid import SSPGrid
-from spectool.synth.sfh import share_younger_than
-from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights
+from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
+from spectool.synth.grid import embedded_grid
+
+SEED = 2023
+REDSHIFT_RANGE = (0.024, 0.05)
+FIRST_PIXEL = 3800.0
+"""Observed wavelength [Angstrom] where SDSS spectra begin: bluer pixels are masked (the bluest at z < 0.027)."""
+_OBSERVED = (3770.0, 8330.0)
+_REST = (3640.0, 8020.0)
+N_PIXELS = 825
+RANGE = (3700.0, 7900.0)
+TOTAL_VARIANCE = 0.060
+SIGMA = 0.04
+TEST_NOISE_SEED = 20230825
+MIN_FRACTION = 0.9
+
+
+def rest_wavelength():
+    """Pixel centres of the paper: 825 logarithmic bins of 276 km/s between 3700 and 7900 Angstrom.
+
+    Returns
+    -------
+    ndarray, shape (825,)
+        Vacuum wavelength [Angstrom]; the outer pixels' edges are 3700 and 7900 Angstrom.
+    """
+    step = np.log(RANGE[1] / RANGE[0]) / N_PIXELS
+    return RANGE[0] * np.exp(step * (np.arange(N_PIXELS) + 0.5))
+
+
+def draw_block(block, *, seed=SEED, metallicity_sfr=True):
+    """The 4096 candidates of one block: population, nuclei and fibre fractions."""
+    return draw_numbered(
+        block,
+        seed=seed,
+        grid=embedded_grid(),
+        redshift_range=REDSHIFT_RANGE,
+        metallicity_sfr=metallicity_sfr,
+    )
+
+
+def observe_candidates(galaxies, *, seed=SEED):
+    """Synthesize candidates and see them as SDSS does, at rest on the paper's 825 bins."""
+    grid = embedded_grid()
+    native = grid.wavelength[(grid.wavelength > _REST[0]) & (grid.wavelength < _REST[1])]
+    rest = synthesize_candidates(galaxies, grid, native)
+    redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
+    numbers = galaxies["candidate"].values
+    seeds = np.stack([np.full_like(numbers, seed), np.full_like(numbers, NOISE), numbers], axis=1)
+    seen = observe_sdss(
+        rest, seed=seeds, wavelength=sdss_wavelength(*_OBSERVED), fibre_fraction=share, keep_truth=True
+    )
+    bins, pixels = rest_wavelength(), ("galaxy", "wavelength")
+    stretch = 1 + redshift[:, None]
+    observed = seen["observed_wavelength"].values
+    truth, _ = rebin_common(seen["truth"].values, pixel_edges(observed), pixel_edges(bins) * stretch)
+    mask = seen["mask"].values | (observed < FIRST_PIXEL)
+    seen = seen.drop_vars(["truth", "mass_formed", "age"]).drop_dims("line")
+    out = resample(to_rest_frame(seen.assign(mask=(pixels, mask, seen["mask"].attrs))), bins)
+    about = {"units": out["flux"].attrs["units"], "long_name": "flux without noise"}
+    out["truth"] = (pixels, (truth * stretch).astype("f4"), about)
+    to_flux = luminosity_to_flux(redshift) * (1 + redshift) * share
+    return out.assign(true_line_flux=true_line_flux(rest, TRUE_LINES, to_flux))
+
+
+def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=True, batch_size=512):
+    """Candidates by their numbers, in the order asked for.
+
+    Any galaxy comes out the same whichever others are asked for with it, its noise included (to the rounding of
+    float32).
+
+    Parameters
+    ----------
+    ids : array_like of int
+        block * 4096 + row.
+    seed : int
+    progress : bool
+    keep_truth : bool
+        Keep ``truth``.
+    metallicity_sfr : bool
+        With False, the candidates of the null test (other galaxies under the same numbers).
+    batch_size : int
+        Galaxies in memory at full resolution; does not change the result.
+
+    Returns
+    -------
+    Dataset
+        On the paper's bins, at rest (a line's flux is the observed one): ``flux`` [1e-17 erg/s/cm2/A], ``ivar``,
+        ``mask``, ``truth`` (without noise, through the same optics; not masked), ``true_line_flux`` (galaxy, line)
+        [1e-17 erg/s/cm2] in the fibre, after dust; ``candidate``, ``fibre_fraction``, ``r_magnitude``,
+        ``population_class``, ``agn_*`` and the columns of `draw_population` and `synthesize`.
+
+    Raises
+    ------
+    ValueError
+        If there is no number or one is negative.
+    """
+
+    def draw(block):
+        return draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr)
+
+    def observe(galaxies):
+        seen = observe_candidates(galaxies, seed=seed)
+        return seen if keep_truth else seen.drop_vars("truth")
+
+    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
+    text = f"{whole.sizes['galaxy']} candidates rebuilt (seed {seed}), {whole['mask'].values.mean():.2%} of the pixels"
+    return add_history(whole.assign_attrs(seed=seed), f"{text} masked")
+
+
+def fill_masked(flux, mask):
+    """Masked pixels filled by linear interpolation between good neighbours, the nearest one at the ends."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
+        return flux
+    filled, pixel = np.where(mask, 0, flux), np.arange(flux.shape[1])
+    for row in rows[~mask[rows].all(axis=1)]:
+        good = ~mask[row]
+        filled[row, ~good] = np.interp(pixel[~good], pixel[good], flux[row, good])
+    return filled
+
+
+def total_variance(flux):
+    """Sum over the pixels of the variance over the galaxies (what a PCA's components share out).
+
+    Parameters
+    ----------
+    flux : array_like, shape (galaxy, wavelength)
+        Rows that hold a value that is not finite are left out.
+
+    Returns
+    -------
+    float
+    """
+    flux = np.asarray(flux)
+    good = np.isfinite(flux).all(axis=1)
+    return float(flux[good].var(axis=0, dtype=float).sum())
+
+
+def fit_constant(sample, *, target=TOTAL_VARIANCE):
+    """The constant of `normalize_total` for which the noise-free spectra have a given total variance."""
+    truth = np.asarray(sample["truth" if "truth" in sample else "flux"], float)
+    total = truth.sum(axis=1, keepdims=True)
+    good = np.isfinite(total[:, 0]) & (total[:, 0] > 0)
+    if not good.any():
+        raise ValueError("no spectrum has a positive summed flux: is the sample in physical units?")
+    return float(np.sqrt(target / total_variance(truth[good] / total[good])))
+
+
+def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
+    """Divide each spectrum by its summed flux and multiply it by one constant (Scourfield et al. 2023, Section 2).
+
+    Masked pixels are filled by interpolation, so that the sum does not depend on how many there are; they stay
+    masked, with ``ivar`` 0, but ``flux`` holds the filled value, because a dense network has to be given a number.
+    Spectra with too few good pixels, or whose sum is not positive, are masked out whole (flux 0) and counted.
+
+    Parameters
+    ----------
+    sample : Dataset
+        On a common rest-frame grid: ``flux``, optionally ``ivar``, ``mask`` and ``truth`` (galaxy, wavelength), which
+        is divided by its own sum.
+    constant : float
+        See `fit_constant`.
+    min_fraction : float
+        Good pixels that a spectrum must have.
+
+    Returns
+    -------
+    Dataset
+        ``flux``, ``ivar``, ``mask``, ``truth`` without unit; the columns ``norm`` and ``truth_norm``: what to multiply
+        them by to come back to the sample's unit (NaN if masked out); ``attrs["constant"]``.
+
+    Raises
+    ------
+    ValueError
+        If there is no common rest-frame grid or the constant is not positive.
+    """
+    if "wavelength" not in sample.coords:
+        raise ValueError("normalise after resampling to a common rest-frame grid (coordinate `wavelength`)")
+    if not constant > 0:
+        raise ValueError(f"the constant must be positive, not {constant}")
+    units = sample["flux"].attrs.get("units", "")
+    out = mask_bad_pixels(sample)
+    mask = out["mask"].values
+    filled = fill_masked(out["flux"].values, mask)
+    norm = filled.sum(axis=1, dtype=float) / constant
+    usable = (norm > 0) & ((~mask).mean(axis=1) >= min_fraction)
+    lost = ~usable & ~mask.all(axis=1)
+    out = _mask_rows(out, lost, f"fewer than {min_fraction:.0%} good pixels, or no positive summed flux")
+    scale = np.where(usable, norm, 1)[:, None]
+    out["flux"] = (out["flux"].dims, np.where(usable[:, None], filled / scale, 0).astype("f4"), {"units": ""})
+    out["ivar"] = (out["ivar"].dims, (out["ivar"].values * scale**2).astype("f4"), {"units": ""})
+    out["norm"] = ("galaxy", np.where(usable, norm, np.nan), {"units": units})
+    if "truth" in sample:
+        truth = sample["truth"].transpose("galaxy", "wavelength").values
+        truth_norm = truth.sum(axis=1, dtype=float) / constant
+        truth_norm[~(truth_norm > 0)] = np.nan
+        out["truth"] = (("galaxy", "wavelength"), (truth / truth_norm[:, None]).astype("f4"), {"units": ""})
+        out["truth_norm"] = ("galaxy", truth_norm, {"units": units})
+    text = f"divided by summed flux, times {constant:g}; {int((~usable).sum())} spectra masked out"
+    return add_history(out.assign_attrs(constant=float(constant)), text)
+
+
+def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
+    """Add Gaussian noise to normalised spectra and divide by the summed flux again, as the paper does.
+
+    Parameters
+    ----------
+    sample : Dataset
+        From `normalize_total`.
+    seed : int or numpy.random.Generator
+    sigma : float or array_like (wavelength,) or (galaxy, wavelength)
+        In normalised units.
+    unit_noise : array_like (galaxy, wavelength), optional
+        Standard normal numbers to scale by `sigma` in place of ones drawn with `seed`: the same noise at any level.
+
+    Returns
+    -------
+    Dataset
+        With ``noisy`` (galaxy, wavelength), whose sum is the constant again, ``noisy_scale`` (noisy = (flux + noise)
+        times it), and ``noisy_sigma`` (galaxy, wavelength), the added noise after scaling. Spectra whose noise takes
+        the sum below a tenth of what it was keep scale NaN and ``noisy`` 0 and are masked and counted.
+
+    Raises
+    ------
+    ValueError
+        If the sample is not normalised, or sigma is negative or not finite.
+    """
+    if "constant" not in sample.attrs:
+        raise ValueError("normalise the sample with normalize_total before noise is added to it")
+    sigma = np.asarray(sigma, "f4")
+    if not np.all(np.isfinite(sigma) & (sigma >= 0)):
+        raise ValueError("sigma holds values that are negative or not finite")
+    flux = sample["flux"].values
+    if unit_noise is None:
+        unit_noise = np.random.default_rng(seed).standard_normal(flux.shape, dtype="f4")
+    noisy = flux + np.asarray(unit_noise, "f4") * sigma
+    total = noisy.sum(axis=1, dtype=float)
+    constant = sample.attrs["constant"]
+    usable = np.isfinite(sample["norm"].values) & (total > 0.1 * constant)
+    scale = np.where(usable, constant / np.where(usable, total, 1), np.nan)
+    good = usable[:, None]
+    dims = ("galaxy", "wavelength")
+    unit = {"units": ""}
+    factor = np.where(good, scale[:, None], 0).astype("f4")
+    out = sample.assign(
+        noisy=(dims, np.where(good, noisy * factor, 0), unit),
+        noisy_sigma=(dims, np.broadcast_to(sigma, flux.shape) * factor, unit),
+        noisy_scale=("galaxy", scale, unit),
+    )
+    drowned = np.isfinite(sample["norm"].values) & ~usable
+    if drowned.any():
+        _warn_rows(np.flatnonzero(drowned), "the noise is larger than the galaxy's light")
+        mask = sample["mask"].values | drowned[:, None]
+        out["mask"] = sample["mask"].copy(data=mask)
+        out["ivar"] = sample["ivar"].copy(data=np.where(mask, 0, sample["ivar"].values))
+    text = f"noise added, sigma {np.median(sigma):g} (median); {int((~usable).sum())} spectra without"
+    return add_history(out, text)
+
 
 TABLE1 = dict(zip(CLASSES, (50948, 20771, 12204, 2968, 17), strict=True))
 """Candidates of each class in the paper, 86,908 in all; `CLASSES` is in Table 1's order."""
-MAGNITUDE_LIMIT = 17.77
-"""r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
 _SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are the candidates'
 _PREDICTED = np.linspace(-1.0, 4.0, 26)
-_ALPHA_PER_PHOTON = 1.37e-12 / L_SUN
 
 
 @dataclass(frozen=True)
@@ -61,28 +322,6 @@ SAMPLES = {
 }
 
 
-def predict_h_alpha(galaxies, grid=None):
-    """Roughly the H-alpha flux that candidates will show in the fibre, without synthesizing them.
-
-    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland
-    2006), and the nucleus, behind their dust.
-    """
-    grid = grid or SSPGrid.embedded()
-    young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
-    mass = (
-        galaxies["mass_formed"].values[:, young] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[young]
-    )
-    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
-    photons = np.einsum("gz,ga,za->g", weights, mass, grid.ionizing_rate[:, young], optimize=True)
-    depth = galaxies["dust1"] + galaxies["dust2"]
-    nucleus = 10 ** galaxies["agn_log_h_alpha"].fillna(-9).values
-    light = photons * _ALPHA_PER_PHOTON * galaxies["fibre_fraction"].values + nucleus
-    redshift = galaxies["redshift"].values
-    nodes = np.linspace(redshift.min() * 0.999, redshift.max() * 1.001, 64)
-    to_flux = np.exp(np.interp(redshift, nodes, np.log(luminosity_to_flux(nodes) * (1 + nodes))))
-    return light * to_flux * np.exp(-depth.values * (6564.6 / 5500) ** galaxies["dust_index"].values)
-
-
 def keep_probability(predicted, n_blocks, wanted):
     """Probability to be observed in each 0.2 dex of predicted flux, so that some number of galaxies is."""
     which = np.digitize(np.log10(predicted), _PREDICTED)
@@ -93,18 +332,18 @@ def keep_probability(predicted, n_blocks, wanted):
     return np.clip(numbers / np.maximum(counts, 1), 0.02, 1)
 
 
-def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True, grid=None):
+def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True):
     """The candidates of a block that are observed, chosen at random with the probability of their predicted flux."""
-    galaxies = draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr, grid=grid)
-    which = np.digitize(np.log10(predict_h_alpha(galaxies, grid)), _PREDICTED)
+    galaxies = draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr)
+    which = np.digitize(np.log10(predict_h_alpha(galaxies)), _PREDICTED)
     chance = np.random.default_rng([seed, block, _SCREEN]).random(which.size)
     galaxies = galaxies.assign(probability=("galaxy", probability[which], {"units": ""}))
     return galaxies.isel(galaxy=np.flatnonzero(chance < probability[which]))
 
 
-def measure_candidates(galaxies, *, seed=SEED, grid=None):
+def measure_candidates(galaxies, *, seed=SEED):
     """Observe candidates, measure their lines and classify them as the paper does."""
-    seen = observe_candidates(galaxies, seed=seed, grid=grid)
+    seen = observe_candidates(galaxies, seed=seed)
     lines = measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line"))
     table, without_stars = classify(lines), classify(lines, net=False)
     emitting = without_stars["spectral_class"].values == "emission line galaxy"
@@ -199,7 +438,7 @@ CACHE_VERSION = 1
 _SAMPLES = ("uniform", "star-forming", "null")
 
 
-def read_selection(sample="uniform", *, path=SELECTION):
+def read_products(sample="uniform", *, path=SELECTION):
     """The galaxies that were selected, by their numbers.
 
     Parameters
@@ -235,7 +474,7 @@ def read_selection(sample="uniform", *, path=SELECTION):
     )
 
 
-def make_scourfield2023(sample="uniform", *, split=None, n=None, cache=True, progress=True):
+def make_sample(sample="uniform", *, split=None, n=None, cache=True, progress=True):
     """The spectra of a selection, normalised.
 
     Parameters
@@ -252,9 +491,9 @@ def make_scourfield2023(sample="uniform", *, split=None, n=None, cache=True, pro
     Returns
     -------
     Dataset
-        As `rebuild` and `spectool.papers.scourfield2023.spectra.normalize_total`, with the columns of `read_selection`.
+        As `rebuild` and `normalize_total`, with the columns of `read_products`.
     """
-    chosen = read_selection(sample)
+    chosen = read_products(sample)
     if split is not None:
         if split not in ("train", "test"):
             raise ValueError(f"split is 'train', 'test' or None, not {split!r}")
@@ -300,7 +539,7 @@ SFD_TO_SF = 0.86
 """E(B-V) of Schlafly & Finkbeiner (2011, ApJ 737, 103) over that of Schlegel et al. (1998), which MPA-JHU give."""
 
 
-def read_real_scourfield2023(
+def read_real(
     sample="uniform",
     *,
     split=None,
@@ -321,7 +560,7 @@ def read_real_scourfield2023(
         raise ValueError(f"split is 'train', 'test' or None, not {split!r}")
     low, high, star_forming = REAL_SAMPLES[sample]
     if constant is None:
-        constant = read_selection(sample).attrs["constant"]
+        constant = read_products(sample).attrs["constant"]
     folder = None if isinstance(cache, bool) else cache
     common = {"cache": folder, "progress": progress}
     catalogue = query_catalogue(
@@ -355,7 +594,7 @@ def _prepare(spectra):
     """Observed spectra at rest, without the Milky Way's dust, on the paper's bins."""
     clean = mask_sky_lines(mask_bad_pixels(spectra))
     clean = correct_extinction(clean, ebv=SFD_TO_SF * clean["ebv"].fillna(0).values)
-    return resample(to_rest_frame(clean), scourfield2023_wavelength())
+    return resample(to_rest_frame(clean), rest_wavelength())
 
 
 def _with_classes(catalogue):

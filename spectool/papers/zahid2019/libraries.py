@@ -124,7 +124,7 @@ def network_predictor(members) -> Callable[[xr.Dataset], np.ndarray]:
     ----------
     members
         A `spectool.models.chunked.ChunkedMLP`, a list of them, or what
-        `spectool.papers.zahid2019.network.load_ensemble` gives.
+        `spectool.papers.zahid2019.network.load` gives.
 
     Returns
     -------
@@ -215,7 +215,7 @@ def compare_libraries(
     Examples
     --------
     >>> grids = {"BC03-MILES": SSPGrid.embedded(), "E-MILES": SSPGrid.from_ppxf("spectra_emiles_9.0.npz")}
-    >>> compare_libraries({"network": network_predictor(load_ensemble())}, grids)  # doctest: +SKIP
+    >>> compare_libraries({"network": network_predictor(load())}, grids)  # doctest: +SKIP
     """
     if not predictors or not grids:
         raise ValueError("a comparison needs at least one predictor and one grid")

@@ -87,7 +87,7 @@ class Watch:
     best: dict[str, dict] = field(default_factory=dict)
 
     def start(self, model: ChunkedMLP, loss: NoisyLoss, outputs: Sequence[str]) -> None:
-        """Called by `train_zahid2019` before the first epoch."""
+        """Called by `train` before the first epoch."""
         self.model, self.loss = model, loss
         self.arrays = {name: arrays_with_noise(d, model, outputs, loss) for name, d in self.data.items()}
         self.losses = {name: [] for name in self.data}
@@ -124,7 +124,7 @@ def evaluate(model, loss, arrays, *, seed: int = 0, batch_size: int = 8192) -> f
     return total / n
 
 
-def train_zahid2019(
+def train(
     training: xr.Dataset,
     heldout: xr.Dataset,
     *,
@@ -153,7 +153,7 @@ def train_zahid2019(
     ----------
     training, heldout
         Prepared noise-free spectra (``flux``: galaxy, wavelength) with labels: what is learnt from, and what tells
-        when to stop (`make_training_set`, `make_heldout` of `spectool.papers.zahid2019.sample`).
+        when to stop (`make_sample`, `make_heldout` of `spectool.papers.zahid2019.sample`).
     outputs
         See `make_labels`.
     n_filters, hidden
@@ -274,7 +274,7 @@ def _augment(function):
     return lambda batch, step: {**batch, "x": function(batch["x"], step.generator)}
 
 
-def load_ensemble(names: Sequence[str] | None = None):
+def load(*names: str):
     """The shipped networks as a `spectool.models.ensemble.ChunkedEnsemble`.
 
     Parameters

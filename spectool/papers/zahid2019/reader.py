@@ -16,7 +16,8 @@ from spectool.broaden import broaden, fill_bad, make_broadening
 from spectool.measure.line_spectra import line_spread
 from spectool.models.ensemble import ChunkedEnsemble, noise_variance, scale_errors
 from spectool.models.outliers import BIN, BIN_STATISTICS, score_bin_outliers
-from spectool.models.registry import Predictor
+from spectool.papers import Predictor
+from spectool.papers.zahid2019.network import load
 from spectool.parallel import n_workers
 from spectool.prepare import (
     N_KEPT,
@@ -314,7 +315,7 @@ class Found:
 
 
 def describe(found: Found, reader, columns: xr.Dataset) -> xr.Dataset:
-    """Results as a Dataset: see `spectool.papers.zahid2019.reader.predict_metallicity`.
+    """Results as a Dataset: see `spectool.papers.zahid2019.reader.predict`.
 
     Parameters
     ----------
@@ -391,9 +392,7 @@ class MetallicityReader:
     """Networks, and what else is needed to read a batch of prepared spectra."""
 
     def __init__(self, members=None) -> None:
-        from spectool.papers.zahid2019.network import load_ensemble
-
-        members = load_ensemble() if members is None else members
+        members = load() if members is None else members
         whole = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)
         self.arrays, self.stacked = whole.arrays, whole.stacked
         self.outputs, self.units = whole.outputs, whole.units
@@ -446,7 +445,7 @@ def stream_metallicity(
     source,
     table: xr.Dataset | None = None,
     *,
-    members=None,
+    networks=None,
     extra_fwhm=None,
     batch_size: int = 8192,
     threads: int | None = None,
@@ -462,8 +461,8 @@ def stream_metallicity(
     table
         Per galaxy: ``chunk_sigma`` (galaxy, chunk), the noise of a pixel relative to the flux; without it, spectra
         count as free of noise. Default: the folder's. Other columns of one number per galaxy are kept.
-    members
-        Networks, as of `spectool.papers.zahid2019.network.load_ensemble`; default: the shipped ones.
+    networks
+        Networks, as of `spectool.papers.zahid2019.network.load`; default: the shipped ones.
     extra_fwhm
         What each galaxy is to be broadened by (N,), or one number [km/s, FWHM]; default: the table's column
         ``extra_fwhm``, or else 0.
@@ -477,7 +476,7 @@ def stream_metallicity(
     Returns
     -------
     Dataset
-        As of `spectool.papers.zahid2019.reader.predict_metallicity`, without pixels.
+        As of `spectool.papers.zahid2019.reader.predict`, without pixels.
 
     Raises
     ------
@@ -487,7 +486,7 @@ def stream_metallicity(
         If spectra, table and widths do not belong together.
     """
     rows, table = _open(source, table)
-    reader = MetallicityReader(members)
+    reader = MetallicityReader(networks)
     sigma = _widths(extra_fwhm, table, len(rows))
     noise = _noise(table, len(rows), reader.stacked.n_chunks)
     for width in np.unique(sigma):
@@ -631,9 +630,7 @@ LABELS = {
 }
 
 
-def predict_metallicity(
-    sample: xr.Dataset, *, members=None, batch_size: int = 512, **preparation
-) -> xr.Dataset:
+def predict(sample: xr.Dataset, networks=None, *, batch_size: int = 512, **preparation) -> xr.Dataset:
     """Read stellar metallicities from spectra.
 
     Parameters
@@ -641,8 +638,8 @@ def predict_metallicity(
     sample
         Spectra as `spectool.surveys.read_sdss` and others give them, with ``redshift`` if in the observed frame, or as
         `spectool.papers.zahid2019.reader.prepare_zahid2019` leaves them.
-    members
-        Networks, as of `spectool.papers.zahid2019.network.load_ensemble`; default: the shipped ones. Only those of
+    networks
+        Networks, as of `spectool.papers.zahid2019.network.load`; default: the shipped ones. Only those of
         ``zahid2019_mlp1`` know what errors and what outliers are.
     batch_size
         Spectra read at once.
@@ -673,7 +670,7 @@ def predict_metallicity(
     how much they move with
     another. A metal-poor young population is nearly featureless, and so is whatever has no features.
     """
-    reader = MetallicityReader(members)
+    reader = MetallicityReader(networks)
     if not _is_prepared(sample, reader):
         sample = prepare_zahid2019(sample, **preparation)
     widths = _broadened_by(sample)
@@ -745,20 +742,18 @@ def _remarks(prepared, usable):
     return remarks
 
 
-def make_predictor(members=None) -> Predictor:
-    """The registry's entry."""
-    from spectool.papers.zahid2019.network import load_ensemble
+def make_predictor(networks=None) -> Predictor:
+    """For `spectool.papers.ask_all`."""
+    networks = load() if networks is None else networks
 
-    members = load_ensemble() if members is None else members
+    def answer(prepared):
+        return _as_answers(predict(prepared, networks))
 
-    def predict(prepared):
-        return _as_answers(predict_metallicity(prepared, members=members))
-
-    return Predictor("zahid2019", "zahid2019", TITLE, RANGE, prepare_zahid2019, predict, min_fraction=0.9)
+    return Predictor(TITLE, RANGE, prepare_zahid2019, answer, min_fraction=0.9)
 
 
 def _as_answers(found):
-    """In the form of `spectool.models.registry.Predictor.predict`."""
+    """In the form of `spectool.papers.Predictor`."""
     names = [name for name in LABELS if f"{name.removesuffix('_lw')}_predicted" in found]
     short = [name.removesuffix("_lw") for name in names]
     values, errors = (

@@ -11,8 +11,17 @@ from tqdm.auto import tqdm
 
 from spectool.io import DATA, write_dataset
 from spectool.measure.classes import kauffmann2003
-from spectool.papers.candidates import BLOCK, TRUE_LINES, number_block, r_magnitude, rebuild_numbers
-from spectool.papers.scourfield2023.sample import MAGNITUDE_LIMIT, predict_h_alpha
+from spectool.papers.candidates import (
+    MAGNITUDE_LIMIT,
+    METALS,
+    NOISE,
+    R_BAND,
+    draw_numbered,
+    predict_h_alpha,
+    rebuild_numbers,
+    synthesize_candidates,
+    true_line_flux,
+)
 from spectool.prepare import (
     SKY_LINES,
     ContinuumBasis,
@@ -38,7 +47,6 @@ from spectool.surveys.sdss import (
     sky_flux,
 )
 from spectool.synth import relations, sfh
-from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.grid import SSPGrid, embedded_grid
 from spectool.synth.histories import (
@@ -54,9 +62,8 @@ from spectool.synth.histories import (
     metallicity_operator,
     optical_light,
 )
-from spectool.synth.nebular import mend_low_ionisation
-from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe, draw_population
-from spectool.synth.synthesis import metallicity_weights, synthesize
+from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe
+from spectool.synth.synthesis import metallicity_weights
 
 MEASURED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 FWHM = 330.0
@@ -179,7 +186,7 @@ class _Composer:
         return flux.numpy()
 
 
-def make_training_set(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batch_size=512, progress=False):
+def make_sample(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batch_size=512, progress=False):
     """The training set of the paper as its network takes it: 46,305 prepared spectra with their labels.
 
     Composed, continuum-normalised (Section 4) and kept batch by batch: the spectra themselves are never all in memory.
@@ -240,7 +247,7 @@ def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
     Returns
     -------
     Dataset
-        As of `make_training_set`, with ``kind``, ``onset``, ``rise`` of the histories in the place of the table's
+        As of `make_sample`, with ``kind``, ``onset``, ``rise`` of the histories in the place of the table's
         columns, and ``mask`` (none) and ``sigma`` (0) as
         `spectool.papers.zahid2019.reader.prepare_zahid2019` gives them.
     """
@@ -292,13 +299,11 @@ SCREEN_MAGNITUDE = MAGNITUDE_LIMIT + 0.3
 SCREEN_H_ALPHA = 30.0
 """Limits of `screen`: r [mag] of the stars, H-alpha [1e-17 erg/s/cm2]."""
 
-_POPULATION, _AGN, _, _NOISE, _METALS = range(5)  # streams of random numbers; `number_block` takes the third
 _FIRST, _LAST = 670, 3679  # rest-frame pixels: log10(lambda) = LOGLAM0 + DLOGLAM k
 _SHIFTS = tuple(
     int(f(np.log10(1 + z) / DLOGLAM)) for f, z in zip((np.ceil, np.floor), REDSHIFT_RANGE, strict=True)
 )
 _OBSERVED_RANGE = (3800.0, 9200.0)  # what SDSS's spectra cover
-_R_BAND = (5500.0, 7000.0)
 _NODES = np.arange(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1] + 0.01, 0.01)  # where magnitudes are predicted
 
 
@@ -307,21 +312,19 @@ def rest_pixels():
     return 10 ** (LOGLAM0 + DLOGLAM * np.arange(_FIRST, _LAST))
 
 
-def draw_block(block, *, seed=SEED, null=False, grid=None):
+def draw_block(block, *, seed=SEED, null=False):
     """The 4096 candidates of one block: population, nuclei and fibre fractions."""
-    grid = grid or embedded_grid()
-    galaxies = draw_population(
-        BLOCK,
-        grid_age=grid.age,
-        seed=np.random.default_rng([seed, block, _POPULATION]),
+    galaxies = draw_numbered(
+        block,
+        seed=seed,
+        grid=embedded_grid(),
         redshift_range=REDSHIFT_RANGE,
         metallicity_sfr=not null,
         stellar_metallicity_sfr=0.0 if null else STELLAR_METALLICITY_SFR,
     )
-    galaxies = draw_agn(galaxies, seed=[seed, block, _AGN]).rename(spectral_class="population_class")
     shift = np.rint(np.log10(1 + galaxies["redshift"].values) / DLOGLAM).astype(int).clip(*_SHIFTS)
     dispersion = np.hypot(DISPERSION_SCALE * galaxies["velocity_dispersion"], DISPERSION_FLOOR)
-    return number_block(galaxies, block, seed=seed).assign(
+    return galaxies.assign(
         redshift=("galaxy", 10 ** (DLOGLAM * shift) - 1, galaxies["redshift"].attrs),
         velocity_dispersion=dispersion.assign_attrs(galaxies["velocity_dispersion"].attrs),
         shift=("galaxy", shift, {"units": "", "long_name": "redshift in pixels of 1e-4 dex"}),
@@ -332,7 +335,7 @@ def renew_metals(galaxies, *, seed=SEED):
     """Give galaxies of the null sample new metallicities, drawn for their mass alone, once they are selected."""
     log_mass = galaxies["log_mass"].values
     numbers = galaxies["candidate"].values
-    deviates = np.array([np.random.default_rng([seed, _METALS, int(k)]).standard_normal(3) for k in numbers])
+    deviates = np.array([np.random.default_rng([seed, METALS, int(k)]).standard_normal(3) for k in numbers])
     stars, gas, ionisation = deviates.reshape(-1, 3).clip(-2.2, 2.2).T
     middle, below, above = relations.stellar_metallicity(log_mass)
     sequence = relations.star_forming_sequence(log_mass, age_of_universe(TYPICAL_REDSHIFT))
@@ -354,7 +357,7 @@ def _band_light():
     wavelength, width = grid.wavelength, np.diff(grid.edges)
     light = []
     for redshift in _NODES:
-        inside = np.flatnonzero(np.abs(wavelength * (1 + redshift) - np.mean(_R_BAND)) < np.ptp(_R_BAND) / 2)
+        inside = np.flatnonzero(np.abs(wavelength * (1 + redshift) - np.mean(R_BAND)) < np.ptp(R_BAND) / 2)
         reference = (width / wavelength)[inside].sum() / (1 + redshift) ** 2
         photons = (grid.flux[..., inside] * (wavelength * width)[inside]).sum(axis=-1)
         light.append(photons / (reference * AB_CGS * ANGSTROM_S / 1e-17))
@@ -376,19 +379,19 @@ def predict_r(galaxies):
         by_metallicity = mass[rows] @ light[k].reshape(len(grid.metallicity), -1).T
         photons[rows] = (by_metallicity * weights[rows]).sum(axis=1)
     to_flux = np.exp(np.interp(np.log(redshift), np.log(_NODES), log_distance))
-    where = np.mean(_R_BAND) / (1 + redshift) / 5500
+    where = np.mean(R_BAND) / (1 + redshift) / 5500
     depth = galaxies["dust2"].values * where ** galaxies["dust_index"].values
     return -2.5 * np.log10(photons * to_flux) + 1.0857 * depth
 
 
-def screen(galaxies, *, grid=None):
+def screen(galaxies):
     """Rows of candidates that may pass the selection: r of their stars < 18.07, and H-alpha above 30e-17
     erg/s/cm2.
     """
     bright = np.flatnonzero(predict_r(galaxies) < SCREEN_MAGNITUDE)
     if not bright.size:
         return bright
-    return bright[predict_h_alpha(galaxies.isel(galaxy=bright), grid or embedded_grid()) > SCREEN_H_ALPHA]
+    return bright[predict_h_alpha(galaxies.isel(galaxy=bright)) > SCREEN_H_ALPHA]
 
 
 @cache
@@ -411,14 +414,12 @@ def _spectrograph():
     )
 
 
-def observe_candidates(galaxies, *, seed=SEED, grid=None):
+def observe_candidates(galaxies, *, seed=SEED):
     """Synthesize candidates and see them as SDSS does, on the pixels of `rest_pixels`."""
-    grid = grid or embedded_grid()
-    rest = synthesize(galaxies, grid, wavelength=rest_pixels(), keep_lines=True, progress=False)
+    grid = embedded_grid()
+    rest = synthesize_candidates(galaxies, grid, rest_pixels())
     redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
     to_flux = luminosity_to_flux(redshift)
-    magnitude = r_magnitude(rest, to_flux)
-    rest = add_agn(mend_low_ionisation(rest), fibre_fraction=share)
     dark, per_electron, lsf, good = (table[galaxies["shift"].values] for table in _spectrograph())
     truth = rest["flux"].values * (to_flux * share)[:, None].astype("f4")
     truth = _blur(truth, lsf, grid.fwhm)
@@ -426,33 +427,27 @@ def observe_candidates(galaxies, *, seed=SEED, grid=None):
     variance = source * per_electron + dark + (CALIBRATION_FLOOR * source) ** 2
     numbers = galaxies["candidate"].values
     noise = np.stack(
-        [np.random.default_rng([seed, _NOISE, int(k)]).standard_normal(truth.shape[1], "f4") for k in numbers]
+        [np.random.default_rng([seed, NOISE, int(k)]).standard_normal(truth.shape[1], "f4") for k in numbers]
     )
     stretch = (1 + redshift[:, None]).astype("f4")
     dims = ("galaxy", "wavelength")
     flux = np.where(good, (truth + noise * np.sqrt(variance)) * stretch, 0)
+    lsf = {"units": "km / s", "description": "at z = 0.08"}
     pixels = {
         "flux": (dims, flux, {"units": FLUX_UNIT}),
         "ivar": (dims, np.where(good, 1 / (variance * stretch**2), 0), {"units": IVAR_UNIT}),
         "mask": (dims, ~good, {"units": "", "description": "True = bad"}),
         "truth": (dims, truth * stretch, {"units": FLUX_UNIT, "long_name": "flux without noise"}),
-        "lsf_sigma": (
-            "wavelength",
-            _typical_lsf(grid.fwhm),
-            {"units": "km / s", "description": "at z = 0.08"},
-        ),
-        "r_magnitude": ("galaxy", magnitude, {"units": "mag", "long_name": "whole galaxy, AB, 5500-7000 A"}),
+        "lsf_sigma": ("wavelength", _typical_lsf(grid.fwhm), lsf),
     }
-    luminosity = rest["line_luminosity"].sel(line=[TRUE_LINES[name] for name in MEASURED])
-    line_flux = luminosity.transpose("galaxy", "line").values * (to_flux * share * stretch[:, 0])[:, None]
-    out = rest.drop_dims(["line", "age"]).drop_vars("shift").assign(pixels).assign_coords(line=list(MEASURED))
-    out["log_mass"] = galaxies[
-        "log_mass"
-    ]  # as drawn: the surviving share, which depends on metallicity, left out
-    about = {"units": "1e-17 erg / (s cm2)", "long_name": "true flux in the fibre, dimmed by dust"}
-    out["true_line_flux"] = (("galaxy", "line"), line_flux.astype("f4"), about)
+    lines = true_line_flux(rest, MEASURED, to_flux * share * stretch[:, 0]).drop_vars("line_wavelength")
+    # The mass as drawn: the surviving share, which depends on metallicity, is left out.
+    out = (
+        rest.drop_dims(["line", "age"]).drop_vars("shift").assign(pixels | {"log_mass": galaxies["log_mass"]})
+    )
     text = f"{redshift.size} candidates seen by SDSS (seed {seed})"
-    return add_history(out.assign_attrs(survey="SDSS (simulated)", seed=seed), text)
+    out = out.assign(true_line_flux=lines).assign_attrs(survey="SDSS (simulated)", seed=seed)
+    return add_history(out, text)
 
 
 def _blur(flux, lsf, fwhm):
@@ -672,9 +667,12 @@ class MemoryMap:
         return table
 
 
-FILES = {"main": "zahid2019_galaxies.nc", "null": "zahid2019_null.nc"}
-STACKS = "zahid2019_stacks.nc"
-BINS = "zahid2019_bins.nc"
+FILES = {
+    "main": "zahid2019_galaxies.nc",
+    "null": "zahid2019_null.nc",
+    "stacks": "zahid2019_stacks.nc",
+    "bins": "zahid2019_bins.nc",
+}
 MASS_RANGE = (8.5, 11.5)
 MIN_SN = 5.0
 MAX_LOG_N2 = -0.05
@@ -713,33 +711,40 @@ def select(table):
     return passed, counts
 
 
-def read_selection(sample="main", *, path=None):
-    """The galaxies of a sample: their numbers, and what is known and was measured of them.
+def read_products(name="main", *, path=None):
+    """Tables of the mock sample that come with spectool.
 
     Parameters
     ----------
-    sample : {"main", "null"}
-        200,000 galaxies whose metallicity falls with star formation at fixed mass, or 50,000 where it does not.
+    name : {"main", "null", "stacks", "bins"}
+        Galaxies of the main sample, 200,000 whose metallicity falls with star formation at fixed mass, or of the null
+        sample, 50,000 where it does not; the main sample's mean spectra in 25 bins of mass; mean spectra of both
+        samples in 15 x 10 bins of equal numbers in mass and then star-formation rate, prepared for the networks.
     path : path, optional
         Default: the file that comes with spectool.
 
     Returns
     -------
     Dataset
-        Per galaxy ``candidate``, for `rebuild`, and columns with units.
+        "main", "null": per galaxy ``candidate``, for `rebuild`, and what is known and was measured of it. "stacks":
+        (stack, wavelength) as of `tools.make.stacks.StackSums.to_dataset`; per stack ``spectral_fwhm`` [km/s], of
+        its lines, and from a fit with pPXF ``ppxf_log_z_lw``, its error, ``ppxf_age_lw`` and ``ppxf_fit_seconds``.
+        "bins": along ``sample`` ("galaxies", "null") ``flux`` (galaxy, wavelength) as of
+        `spectool.papers.zahid2019.reader.prepare_zahid2019`, in order of mass and then of rate; medians ``log_mass``
+        and ``log_sfr``; ``log_z_light``, the bin's true metallicity weighted by light; ``count``.
 
     Raises
     ------
     ValueError
-        If there is no such sample.
+        If there is no such table.
     """
-    if sample not in FILES:
-        raise ValueError(f"no sample {sample!r}; choose from {', '.join(FILES)}")
-    return xr.load_dataset(DATA / FILES[sample] if path is None else path, engine="h5netcdf")
+    if name not in FILES:
+        raise ValueError(f"no sample {name!r}; choose from {', '.join(FILES)}")
+    return xr.load_dataset(DATA / FILES[name] if path is None else path, engine="h5netcdf")
 
 
 def write_selection(sample, path, *, steps=None):
-    """Write per-galaxy columns in little space, for `read_selection`: floats as multiples of a step, compressed."""
+    """Write per-galaxy columns in little space, for `read_products`: floats as multiples of a step, compressed."""
     encoding = {}
     for name, column in sample.data_vars.items():
         encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
@@ -749,45 +754,6 @@ def write_selection(sample, path, *, steps=None):
             kind, fill = ("i2", -(2**15)) if largest < 2**15 - 1 else ("i4", -(2**31))
             encoding[name] |= {"dtype": kind, "scale_factor": step, "_FillValue": fill}
     sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
-
-
-def read_stacks(path=None):
-    """Mean spectra of the main sample in 25 bins of mass, and what was measured of them.
-
-    Parameters
-    ----------
-    path : path, optional
-        Default: the file that comes with spectool.
-
-    Returns
-    -------
-    Dataset, dims (stack, wavelength)
-        As of `tools.make.stacks.StackSums.to_dataset`; per stack ``spectral_fwhm`` [km/s], of its lines, and
-        from a fit with pPXF ``ppxf_log_z_lw``, its error, ``ppxf_age_lw`` and ``ppxf_fit_seconds``.
-    """
-    return xr.load_dataset(DATA / STACKS if path is None else path, engine="h5netcdf")
-
-
-def read_bins(path=None):
-    """Mean spectra in 15 x 10 bins of equal numbers in mass and then star-formation rate, prepared for the networks.
-
-    Parameters
-    ----------
-    path : path, optional
-        Default: the file that comes with spectool.
-
-    Returns
-    -------
-    dict of str to Dataset
-        "main" and "null": ``flux`` (galaxy, wavelength) as of
-        `spectool.papers.zahid2019.reader.prepare_zahid2019`, in order of mass
-        and then of rate; medians ``log_mass`` and ``log_sfr``; ``log_z_light``, the bin's true metallicity weighted by
-        light; ``count``.
-    """
-    product = xr.load_dataset(DATA / BINS if path is None else path, engine="h5netcdf")
-    return {
-        name: product.sel(sample=key, drop=True) for name, key in (("main", "galaxies"), ("null", "null"))
-    }
 
 
 def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batch_size=512):
@@ -821,14 +787,13 @@ def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batc
     ValueError
         If there is no number or one is negative.
     """
-    grid = embedded_grid()
 
     def draw(block):
-        return draw_block(block, seed=seed, null=null, grid=grid)
+        return draw_block(block, seed=seed, null=null)
 
     def observe(galaxies):
         galaxies = renew_metals(galaxies, seed=seed) if null else galaxies
-        seen = to_angstrom(observe_candidates(galaxies, seed=seed, grid=grid))
+        seen = to_angstrom(observe_candidates(galaxies, seed=seed))
         return seen if keep_truth else seen.drop_vars("truth")
 
     whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)

@@ -8,7 +8,8 @@ import xarray as xr
 from spectool.broaden import broaden
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import ChunkedEnsemble
-from spectool.papers.zahid2019.reader import SIGMA_STEP, _Rows, predict_metallicity, stream_metallicity
+from spectool.papers.zahid2019.reader import SIGMA_STEP, _Rows, stream_metallicity
+from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from tools.make.outlier_references import fit_bin_outliers
 
@@ -84,7 +85,7 @@ def test_the_stream_is_preparing_and_predicting(flux, table, ensemble):
         },
         coords={"wavelength": basis.kept_wavelength},
     )
-    wanted = predict_metallicity(prepared, members=ensemble)
+    wanted = predict_metallicity(prepared, networks=ensemble)
     for name in ("log_z_predicted", "log_z_error", "log_z_spread", "outlier_chi2", "outlier_distance"):
         np.testing.assert_allclose(got[name], wanted[name], rtol=2e-3, atol=1e-4, err_msg=name)
     mean, error, _ = ensemble.predict(x, prepared["sigma"].values, prepared["mask"].values)
@@ -95,8 +96,8 @@ def test_the_stream_is_preparing_and_predicting(flux, table, ensemble):
 
 
 def test_batches_and_threads_do_not_matter(flux, table, ensemble):
-    whole = stream(flux, table, members=ensemble)
-    parts = stream(flux, table, members=ensemble, batch_size=17, threads=2)
+    whole = stream(flux, table, networks=ensemble)
+    parts = stream(flux, table, networks=ensemble, batch_size=17, threads=2)
     for name in whole.data_vars:
         if whole[name].dtype.kind == "f":
             np.testing.assert_allclose(whole[name], parts[name], rtol=1e-3, atol=1e-5, err_msg=name)
@@ -109,8 +110,8 @@ def test_errors_are_what_noise_does(flux, table, ensemble):
     sigma = 0.05
     noisy = clean * (1 + sigma * rng.standard_normal(clean.shape, dtype="f4"))
     about = xr.Dataset({"chunk_sigma": (("galaxy", "chunk"), np.full((1500, 25), sigma, "f4"))})
-    quiet = stream(clean[:1], members=make_members(), extra_fwhm=250.0)
-    found = stream(noisy, about, members=make_members(), extra_fwhm=250.0)
+    quiet = stream(clean[:1], networks=make_members(), extra_fwhm=250.0)
+    found = stream(noisy, about, networks=make_members(), extra_fwhm=250.0)
     noise = np.sqrt(found["log_z_error"].values ** 2 - found["log_z_spread"].values ** 2)
     assert np.std(found["log_z_predicted"].values) == pytest.approx(noise.mean(), rel=0.1)
     assert quiet["log_z_error"].values[0] < found["log_z_error"].values.mean()
@@ -122,7 +123,7 @@ def test_bad_spectra_are_named_and_not_answered(flux, ensemble):
     bad[1, 500:700] = np.nan
     bad[2] = -1
     bad[4, 100] = np.inf
-    found = stream(bad, members=ensemble)
+    found = stream(bad, networks=ensemble)
     assert np.isnan(found["log_z_predicted"].values[:3]).all() and found["out_of_range"].values[:3].all()
     assert np.isfinite(found["log_z_predicted"].values[3:]).all()
     reasons = found["reason"].values[:3].tolist()
@@ -133,9 +134,9 @@ def test_bad_spectra_are_named_and_not_answered(flux, ensemble):
 def test_a_folder_is_read_and_its_columns_are_kept(flux, table, ensemble, tmp_path):
     np.save(tmp_path / "flux.npy", flux)
     table.to_netcdf(tmp_path / "table.nc", engine="h5netcdf")
-    from_folder = stream(tmp_path, members=ensemble, batch_size=16)
+    from_folder = stream(tmp_path, networks=ensemble, batch_size=16)
     np.testing.assert_allclose(
-        from_folder["log_z_predicted"], stream(flux, table, members=ensemble)["log_z_predicted"], rtol=1e-5
+        from_folder["log_z_predicted"], stream(flux, table, networks=ensemble)["log_z_predicted"], rtol=1e-5
     )
     np.testing.assert_array_equal(from_folder["log_mass"], table["log_mass"])
 
@@ -150,18 +151,18 @@ def test_a_map_is_mapped_batch_by_batch(flux, tmp_path):
 
 def test_what_does_not_belong_together_is_refused(flux, table, ensemble, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no flux\.npy"):
-        stream(tmp_path, members=ensemble)
+        stream(tmp_path, networks=ensemble)
     with pytest.raises(ValueError, match="3251"):
-        stream(flux[:, :100], members=ensemble)
+        stream(flux[:, :100], networks=ensemble)
     with pytest.raises(ValueError, match="60 spectra, but a table of 5"):
-        stream(flux, table.isel(galaxy=slice(5)), members=ensemble)
+        stream(flux, table.isel(galaxy=slice(5)), networks=ensemble)
     with pytest.raises(ValueError, match="extra_fwhm of galaxy 2"):
-        stream(flux, members=ensemble, extra_fwhm=np.where(np.arange(N) == 2, np.nan, 10))
+        stream(flux, networks=ensemble, extra_fwhm=np.where(np.arange(N) == 2, np.nan, 10))
     with pytest.raises(ValueError, match="25 chunks"):
-        stream(flux, table.isel(chunk=slice(7)), members=ensemble)
+        stream(flux, table.isel(chunk=slice(7)), networks=ensemble)
 
 
 def test_threads_of_others_are_left_alone(flux, ensemble):
     before = torch.get_num_threads()
-    stream(flux[:5], members=ensemble, threads=2)
+    stream(flux[:5], networks=ensemble, threads=2)
     assert torch.get_num_threads() == before

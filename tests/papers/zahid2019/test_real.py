@@ -10,7 +10,8 @@ import pytest
 import xarray as xr
 
 from spectool.measure.populations import fit_populations
-from spectool.papers.zahid2019.network import load_ensemble, predict_ensemble
+from spectool.papers.zahid2019.network import load as load_ensemble
+from spectool.papers.zahid2019.network import predict_ensemble
 from spectool.papers.zahid2019.reader import prepare_zahid2019
 
 N_OTHERS = 60

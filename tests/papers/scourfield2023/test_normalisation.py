@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.papers.scourfield2023 import spectra as denoising
+from spectool.papers.scourfield2023 import sample as denoising
 from spectool.prepare import PrepareWarning
 
 UNIT = "1e-17 erg / (Angstrom s cm2)"
@@ -12,7 +12,7 @@ UNIT = "1e-17 erg / (Angstrom s cm2)"
 
 def make_sample(rng, n=200, noise=0.0):
     """Power laws of different slope and level, with a line, in physical units."""
-    wavelength = denoising.scourfield2023_wavelength()
+    wavelength = denoising.rest_wavelength()
     slope, level = rng.normal(0, 0.7, n), 10 ** rng.normal(1.3, 0.4, n)
     truth = level[:, None] * (wavelength / 5500) ** slope[:, None]
     truth += (level * rng.exponential(1, n))[:, None] * np.exp(-0.5 * ((wavelength - 6564) / 5) ** 2)
@@ -35,7 +35,7 @@ def sample(rng):
 
 
 def test_bins_are_the_papers():
-    wavelength = denoising.scourfield2023_wavelength()
+    wavelength = denoising.rest_wavelength()
     step = np.diff(np.log(wavelength))
     assert wavelength.size == 825 and np.ptp(step) < 1e-12
     assert wavelength[0] * np.exp(-step[0] / 2) == pytest.approx(3700)

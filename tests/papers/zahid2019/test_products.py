@@ -61,9 +61,9 @@ def test_eq_4_as_printed_selects_the_active_ones():
 def test_products_are_read_by_name(tmp_path):
     stored = xr.Dataset({"candidate": ("galaxy", np.array([4, 9], "i4"), {"units": ""})})
     stored.to_netcdf(tmp_path / "some.nc", engine="h5netcdf")
-    assert zahid2019.read_selection("null", path=tmp_path / "some.nc").identical(stored)
+    assert zahid2019.read_products("null", path=tmp_path / "some.nc").identical(stored)
     with pytest.raises(ValueError, match="no sample 'all'; choose from main, null"):
-        zahid2019.read_selection("all")
+        zahid2019.read_products("all")
 
 
 def test_columns_are_kept_to_their_step_in_little_space(tmp_path, rng):
@@ -78,7 +78,7 @@ def test_columns_are_kept_to_their_step_in_little_space(tmp_path, rng):
     )
     sample["log_z_lw"].values[3] = np.nan
     zahid2019.write_selection(sample, tmp_path / "some.nc", steps={"log_z_lw": 0.01})
-    again = zahid2019.read_selection(path=tmp_path / "some.nc")
+    again = zahid2019.read_products(path=tmp_path / "some.nc")
     np.testing.assert_array_equal(again["candidate"], sample["candidate"])
     np.testing.assert_array_equal(again["is_agn"], sample["is_agn"])
     np.testing.assert_allclose(again["log_z_lw"], sample["log_z_lw"], atol=0.0051)

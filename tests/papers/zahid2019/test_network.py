@@ -49,7 +49,7 @@ def toys():
 
 @pytest.fixture(scope="module")
 def trained(toys):
-    return [paper.train_zahid2019(toys["train"], toys["valid"], seed=k, **QUICK) for k in range(3)]
+    return [paper.train(toys["train"], toys["valid"], seed=k, **QUICK) for k in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_history_is_one_and_keeps_the_best(trained, toys):
 
 
 def test_same_seed_same_weights(trained, toys):
-    again, _ = paper.train_zahid2019(toys["train"], toys["valid"], seed=0, **QUICK)
+    again, _ = paper.train(toys["train"], toys["valid"], seed=0, **QUICK)
     np.testing.assert_array_equal(again.filters(), trained[0][0].filters())
 
 
@@ -166,7 +166,7 @@ def test_coefficients_stand_for_spectra(trained, toys):
 
 
 def test_pixel_noise_trains_as_well(trained, toys):
-    _, history = paper.train_zahid2019(toys["train"], toys["valid"], pixel_noise=True, **QUICK)
+    _, history = paper.train(toys["train"], toys["valid"], pixel_noise=True, **QUICK)
     assert history.best_loss == pytest.approx(trained[0][1].best_loss, rel=0.15)
 
 
@@ -178,13 +178,13 @@ def test_augment_is_asked_for_every_batch(toys):
         return x + 0.01 * torch.randn(len(x), 1, generator=generator)
 
     options = QUICK | {"adam_epochs": 1, "sgd_epochs": 1}
-    paper.train_zahid2019(toys["train"], toys["valid"], augment=augment, **options)
+    paper.train(toys["train"], toys["valid"], augment=augment, **options)
     assert seen == ([((128, N_PIXELS), torch.float32)] * 15 + [((80, N_PIXELS), torch.float32)]) * 2
 
 
 def test_watch_remembers_other_rules(toys):
     watch = paper.Watch({"other": toys["test"]})
-    model, history = paper.train_zahid2019(toys["train"], toys["valid"], watch=watch, patience=None, **QUICK)
+    model, history = paper.train(toys["train"], toys["valid"], watch=watch, patience=None, **QUICK)
     assert len(watch.losses["other"]) == len(history.records) == 16
     best = ChunkedMLP(**model.config)
     best.load_state_dict(watch.best["other"])
@@ -195,7 +195,7 @@ def test_watch_remembers_other_rules(toys):
 
 def test_stops_in_time(toys):
     options = QUICK | {"adam_epochs": 10_000, "sgd_epochs": 10_000, "max_seconds": 1.0}
-    _, history = paper.train_zahid2019(toys["train"], toys["valid"], **options)
+    _, history = paper.train(toys["train"], toys["valid"], **options)
     assert history.stopped == "time"
     assert {r["phase"] for r in history.records} == {"adam", "sgd"}
 
@@ -257,7 +257,7 @@ def test_ensemble_comes_from_files(ensemble, toys, tmp_path):
     for k, member in enumerate(ensemble.members):
         arrays = ensemble.arrays if k == 0 else None
         names.append(save_model(tmp_path / f"m{k}", member, recipe={}, metrics={}, arrays=arrays))
-    loaded = paper.load_ensemble(names)
+    loaded = paper.load(names)
     sample = noisy(toys["test"], 20.0)
     for one, two in zip(
         paper.predict_ensemble(loaded, sample), paper.predict_ensemble(ensemble, sample), strict=True
@@ -268,7 +268,7 @@ def test_ensemble_comes_from_files(ensemble, toys, tmp_path):
 
 def test_misuse_is_told(ensemble, toys):
     with pytest.raises(ValueError, match="same pixels"):
-        paper.train_zahid2019(toys["train"], toys["valid"].isel(wavelength=slice(1, None)))
+        paper.train(toys["train"], toys["valid"].isel(wavelength=slice(1, None)))
     with pytest.raises(
         ValueError, match=r"prepare them with spectool.papers.zahid2019.reader.prepare_zahid2019"
     ):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.papers.scourfield2023.sample import read_real_scourfield2023
-from spectool.papers.scourfield2023.spectra import scourfield2023_wavelength
+from spectool.papers.scourfield2023.sample import read_real, rest_wavelength
 from spectool.spectra import LINES
 from spectool.surveys.sdss import SurveyWarning
 from tests.surveys.sdss_server import catalogue_rows, serve
@@ -19,7 +18,7 @@ def archive():
 
 
 def read(archive, cache, sample="uniform", **options):
-    return read_real_scourfield2023(
+    return read_real(
         sample,
         cache=cache,
         progress=False,
@@ -32,7 +31,7 @@ def read(archive, cache, sample="uniform", **options):
 def test_spectra_are_prepared_as_the_mocks_are(archive, tmp_path):
     sample = read(archive, tmp_path)
     assert sample["flux"].dims == ("galaxy", "wavelength") and sample["flux"].dtype == np.float32
-    np.testing.assert_allclose(sample["wavelength"], scourfield2023_wavelength())
+    np.testing.assert_allclose(sample["wavelength"], rest_wavelength())
     np.testing.assert_allclose(sample["flux"].sum("wavelength"), CONSTANT, rtol=1e-5)
     assert sample.sizes["galaxy"] == 24
     columns = (
@@ -129,19 +128,19 @@ def test_a_galaxy_without_a_spectrum_is_left_out_and_counted(archive, tmp_path):
 
 
 def test_the_default_constant_is_the_mocks(archive, tmp_path):
-    from spectool.papers.scourfield2023.sample import read_selection
+    from spectool.papers.scourfield2023.sample import read_products
 
     sample = read(archive, tmp_path, constant=None, n=2)
-    assert sample.attrs["constant"] == read_selection("uniform").attrs["constant"]
+    assert sample.attrs["constant"] == read_products("uniform").attrs["constant"]
 
 
 def test_errors_for_people(tmp_path):
     with pytest.raises(ValueError, match="no sample 'null'; choose from uniform, star-forming"):
-        read_real_scourfield2023("null")
+        read_real("null")
     with pytest.raises(ValueError, match="split is 'train', 'test' or None"):
-        read_real_scourfield2023(split="validation")
+        read_real(split="validation")
     with serve() as archive:
         url = archive.url
     where = {"skyserver_url": url, "timeout": 5}
     with pytest.raises(ConnectionError, match="needs a network the first time"):
-        read_real_scourfield2023(cache=tmp_path, progress=False, constant=1.0, catalogue_options=where)
+        read_real(cache=tmp_path, progress=False, constant=1.0, catalogue_options=where)

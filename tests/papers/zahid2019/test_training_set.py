@@ -11,7 +11,7 @@ from spectool.papers.zahid2019.sample import (
     compose,
     make_basis,
     make_heldout,
-    make_training_set,
+    make_sample,
     synthesize_histories,
     training_table,
 )
@@ -162,7 +162,7 @@ def test_one_interval_has_another_metallicity(basis, some):
 
 
 def test_training_set_is_the_composed_spectra_without_continuum(basis, some, grid):
-    made = make_training_set(grid, table=some, batch_size=7)
+    made = make_sample(grid, table=some, batch_size=7)
     whole = ContinuumBasis.optical()
     expected = normalize_continuum(compose(basis, some)["flux"].values[:, whole.keep], None, whole)[0]
     assert made["flux"].dtype == np.float16 and made["flux"].shape == (24, N_KEPT)
@@ -174,7 +174,7 @@ def test_training_set_is_the_composed_spectra_without_continuum(basis, some, gri
 
 def test_all_training_spectra_fit_into_memory_and_tell_metallicities_apart(grid, table):
     """Every twentieth; the whole takes 229 MB."""
-    made = make_training_set(grid, table=table.isel(galaxy=slice(None, None, 20)))
+    made = make_sample(grid, table=table.isel(galaxy=slice(None, None, 20)))
     assert made["flux"].nbytes * 46305 / made.sizes["galaxy"] < 240e6
     log_z = made["log_z_lw"].values
     assert log_z.min() == pytest.approx(-2, abs=0.05) and log_z.max() == pytest.approx(0.4, abs=0.05)
@@ -198,6 +198,4 @@ def test_heldout_sample_has_the_form_of_prepared_ones(grid):
     assert again.identical(made)
     assert not np.array_equal(make_heldout(10, seed=HELDOUT_SEED + 1, grid=grid)["flux"], made["flux"])
     labels = {"log_z_lw", "age_lw", "log_z_interval", "age_interval", "light_share"}
-    assert labels <= set(made) and labels <= set(
-        make_training_set(grid, table=training_table().isel(galaxy=[0]))
-    )
+    assert labels <= set(made) and labels <= set(make_sample(grid, table=training_table().isel(galaxy=[0])))

@@ -1,13 +1,9 @@
-"""Every registered model that applies answers; those that do not say why. Bad spectra are flagged, never invented."""
-
-import subprocess
-import sys
+"""What the beta-VAE says of a spectrum: errors, flags and reasons. Bad spectra are flagged, never invented."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models import registry
 from spectool.models.store import save_model
 from spectool.models.vae import ConvBetaVAE
 from spectool.papers.marziano2024 import network as marziano2024
@@ -27,78 +23,6 @@ def model():
     model = ConvBetaVAE(channels=(4, 8), strides=(8, 8), hidden=(32,), decoder="dense", seed=1)
     model.set_statistics(np.ones(4582), np.full(4582, 0.3), sps_wavelength())
     return model
-
-
-@pytest.fixture
-def entries(monkeypatch):
-    monkeypatch.setattr(registry, "ENTRIES", {})
-    return registry.ENTRIES
-
-
-def make_toy(low=4000.0, high=5000.0):
-    def predict(prepared):
-        n = prepared.sizes["galaxy"]
-        return xr.Dataset(
-            {
-                "value": (("galaxy", "quantity"), np.full((n, 1), 5.0)),
-                "error": (("galaxy", "quantity"), np.full((n, 1), 0.1)),
-                "out_of_range": ("galaxy", np.zeros(n, bool)),
-                "reason": ("galaxy", [""] * n),
-            },
-            coords={
-                "quantity": ["x"],
-                "label": ("quantity", ["X"]),
-                "unit": ("quantity", ["K"]),
-                "note": ("quantity", [""]),
-            },
-        )
-
-    return registry.Predictor("toy", "nobody2020", "Toy", (low, high), lambda s: s, predict)
-
-
-def test_registration_has_no_side_effects_at_import():
-    code = "import sys, spectool.models.registry; assert 'spectool.papers.marziano2024.network' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert "marziano2024" in registry.ENTRIES
-
-
-def test_a_paper_adds_itself_by_one_call(entries, galaxies):
-    registry.register("toy", make_toy)
-    answers = registry.ask_all(galaxies)
-    table = registry.answer_table(answers)
-    assert table.loc[0, ["model", "quantity", "value", "error", "unit"]].tolist() == [
-        "Toy",
-        "X",
-        5.0,
-        0.1,
-        "K",
-    ]
-    with pytest.raises(ValueError, match="registered as 'toy' already"):
-        registry.register("toy", make_toy)
-    with pytest.raises(KeyError, match="there are: toy"):
-        registry.load_predictor("other")
-
-
-def test_a_model_whose_range_is_missed_says_so(entries, galaxies):
-    registry.register("toy", lambda: make_toy(20000.0, 21000.0))
-    (answer,) = registry.ask_all(galaxies)
-    assert answer.result is None and "20000-21000 A" in answer.reason and "cover 0%" in answer.reason
-    assert registry.answer_table([answer])["quantity"].tolist() == ["does not apply"]
-
-
-def test_a_model_without_its_weights_says_so(entries, galaxies, tmp_path):
-    registry.register("vae", lambda: marziano2024.make_predictor(tmp_path / "none.safetensors"))
-    (answer,) = registry.ask_all(galaxies)
-    assert answer.result is None and "weights are not here" in answer.reason
-
-
-def test_covered_fraction_counts_good_pixels_in_the_rest_frame(galaxies):
-    assert registry.covered_fraction(galaxies, (5000, 5500)) == pytest.approx([1, 1], abs=0.01)
-    assert registry.covered_fraction(galaxies, (1000, 2000)).tolist() == [0, 0]
-    half = galaxies.copy(deep=True)
-    rest = half["observed_wavelength"].values / (1 + half["redshift"].values[0])
-    half["ivar"].values[0, (rest > 5000) & (rest < 5250)] = 0
-    assert registry.covered_fraction(half, (5000, 5500)) == pytest.approx([0.5, 1], abs=0.01)
 
 
 def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
@@ -147,12 +71,11 @@ def test_mocks_are_seen_as_the_spectrum_is(galaxies):
     np.testing.assert_allclose(mocks["log_ssfr"], mocks["log_sfr"] - mocks["log_mass"])
 
 
-def test_the_entry_reads_a_stored_model(model, galaxies, tmp_path, entries):
+def test_the_predictor_reads_a_stored_model(model, galaxies, tmp_path):
     path = save_model(tmp_path / "m", model, recipe={}, metrics={}, arrays={"informative": np.array([0])})
-    registry.register("vae", lambda: marziano2024.make_predictor(path, n_mock=60))
-    (answer,) = registry.ask_all(galaxies.isel(galaxy=[0]))
-    assert answer.result.sizes["quantity"] == len(marziano2024.PARAMETERS) + 1
-    assert answer.prepared["flux"].shape == (1, 4582)
+    predictor = marziano2024.make_predictor(path, n_mock=60)
+    result = predictor.predict(predictor.prepare(galaxies.isel(galaxy=[0])))
+    assert result.sizes["quantity"] == len(marziano2024.PARAMETERS) + 1
 
 
 def test_the_shipped_encoder_takes_all_996_real_spectra(shared, capsys):

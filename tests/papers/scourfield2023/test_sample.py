@@ -8,9 +8,8 @@ import xarray as xr
 
 from spectool.measure.classes import CLASSES
 from spectool.papers import candidates
-from spectool.papers.candidates import BLOCK
+from spectool.papers.scourfield2023 import sample as denoising
 from spectool.papers.scourfield2023 import sample as scourfield2023
-from spectool.papers.scourfield2023 import spectra as denoising
 from spectool.surveys.sdss import FLUX_UNIT
 
 PAPER = {"emission line galaxy": 50948, "absorption galaxy": 20771, "quiescent galaxy": 12204}
@@ -19,11 +18,11 @@ PAPER |= {"narrow-line AGN": 2968, "broad-line AGN": 17}
 
 @pytest.fixture(scope="module")
 def some():
-    return candidates.rebuild([5, 4097, 7, 5000, 3])
+    return scourfield2023.rebuild([5, 4097, 7, 5000, 3])
 
 
 def test_a_candidate_is_the_same_alone_and_in_company(some):
-    alone = candidates.rebuild([7, 5000], batch_size=1)
+    alone = scourfield2023.rebuild([7, 5000], batch_size=1)
     for name in ("flux", "ivar", "truth", "true_line_flux"):
         for row, other in ((0, 2), (1, 3)):
             np.testing.assert_allclose(alone[name][row], some[name][other], rtol=2e-4, atol=2e-4)
@@ -35,7 +34,7 @@ def test_a_candidate_is_the_same_alone_and_in_company(some):
 
 def test_spectra_are_those_of_the_paper(some):
     assert some["flux"].shape == (5, 825)
-    np.testing.assert_allclose(some["wavelength"], denoising.scourfield2023_wavelength())
+    np.testing.assert_allclose(some["wavelength"], denoising.rest_wavelength())
     assert some["flux"].attrs["units"] == some["truth"].attrs["units"] == FLUX_UNIT
     assert (some["redshift"] > 0.024).all() and (some["redshift"] < 0.05).all()
     assert all("units" in some[name].attrs for name in some.data_vars)
@@ -44,9 +43,9 @@ def test_spectra_are_those_of_the_paper(some):
 
 
 def test_other_seeds_are_other_galaxies_and_the_null_test_knows_mass_only(some):
-    other = candidates.rebuild([5], seed=1)
+    other = scourfield2023.rebuild([5], seed=1)
     assert other["log_mass"].values[0] != some["log_mass"].values[0]
-    null = candidates.rebuild([5, 7], metallicity_sfr=False, keep_truth=False)
+    null = scourfield2023.rebuild([5, 7], metallicity_sfr=False, keep_truth=False)
     np.testing.assert_allclose(null["log_mass"], some["log_mass"][[0, 2]], atol=1e-4)
     np.testing.assert_array_equal(null["dust2"], some["dust2"][[0, 2]])
     assert (null["log_z_gas"] != some["log_z_gas"][[0, 2]].values).all() and "truth" not in null
@@ -54,14 +53,14 @@ def test_other_seeds_are_other_galaxies_and_the_null_test_knows_mass_only(some):
 
 def test_pixels_before_sdss_begins_are_masked_but_true(some):
     """3700 A is before 3800 A observed only at z < 0.027; the truth is known there all the same."""
-    block = candidates.draw_block(0)
+    block = scourfield2023.draw_block(0)
     near = int(np.argmin(block["redshift"].values))
-    sample = candidates.rebuild([near])
+    sample = scourfield2023.rebuild([near])
     begins = sample["wavelength"].values * (1 + sample["redshift"].values[0])
     masked = sample["mask"].values[0]
     assert (
-        masked[begins < candidates.FIRST_PIXEL - 2].all()
-        and not masked[begins > candidates.FIRST_PIXEL + 3].any()
+        masked[begins < scourfield2023.FIRST_PIXEL - 2].all()
+        and not masked[begins > scourfield2023.FIRST_PIXEL + 3].any()
     )
     assert 1 <= masked.sum() <= 4
     assert (sample["truth"].values[0] > 0).all() and (sample["ivar"].values[0][masked] == 0).all()
@@ -69,9 +68,9 @@ def test_pixels_before_sdss_begins_are_masked_but_true(some):
 
 def test_true_lines_are_the_light_that_the_spectra_hold():
     """A line far from others, against the integral of the noise-free spectrum above its surroundings."""
-    block = candidates.draw_block(0)
+    block = scourfield2023.draw_block(0)
     strong = np.flatnonzero(block["population_class"].values == "star-forming")[:40]
-    sample = candidates.rebuild(block["candidate"].values[strong])
+    sample = scourfield2023.rebuild(block["candidate"].values[strong])
     wavelength, width = sample["wavelength"].values, np.gradient(sample["wavelength"].values)
     near = np.abs(wavelength / 5008.24 - 1) < 0.006
     side = (np.abs(wavelength / 5008.24 - 1) > 0.006) & (np.abs(wavelength / 5050 - 1) < 0.012)
@@ -104,12 +103,12 @@ def test_magnitudes_are_ab():
 def test_numbers_that_are_none_are_refused():
     for ids in ([], [-1, 3]):
         with pytest.raises(ValueError, match="numbers of the candidates"):
-            candidates.rebuild(ids)
+            scourfield2023.rebuild(ids)
 
 
 @pytest.mark.parametrize("name", ["uniform", "star-forming", "null"])
 def test_selections_are_balanced_and_split_as_in_the_paper(name):
-    selection = scourfield2023.read_selection(name)
+    selection = scourfield2023.read_products(name)
     ids, split = selection["candidate"].values, selection["split"].values
     assert np.unique(ids).size == ids.size
     assert (split == "test").sum() == round(0.2 * ids.size)
@@ -130,12 +129,12 @@ def test_selections_are_balanced_and_split_as_in_the_paper(name):
 
 def test_the_null_samples_recipe_differs_in_the_population_only():
     forming, null = (
-        json.loads(scourfield2023.read_selection(name).attrs["recipe"]) for name in ("star-forming", "null")
+        json.loads(scourfield2023.read_products(name).attrs["recipe"]) for name in ("star-forming", "null")
     )
     assert forming.pop("metallicity_sfr") and not null.pop("metallicity_sfr")
     assert forming == null
     constants = {
-        scourfield2023.read_selection(n).attrs["constant"] for n in ("uniform", "star-forming", "null")
+        scourfield2023.read_products(n).attrs["constant"] for n in ("uniform", "star-forming", "null")
     }
     assert len(constants) == 1
 
@@ -143,8 +142,8 @@ def test_the_null_samples_recipe_differs_in_the_population_only():
 @pytest.fixture(scope="module")
 def selected():
     """Those galaxies of the uniform selection that lie in the first two blocks: quick to rebuild."""
-    selection = scourfield2023.read_selection("uniform")
-    rows = np.flatnonzero(selection["candidate"].values < 2 * BLOCK)
+    selection = scourfield2023.read_products("uniform")
+    rows = np.flatnonzero(selection["candidate"].values < 2 * candidates.BLOCK)
     selection = selection.isel(galaxy=rows)
     sample = scourfield2023.rebuild(selection["candidate"].values)
     sample = denoising.normalize_total(sample, constant=selection.attrs["constant"])
@@ -174,8 +173,8 @@ def test_total_variance_of_the_selection_is_that_of_the_tables(selected):
 
 
 def test_a_sample_is_rebuilt_in_the_selections_order():
-    sample = scourfield2023.make_scourfield2023(split="test", n=3, cache=False, progress=False)
-    selection = scourfield2023.read_selection("uniform")
+    sample = scourfield2023.make_sample(split="test", n=3, cache=False, progress=False)
+    selection = scourfield2023.read_products("uniform")
     test = selection["candidate"].values[selection["split"].values == "test"]
     assert sample["candidate"].values.tolist() == test[:3].tolist()
     assert (sample["split"] == "test").all() and sample.attrs["constant"] == selection.attrs["constant"]
@@ -183,23 +182,23 @@ def test_a_sample_is_rebuilt_in_the_selections_order():
 
 
 def test_samples_are_kept_on_disk(tmp_path, monkeypatch):
-    selection = scourfield2023.read_selection("uniform").isel(galaxy=slice(4))
-    monkeypatch.setattr(scourfield2023, "read_selection", lambda sample: selection)
+    selection = scourfield2023.read_products("uniform").isel(galaxy=slice(4))
+    monkeypatch.setattr(scourfield2023, "read_products", lambda sample: selection)
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path)
-    first = scourfield2023.make_scourfield2023(progress=False)
+    first = scourfield2023.make_sample(progress=False)
     assert len(list(tmp_path.rglob("*.nc"))) == 1
 
     def fail(*args, **options):
         raise AssertionError("rebuilt although it was kept")
 
     monkeypatch.setattr(scourfield2023, "rebuild", fail)
-    second = scourfield2023.make_scourfield2023(progress=False)
+    second = scourfield2023.make_sample(progress=False)
     xr.testing.assert_identical(first, second)
-    assert scourfield2023.make_scourfield2023(n=2, progress=False).sizes["galaxy"] == 2
+    assert scourfield2023.make_sample(n=2, progress=False).sizes["galaxy"] == 2
 
 
 def test_unknown_samples_and_splits_are_refused():
     with pytest.raises(ValueError, match="no sample 'all'"):
-        scourfield2023.read_selection("all")
+        scourfield2023.read_products("all")
     with pytest.raises(ValueError, match="not 'valid'"):
-        scourfield2023.make_scourfield2023(split="valid")
+        scourfield2023.make_sample(split="valid")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models import registry
 from spectool.models.ensemble import ChunkedEnsemble
-from spectool.papers.zahid2019.network import load_ensemble
-from spectool.papers.zahid2019.reader import make_predictor, predict_metallicity, prepare_zahid2019
-from spectool.papers.zahid2019.sample import make_heldout, make_training_set, training_table
+from spectool.papers.zahid2019.network import load as load_ensemble
+from spectool.papers.zahid2019.reader import make_predictor
+from spectool.papers.zahid2019.reader import predict as predict_metallicity
+from spectool.papers.zahid2019.sample import make_heldout, make_sample, training_table
 from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.surveys import packaged_spectra, read_sdss
 from spectool.surveys.sdss import observe_sdss
@@ -31,7 +31,7 @@ def ensemble(grid):
     sigma = (1 / np.exp(rng.uniform(np.log(5), np.log(40), len(usual)))).astype("f4")
     noisy = usual + sigma[:, None] * rng.standard_normal(usual.shape, dtype="f4")
     shipped = load_ensemble()
-    reference = fit_bin_outliers(make_training_set(grid, table=table)["flux"].values, noisy, sigma)
+    reference = fit_bin_outliers(make_sample(grid, table=table)["flux"].values, noisy, sigma)
     return ChunkedEnsemble(shipped.members, shipped.arrays | reference)
 
 
@@ -50,7 +50,7 @@ def see(heldout, sn, seed=1):
 
 @pytest.mark.parametrize(("sn", "scatter"), [(50, 0.1), (20, 0.15), (10, 0.25)])
 def test_metallicities_of_heldout_histories_come_out_with_their_errors(ensemble, heldout, sn, scatter):
-    found = predict_metallicity(see(heldout, sn), members=ensemble)
+    found = predict_metallicity(see(heldout, sn), networks=ensemble)
     off = (found["log_z_predicted"] - heldout["log_z_lw"]).values
     assert np.std(off) < 2 * scatter and abs(np.median(off)) < 0.05
     assert np.mean(np.abs(off) < found["log_z_error"].values) == pytest.approx(0.68, abs=0.08)
@@ -61,9 +61,9 @@ def test_metallicities_of_heldout_histories_come_out_with_their_errors(ensemble,
 
 def test_noise_before_broadening_counts_for_less(ensemble, heldout):
     seen = see(heldout, 10).isel(galaxy=slice(50))
-    white = predict_metallicity(seen, members=ensemble)
+    white = predict_metallicity(seen, networks=ensemble)
     narrow = seen.assign(spectral_fwhm=("galaxy", np.full(50, 200.0))).assign_attrs(fwhm_kms=330.0)
-    broadened = predict_metallicity(narrow, members=ensemble)
+    broadened = predict_metallicity(narrow, networks=ensemble)
     ratio = (broadened["log_z_error"] / white["log_z_error"]).values
     assert (ratio < 1).all() and ratio.mean() > 0.75
 
@@ -93,12 +93,12 @@ def observe(galaxies, grid, **options):
 
 
 def test_galaxies_pass_and_quasars_in_them_do_not(raw, grid, ensemble):
-    galaxies = predict_metallicity(observe(raw, grid), members=ensemble)
+    galaxies = predict_metallicity(observe(raw, grid), networks=ensemble)
     assert galaxies["outlier"].values.mean() <= 0.25
     nuclei = draw_agn(raw, seed=1, broad_share=1.0)
     nuclei["agn_log_broad"].values[:] = 10.0
     nuclei["agn_fwhm"].values[:] = 5000.0
-    quasars = predict_metallicity(observe(nuclei, grid), members=ensemble)
+    quasars = predict_metallicity(observe(nuclei, grid), networks=ensemble)
     assert quasars["outlier"].values.mean() >= 0.9
     assert all(
         "nucleus" in r or "components" in r for r in quasars["reason"].values[quasars["outlier"].values]
@@ -108,10 +108,10 @@ def test_galaxies_pass_and_quasars_in_them_do_not(raw, grid, ensemble):
 def test_a_wrong_redshift_and_a_stars_redshift_are_named(raw, grid, ensemble):
     sample = observe(raw, grid)
     wrong = sample.assign(redshift=sample["redshift"] + 0.03)
-    assert predict_metallicity(wrong, members=ensemble)["outlier"].values.mean() > 0.8
+    assert predict_metallicity(wrong, networks=ensemble)["outlier"].values.mean() > 0.8
     star = sample.isel(galaxy=[0]).assign(redshift=("galaxy", [0.0002]))
     star = star.assign_coords(observed_wavelength=sample["observed_wavelength"] / 1.05)
-    assert "a star" in predict_metallicity(star, members=ensemble)["reason"].values[0]
+    assert "a star" in predict_metallicity(star, networks=ensemble)["reason"].values[0]
 
 
 def test_metallicities_beyond_the_training_spectra_are_limits(grid, ensemble):
@@ -124,7 +124,7 @@ def test_metallicities_beyond_the_training_spectra_are_limits(grid, ensemble):
         prepared = xr.Dataset(
             {"flux": (("galaxy", "wavelength"), x)}, coords={"wavelength": basis.kept_wavelength}
         )
-        found = predict_metallicity(prepared, members=ensemble)
+        found = predict_metallicity(prepared, networks=ensemble)
         assert (side * found["log_z_predicted"].values > 0.2).all()
         assert found["out_of_range"].values.mean() > 0.5
 
@@ -137,20 +137,17 @@ def test_bad_spectra_are_named_and_not_answered(raw, grid, ensemble):
     sample["velocity_dispersion"].values[2] = 250.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = predict_metallicity(sample, members=ensemble)
+        found = predict_metallicity(sample, networks=ensemble)
     assert np.isnan(found["log_z_predicted"].values).tolist() == [True, True, False, False]
     assert found["out_of_range"].values[:3].all()
     for row, words in ((0, "no good pixel"), (1, "chunk"), (2, "resolution")):
         assert words in found["reason"].values[row]
 
 
-def test_the_registry_asks_it_too(ensemble, monkeypatch):
-    assert registry.ENTRIES["zahid2019"] == "spectool.papers.zahid2019.reader:make_predictor"
-    monkeypatch.setattr(registry, "ENTRIES", {"zahid2019": lambda: make_predictor(ensemble)})
+def test_it_answers_for_any_spectrum(ensemble):
     sample = read_sdss(list(packaged_spectra().values()))
-    (answer,) = registry.ask_all(sample)
-    table = registry.answer_table([answer])
-    assert table.loc[0, "quantity"].startswith("log Z/Zsun") and table.loc[0, "unit"] == "dex"
-    prepared = prepare_zahid2019(sample)
-    wanted = predict_metallicity(prepared, members=ensemble)
-    np.testing.assert_allclose(answer.result["value"].values[:, 0], wanted["log_z_predicted"], rtol=1e-6)
+    predictor = make_predictor(ensemble)
+    result = predictor.predict(predictor.prepare(sample))
+    assert result["label"].values[0].startswith("log Z/Zsun") and result["unit"].values[0] == "dex"
+    wanted = predict_metallicity(sample, networks=ensemble)
+    np.testing.assert_allclose(result["value"].values[:, 0], wanted["log_z_predicted"], rtol=1e-6)

@@ -1,0 +1,80 @@
+"""Every registered model that applies answers; those that do not say why. Bad spectra are flagged, never invented."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from spectool import papers
+from spectool.models.store import load_model
+from spectool.surveys import packaged_spectra, read_sdss
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    return read_sdss(list(packaged_spectra().values()))
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No model but those that a test registers."""
+    monkeypatch.setattr(papers, "list_papers", list)
+    monkeypatch.setattr(papers, "REGISTERED", {})
+
+
+def make_toy(low=4000.0, high=5000.0):
+    def predict(prepared):
+        n = prepared.sizes["galaxy"]
+        return xr.Dataset(
+            {
+                "value": (("galaxy", "quantity"), np.full((n, 1), 5.0)),
+                "error": (("galaxy", "quantity"), np.full((n, 1), 0.1)),
+                "out_of_range": ("galaxy", np.zeros(n, bool)),
+                "reason": ("galaxy", [""] * n),
+            },
+            coords={
+                "quantity": ["x"],
+                "label": ("quantity", ["X"]),
+                "unit": ("quantity", ["K"]),
+                "note": ("quantity", [""]),
+            },
+        )
+
+    return papers.Predictor("Toy", (low, high), lambda s: s, predict)
+
+
+def test_no_paper_is_imported_before_it_is_asked():
+    code = "import sys, spectool.papers; assert 'spectool.papers.marziano2024' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_registered_model_is_asked_too(alone, galaxies):
+    papers.register("toy", make_toy)
+    (answer,) = papers.ask_all(galaxies)
+    assert (answer.name, answer.title, answer.reason) == ("toy", "Toy", "")
+    assert answer.result["value"].values.tolist() == [[5.0], [5.0]]
+    with pytest.raises(ValueError, match="registered as 'toy' already"):
+        papers.register("toy", make_toy)
+
+
+def test_a_model_whose_range_is_missed_says_so(alone, galaxies):
+    papers.register("toy", lambda: make_toy(20000.0, 21000.0))
+    (answer,) = papers.ask_all(galaxies)
+    assert answer.result is None and "20000-21000 A" in answer.reason and "cover 0%" in answer.reason
+
+
+def test_a_model_without_its_weights_says_so(alone, galaxies):
+    papers.register("vae", lambda: load_model("none.safetensors"))
+    (answer,) = papers.ask_all(galaxies)
+    assert answer.result is None and "weights are not here" in answer.reason
+
+
+def test_covered_fraction_counts_good_pixels_in_the_rest_frame(galaxies):
+    assert papers.covered_fraction(galaxies, (5000, 5500)) == pytest.approx([1, 1], abs=0.01)
+    assert papers.covered_fraction(galaxies, (1000, 2000)).tolist() == [0, 0]
+    half = galaxies.copy(deep=True)
+    rest = half["observed_wavelength"].values / (1 + half["redshift"].values[0])
+    half["ivar"].values[0, (rest > 5000) & (rest < 5250)] = 0
+    assert papers.covered_fraction(half, (5000, 5500)) == pytest.approx([0.5, 1], abs=0.01)
