@@ -14,7 +14,8 @@ from spectool.explore.mzr_state import MzrState
 from spectool.explore.mzr_tables import galaxy_table
 from spectool.explore.mzr_zahid import NOISELESS, OBSERVED, read_zahid2019, rebuild_zahid2019
 from spectool.measure.mzr import STELLAR_RELATIONS
-from spectool.papers.zahid2019.sample import BLOCK, rebuild
+from spectool.papers.candidates import BLOCK
+from spectool.papers.zahid2019.sample import rebuild
 
 from .mzr_fakes import make_samples, make_stellar_product, make_stellar_samples
 

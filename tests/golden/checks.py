@@ -191,7 +191,7 @@ def latents():
     attributed = attribute(list(ensemble.members), heldout, steps=8)
     found |= arrays_of(attributed, "attributed ") | flatten(share_by_index(attributed), "indices ")
     found |= flatten(describe_filters(ensemble.members[0], heldout, steps=4), "filters ")
-    relation = fit_width_mass(read_products())
+    relation = fit_width_mass(read_products("stacks"))
     found["widths"] = np.asarray(relation(np.linspace(9, 11.4, 9)))
     sample = zahid2019()
     at = (sample["wavelength"].values >= 4050) & (sample["wavelength"].values <= 7300)

@@ -53,7 +53,6 @@ from spectool.papers.zahid2019.network import train as train_zahid2019
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.papers.zahid2019.reader import prepare_zahid2019
 from spectool.papers.zahid2019.sample import make_heldout, make_sample, read_products, training_table
-from spectool.papers.zahid2019.sample import read_products as read_zahid2019
 from spectool.papers.zahid2019.sample import rebuild as rebuild_zahid2019
 from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_sdss, read_spectrum
@@ -96,7 +95,7 @@ def scourfield2023():
 @cache
 def zahid2019():
     """Fifty selected galaxies."""
-    return rebuild_zahid2019(np.sort(read_zahid2019()["candidate"].values)[:50])
+    return rebuild_zahid2019(np.sort(read_products()["candidate"].values)[:50])
 
 
 @cache
@@ -140,10 +139,10 @@ def tables():
     found = {}
     for kind in ("uniform", "star-forming", "null"):
         found |= arrays_of(read_scourfield2023(kind), f"scourfield2023 {kind} ")
-    for kind in ("main", "null"):
-        found |= arrays_of(read_zahid2019(kind), f"zahid2019 {kind} ")
-        found |= arrays_of(read_products()[kind], f"zahid2019 bins {kind} ")
-    return found | arrays_of(read_products(), "zahid2019 stacks ")
+    for kind, key in (("main", "galaxies"), ("null", "null")):
+        found |= arrays_of(read_products(kind), f"zahid2019 {kind} ")
+        found |= arrays_of(read_products("bins").sel(sample=key, drop=True), f"zahid2019 bins {kind} ")
+    return found | arrays_of(read_products("stacks"), "zahid2019 stacks ")
 
 
 @part
@@ -254,7 +253,7 @@ def metallicities():
 @part
 def mzr():
     """Bins, medians and correlations of a selection."""
-    some = read_zahid2019().isel(galaxy=slice(0, 3000))
+    some = read_products().isel(galaxy=slice(0, 3000))
     mass, rate, log_z = (some[name].values for name in ("log_mass", "log_sfr", "log_z_lw"))
     found = arrays_of(bin_mass_and_sfr(mass, rate, log_z), "bins ")
     found |= arrays_of(running_median(mass, log_z), "median ")

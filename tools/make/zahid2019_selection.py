@@ -21,9 +21,8 @@ import pooch
 import torch
 from tqdm.auto import tqdm
 
-from spectool.papers.candidates import concatenate
+from spectool.papers.candidates import BLOCK, concatenate
 from spectool.papers.zahid2019.sample import (
-    BLOCK,
     COLUMNS,
     CUTS,
     MEASURED,
