@@ -20,7 +20,7 @@ from benchmarks.row import make_row, seconds
 from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, stream_metallicity
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
-from spectool.papers.zahid2019.sample import chunk_sigma, rebuild, stored_flux
+from spectool.papers.zahid2019.sample import chunk_sigma, read_products, rebuild, stored_flux
 from spectool.parallel import Usage, n_workers
 from spectool.spectra import SIGMA_TO_FWHM
 

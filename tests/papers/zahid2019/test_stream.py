@@ -69,7 +69,7 @@ def stream(*arguments, **options):
 
 
 def test_the_stream_is_preparing_and_predicting(flux, table, ensemble):
-    got = stream(flux, table, members=ensemble)
+    got = stream(flux, table, networks=ensemble)
     basis, index = ContinuumBasis.optical(), ensemble.chunk_index
     bad = np.isnan(flux)
     sigma = table["extra_fwhm"].values / TO_FWHM
