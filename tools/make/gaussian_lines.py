@@ -44,9 +44,9 @@ class _Design:
     shares: torch.Tensor  # (n, line): weight of each pixel in a line of middle width
 
 
-def measure_candidates(galaxies, *, seed, grid=None):
+def measure_candidates(galaxies, *, seed):
     """Observe candidates and measure their lines."""
-    seen = observe_candidates(galaxies, seed=seed, grid=grid)
+    seen = observe_candidates(galaxies, seed=seed)
     lines = measure_gaussian_lines(seen.drop_dims("line"))
     return to_angstrom(seen).assign({n: lines[n] for n in ("line_flux", "line_sn", "gas_dispersion")})
 
