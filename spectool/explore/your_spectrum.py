@@ -34,6 +34,25 @@ def prepare_in_steps(sample):
     return steps
 
 
+def tabulate(answers):
+    """Answers about a sample's first galaxy, a row per quantity."""
+    rows = []
+    for answer in answers:
+        if answer.result is None:
+            row = {"quantity": "does not apply", "note": answer.reason, "detail": False}
+            rows.append({"model": answer.title} | row)
+            continue
+        one = answer.result.isel(galaxy=0)
+        detail = one["detail"].values if "detail" in one.coords else np.zeros(one.sizes["quantity"], bool)
+        for k in range(one.sizes["quantity"]):
+            row = {"model": answer.title, "quantity": str(one["label"].values[k])}
+            row |= {"value": float(one["value"][k]), "error": float(one["error"][k])}
+            row |= {"unit": str(one["unit"].values[k]), "out of range": bool(one["out_of_range"])}
+            rows.append(row | {"note": str(one["note"].values[k]), "detail": bool(detail[k])})
+    columns = ["model", "quantity", "value", "error", "unit", "out of range", "note", "detail"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 class YourSpectrum(traitlets.HasTraits):
     """One spectrum on its way from a file to what the models say of it.
 
@@ -121,21 +140,7 @@ class YourSpectrum(traitlets.HasTraits):
         """
         if self.failed or self.sample is None:
             raise ValueError(f"no answers: {self.message or 'no spectrum was read yet'}")
-        rows = []
-        for answer in self.answers:
-            if answer.result is None:
-                row = {"quantity": "does not apply", "note": answer.reason, "detail": False}
-                rows.append({"model": answer.title} | row)
-                continue
-            one = answer.result.isel(galaxy=0)
-            detail = one["detail"].values if "detail" in one.coords else np.zeros(one.sizes["quantity"], bool)
-            for k in range(one.sizes["quantity"]):
-                row = {"model": answer.title, "quantity": str(one["label"].values[k])}
-                row |= {"value": float(one["value"][k]), "error": float(one["error"][k])}
-                row |= {"unit": str(one["unit"].values[k]), "out of range": bool(one["out_of_range"])}
-                rows.append(row | {"note": str(one["note"].values[k]), "detail": bool(detail[k])})
-        columns = ["model", "quantity", "value", "error", "unit", "out of range", "note", "detail"]
-        return pd.DataFrame(rows, columns=columns)
+        return tabulate(self.answers)
 
     def out_of_range(self):
         """Model -> why its answer is an extrapolation; models in range are not listed."""

@@ -10,7 +10,7 @@ from bokeh.plotting import figure
 from spectool.explore import style
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import TOOLS, LineMarks
-from spectool.models.registry import answer_table
+from spectool.explore.your_spectrum import tabulate
 from spectool.prepare import NORM_WINDOW, SKY_LINES
 from spectool.spectra import LINES
 
@@ -320,7 +320,7 @@ class YourSpectrumView:
         gaps = state.masked_ranges("normalised")
         self._sources["gaps"].data = {"x0": gaps[:, 0], "x1": gaps[:, 1]}
         self._place("prepared", None, np.concatenate([ready["good"], model]), None, high=99)
-        self.answers.value = answers_html(state.answers, answer_table(state.answers))
+        self.answers.value = answers_html(state.answers, tabulate(state.answers))
 
     def _place(self, name, wavelength, flux, y_label, **options):
         fig = self.figures[name]
