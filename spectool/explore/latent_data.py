@@ -30,7 +30,7 @@ PARAMETERS = {
     "age_lw": "light-weighted age, Gyr",
 }
 
-# The order of `atlas_parameters` in files of tools/train_marziano2024.py (their JSON does not keep it).
+# The order of `atlas_parameters` in files of tools/recipes/marziano2024.py (their JSON does not keep it).
 ATLAS_COLUMNS = (
     "log_mass",
     "log_sfr",

@@ -8,7 +8,7 @@ from spectool.explore import latent_data
 from spectool.models.store import save_model
 from spectool.models.vae import ConvBetaVAE
 from spectool.spectra import sps_wavelength
-from tools.train_marziano2024 import PARAMETERS as STORED
+from tools.recipes.marziano2024 import PARAMETERS as STORED
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from spectool.models.layers import GappyComponents, conv_shape
 from spectool.models.training import Step, fit, one_cycle
 from spectool.models.vae import ConvBetaVAE, RandomCoverage, fit_statistics
 from spectool.papers.marziano2024.network import CONFIGURATIONS, make_autoencoder
-from tools.train_marziano2024 import survey_mask
+from tools.recipes.marziano2024 import survey_mask
 
 N = 120
 WAVELENGTH = np.linspace(1000.0, 10000.0, N)

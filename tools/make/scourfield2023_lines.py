@@ -5,7 +5,7 @@
     python -m tools.make.scourfield2023_lines null      the same with galaxies whose metallicity knows only mass
 
 Every finished set of fits stays in a cache folder: a run that was interrupted goes on where it was. About ten minutes
-on two cores, after tools/train_scourfield2023.py has made the models.
+on two cores, after tools/train.py has made the models.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ SIZES = (0.05, 0.1, 0.25, 0.5, 0.75)
 SIGNAL_TO_NOISE = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 TYPES = {"early": True, "late": False}
 EXPERIMENTS = DATA / "liewcain2021_experiments.json"
-"""What tools/train_liewcain2021.py measured with networks that are not kept."""
+"""What ``tools/train.py liewcain2021`` measured with networks that are not kept."""
 
 
 def read_experiments(path=EXPERIMENTS) -> dict:
