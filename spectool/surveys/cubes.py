@@ -15,8 +15,9 @@ from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcs import InvalidTransformError, SingularMatrixError
 
+from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import air_to_vacuum
-from spectool.surveys.files import HIGHEST_REDSHIFT, LOWEST_REDSHIFT
+from spectool.surveys.files import HIGHEST_REDSHIFT
 from spectool.surveys.sdss import open_fits
 
 CUBE_UNIT = "1e-16 erg / (Angstrom s cm2)"

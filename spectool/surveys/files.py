@@ -9,58 +9,22 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable
 
+from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import air_to_vacuum
-from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, combine_sdss, is_sdss, open_fits, parse_sdss
+from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, combine_sdss, is_sdss, ivar_of, open_fits, parse_sdss
 
 # What people call their columns, in lower case and without what follows a bracket or a unit.
 COLUMN_NAMES = {
-    "wavelength": (
-        "wavelength",
-        "wave",
-        "lambda",
-        "lam",
-        "wl",
-        "obs_wavelength",
-        "spectral_axis",
-        "loglam",
-        "log_lambda",
-    ),
-    "flux": (
-        "flux",
-        "flux_density",
-        "f_lambda",
-        "flam",
-        "flambda",
-        "fnu",
-        "f_nu",
-        "spectrum",
-        "flux_reduced",
-    ),
-    "error": (
-        "error",
-        "err",
-        "sigma",
-        "flux_err",
-        "flux_error",
-        "err_flux",
-        "e_flux",
-        "uncertainty",
-        "std",
-        "noise",
-    ),
-    "ivar": ("ivar", "inverse_variance", "flux_ivar"),
-    "mask": ("mask", "and_mask", "bad"),
+    "wavelength": "wavelength, wave, lambda, lam, wl, obs_wavelength, spectral_axis, loglam, log_lambda",
+    "flux": "flux, flux_density, f_lambda, flam, flambda, fnu, f_nu, spectrum, flux_reduced",
+    "error": "error, err, sigma, flux_err, flux_error, err_flux, e_flux, uncertainty, std, noise",
+    "ivar": "ivar, inverse_variance, flux_ivar",
+    "mask": "mask, and_mask, bad",
 }
-UNITS_IN_NAMES = {
-    "a": u.AA,
-    "aa": u.AA,
-    "ang": u.AA,
-    "angstrom": u.AA,
-    "nm": u.nm,
-    "um": u.um,
-    "micron": u.um,
-}
-LOWEST_REDSHIFT, HIGHEST_REDSHIFT = -0.002, 12.0
+UNITS_IN_NAMES = {"nm": u.nm, "um": u.um, "micron": u.um} | dict.fromkeys(
+    ("a", "aa", "ang", "angstrom"), u.AA
+)
+HIGHEST_REDSHIFT = 12.0
 
 
 def read_spectrum(
@@ -113,11 +77,11 @@ def read_spectrum(
     if content.startswith((b"SIMPLE", b"\x1f\x8b")) or Path(name).suffix.lower() in (".fits", ".fit", ".fz"):
         hdus = open_fits(content, name)
         if is_sdss(hdus):
-            sample = combine_sdss([parse_sdss(hdus, name)], [name])
-        else:
-            sample = _from_columns(_fits_columns(hdus, name), name, medium, wavelength_unit, flux_unit)
+            return _with_facts(combine_sdss([parse_sdss(hdus, name)], [name]), name, redshift, ebv)
+        table = _fits_columns(hdus, name)
     else:
-        sample = _from_columns(_text_columns(content, name), name, medium, wavelength_unit, flux_unit)
+        table = _text_columns(content, name)
+    sample = _from_columns(table, name, medium, wavelength_unit, flux_unit)
     return _with_facts(sample, name, redshift, ebv)
 
 
@@ -205,7 +169,7 @@ def _bare(column):
 def _find(table, role):
     """The table's column for a role, or None."""
     names = {_bare(n): n for n in reversed(table.colnames)}
-    return next((names[n] for n in COLUMN_NAMES[role] if n in names), None)
+    return next((names[n] for n in COLUMN_NAMES[role].split(", ") if n in names), None)
 
 
 def _unit_of(table, column, given):
@@ -234,13 +198,11 @@ def _values(table, column, name):
 
 def _wavelength(table, name, medium, unit):
     """Vacuum wavelengths [Angstrom], and a note on how they were understood."""
-    column = _find(table, "wavelength")
+    column, note = _find(table, "wavelength"), ""
     values, unit = _values(table, column, name), _unit_of(table, column, unit)
-    if not np.isfinite(values).all():
-        raise ValueError(
-            f"{name}: column {column!r} is not a number at row {int(np.flatnonzero(~np.isfinite(values))[0])}"
-        )
-    note = ""
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if wrong.size:
+        raise ValueError(f"{name}: column {column!r} is not a number at row {wrong[0]}")
     if _bare(column) in ("loglam", "log_lambda"):
         values, unit = 10**values, u.AA
     elif unit is None:
@@ -276,44 +238,47 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     """A table with known or guessable column names as a sample of one galaxy."""
     for role in ("wavelength", "flux"):
         if _find(table, role) is None:
-            wanted = ", ".join(COLUMN_NAMES[role])
-            raise ValueError(f"{name}: no {role} column among {table.colnames}; call it one of: {wanted}")
+            raise ValueError(
+                f"{name}: no {role} column among {table.colnames}; call it one of: {COLUMN_NAMES[role]}"
+            )
     wavelength, note = _wavelength(table, name, medium, wavelength_unit)
     order = _order(wavelength, name)
-    column = _find(table, "flux")
-    flux, unit = _values(table, column, name), _unit_of(table, column, flux_unit)
     notes = [f"read {name}", note, str(table.meta.get("note", ""))]
-    if unit is None or unit == u.dimensionless_unscaled:
-        unit, factor = None, 1.0
-        notes.append("flux has no unit: only its shape is used")
-    else:
+    column = _find(table, "flux")
+    flux, unit, factor = _values(table, column, name), _unit_of(table, column, flux_unit), 1.0
+    calibrated = unit is not None and unit != u.dimensionless_unscaled
+    if calibrated:
         try:
-            factor = (np.ones(wavelength.size) * unit).to_value(
-                FLUX_UNIT, u.spectral_density(wavelength * u.AA)
-            )
+            each = np.ones(wavelength.size) * unit
+            factor = each.to_value(FLUX_UNIT, u.spectral_density(wavelength * u.AA))
         except u.UnitConversionError as error:
             raise ValueError(f"{name}: column {column!r} is in {unit}, which is no flux density") from error
+    else:
+        notes.append("flux has no unit: only its shape is used")
     flux = flux * factor
     ivar = _ivar(table, name, flux, factor, notes)
-    bad_column = _find(table, "mask")
-    mask = _values(table, bad_column, name) != 0 if bad_column else np.zeros(flux.shape, bool)
-    bad = mask | ~np.isfinite(flux) | ~np.isfinite(ivar) | ~(ivar > 0)
-    order, units = (
-        _order(wavelength, name),
-        {"flux": FLUX_UNIT if unit else "", "ivar": IVAR_UNIT if unit else "", "mask": ""},
-    )
-    pixels = {"flux": np.where(np.isfinite(flux), flux, 0), "ivar": np.where(bad, 0, ivar), "mask": bad}
-    types = {"flux": np.float32, "ivar": np.float32, "mask": bool}
+    bad = ~np.isfinite(flux) | ~np.isfinite(ivar) | ~(ivar > 0)
+    if column := _find(table, "mask"):
+        bad |= _values(table, column, name) != 0
+    columns = {
+        "flux": (np.where(np.isfinite(flux), flux, 0).astype("f4"), FLUX_UNIT),
+        "ivar": (np.where(bad, 0, ivar).astype("f4"), IVAR_UNIT),
+        "mask": (bad, ""),
+    }
     sample = xr.Dataset(
         {
-            n: (("galaxy", "wavelength"), v[order][None].astype(types[n]), {"units": units[n]})
-            for n, v in pixels.items()
+            role: (("galaxy", "wavelength"), values[order][None], {"units": unit if calibrated else ""})
+            for role, (values, unit) in columns.items()
         },
-        attrs={"history": "\n".join(n for n in notes if n)},
-    )
-    attrs = {"units": "Angstrom", "description": "vacuum"}
-    sample = sample.assign_coords(
-        observed_wavelength=("wavelength", wavelength[order], attrs), name=("galaxy", [name])
+        coords={
+            "observed_wavelength": (
+                "wavelength",
+                wavelength[order],
+                {"units": "Angstrom", "description": "vacuum"},
+            ),
+            "name": ("galaxy", [name]),
+        },
+        attrs={"history": "\n".join(filter(None, notes))},
     )
     return _with_header_facts(sample, {str(k).lower(): v for k, v in table.meta.items()})
 
@@ -334,8 +299,7 @@ def _ivar(table, name, flux, factor, notes):
     if column := _find(table, "ivar"):
         return _values(table, column, name) / factor**2
     if column := _find(table, "error"):
-        error = _values(table, column, name) * factor
-        return np.divide(1.0, error**2, out=np.zeros_like(error), where=error > 0)
+        return ivar_of(_values(table, column, name) * factor)
     # DER_SNR (Stoehr et al. 2008): the noise from second differences, blind to smooth features.
     curvature = 2 * flux[2:-2] - flux[4:] - flux[:-4]
     noise = 1.482602 / np.sqrt(6) * np.nanmedian(np.abs(curvature))
@@ -347,16 +311,15 @@ def _ivar(table, name, flux, factor, notes):
 
 
 def _with_facts(sample, name, redshift, ebv):
-    """The sample with the caller's redshift and extinction, or an error if the redshift is unknown."""
-    if redshift is not None:
-        sample["redshift"] = ("galaxy", [float(redshift)], {"units": ""})
-    if ebv is not None:
-        sample["ebv"] = ("galaxy", [float(ebv)], {"units": "mag"})
-    if "redshift" not in sample or not np.isfinite(sample["redshift"].values[0]):
+    """The sample with the caller's redshift and extinction, or an error if they are unknown or senseless."""
+    for fact, value, unit in (("redshift", redshift, ""), ("ebv", ebv, "mag")):
+        if value is not None:
+            sample[fact] = ("galaxy", [float(value)], {"units": unit})
+    value = sample["redshift"].item() if "redshift" in sample else np.nan
+    if not np.isfinite(value):
         raise ValueError(f"{name}: does not say its redshift; give redshift=...")
-    value = sample["redshift"].values[0]
     if not LOWEST_REDSHIFT <= value <= HIGHEST_REDSHIFT:
         raise ValueError(f"{name}: redshift {value:g} is outside {LOWEST_REDSHIFT:g} to {HIGHEST_REDSHIFT:g}")
-    if "ebv" in sample and not 0 <= sample["ebv"].values[0] < 20:
-        raise ValueError(f"{name}: E(B-V) = {sample['ebv'].values[0]:g} mag makes no sense; it is 0 or more")
+    if "ebv" in sample and not 0 <= sample["ebv"].item() < 20:
+        raise ValueError(f"{name}: E(B-V) = {sample['ebv'].item():g} mag makes no sense; it is 0 or more")
     return sample

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 
+from spectool.prepare import add_history
 from spectool.spectra import AB_JY
 from spectool.surveys.photometry import luminosity_distance, measure_photometry
 from spectool.synth.population import draw_population
@@ -97,11 +98,11 @@ def load_filters(bands=None):
     return curves
 
 
-def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **population):
-    """Galaxies of `draw_population` that GAMA would have taken, with noise-free fluxes.
+def draw_gama(n, *, averages, seed, redshift_range=None):
+    """Galaxies of `draw_population` that GAMA would have taken (r < `R_LIMIT`), with noise-free fluxes.
 
-    Candidates are drawn in blocks until ``n`` of them are brighter than ``r_limit``, so that redshifts, masses and
-    colours are those of a magnitude-limited survey.
+    Candidates are drawn in blocks until ``n`` of them are bright enough, so that redshifts, masses and colours are
+    those of a magnitude-limited survey.
 
     Parameters
     ----------
@@ -110,12 +111,8 @@ def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **popu
         With a band ``r``.
     seed : int
         The first galaxies of a larger sample of the same seed are the same.
-    r_limit : float
-        [AB mag], of the noise-free flux.
     redshift_range : (float, float), optional
         Default: 0.005 to the averages' highest.
-    **population
-        Passed to `draw_population`: ``metallicity_sfr``, ``independent``, ...
 
     Returns
     -------
@@ -125,47 +122,46 @@ def draw_gama(n, *, averages, seed, r_limit=R_LIMIT, redshift_range=None, **popu
     """
     if n < 1:
         raise ValueError(f"the number of galaxies must be at least 1, not {n}")
-    faintest, r_band = (r_limit * u.ABmag).to_value(u.Jy), averages.bands.index("r")
+    faintest, r_band = (R_LIMIT * u.ABmag).to_value(u.Jy), averages.bands.index("r")
     parts, found, drawn = [], 0, 0
     for block in count():
-        candidates = _draw_block(block, averages, seed, redshift_range, population)
+        candidates = _draw_block(block, averages, seed, redshift_range)
         seen = measure_photometry(candidates, averages, progress=False)
         bright = np.flatnonzero(seen["flux"].values[:, r_band] > faintest)[: n - found]
-        numbers = ("galaxy", drawn + bright, {"units": "", "description": "number among all drawn"})
-        parts.append(seen.isel(galaxy=bright).assign(candidate=numbers))
+        parts.append(_numbered(seen.isel(galaxy=bright), drawn + bright))
         found, drawn = found + bright.size, drawn + _BLOCK
         if found == n:
             break
         if found == 0 and block + 1 == _FRUITLESS:
-            raise ValueError(f"none of {drawn} galaxies is brighter than r = {r_limit}")
-    sample = _join(parts)
-    text = f"{n} galaxies brighter than r = {r_limit:g} of {drawn} drawn"
-    return sample.assign_attrs(
-        parts[0].attrs, survey="GAMA", r_limit=r_limit, n_candidates=drawn, history=text
-    )
+            raise ValueError(f"none of {drawn} galaxies is brighter than r = {R_LIMIT}")
+    text = f"{n} galaxies brighter than r = {R_LIMIT:g} of {drawn} drawn"
+    more = {"survey": "GAMA", "r_limit": R_LIMIT, "n_candidates": drawn, "history": text}
+    return _join(parts).assign_attrs(parts[0].attrs | more)
 
 
-def redraw_gama(candidates, *, averages, seed, redshift_range=None, **population):
+def redraw_gama(candidates, *, averages, seed):
     """Galaxies of `draw_gama` by their numbers, in a quarter of its time: the fluxes of no others are measured."""
     candidates = np.asarray(candidates)
     if candidates.size == 0 or candidates[0] < 0 or (np.diff(candidates) <= 0).any():
         raise ValueError("the numbers of candidates must rise, from 0 or above")
     blocks, rows = np.divmod(candidates, _BLOCK)
     parts = [
-        _draw_block(block, averages, seed, redshift_range, population).isel(galaxy=rows[blocks == block])
-        for block in np.unique(blocks)
+        _draw_block(block, averages, seed).isel(galaxy=rows[blocks == block]) for block in np.unique(blocks)
     ]
     seen = measure_photometry(_join(parts).assign_attrs(parts[0].attrs), averages, progress=False)
-    numbers = ("galaxy", candidates, {"units": "", "description": "number among all drawn"})
-    return seen.assign(candidate=numbers).assign_attrs(
-        survey="GAMA", history=f"{candidates.size} galaxies drawn again"
-    )
+    history = f"{candidates.size} galaxies drawn again"
+    return _numbered(seen, candidates).assign_attrs(survey="GAMA", history=history)
 
 
-def _draw_block(block, averages, seed, redshift_range, population):
-    limits = (0.005, float(averages.redshift[-1])) if redshift_range is None else redshift_range
+def _numbered(galaxies, numbers):
+    attrs = {"units": "", "description": "number among all drawn"}
+    return galaxies.assign(candidate=("galaxy", numbers, attrs))
+
+
+def _draw_block(block, averages, seed, redshift_range=None):
+    limits = redshift_range or (0.005, float(averages.redshift[-1]))
     rng = np.random.default_rng([seed, int(block)])
-    return draw_population(_BLOCK, grid_age=averages.grid.age, seed=rng, redshift_range=limits, **population)
+    return draw_population(_BLOCK, grid_age=averages.grid.age, seed=rng, redshift_range=limits)
 
 
 def _join(parts):
@@ -214,13 +210,13 @@ def observe_gama(galaxies, *, seed, negative="keep", facilities=None):
         flux = np.maximum(flux, 0.0)
     gaps = _draw_gaps(len(true), names, FACILITIES if facilities is None else facilities, rng)
     dims, attrs = ("galaxy", "band"), {"units": "Jy"}
-    history = f"{galaxies.attrs.get('history', '')}\nnoise and coverage of GAMA; negative fluxes: {negative}"
-    return galaxies.assign(
+    seen = galaxies.assign(
         flux=(dims, np.where(gaps, np.nan, flux).astype("f4"), attrs),
         flux_error=(dims, np.where(gaps, np.nan, error).astype("f4"), attrs),
         mask=(dims, gaps, {"units": "", "description": "True: no measurement"}),
         true_flux=(dims, true.astype("f4"), attrs),
-    ).assign_attrs(history=history.strip())
+    )
+    return add_history(seen, f"noise and coverage of GAMA; negative fluxes: {negative}")
 
 
 def aperture_radius(galaxies, *, seed):

@@ -33,62 +33,21 @@ class Filter(NamedTuple):
 
 # Of the filters as CEFCA measured them (curves of 2017-03-16, with detector, optics and atmosphere; published with
 # miniJPAS: Bonoli et al. 2021, A&A 653, A31), to 1 A. They lie up to 22 A redward of the round numbers in their names.
-FILTERS = {
-    "J0378": Filter(3797, 155),
-    "J0390": Filter(3905, 144),
-    "J0400": Filter(4007, 145),
-    "J0410": Filter(4116, 144),
-    "J0420": Filter(4210, 146),
-    "J0430": Filter(4311, 148),
-    "J0440": Filter(4409, 148),
-    "J0450": Filter(4515, 148),
-    "J0460": Filter(4609, 147),
-    "J0470": Filter(4705, 146),
-    "J0480": Filter(4809, 143),
-    "J0490": Filter(4907, 150),
-    "J0500": Filter(5006, 150),
-    "J0510": Filter(5102, 147),
-    "J0520": Filter(5209, 149),
-    "J0530": Filter(5304, 150),
-    "J0540": Filter(5398, 148),
-    "J0550": Filter(5502, 148),
-    "J0560": Filter(5605, 149),
-    "J0570": Filter(5710, 149),
-    "J0580": Filter(5812, 147),
-    "J0590": Filter(5920, 148),
-    "J0600": Filter(6010, 149),
-    "J0610": Filter(6118, 148),
-    "J0620": Filter(6209, 148),
-    "J0630": Filter(6313, 148),
-    "J0640": Filter(6411, 147),
-    "J0650": Filter(6508, 147),
-    "J0660": Filter(6608, 148),
-    "J0670": Filter(6713, 147),
-    "J0680": Filter(6811, 148),
-    "J0690": Filter(6916, 147),
-    "J0700": Filter(7009, 148),
-    "J0710": Filter(7122, 147),
-    "J0720": Filter(7212, 146),
-    "J0730": Filter(7312, 146),
-    "J0740": Filter(7416, 147),
-    "J0750": Filter(7502, 140),
-    "J0760": Filter(7600, 144),
-    "J0770": Filter(7721, 142),
-    "J0780": Filter(7808, 141),
-    "J0790": Filter(7908, 141),
-    "J0800": Filter(8007, 139),
-    "J0810": Filter(8114, 142),
-    "J0820": Filter(8217, 140),
-    "J0830": Filter(8319, 147),
-    "J0840": Filter(8411, 147),
-    "J0850": Filter(8509, 145),
-    "J0860": Filter(8598, 147),
-    "J0870": Filter(8709, 146),
-    "J0880": Filter(8819, 146),
-    "J0890": Filter(8911, 147),
-    "J0900": Filter(9003, 146),
-    "J0910": Filter(9101, 145),
-}
+# fmt: off
+FILTERS = {name: Filter(*rest) for name, *rest in (
+    ("J0378", 3797, 155), ("J0390", 3905, 144), ("J0400", 4007, 145), ("J0410", 4116, 144), ("J0420", 4210, 146),
+    ("J0430", 4311, 148), ("J0440", 4409, 148), ("J0450", 4515, 148), ("J0460", 4609, 147), ("J0470", 4705, 146),
+    ("J0480", 4809, 143), ("J0490", 4907, 150), ("J0500", 5006, 150), ("J0510", 5102, 147), ("J0520", 5209, 149),
+    ("J0530", 5304, 150), ("J0540", 5398, 148), ("J0550", 5502, 148), ("J0560", 5605, 149), ("J0570", 5710, 149),
+    ("J0580", 5812, 147), ("J0590", 5920, 148), ("J0600", 6010, 149), ("J0610", 6118, 148), ("J0620", 6209, 148),
+    ("J0630", 6313, 148), ("J0640", 6411, 147), ("J0650", 6508, 147), ("J0660", 6608, 148), ("J0670", 6713, 147),
+    ("J0680", 6811, 148), ("J0690", 6916, 147), ("J0700", 7009, 148), ("J0710", 7122, 147), ("J0720", 7212, 146),
+    ("J0730", 7312, 146), ("J0740", 7416, 147), ("J0750", 7502, 140), ("J0760", 7600, 144), ("J0770", 7721, 142),
+    ("J0780", 7808, 141), ("J0790", 7908, 141), ("J0800", 8007, 139), ("J0810", 8114, 142), ("J0820", 8217, 140),
+    ("J0830", 8319, 147), ("J0840", 8411, 147), ("J0850", 8509, 145), ("J0860", 8598, 147), ("J0870", 8709, 146),
+    ("J0880", 8819, 146), ("J0890", 8911, 147), ("J0900", 9003, 146), ("J0910", 9101, 145),
+)}
+# fmt: on
 BANDS = tuple(FILTERS)
 CALIFA_BANDS = tuple(name for name in BANDS if "J0390" <= name <= "J0740" and name not in ("J0660", "J0670"))
 """The 34 bands that CALIFA spans at rest, without the two that may hold H-alpha."""
@@ -101,17 +60,11 @@ def transmission(band, wavelength):
     return ndtr((offset + one.fwhm / 2) / EDGE) - ndtr((offset - one.fwhm / 2) / EDGE)
 
 
-def load_jpas_filters(bands=BANDS):
-    """Transmission curves in the form that `spectool.surveys.photometry.make_band_averages` takes."""
-    grids = {name: _support(_filter(name)) for name in bands}
-    return {name: (wavelength, transmission(name, wavelength)) for name, wavelength in grids.items()}
-
-
-def band_matrix(wavelength, bands=CALIFA_BANDS, *, min_coverage=MIN_COVERAGE):
+def band_matrix(wavelength, bands=CALIFA_BANDS):
     """Matrix that turns spectra into band fluxes: ``f_nu = f_lambda @ matrix``."""
     photons, flat, whole = band_weights(pixel_edges(wavelength), bands)
     covered = flat.sum(axis=0)
-    enough = covered >= min_coverage * whole
+    enough = covered >= MIN_COVERAGE * whole
     scale = np.divide(1.0, covered, out=np.full(covered.shape, np.nan), where=enough)
     return photons * scale
 
@@ -212,7 +165,10 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN
         given = to_rest_frame(given)
         wavelength, _ = spectral_coordinate(given)
     elif frame == "observed" and at_rest:
-        wavelength = wavelength * _stretch(given)  # f_nu in units of its own: its factor (1 + z) is left out
+        if "redshift" not in given:
+            raise ValueError("bands in the observed frame need the column `redshift`")
+        # f_nu is in units of its own: its factor (1 + z) is left out
+        wavelength = wavelength * (1 + given["redshift"].values.astype(float)[:, None])
     flux, variance, coverage = _average(given, wavelength, bands)
     mask = ~(coverage >= min_coverage)
     scale, unit = _unit(spectra["flux"].attrs.get("units", ""))
@@ -249,11 +205,11 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN
     )
 
 
-def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AREA, floor=0.0, depths=None):
+def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AREA, floor=0.0):
     """Add the noise of J-PAS to noise-free bands.
 
-    The noise is that of the sky: it does not depend on the galaxy and grows with the square root of the area. What a
-    bright galaxy's own photons and the calibration add goes into `floor`.
+    The noise is the sky's, by `DEPTHS`: it does not depend on the galaxy and grows with the square root of the area.
+    What a bright galaxy's own photons and the calibration add goes into `floor`.
 
     Parameters
     ----------
@@ -268,8 +224,6 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
         What a spectrum was summed over [arcsec2]; default a circle 3 arcsec across.
     floor : float
         Relative error in quadrature.
-    depths : dict of str to float, optional
-        Five-sigma AB magnitudes in 3 arcsec; default `DEPTHS`.
 
     Returns
     -------
@@ -289,7 +243,7 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
         raise ValueError(
             f"the sample has no band {reference!r} to scale to; it has {names[0]} ... {names[-1]}"
         )
-    depths = np.array([(DEPTHS if depths is None else depths)[name] for name in names])
+    depths = np.array([DEPTHS[name] for name in names])
     given = sample["flux"].transpose("spectrum", "band").values.astype(float)
     known = ~sample["mask"].transpose("spectrum", "band").values if "mask" in sample else np.isfinite(given)
     anchor = np.where(known, given, np.nan)[:, names.index(reference)]
@@ -313,15 +267,14 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
     )
 
 
-def to_magnitudes(sample, *, min_snr=1.0):
+def to_magnitudes(sample):
     """AB magnitudes of bands; what is not detected is masked.
 
     Parameters
     ----------
     sample : Dataset
         dims (spectrum, band)
-    min_snr : float
-        Bands below this signal to noise have no magnitude; nor has flux that is not positive.
+        Bands below a signal to noise of 1 have no magnitude; nor has flux that is not positive.
 
     Returns
     -------
@@ -339,7 +292,7 @@ def to_magnitudes(sample, *, min_snr=1.0):
     error = None
     if "flux_error" in sample:
         error = sample["flux_error"].transpose("spectrum", "band").values
-        seen &= values >= min_snr * error
+        seen &= values >= error
     light = np.where(seen, values, np.nan)
     if unit.is_equivalent(u.Jy):
         magnitude, name = (light * unit).to_value(u.ABmag), "mag(AB)"
@@ -373,13 +326,6 @@ def _average(given, wavelength, bands):
         share[part] = covered[part] / whole
     scale = np.divide(1.0, covered, out=np.full(shape, np.nan), where=covered > 0)
     return total * scale, variance * scale**2, share
-
-
-def _stretch(given):
-    """1 + z of each galaxy, shape (galaxy, 1)."""
-    if "redshift" not in given:
-        raise ValueError("bands in the observed frame need the column `redshift`")
-    return 1 + given["redshift"].values.astype(float)[:, None]
 
 
 def _unit(text):

@@ -55,8 +55,9 @@ def test_galaxies_are_drawn_again_by_number(sample, averages):
 
 def test_a_limit_that_no_galaxy_reaches_ends(averages, monkeypatch):
     monkeypatch.setattr(gama, "_BLOCK", 16)
+    monkeypatch.setattr(gama, "R_LIMIT", 5.0)
     with pytest.raises(ValueError, match="none of 256 galaxies is brighter than r = 5"):
-        draw_gama(1, averages=averages, seed=0, r_limit=5.0)
+        draw_gama(1, averages=averages, seed=0)
 
 
 def test_noise_is_as_large_as_its_error_says(sample):

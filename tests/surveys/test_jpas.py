@@ -15,7 +15,6 @@ from spectool.surveys.jpas import (
     DEPTHS,
     FILTERS,
     band_matrix,
-    load_jpas_filters,
     measure_bands,
     observe_jpas,
     to_magnitudes,
@@ -88,9 +87,14 @@ def test_an_independent_code_finds_the_same_magnitudes(galaxies):
     spectra = make_spectra(flux, wavelength[first : last + 1], frame="observed_wavelength", redshift=0.05)
     bands = BANDS[3::6]
     ours = to_magnitudes(measure_bands(spectra, bands, frame="observed"))["magnitude"].values
-    for column, (name, curve) in enumerate(load_jpas_filters(bands).items()):
+    fine = np.arange(3600.0, 9350.0, 0.25)
+    for column, name in enumerate(bands):
+        curve = transmission(name, fine)
+        some = curve > 1e-6
         theirs = [
-            Filter(name, data=curve).ab_mag(wavelength[first : last + 1], 1e-17 * row.astype(float))
+            Filter(name, data=(fine[some], curve[some])).ab_mag(
+                wavelength[first : last + 1], 1e-17 * row.astype(float)
+            )
             for row in flux
         ]
         assert np.allclose(ours[:, column], theirs, atol=2e-3), name
@@ -225,7 +229,7 @@ def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat):
     seen = observe_jpas(few, seed=2, magnitude=23.5)
     assert seen["mask"].values[0].all() and seen["mask"].values[1:].sum() == 1
     assert "1 of 400 spectra masked for want of light in J0620" in seen.attrs["history"]
-    magnitudes = to_magnitudes(seen, min_snr=1.0)
+    magnitudes = to_magnitudes(seen)
     lost = magnitudes["mask"].values & ~seen["mask"].values
     assert ((seen["flux"] < seen["flux_error"]).values[lost]).all() and lost.sum() > 100
     assert f"{lost.sum()} of {lost.size} bands masked as not detected" in magnitudes.attrs["history"]
