@@ -82,12 +82,8 @@ class DenseAutoencoder(Autoencoder):
         seed: int | np.random.Generator = 0,
     ) -> None:
         super().__init__(n_pixels, n_latent)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and less than 1, not {dropout}")
         widths = [int(width) for width in widths]
         half = len(widths) + 1
-        if ranks is not None and len(ranks) != 2 * half:
-            raise ValueError(f"give one rank (or None) for each of {2 * half} layers, not {len(ranks)}")
         self.variational = bool(variational)
         self.config = {
             "n_pixels": self.n_pixels,
@@ -274,7 +270,7 @@ def latent_features(latent: np.ndarray, arrays) -> np.ndarray:
     return np.concatenate([np.ones((len(z), 1)), z, z[:, i] * z[:, j]], axis=1)
 
 
-def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", errors=None) -> xr.Dataset:
+def denoise(model, sample: xr.Dataset, *, errors=None) -> xr.Dataset:
     """Predict the spectra without noise.
 
     Parameters
@@ -282,12 +278,10 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", errors=None) 
     model
         `DenseAutoencoder`, `PCAModel` or `NoiseAwareAutoencoder`, trained.
     sample
-        Spectra on the model's pixels, normalised to the sum of its training spectra, with `variable` (galaxy,
-        wavelength) and, for a noise-aware model, ``<variable>_sigma``, the noise that was added to each pixel, and
-        ``ivar`` of what it was added to (``ivar`` alone if `variable` is ``flux``). Where the sample's ``mask`` is
-        set, the flux is read as it is (interpolated), but to a noise-aware model it is unknown.
-    variable
-        What to read.
+        Spectra on the model's pixels, normalised to the sum of its training spectra: ``noisy`` (galaxy, wavelength)
+        and, for a noise-aware model, ``noisy_sigma``, the noise that was added to each pixel, and ``ivar`` of what it
+        was added to. Where the sample's ``mask`` is set, the flux is read as it is (interpolated), but to a
+        noise-aware model it is unknown.
     errors
         The model's `ModelInfo.arrays`, to predict the errors of fluxes that it does not predict itself.
 
@@ -295,19 +289,19 @@ def denoise(model, sample: xr.Dataset, *, variable: str = "noisy", errors=None) 
     -------
     Dataset
         The sample with ``flux`` the prediction and ``latent``, ``latent_sigma`` (galaxy, latent_dim); ``flux_error``
-        (galaxy, wavelength) where they are known. The original ``flux``, ``ivar``, ``mask``, ``truth`` and
-        `variable` are left out. Spectra without a finite pixel are NaN and counted in ``flux.attrs["n_unusable"]``.
+        (galaxy, wavelength) where they are known. Other spectra are left out. Those without a finite pixel are NaN
+        and counted in ``flux.attrs["n_unusable"]``.
 
     Raises
     ------
     ValueError
         If the pixels are not the model's, or a variable is missing.
     """
-    known, usable = read_spectra(model, sample, variable)
+    known, usable = read_noisy(model, sample)
     latent, spread, predicted, *own = in_batches(model, model.answer, *known, usable=usable, batch_size=1024)
     if not own and errors is not None:
         own = [flux_errors(errors, latent)]
-    dims = (sample[variable].dims[0], "wavelength")
+    dims = (sample["noisy"].dims[0], "wavelength")
     latent_dims = (dims[0], "latent_dim")
     notes = {"units": "", "n_unusable": int((~usable).sum())}
     spectra = [name for name, value in sample.data_vars.items() if "wavelength" in value.dims]
@@ -350,34 +344,24 @@ def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArr
     return xr.DataArray(drawn, dims=("draw", *flux.dims), coords=flux.coords, attrs=attrs)
 
 
-def read_spectra(model, sample: xr.Dataset, variable: str) -> tuple[list[np.ndarray], np.ndarray]:
+def read_noisy(model, sample: xr.Dataset) -> tuple[list[np.ndarray], np.ndarray]:
     """What a model reads of a sample - the flux, and sigma if it is noise-aware - and which rows are usable."""
-    if variable not in sample:
-        raise ValueError(f"the sample has no {variable!r}: add noise first, or name what to read")
-    flux = np.array(sample[variable].transpose(..., "wavelength").values, dtype=np.float32)
+    for name in ("noisy", "noisy_sigma")[: 1 + model.reads_sigma]:
+        if name not in sample:
+            raise ValueError(f"the sample has no {name!r}, which this model reads: add noise first")
+    flux = np.array(sample["noisy"].transpose(..., "wavelength").values, dtype=np.float32)
     model.check_pixels(sample, flux)
     bad = ~np.isfinite(flux)
     masked = sample["mask"].values.astype(bool) if "mask" in sample else np.zeros(flux.shape, bool)
     usable = ~(bad | masked).all(axis=1)
-    if not getattr(model, "reads_sigma", False):
+    if not model.reads_sigma:
         flux[bad] = np.broadcast_to(model.pixel_mean.numpy(), flux.shape)[bad]
         return [flux], usable
-    sigma = _total_sigma(sample, variable, flux.shape)
+    variance = sample["noisy_sigma"].values.astype(np.float64) ** 2
+    if "ivar" in sample:
+        with np.errstate(divide="ignore"):
+            variance = variance + 1.0 / sample["ivar"].values.astype(np.float64)
+    sigma = np.sqrt(variance).astype(np.float32)
     bad |= masked | ~np.isfinite(sigma) | (sigma <= 0)
     flux[bad], sigma[bad] = 0.0, np.inf
     return [flux, sigma], usable & ~bad.all(axis=1)
-
-
-def _total_sigma(sample: xr.Dataset, variable: str, shape) -> np.ndarray:
-    """Error of each pixel of a variable: of the noise that was added, and of what it was added to."""
-    added = f"{variable}_sigma"
-    if added not in sample and (variable != "flux" or "ivar" not in sample):
-        needed = "'ivar'" if variable == "flux" else repr(added)
-        raise ValueError(f"this model reads the error of each pixel: the sample needs {needed}")
-    variance = np.zeros(shape, dtype=np.float64)
-    if added in sample:
-        variance += sample[added].values.astype(np.float64) ** 2
-    if "ivar" in sample:
-        with np.errstate(divide="ignore"):
-            variance += 1.0 / sample["ivar"].values.astype(np.float64)
-    return np.sqrt(variance).astype(np.float32)

@@ -78,6 +78,7 @@ class Autoencoder(nn.Module):
 
     variational = True
     has_scale = True
+    reads_sigma = False
 
     def __init__(self, n_pixels: int, n_latent: int) -> None:
         super().__init__()

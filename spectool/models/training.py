@@ -83,12 +83,12 @@ def split(n: int, fractions=(0.8, 0.1, 0.1), *, seed) -> list[np.ndarray]:
     return [np.sort(part) for part in np.split(np.random.default_rng(seed).permutation(n), edges)]
 
 
-def read_batch(arrays: Mapping[str, object], rows: np.ndarray, device="cpu") -> dict[str, torch.Tensor]:
+def read_batch(arrays: Mapping[str, object], rows: np.ndarray) -> dict[str, torch.Tensor]:
     """Rows of all arrays as tensors: floats in float32, others as they are."""
     batch = {}
     for name, array in arrays.items():
         tensor = torch.from_numpy(np.ascontiguousarray(take(array, rows)))
-        batch[name] = tensor.to(device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        batch[name] = tensor.float() if tensor.is_floating_point() else tensor
     return batch
 
 
@@ -193,7 +193,6 @@ def fit(
     checkpoint: str | Path | None = None,
     clip: float | None = None,
     seed: int | np.random.Generator = 0,
-    device: str | torch.device = "cpu",
     progress: bool = True,
 ) -> History:
     """Train `model`; it ends in evaluation mode with the weights of its best epoch.
@@ -238,8 +237,6 @@ def fit(
     seed
         Of shuffling, augmentation and noise: the same seed gives the same weights (on one machine, without
         `max_seconds`).
-    device
-        Where to train.
     progress
         Show a progress bar.
 
@@ -255,21 +252,9 @@ def fit(
     KeyboardInterrupt (the stop button of a notebook) ends the training and keeps the best weights.
     """
     run = _Run(
-        model,
-        train,
-        valid,
-        loss,
-        epochs,
-        batch_size,
-        lr,
-        schedule,
-        patience,
-        plateau,
-        max_seconds,
-        augment,
-        clip,
+        model, train, valid, loss, epochs, batch_size, lr, schedule, plateau, max_seconds, augment, clip
     )
-    run.start(optimizer, weight_decay, seed, device)
+    run.start(optimizer, weight_decay, seed)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(checkpoint)
     saved, history = time.monotonic(), run.history
@@ -281,7 +266,7 @@ def fit(
             torch.random.fork_rng(devices=[]),
         ):
             for epoch in range(len(history.records), epochs):
-                if reason := run.reason_to_stop(epoch):
+                if reason := run.reason_to_stop(epoch, patience):
                     history.stopped = reason
                     break
                 run.one_epoch(epoch, bar)
@@ -311,19 +296,17 @@ class _Run:
     batch_size: int
     lr: float
     schedule: Callable | None
-    patience: int | None
     plateau: bool
     max_seconds: float | None
     augment: Callable | None
     clip: float | None
 
-    def start(self, optimizer: str, weight_decay: float, seed, device) -> None:
+    def start(self, optimizer: str, weight_decay: float, seed) -> None:
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {optimizer!r}")
         self.n_train, self.n_valid = check_rows(self.train, "train"), check_rows(self.valid, "valid")
         self.n_batches = math.ceil(self.n_train / self.batch_size)
-        self.device = torch.device(device)
-        weights = self.model.to(device).parameters()
+        weights = self.model.parameters()
         self.optimizer = OPTIMIZERS[optimizer](weights, lr=self.lr, weight_decay=weight_decay)
         self.seed = int(seed.integers(2**62)) if isinstance(seed, np.random.Generator) else int(seed)
         self.history, self.best, self.last = History(), None, None
@@ -335,10 +318,10 @@ class _Run:
     def out_of_time(self) -> bool:
         return self.max_seconds is not None and self.elapsed() >= self.max_seconds
 
-    def reason_to_stop(self, epoch: int) -> str:
+    def reason_to_stop(self, epoch: int, patience: int | None) -> str:
         if self.out_of_time():
             return "time"
-        if self.patience is not None and epoch - self.history.best_epoch >= self.patience:
+        if patience is not None and epoch - self.history.best_epoch >= patience:
             return "patience"
         return "plateau" if self.plateau_state()[1] else ""
 
@@ -347,7 +330,7 @@ class _Run:
 
     def generators(self, *key: int) -> tuple[np.random.Generator, torch.Generator]:
         sequence = np.random.SeedSequence([self.seed, *key])
-        noise = torch.Generator(self.device).manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+        noise = torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
         return np.random.default_rng(sequence), noise
 
     def step(self, epoch: float, generator: torch.Generator, *, training: bool) -> Step:
@@ -388,7 +371,7 @@ class _Run:
         bar.set_postfix(epoch=epoch + 1, valid=f"{loss:.4g}", best=f"{history.best_loss:.4g}")
 
     def update(self, rows: np.ndarray, step: Step, lr: float, sums: dict) -> None:
-        batch = read_batch(self.train, rows, self.device)
+        batch = read_batch(self.train, rows)
         if self.augment is not None:
             batch = self.augment(batch, step)
         for group in self.optimizer.param_groups:
@@ -409,7 +392,7 @@ class _Run:
             for start in range(0, self.n_valid, size):
                 rows = np.arange(start, min(start + size, self.n_valid))
                 batch, step = (
-                    read_batch(self.valid, rows, self.device),
+                    read_batch(self.valid, rows),
                     self.step(epoch, noise, training=False),
                 )
                 _add(sums, self.loss(self.model, batch, step), len(rows))

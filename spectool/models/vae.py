@@ -156,14 +156,6 @@ class ConvBetaVAE(Autoencoder):
     ) -> None:
         super().__init__(n_pixels, n_latent)
         channels, strides, hidden = ([int(x) for x in s] for s in (channels, strides, hidden))
-        if len(channels) != len(strides) or not channels:
-            raise ValueError(
-                f"give one stride per convolution: {len(channels)} channels, {len(strides)} strides"
-            )
-        if decoder not in ("convolutional", "dense"):
-            raise ValueError(f"decoder must be 'convolutional' or 'dense', not {decoder!r}")
-        if decoder == "dense" and not hidden:
-            raise ValueError("a dense decoder needs at least one hidden layer")
         self.config = {
             "n_pixels": self.n_pixels,
             "n_latent": self.n_latent,
@@ -174,8 +166,6 @@ class ConvBetaVAE(Autoencoder):
             "shortcut": int(shortcut),
         }
         lengths = conv_shape(self.n_pixels, strides)
-        if lengths[-1] < 1:
-            raise ValueError(f"strides {strides} leave no pixel of {n_pixels}")
         self.flattened = (channels[-1], lengths[-1])
         if shortcut:
             self.shortcut = GappyComponents(self.n_pixels, int(shortcut))

@@ -110,18 +110,6 @@ def test_statistics_shift_and_scale_both_ends():
     torch.testing.assert_close(scaled.encode(x, hidden)[0], scaled.encode(other, hidden)[0])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dropout": 1.0}, "dropout must be"),
-        ({"ranks": [3]}, "one rank .* for each of 10 layers"),
-    ],
-)
-def test_options_that_describe_no_network_are_told(options, message):
-    with pytest.raises(ValueError, match=message):
-        DenseAutoencoder(**{**TINY, **options})
-
-
 @pytest.mark.parametrize(("mean", "scale"), [(np.full(40, np.nan), 1.0), (np.zeros(3), 1.0), (0.0, -1.0)])
 def test_statistics_that_cannot_be_are_told(mean, scale):
     with pytest.raises(ValueError, match="must be"):

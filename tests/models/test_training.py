@@ -222,7 +222,7 @@ def test_reads_rows_of_any_array(kind, tmp_path):
         array = training.Rows(np.vstack([values, values])[::-1].copy(), np.arange(19, -1, -1)[:10])
     else:
         array = torch.from_numpy(values)
-    batch = training.read_batch({"x": array}, index, "cpu")
+    batch = training.read_batch({"x": array}, index)
     assert batch["x"].dtype == torch.float32
     np.testing.assert_array_equal(batch["x"].numpy(), values[index])
 
