@@ -4,24 +4,19 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.spectra import AB_CGS, ANGSTROM_S, L_SUN
+from spectool.spectra import AB_CGS, ANGSTROM_S
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.agn import add_agn, draw_agn
-from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.population import draw_population
-from spectool.synth.sfh import share_younger_than
-from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights, synthesize
+from spectool.synth.synthesis import synthesize
 
 BLOCK = 4096
 FIBRE_FRACTION, FIBRE_SCATTER = 0.3, 0.15
 """Median share of a galaxy's light in the 3" fibre (Brinchmann et al. 2004, MNRAS 351, 1151), scatter in dex."""
-MAGNITUDE_LIMIT = 17.77
-"""r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
 R_BAND = (5500.0, 7000.0)
 POPULATION, AGN, FIBRE, NOISE, METALS = range(5)
 """Streams of random numbers; screening and selection have later ones."""
-_ALPHA_PER_PHOTON = 1.37e-12 / L_SUN
 # Names of spectool.spectra.LINES and those of the Cloudy grid.
 TRUE_LINES = {
     "[O II] 3726": "O 2 3726",
@@ -75,28 +70,6 @@ def r_magnitude(sample):
     # A flat spectrum of 3631 Jy has c / lambda^2 times that, in 1e-17 erg/s/cm2/A.
     reference = (inside * width / wavelength).sum(axis=1) / (1 + redshift) ** 2 * AB_CGS * ANGSTROM_S / 1e-17
     return -2.5 * np.log10(photons * luminosity_to_flux(redshift) / reference)
-
-
-def predict_h_alpha(galaxies):
-    """Roughly the H-alpha flux that candidates will show in the fibre, without synthesizing them.
-
-    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland
-    2006), and the nucleus, behind their dust.
-    """
-    grid = embedded_grid()
-    young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
-    mass = (
-        galaxies["mass_formed"].values[:, young] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[young]
-    )
-    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
-    photons = np.einsum("gz,ga,za->g", weights, mass, grid.ionizing_rate[:, young], optimize=True)
-    depth = galaxies["dust1"] + galaxies["dust2"]
-    nucleus = 10 ** galaxies["agn_log_h_alpha"].fillna(-9).values
-    light = photons * _ALPHA_PER_PHOTON * galaxies["fibre_fraction"].values + nucleus
-    redshift = galaxies["redshift"].values
-    nodes = np.linspace(redshift.min() * 0.999, redshift.max() * 1.001, 64)
-    to_flux = np.exp(np.interp(redshift, nodes, np.log(luminosity_to_flux(nodes) * (1 + nodes))))
-    return light * to_flux * np.exp(-depth.values * (6564.6 / 5500) ** galaxies["dust_index"].values)
 
 
 def true_line_flux(rest, lines, to_flux):

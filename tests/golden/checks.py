@@ -39,8 +39,6 @@ from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
 from spectool.papers.scourfield2023.network import add_desi_noise, make_arrays, make_model, score
-from spectool.papers.scourfield2023.sample import measure_candidates as measure_scourfield2023
-from spectool.papers.scourfield2023.sample import screen_block
 from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
 from spectool.papers.surana2020.network import load_networks as load_surana2020
 from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
@@ -54,7 +52,6 @@ from spectool.papers.zahid2019.sample import (
     draw_block,
     make_heldout,
     read_products,
-    screen,
     stored_flux,
 )
 from spectool.surveys import observe_sdss, packaged_spectra, read_sdss
@@ -81,8 +78,11 @@ from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import score_levels
 from tools.make.outlier_references import fit_band_outliers, fit_bin_outliers, fit_outliers
 from tools.make.randomised_domain import randomise
+from tools.make.scourfield2023_selection import measure_candidates as measure_scourfield2023
+from tools.make.scourfield2023_selection import screen_block
 from tools.make.ssp_mixtures import draw_ssp_mixtures
 from tools.make.stacks import StackSums
+from tools.make.zahid2019_selection import screen
 
 
 def sed_data(n=600):

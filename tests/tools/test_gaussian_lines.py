@@ -7,9 +7,10 @@ import xarray as xr
 from spectool.measure.line_design import ContinuumBasis
 from spectool.measure.lines_linear import gaussian_on_pixels
 from spectool.papers.candidates import concatenate
-from spectool.papers.zahid2019.sample import MEASURED, draw_block, observe_candidates, screen
+from spectool.papers.zahid2019.sample import MEASURED, draw_block, observe_candidates
 from spectool.spectra import LINES, pixel_edges
 from tools.make.gaussian_lines import measure_gaussian_lines
+from tools.make.zahid2019_selection import screen
 
 
 @pytest.fixture(scope="module")

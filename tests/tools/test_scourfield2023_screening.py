@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 from spectool.measure.classes import CLASSES
-from spectool.papers.scourfield2023 import sample as selection
 from spectool.papers.scourfield2023.sample import draw_block, rebuild
+from tools.make import scourfield2023_selection as selection
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from spectool.papers.scourfield2023 import sample as selection
 from spectool.papers.scourfield2023.sample import read_products
 from tools.make import scourfield2023_selection as tool
 
 FEW = ((-9.0, 25),)
 SAMPLES = {
-    "uniform": selection.Recipe(0.2, 3.4, False, True, 2, FEW, n_bin=4, n_top=4),
-    "star-forming": selection.Recipe(1.4, 3.2, True, True, 2, FEW, n_bin=4, n_top=3),
-    "null": selection.Recipe(1.4, 3.2, True, False, 2, FEW, n_bin=4, n_top=3),
+    "uniform": tool.Recipe(0.2, 3.4, False, True, 2, FEW, n_bin=4, n_top=4),
+    "star-forming": tool.Recipe(1.4, 3.2, True, True, 2, FEW, n_bin=4, n_top=3),
+    "null": tool.Recipe(1.4, 3.2, True, False, 2, FEW, n_bin=4, n_top=3),
 }
 
 
@@ -24,7 +23,7 @@ def made(tmp_path_factory):
     arguments = ["--out", str(folder / "selection.nc"), "--cache", str(folder / "cache"), "--quiet"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CPU_LIMIT", "1")
-        patch.setattr(selection, "SAMPLES", SAMPLES)
+        patch.setattr(tool, "SAMPLES", SAMPLES)
         report = tool.main(arguments)
         yield folder, arguments, report
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.papers.zahid2019.sample import CUTS, open_memmap, rebuild, stored_flux
+from spectool.papers.zahid2019.sample import rebuild, stored_flux
 from tools.make import zahid2019_selection as tool
+from tools.make.zahid2019_selection import CUTS, open_memmap
 
 
 def run(what, folder, **more):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import joblib
@@ -23,24 +23,65 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.io import atomic
-from spectool.measure.classes import CLASSES
-from spectool.papers.scourfield2023 import sample as denoising
-from spectool.papers.scourfield2023 import sample as selection
-from spectool.papers.scourfield2023.sample import SEED, SELECTION, draw_block, rebuild
+from spectool.measure.classes import CLASSES, classify
+from spectool.measure.lines_linear import measure_lines_linear
+from spectool.papers.scourfield2023.sample import (
+    SEED,
+    SELECTION,
+    draw_block,
+    observe_candidates,
+    rebuild,
+    total_variance,
+)
 from spectool.parallel import n_workers
+from spectool.spectra import L_SUN
+from spectool.surveys.sdss import luminosity_to_flux
+from spectool.synth.grid import embedded_grid
+from spectool.synth.sfh import share_younger_than
+from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights
 
 PILOT_BLOCKS = 4
+MAGNITUDE_LIMIT = 17.77
+"""r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
+_ALPHA_PER_PHOTON = 1.37e-12 / L_SUN
+TOTAL_VARIANCE = 0.060
+TABLE1 = dict(zip(CLASSES, (50948, 20771, 12204, 2968, 17), strict=True))
+"""Candidates of each class in the paper, 86,908 in all; `CLASSES` is in Table 1's order."""
+_SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are the candidates'
+_PREDICTED = np.linspace(-1.0, 4.0, 26)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a sample is selected."""
+
+    low: float
+    high: float
+    star_forming: bool
+    metallicity_sfr: bool
+    n_blocks: int
+    wanted: tuple
+    n_bin: int = 1000
+    n_top: int = 1000
+
+
+_FORMING = ((-9.0, 300), (1.0, 1500), (1.2, 12000), (1.6, 5000), (1.8, 3000))
+SAMPLES = {
+    "uniform": Recipe(0.2, 3.4, False, True, 80, ((-9.0, 3500),)),
+    "star-forming": Recipe(1.4, 3.2, True, True, 80, _FORMING, n_top=778),
+    "null": Recipe(1.4, 3.2, True, False, 80, _FORMING, n_top=778),
+}
 
 
 def main(arguments=None) -> dict:
     """Do what the command line says; the figures are printed and returned."""
     options = parse(arguments)
     samples = {}
-    for name, recipe in selection.SAMPLES.items():
+    for name, recipe in SAMPLES.items():
         if options.blocks:
-            recipe = selection.Recipe(**asdict(recipe) | {"n_blocks": options.blocks})
+            recipe = Recipe(**asdict(recipe) | {"n_blocks": options.blocks})
         table = measure_pool(recipe, options)
-        samples[name] = selection.select(table, recipe, seed=options.seed)
+        samples[name] = select(table, recipe, seed=options.seed)
         samples[name].attrs["recipe"] = json.dumps(asdict(recipe) | {"seed": options.seed})
     constant = find_constant(samples["uniform"], options)
     for sample in samples.values():
@@ -64,6 +105,148 @@ def parse(arguments) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def predict_h_alpha(galaxies):
+    """Roughly the H-alpha flux that candidates will show in the fibre, without synthesizing them.
+
+    From the ionising photons of stars younger than 10 Myr, 1.37e-12 erg each (case B, Osterbrock & Ferland
+    2006), and the nucleus, behind their dust.
+    """
+    grid = embedded_grid()
+    young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
+    mass = (
+        galaxies["mass_formed"].values[:, young] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[young]
+    )
+    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
+    photons = np.einsum("gz,ga,za->g", weights, mass, grid.ionizing_rate[:, young], optimize=True)
+    depth = galaxies["dust1"] + galaxies["dust2"]
+    nucleus = 10 ** galaxies["agn_log_h_alpha"].fillna(-9).values
+    light = photons * _ALPHA_PER_PHOTON * galaxies["fibre_fraction"].values + nucleus
+    redshift = galaxies["redshift"].values
+    nodes = np.linspace(redshift.min() * 0.999, redshift.max() * 1.001, 64)
+    to_flux = np.exp(np.interp(redshift, nodes, np.log(luminosity_to_flux(nodes) * (1 + nodes))))
+    return light * to_flux * np.exp(-depth.values * (6564.6 / 5500) ** galaxies["dust_index"].values)
+
+
+def fit_constant(sample):
+    """The constant of `normalize_total` for which the noise-free spectra have the paper's total variance."""
+    truth = np.asarray(sample["truth" if "truth" in sample else "flux"], float)
+    total = truth.sum(axis=1, keepdims=True)
+    good = np.isfinite(total[:, 0]) & (total[:, 0] > 0)
+    if not good.any():
+        raise ValueError("no spectrum has a positive summed flux: is the sample in physical units?")
+    return float(np.sqrt(TOTAL_VARIANCE / total_variance(truth[good] / total[good])))
+
+
+def keep_probability(predicted, n_blocks, wanted):
+    """Probability to be observed in each 0.2 dex of predicted flux, so that some number of galaxies is."""
+    which = np.digitize(np.log10(predicted), _PREDICTED)
+    counts = np.bincount(which, minlength=_PREDICTED.size + 1) * n_blocks
+    starts, numbers = np.array(wanted).T
+    lower = np.concatenate([[-9.0], _PREDICTED]) + 1e-9
+    numbers = numbers[np.searchsorted(starts, lower, side="right") - 1]
+    return np.clip(numbers / np.maximum(counts, 1), 0.02, 1)
+
+
+def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True):
+    """The candidates of a block that are observed, chosen at random with the probability of their predicted flux."""
+    galaxies = draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr)
+    which = np.digitize(np.log10(predict_h_alpha(galaxies)), _PREDICTED)
+    chance = np.random.default_rng([seed, block, _SCREEN]).random(which.size)
+    galaxies = galaxies.assign(probability=("galaxy", probability[which], {"units": ""}))
+    return galaxies.isel(galaxy=np.flatnonzero(chance < probability[which]))
+
+
+def measure_candidates(galaxies, *, seed=SEED):
+    """Observe candidates, measure their lines and classify them as the paper does."""
+    seen = observe_candidates(galaxies, seed=seed)
+    lines = measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line"))
+    table, without_stars = classify(lines), classify(lines, net=False)
+    emitting = without_stars["spectral_class"].values == "emission line galaxy"
+    forming = emitting & (table["log_o3"] < 0.7 - 1.2 * (table["log_n2"] + 0.4)).values  # NaN is not
+    name = table["spectral_class"].values
+    columns = {
+        "candidate": seen["candidate"].values,
+        "probability": seen["probability"].values,
+        "r_magnitude": seen["r_magnitude"].values,
+        "h_alpha_flux": table["line_flux"].sel(line="Hα").values,
+        "h_alpha_sn": table["line_sn"].sel(line="Hα").values,
+        "spectral_class": name.astype("<U20"),
+        "is_star_forming": forming,
+    }
+    units = {"r_magnitude": "mag", "h_alpha_flux": "1e-17 erg / (s cm2)"}
+    return xr.Dataset({k: ("galaxy", v, {"units": units.get(k, "")}) for k, v in columns.items()})
+
+
+def class_weights(table):
+    """Factor by which each candidate counts so that the pool has the class proportions of Table 1."""
+    name, weights = table["spectral_class"].values, 1 / table["probability"].values
+    natural = {kind: float(weights[name == kind].sum() / weights.sum()) for kind in CLASSES}
+    total = sum(TABLE1.values())
+    for kind, share in natural.items():
+        if share > 0:
+            weights[name == kind] *= TABLE1[kind] / total / share
+    return weights, natural
+
+
+def draw_weighted(weights, n, rng):
+    """Rows drawn without replacement, each with a chance exactly proportional to its weight (or certain)."""
+    if n >= weights.size:
+        return np.arange(weights.size)
+    chance = np.zeros(weights.size)
+    free = np.ones(weights.size, bool)
+    while True:
+        chance[free] = weights[free] * (n - (~free).sum()) / weights[free].sum()
+        over = free & (chance > 1)
+        if not over.any():
+            break
+        chance[over], free[over] = 1.0, False
+    order = rng.permutation(weights.size)
+    ends = np.cumsum(chance[order])
+    picks = np.searchsorted(ends, rng.random() + np.arange(n))
+    return order[np.minimum(picks, weights.size - 1)]
+
+
+def select(table, recipe, *, seed=SEED):
+    """Fill the bins of H-alpha flux and split the sample.
+
+    ``attrs``: ``counts`` (JSON, class -> number per bin), ``proportions`` (JSON, Table 1's), ``natural``
+    (JSON), ``observed`` (candidates in the pool).
+    """
+    rng = np.random.default_rng([seed, _SELECT])
+    name = table["spectral_class"].values
+    pool = table.isel(
+        galaxy=np.flatnonzero((table["r_magnitude"].values < MAGNITUDE_LIMIT) & np.isin(name, CLASSES))
+    )
+    weights, natural = class_weights(pool)
+    usable = pool["h_alpha_flux"].values > 0
+    if recipe.star_forming:
+        usable &= pool["is_star_forming"].values
+    flux = np.log10(np.where(usable, pool["h_alpha_flux"].values, 1e-30))
+    which = np.digitize(flux, np.linspace(recipe.low, recipe.high, 11)) - 1
+    chosen = []
+    for k in range(10):
+        rows = np.flatnonzero(which == k)
+        n = recipe.n_top if k == 9 else recipe.n_bin
+        chosen.append(rows[draw_weighted(weights[rows], n, rng)])
+    rows = rng.permutation(np.concatenate(chosen))
+    split = np.full(rows.size, "train", dtype="<U5")
+    split[rng.permutation(rows.size)[: round(0.2 * rows.size)]] = "test"
+    columns = ["candidate", "spectral_class", "h_alpha_flux"]
+    out = pool[columns].isel(galaxy=rows)
+    out = out.assign(
+        h_alpha_bin=("galaxy", which[rows].astype("i1"), {"units": ""}),
+        split=("galaxy", split, {"units": ""}),
+    )
+    kinds = out["spectral_class"].values
+    counts = {k: np.bincount(which[rows][kinds == k], minlength=10).tolist() for k in CLASSES}
+    return out.assign_attrs(
+        counts=json.dumps(counts),
+        proportions=json.dumps(TABLE1),
+        natural=json.dumps(natural),
+        observed=pool.sizes["galaxy"],
+    )
+
+
 def measure_pool(recipe, options) -> xr.Dataset:
     """Measured candidates of all blocks of a recipe; samples of one population share them."""
     probability = make_probability(recipe, options)
@@ -85,19 +268,17 @@ def make_probability(recipe, options) -> np.ndarray:
     """Probabilities to be observed, from the predicted fluxes of a few whole blocks."""
     n = min(PILOT_BLOCKS, recipe.n_blocks)
     pilot = [
-        selection.predict_h_alpha(
-            draw_block(block, seed=options.seed, metallicity_sfr=recipe.metallicity_sfr)
-        )
+        predict_h_alpha(draw_block(block, seed=options.seed, metallicity_sfr=recipe.metallicity_sfr))
         for block in range(n)
     ]
-    return selection.keep_probability(np.concatenate(pilot), recipe.n_blocks / n, recipe.wanted)
+    return keep_probability(np.concatenate(pilot), recipe.n_blocks / n, recipe.wanted)
 
 
 def measure_block(block, probability, recipe, seed, path) -> None:
     """One block's table, written so that it is whole or not there."""
     torch.set_num_threads(1)
-    galaxies = selection.screen_block(block, probability, seed=seed, metallicity_sfr=recipe.metallicity_sfr)
-    table = selection.measure_candidates(galaxies, seed=seed)
+    galaxies = screen_block(block, probability, seed=seed, metallicity_sfr=recipe.metallicity_sfr)
+    table = measure_candidates(galaxies, seed=seed)
     with atomic(path) as part:
         np.savez_compressed(part, **{name: table[name].values for name in table.data_vars})
 
@@ -105,7 +286,7 @@ def measure_block(block, probability, recipe, seed, path) -> None:
 def find_constant(sample, options) -> float:
     """The constant of the normalisation, from the noise-free training spectra of the uniform sample."""
     ids = sample["candidate"].values[sample["split"].values == "train"]
-    return denoising.fit_constant(rebuild(ids, seed=options.seed, progress=not options.quiet))
+    return fit_constant(rebuild(ids, seed=options.seed, progress=not options.quiet))
 
 
 def write(samples, path) -> None:

@@ -14,33 +14,79 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pooch
 import torch
+import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.papers.candidates import BLOCK, concatenate
+from spectool.io import write_dataset
+from spectool.measure.classes import kauffmann2003
+from spectool.papers.candidates import BLOCK, R_BAND, concatenate
 from spectool.papers.zahid2019.sample import (
-    COLUMNS,
-    CUTS,
     MEASURED,
+    REDSHIFT_RANGE,
     SEED,
-    MemoryMap,
+    chunk_sigma,
     draw_block,
     observe_candidates,
-    open_memmap,
     renew_metals,
-    screen,
-    select,
+    stored_flux,
 )
+from spectool.prepare import optical_wavelength
+from spectool.spectra import AB_CGS, ANGSTROM_S
+from spectool.surveys.sdss import luminosity_to_flux
+from spectool.synth.grid import embedded_grid
+from spectool.synth.synthesis import metallicity_weights
 from tools.make.gaussian_lines import measure_candidates, measure_gaussian_lines
+from tools.make.scourfield2023_selection import MAGNITUDE_LIMIT, predict_h_alpha
 from tools.make.stacks import StackSums
 
 SIZES = {"main": 200_000, "null": 50_000}
 BLOCKS = 16
 ROWS = 512
+SCREEN_MAGNITUDE = MAGNITUDE_LIMIT + 0.3
+SCREEN_H_ALPHA = 30.0
+"""Limits of `screen`: r [mag] of the stars, H-alpha [1e-17 erg/s/cm2]."""
+_NODES = np.arange(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1] + 0.01, 0.01)  # where magnitudes are predicted
+COLUMNS = (
+    "candidate",
+    "redshift",
+    "log_mass",
+    "log_sfr",
+    "log_z_star",
+    "log_z_lw",
+    "age_lw",
+    "log_z_gas",
+    "log_u",
+)
+COLUMNS += (
+    "dust1",
+    "dust2",
+    "dust_index",
+    "velocity_dispersion",
+    "fibre_fraction",
+    "r_magnitude",
+    "is_quiescent",
+)
+COLUMNS += ("is_agn", "norm", "light", "sn", "gas_dispersion", "line_flux", "line_sn", "chunk_sigma")
+"""What the table of a memory map holds of each galaxy."""
+MASS_RANGE = (8.5, 11.5)
+MIN_SN = 5.0
+MAX_LOG_N2 = -0.05
+STEPS = {"redshift": 1e-5, "age_lw": 0.01, "sn": 0.05, "line_sn": 0.1, "line_flux": 0.1, "r_magnitude": 0.005}
+"""Precision of columns in shipped files; see `write_selection`."""
+CUTS = (
+    "r < 17.77",
+    "8.5 < log M < 11.5",
+    "Hβ S/N >= 5",
+    "Hα S/N >= 5",
+    "[N II] 6583 S/N >= 5",
+    "star-forming (BPT)",
+)
 
 
 def main(arguments=None) -> dict:
@@ -66,6 +112,151 @@ def parse(arguments) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "zahid2019")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser.parse_args(arguments)
+
+
+@cache
+def _band_light():
+    """Photons of the SSPs in r at redshifts `_NODES`, relative to magnitude 0: (node, Z * age)."""
+    grid = embedded_grid()
+    wavelength, width = grid.wavelength, np.diff(grid.edges)
+    light = []
+    for redshift in _NODES:
+        inside = np.flatnonzero(np.abs(wavelength * (1 + redshift) - np.mean(R_BAND)) < np.ptp(R_BAND) / 2)
+        reference = (width / wavelength)[inside].sum() / (1 + redshift) ** 2
+        photons = (grid.flux[..., inside] * (wavelength * width)[inside]).sum(axis=-1)
+        light.append(photons / (reference * AB_CGS * ANGSTROM_S / 1e-17))
+    distance = luminosity_to_flux(_NODES)
+    return np.array(light).reshape(_NODES.size, -1).astype("f4"), np.log(distance)
+
+
+def predict_r(galaxies):
+    """Magnitudes r of the stars of candidates, without synthesizing them; gas and nuclei only make them brighter."""
+    grid = embedded_grid()
+    light, log_distance = _band_light()
+    redshift = galaxies["redshift"].values
+    weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
+    mass = galaxies["mass_formed"].values
+    node = np.clip(np.rint((redshift - _NODES[0]) / (_NODES[1] - _NODES[0])).astype(int), 0, _NODES.size - 1)
+    photons = np.empty(redshift.size)
+    for k in np.unique(node):
+        rows = np.flatnonzero(node == k)
+        by_metallicity = mass[rows] @ light[k].reshape(len(grid.metallicity), -1).T
+        photons[rows] = (by_metallicity * weights[rows]).sum(axis=1)
+    to_flux = np.exp(np.interp(np.log(redshift), np.log(_NODES), log_distance))
+    where = np.mean(R_BAND) / (1 + redshift) / 5500
+    depth = galaxies["dust2"].values * where ** galaxies["dust_index"].values
+    return -2.5 * np.log10(photons * to_flux) + 1.0857 * depth
+
+
+def screen(galaxies):
+    """Rows of candidates that may pass the selection: r of their stars < 18.07, and H-alpha above 30e-17
+    erg/s/cm2.
+    """
+    bright = np.flatnonzero(predict_r(galaxies) < SCREEN_MAGNITUDE)
+    if not bright.size:
+        return bright
+    return bright[predict_h_alpha(galaxies.isel(galaxy=bright)) > SCREEN_H_ALPHA]
+
+
+def open_memmap(folder):
+    """A sample of spectra on disk, opened without reading them."""
+    folder = Path(folder)
+    if not (folder / "table.nc").exists():
+        state = (
+            "is not complete: run the tool again, it goes on where it was"
+            if (folder / "flux.npy").exists()
+            else ""
+        )
+        raise FileNotFoundError(
+            f"{folder} {state or 'holds no spectra: make them with tools/make/zahid2019_selection.py'}"
+        )
+    return np.load(folder / "flux.npy", mmap_mode="r"), xr.load_dataset(
+        folder / "table.nc", engine="h5netcdf"
+    )
+
+
+class MemoryMap:
+    """Writes spectra batch by batch into a folder, and goes on where it was."""
+
+    def __init__(self, folder, size):
+        self.folder, self.size = Path(folder), int(size)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "flux.npy"
+        shape = (self.size, optical_wavelength().size)
+        if path.exists():
+            self.flux = np.load(path, mmap_mode="r+")
+            if self.flux.shape != shape:
+                raise ValueError(f"{path} is for {len(self.flux)} galaxies, not {size}: remove it")
+        else:
+            self.flux = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+
+    def write(self, batch, first, sample):
+        """Write the spectra and the columns of one batch; rows from `first`. Returns how many had room."""
+        n = min(sample.sizes["galaxy"], self.size - first)
+        sample = sample.isel(galaxy=slice(n))
+        if n:
+            self.flux[first : first + n] = stored_flux(sample)
+            self.flux.flush()
+        table = sample.assign(chunk_sigma=(("galaxy", "chunk"), chunk_sigma(sample), {"units": ""}))
+        columns = {name: table[name].transpose("galaxy", ...).values for name in COLUMNS}
+        np.savez(self.folder / f"batch_{batch:05d}.npz", **columns)
+        return n
+
+    def finish(self, n_batches, attrs, units, lines):
+        """Put the batches' columns together into ``table.nc`` and remove them."""
+        paths = [self.folder / f"batch_{batch:05d}.npz" for batch in range(n_batches)]
+        parts = [dict(np.load(path)) for path in paths]
+        dims = {
+            "line_flux": ("galaxy", "line"),
+            "line_sn": ("galaxy", "line"),
+            "chunk_sigma": ("galaxy", "chunk"),
+        }
+        table = xr.Dataset(attrs={k: v if isinstance(v, str) else json.dumps(v) for k, v in attrs.items()})
+        for name in COLUMNS:
+            values = np.concatenate([part[name] for part in parts])
+            values = values.astype("f4") if values.dtype.kind == "f" else values
+            table[name] = (dims.get(name, ("galaxy",)), values, {"units": units.get(name, "")})
+        table = table.assign_coords(line=list(lines))
+        write_dataset(table, self.folder / "table.nc", encoding={n: {"zlib": True} for n in COLUMNS})
+        for path in paths:
+            path.unlink()
+        return table
+
+
+def select(table):
+    """Apply the selection of Section 3.1: main galaxies with lines, star-forming after Kauffmann et al. (2003)."""
+    flux, sn = (
+        {name: table[column].sel(line=name).values for name in table["line"].values}
+        for column in ("line_flux", "line_sn")
+    )
+    log_mass = table["log_mass"].values
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log_n2 = np.log10(flux["[N II] 6583"] / flux["Hα"])
+        log_o3 = np.where(flux["[O III] 5007"] <= 0, -np.inf, np.log10(flux["[O III] 5007"] / flux["Hβ"]))
+    steps = (
+        table["r_magnitude"].values < MAGNITUDE_LIMIT,
+        (log_mass > MASS_RANGE[0]) & (log_mass < MASS_RANGE[1]),
+        *(sn[name] >= MIN_SN for name in ("Hβ", "Hα", "[N II] 6583")),
+        (log_o3 < kauffmann2003(log_n2)) & (log_n2 < MAX_LOG_N2),
+    )
+    passed, counts = np.ones(log_mass.size, bool), {}
+    for name, step in zip(CUTS, steps, strict=True):
+        passed = passed & step
+        counts[name] = int(passed.sum())
+    return passed, counts
+
+
+def write_selection(sample, path, *, steps=None):
+    """Write per-galaxy columns in little space, for `read_products`: floats as multiples of a step, compressed."""
+    encoding = {}
+    for name, column in sample.data_vars.items():
+        encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
+        if column.dtype.kind == "f":
+            step = (STEPS | (steps or {})).get(name, 0.002)
+            largest = float(np.nanmax(np.abs(column.values), initial=0.0)) / step
+            kind, fill = ("i2", -(2**15)) if largest < 2**15 - 1 else ("i4", -(2**31))
+            encoding[name] |= {"dtype": kind, "scale_factor": step, "_FillValue": fill}
+    sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
 
 
 def make_sample(options) -> dict:

@@ -27,10 +27,10 @@ from spectool.measure.line_widths import extra_fwhm, fit_width_mass, spectral_fw
 from spectool.measure.mzr import N_MASS, N_SFR, equal_bins
 from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_metallicity
-from spectool.papers.zahid2019.sample import DATA, FILES, SEED, open_memmap, read_products, write_selection
+from spectool.papers.zahid2019.sample import DATA, FILES, SEED, read_products
 from spectool.prepare import optical_wavelength
 from tools.make.scourfield2023_lines import round_mantissa
-from tools.make.zahid2019_selection import BLOCKS, SIZES
+from tools.make.zahid2019_selection import BLOCKS, SIZES, open_memmap, write_selection
 
 SAMPLES = {"galaxies": "main", "null": "null"}
 ROWS = 4096

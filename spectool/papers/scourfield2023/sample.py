@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,11 @@ from tqdm.auto import tqdm
 
 from spectool import __version__
 from spectool.io import DATA, read_or_make
-from spectool.measure.classes import BPT_LINES, CLASSES, classify, kewley2001, log_ratio
-from spectool.measure.lines_linear import measure_lines_linear
+from spectool.measure.classes import BPT_LINES, CLASSES, kewley2001, log_ratio
 from spectool.papers.candidates import (
-    MAGNITUDE_LIMIT,
     NOISE,
     TRUE_LINES,
     draw_numbered,
-    predict_h_alpha,
     rebuild_numbers,
     synthesize_candidates,
     true_line_flux,
@@ -46,7 +42,6 @@ _OBSERVED = (3770.0, 8330.0)
 _REST = (3640.0, 8020.0)
 N_PIXELS = 825
 RANGE = (3700.0, 7900.0)
-TOTAL_VARIANCE = 0.060
 SIGMA = 0.04
 TEST_NOISE_SEED = 20230825
 MIN_FRACTION = 0.9
@@ -173,16 +168,6 @@ def total_variance(flux):
     return float(flux[good].var(axis=0, dtype=float).sum())
 
 
-def fit_constant(sample, *, target=TOTAL_VARIANCE):
-    """The constant of `normalize_total` for which the noise-free spectra have a given total variance."""
-    truth = np.asarray(sample["truth" if "truth" in sample else "flux"], float)
-    total = truth.sum(axis=1, keepdims=True)
-    good = np.isfinite(total[:, 0]) & (total[:, 0] > 0)
-    if not good.any():
-        raise ValueError("no spectrum has a positive summed flux: is the sample in physical units?")
-    return float(np.sqrt(target / total_variance(truth[good] / total[good])))
-
-
 def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
     """Divide each spectrum by its summed flux and multiply it by one constant (Scourfield et al. 2023, Section 2).
 
@@ -196,7 +181,7 @@ def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
         On a common rest-frame grid: ``flux``, optionally ``ivar``, ``mask`` and ``truth`` (galaxy, wavelength), which
         is divided by its own sum.
     constant : float
-        See `fit_constant`.
+        That of a sample made here stands in its ``attrs``.
     min_fraction : float
         Good pixels that a spectrum must have.
 
@@ -292,144 +277,6 @@ def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
         out["ivar"] = sample["ivar"].copy(data=np.where(mask, 0, sample["ivar"].values))
     text = f"noise added, sigma {np.median(sigma):g} (median); {int((~usable).sum())} spectra without"
     return add_history(out, text)
-
-
-TABLE1 = dict(zip(CLASSES, (50948, 20771, 12204, 2968, 17), strict=True))
-"""Candidates of each class in the paper, 86,908 in all; `CLASSES` is in Table 1's order."""
-_SCREEN, _SELECT = 10, 11  # streams of random numbers; those below 10 are the candidates'
-_PREDICTED = np.linspace(-1.0, 4.0, 26)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a sample is selected."""
-
-    low: float
-    high: float
-    star_forming: bool
-    metallicity_sfr: bool
-    n_blocks: int
-    wanted: tuple
-    n_bin: int = 1000
-    n_top: int = 1000
-
-
-_FORMING = ((-9.0, 300), (1.0, 1500), (1.2, 12000), (1.6, 5000), (1.8, 3000))
-SAMPLES = {
-    "uniform": Recipe(0.2, 3.4, False, True, 80, ((-9.0, 3500),)),
-    "star-forming": Recipe(1.4, 3.2, True, True, 80, _FORMING, n_top=778),
-    "null": Recipe(1.4, 3.2, True, False, 80, _FORMING, n_top=778),
-}
-
-
-def keep_probability(predicted, n_blocks, wanted):
-    """Probability to be observed in each 0.2 dex of predicted flux, so that some number of galaxies is."""
-    which = np.digitize(np.log10(predicted), _PREDICTED)
-    counts = np.bincount(which, minlength=_PREDICTED.size + 1) * n_blocks
-    starts, numbers = np.array(wanted).T
-    lower = np.concatenate([[-9.0], _PREDICTED]) + 1e-9
-    numbers = numbers[np.searchsorted(starts, lower, side="right") - 1]
-    return np.clip(numbers / np.maximum(counts, 1), 0.02, 1)
-
-
-def screen_block(block, probability, *, seed=SEED, metallicity_sfr=True):
-    """The candidates of a block that are observed, chosen at random with the probability of their predicted flux."""
-    galaxies = draw_block(block, seed=seed, metallicity_sfr=metallicity_sfr)
-    which = np.digitize(np.log10(predict_h_alpha(galaxies)), _PREDICTED)
-    chance = np.random.default_rng([seed, block, _SCREEN]).random(which.size)
-    galaxies = galaxies.assign(probability=("galaxy", probability[which], {"units": ""}))
-    return galaxies.isel(galaxy=np.flatnonzero(chance < probability[which]))
-
-
-def measure_candidates(galaxies, *, seed=SEED):
-    """Observe candidates, measure their lines and classify them as the paper does."""
-    seen = observe_candidates(galaxies, seed=seed)
-    lines = measure_lines_linear(seen.drop_vars(["truth", "true_line_flux"]).drop_dims("line"))
-    table, without_stars = classify(lines), classify(lines, net=False)
-    emitting = without_stars["spectral_class"].values == "emission line galaxy"
-    forming = emitting & (table["log_o3"] < 0.7 - 1.2 * (table["log_n2"] + 0.4)).values  # NaN is not
-    name = table["spectral_class"].values
-    columns = {
-        "candidate": seen["candidate"].values,
-        "probability": seen["probability"].values,
-        "r_magnitude": seen["r_magnitude"].values,
-        "h_alpha_flux": table["line_flux"].sel(line="Hα").values,
-        "h_alpha_sn": table["line_sn"].sel(line="Hα").values,
-        "spectral_class": name.astype("<U20"),
-        "is_star_forming": forming,
-    }
-    units = {"r_magnitude": "mag", "h_alpha_flux": "1e-17 erg / (s cm2)"}
-    return xr.Dataset({k: ("galaxy", v, {"units": units.get(k, "")}) for k, v in columns.items()})
-
-
-def class_weights(table):
-    """Factor by which each candidate counts so that the pool has the class proportions of Table 1."""
-    name, weights = table["spectral_class"].values, 1 / table["probability"].values
-    natural = {kind: float(weights[name == kind].sum() / weights.sum()) for kind in CLASSES}
-    total = sum(TABLE1.values())
-    for kind, share in natural.items():
-        if share > 0:
-            weights[name == kind] *= TABLE1[kind] / total / share
-    return weights, natural
-
-
-def draw_weighted(weights, n, rng):
-    """Rows drawn without replacement, each with a chance exactly proportional to its weight (or certain)."""
-    if n >= weights.size:
-        return np.arange(weights.size)
-    chance = np.zeros(weights.size)
-    free = np.ones(weights.size, bool)
-    while True:
-        chance[free] = weights[free] * (n - (~free).sum()) / weights[free].sum()
-        over = free & (chance > 1)
-        if not over.any():
-            break
-        chance[over], free[over] = 1.0, False
-    order = rng.permutation(weights.size)
-    ends = np.cumsum(chance[order])
-    picks = np.searchsorted(ends, rng.random() + np.arange(n))
-    return order[np.minimum(picks, weights.size - 1)]
-
-
-def select(table, recipe, *, seed=SEED):
-    """Fill the bins of H-alpha flux and split the sample.
-
-    ``attrs``: ``counts`` (JSON, class -> number per bin), ``proportions`` (JSON, Table 1's), ``natural``
-    (JSON), ``observed`` (candidates in the pool).
-    """
-    rng = np.random.default_rng([seed, _SELECT])
-    name = table["spectral_class"].values
-    pool = table.isel(
-        galaxy=np.flatnonzero((table["r_magnitude"].values < MAGNITUDE_LIMIT) & np.isin(name, CLASSES))
-    )
-    weights, natural = class_weights(pool)
-    usable = pool["h_alpha_flux"].values > 0
-    if recipe.star_forming:
-        usable &= pool["is_star_forming"].values
-    flux = np.log10(np.where(usable, pool["h_alpha_flux"].values, 1e-30))
-    which = np.digitize(flux, np.linspace(recipe.low, recipe.high, 11)) - 1
-    chosen = []
-    for k in range(10):
-        rows = np.flatnonzero(which == k)
-        n = recipe.n_top if k == 9 else recipe.n_bin
-        chosen.append(rows[draw_weighted(weights[rows], n, rng)])
-    rows = rng.permutation(np.concatenate(chosen))
-    split = np.full(rows.size, "train", dtype="<U5")
-    split[rng.permutation(rows.size)[: round(0.2 * rows.size)]] = "test"
-    columns = ["candidate", "spectral_class", "h_alpha_flux"]
-    out = pool[columns].isel(galaxy=rows)
-    out = out.assign(
-        h_alpha_bin=("galaxy", which[rows].astype("i1"), {"units": ""}),
-        split=("galaxy", split, {"units": ""}),
-    )
-    kinds = out["spectral_class"].values
-    counts = {k: np.bincount(which[rows][kinds == k], minlength=10).tolist() for k in CLASSES}
-    return out.assign_attrs(
-        counts=json.dumps(counts),
-        proportions=json.dumps(TABLE1),
-        natural=json.dumps(natural),
-        observed=pool.sizes["galaxy"],
-    )
 
 
 SELECTION = DATA / "scourfield2023_selection.nc"

@@ -5,13 +5,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from spectool.papers.zahid2019 import sample as candidates
-from spectool.papers.zahid2019.sample import rebuild, select
+from spectool.papers.zahid2019.sample import rebuild
 from spectool.surveys.sdss import noise_variance, observe_sdss
 from spectool.synth import relations
 from spectool.synth.agn import add_agn
 from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.synthesis import synthesize
+from tools.make import zahid2019_selection as selection
 from tools.make.gaussian_lines import measure_candidates
 
 
@@ -22,7 +23,7 @@ def block():
 
 @pytest.fixture(scope="module")
 def seen(block):
-    rows = candidates.screen(block)
+    rows = selection.screen(block)
     return candidates.observe_candidates(block.isel(galaxy=rows[:60]))
 
 
@@ -35,7 +36,7 @@ def test_redshifts_are_whole_pixels(block):
 
 def test_spectra_are_those_of_the_survey_simulator(block, seen):
     """The same galaxies through `observe_sdss`: other code for redshift, blur and pixels; and exactly its noise."""
-    rows = block.isel(galaxy=candidates.screen(block)[:6])
+    rows = block.isel(galaxy=selection.screen(block)[:6])
     grid = embedded_grid()
     native = grid.wavelength[(grid.wavelength > 3500) & (grid.wavelength < 7700)]
     rest = synthesize(rows, grid, wavelength=native, keep_lines=True, progress=False)
@@ -128,7 +129,7 @@ def test_renewed_metals_follow_mass_as_those_of_star_forming_galaxies():
 
 
 def test_predicted_magnitudes_are_those_of_the_stars(block, seen):
-    predicted = candidates.predict_r(block.isel(galaxy=candidates.screen(block)[:60]))
+    predicted = selection.predict_r(block.isel(galaxy=selection.screen(block)[:60]))
     brighter = predicted - seen["r_magnitude"].values
     assert np.median(np.abs(brighter)) < 0.05 and brighter.min() > -0.05 and brighter.max() < 0.4
 
@@ -136,9 +137,9 @@ def test_predicted_magnitudes_are_those_of_the_stars(block, seen):
 def test_what_is_screened_out_would_not_have_been_selected():
     """Candidates just beyond the limits of the screen; among some 10,000 two would have passed."""
     near = candidates.draw_block(11)
-    magnitude = candidates.predict_r(near)
-    kept = candidates.screen(near)
-    rows = np.setdiff1d(np.flatnonzero(magnitude < candidates.SCREEN_MAGNITUDE + 0.3), kept)
+    magnitude = selection.predict_r(near)
+    kept = selection.screen(near)
+    rows = np.setdiff1d(np.flatnonzero(magnitude < selection.SCREEN_MAGNITUDE + 0.3), kept)
     assert rows.size > 150
-    passed, _ = select(measure_candidates(near.isel(galaxy=rows), seed=candidates.SEED))
+    passed, _ = selection.select(measure_candidates(near.isel(galaxy=rows), seed=candidates.SEED))
     assert passed.sum() <= 1

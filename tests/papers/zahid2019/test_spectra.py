@@ -4,18 +4,15 @@ import numpy as np
 import pytest
 
 from spectool.papers.zahid2019.sample import (
-    COLUMNS,
-    MemoryMap,
     chunk_sigma,
     draw_block,
     observe_candidates,
-    open_memmap,
-    screen,
     stored_flux,
     to_angstrom,
 )
 from spectool.prepare import kept_pixels, optical_wavelength, stack_wavelength
 from spectool.spectra import pixel_edges
+from tools.make.zahid2019_selection import COLUMNS, MemoryMap, open_memmap, screen
 
 
 @pytest.fixture(scope="module")

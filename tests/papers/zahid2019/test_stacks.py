@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from spectool.papers.zahid2019.sample import draw_block, observe_candidates, screen, to_angstrom
+from spectool.papers.zahid2019.sample import draw_block, observe_candidates, to_angstrom
 from tools.make.stacks import MASS_EDGES, StackSums
+from tools.make.zahid2019_selection import screen
 
 
 @pytest.fixture(scope="module")
