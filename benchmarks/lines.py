@@ -11,15 +11,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks.row import make_row, seconds
-from spectool.measure.line_spectra import REDDENING, read_ppxf_spectra, write_ppxf_templates
+from spectool.measure.line_design import MEASURED, REDDENING, select_populations
+from spectool.measure.line_spectra import read_spectra
 from spectool.measure.lines_ppxf import FIT_RANGE as FIT_RANGE_825
-from spectool.measure.lines_ppxf import GAS_LIMITS, MEASURED, STAR_LIMITS, fit_lines, make_setup
+from spectool.measure.lines_ppxf import GAS_LIMITS, STAR_LIMITS, fit_lines, make_setup
 from spectool.papers.scourfield2023.sample import rebuild
 from spectool.parallel import n_workers
 from spectool.prepare import mask_bad_pixels
 from spectool.spectra import KM_S
 from spectool.surveys.sdss import observe_sdss
-from spectool.synth.grid import SSPGrid
+from spectool.synth.grid import embedded_grid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 
@@ -46,7 +47,7 @@ MIN_SN = 5.0
 
 def draw_sdss(n):
     """Star-forming galaxies as SDSS sees them, on its own pixels."""
-    grid = SSPGrid.embedded()
+    grid = embedded_grid()
     drawn = draw_population(6 * n, grid_age=grid.age, seed=SEED, redshift_range=(0.024, 0.05))
     forming = np.flatnonzero(drawn["log_sfr"].values - drawn["log_mass"].values > -10.8)[:n]
     inside = (grid.wavelength > 3400) & (grid.wavelength < 8700)
@@ -54,6 +55,25 @@ def draw_sdss(n):
         drawn.isel(galaxy=forming), grid, wavelength=grid.wavelength[inside], progress=False
     )
     return mask_bad_pixels(observe_sdss(galaxies, seed=SEED))
+
+
+def write_ppxf_templates(grid, path, *, selection="full", wavelength_range=(3000.0, 9800.0)):
+    """Write a grid as a file that ``ppxf.sps_util.sps_lib`` reads."""
+    age, metal = select_populations(grid, selection)
+    inside = (grid.wavelength >= wavelength_range[0]) & (grid.wavelength <= wavelength_range[1])
+    if not inside.any():
+        raise ValueError(f"the grid has no pixel within {wavelength_range[0]:g}-{wavelength_range[1]:g} A")
+    flux = grid.flux[np.ix_(metal, age, inside)]
+    np.savez_compressed(
+        path,
+        templates=flux.transpose(2, 1, 0).astype(float),
+        lam=grid.wavelength[inside],
+        ages=np.maximum(grid.age[age], 1.0) / 1e9,
+        metals=np.log10(grid.metallicity[metal] / grid.z_sun),
+        masses=grid.surviving_mass[np.ix_(metal, age)].T.astype(float),
+        # sps_lib wants one value per wavelength, whatever its docstring says.
+        fwhm=np.full(inside.sum(), float(grid.fwhm)),
+    )
 
 
 class Example:
@@ -69,7 +89,7 @@ class Example:
         self.resolution = {"lam": self.wavelength / (1 + redshift), "fwhm": fwhm}
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "spectra_bc03_miles.npz"
-            write_ppxf_templates(SSPGrid.embedded(), file, selection=PEER_TEMPLATES)
+            write_ppxf_templates(embedded_grid(), file, selection=PEER_TEMPLATES)
             self.library = self._read(file)
 
     def _read(self, file):
@@ -204,12 +224,12 @@ def fits_per_second():
     rate = N_RATE / seconds(ours)
     table = table["lines"]
     strong = np.flatnonzero(table["line_sn"].sel(line="Hα").values > 20)[:N_PEER]
-    spectra = read_ppxf_spectra(sample, "flux", None, FIT_RANGE_825)
-    setup = make_setup(spectra, MEASURED, None, False, None, "compact", REDDENING)
+    spectra = read_spectra(sample, "flux", fit_range=FIT_RANGE_825)
+    setup = make_setup(spectra, MEASURED, None, False, embedded_grid(), "compact", REDDENING)
     wanted = np.array([MEASURED.index(name) for name in PEER_LINES])
     with threadpool_limits(1):
         begin = time.perf_counter()
-        theirs = np.array([fit_plainly(setup, *spectra.one(k), wanted) for k in strong])
+        theirs = np.array([fit_plainly(setup, *spectra.at_rest(k), wanted) for k in strong])
         peer_rate = n_workers() * len(strong) / (time.perf_counter() - begin)
     mine = table.isel(galaxy=strong, line=wanted)
     require_equal_fluxes(mine["line_flux"].values, theirs, mine["line_flux_error"].values)

@@ -8,6 +8,9 @@ import time
 
 import joblib
 import psutil
+from joblib.externals.loky import get_reusable_executor
+from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
 
 
 def n_workers() -> int:
@@ -35,6 +38,40 @@ def release_memory():
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
+
+
+def run_jobs(function, jobs, take, *, workers=None, backend="loky", **bar):
+    """Call `function(*job)` for each job and hand its result to `take`, which returns by how much the bar moves.
+
+    Results come as they are done, from worker processes if there are several. Returns whether all jobs were done:
+    after an interrupt (stop button) what is done has been handed over.
+    """
+    with tqdm(unit="spectrum", **bar) as shown:
+        try:
+            for done in _results(function, jobs, workers or n_workers(), backend):
+                shown.update(take(done))
+        except KeyboardInterrupt:
+            return False
+    return True
+
+
+def _results(function, jobs, workers, backend):
+    if workers == 1 and backend == "loky":
+        for job in jobs:
+            # Matrices this small are only slowed down by threads.
+            with threadpool_limits(1):
+                done = function(*job)
+            yield done
+        return
+    release_memory()
+    options = {"inner_max_num_threads": 1} if backend == "loky" else {}
+    work = (joblib.delayed(function)(*job) for job in jobs)
+    with joblib.parallel_config(backend=backend, **options):
+        # Dask decides on its workers itself.
+        yield from joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(work)
+    if backend == "loky":
+        # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
+        get_reusable_executor().shutdown(wait=True)
 
 
 MB = 1e6

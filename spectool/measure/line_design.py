@@ -1,17 +1,23 @@
-"""Design of the line fits: which lines, their ties, templates and polynomials."""
+"""Design of the line fits: which lines, their ties, profiles, windows and templates."""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.polynomial import legendre
+from scipy.special import erf
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from spectool.spectra import KM_S, LINES, pixel_edges
-from spectool.synth.grid import SSPGrid
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES
+from spectool.surveys.sdss import PIXEL_VELOCITY, blur
+from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import synthesize
+
+MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
+MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 
 # Stronger member: (weaker member, its strength relative to the stronger one). Storey & Zeippen (2000, MNRAS 312, 813).
 DOUBLETS = {"[O III] 5007": ("[O III] 4959", 1 / 2.98), "[N II] 6583": ("[N II] 6548", 1 / 3.05)}
@@ -39,6 +45,40 @@ NUISANCE = (
 )
 STRONG = ("[O II] 3726", "[O II] 3729", "Hβ", "[O III] 4959", "[O III] 5007")
 STRONG += ("[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+
+
+def choose_lines(lines, ties, *, always=(), inside=(0.0, np.inf)):
+    """Lines of a fit: wavelength, strength per amplitude and the amplitude's column of each; rows of those asked for.
+
+    Lines of `always`, weak members of ties and the nuisance lines come in besides, these only `inside` and where no
+    other line is.
+    """
+    unknown = [name for name in lines if name not in LINES]
+    if unknown:
+        raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
+    if not len(lines) or len(set(lines)) < len(lines):
+        raise ValueError("name at least one line, and each line once")
+    names = list(dict.fromkeys([*lines, *always]))
+    owner = {weak: (strong, share) for strong, (weak, share) in ties.items() if strong in names}
+    names += [weak for weak in owner if weak not in names]
+    chained = [strong for strong, _ in owner.values() if strong in owner]
+    if chained:
+        raise ValueError(f"{chained[0]} is tied to a stronger line: it cannot have a weaker one tied to it")
+    free = {name: k for k, name in enumerate(n for n in names if n not in owner)}
+    members = [(LINES[n], owner.get(n, (n, 1.0))[1], free[owner.get(n, (n, 1.0))[0]]) for n in names]
+    taken, count = np.array([LINES[n] for n in names]), len(free)
+    for group in NUISANCE:
+        seen = any(inside[0] < centre < inside[1] for centre, _ in group)
+        if seen and all(np.abs(taken - centre).min() > 1.0 for centre, _ in group):
+            members += [(centre, share, count) for centre, share in group]
+            count += 1
+    wavelength, ratio, column = (np.array(part) for part in zip(*members, strict=True))
+    return wavelength, ratio, column.astype(int), np.array([names.index(n) for n in lines])
+
+
+def gaussian_on_pixels(edges, centre, sigma):
+    """A line of flux 1, averaged over pixels; sigma in Angstrom."""
+    return 0.5 * np.diff(erf((edges - centre) / (sigma * 2**0.5))) / np.diff(edges)
 
 
 @dataclass(frozen=True)
@@ -75,39 +115,9 @@ class LineDesign:
         return pairs
 
 
-def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS, nuisance=NUISANCE):
+def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS):
     """Choose the columns for the lines asked for and lay their windows."""
-    unknown = [name for name in lines if name not in LINES]
-    if unknown:
-        raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
-    if len(set(lines)) < len(lines) or not len(lines):
-        raise ValueError("name at least one line, and each line once")
-    weaker = {weak: (strong, ratio) for strong, (weak, ratio) in doublets.items() if strong in lines}
-    column, members = {}, []
-    for name in lines:
-        if name not in weaker:
-            column[name] = len(column)
-    for name in lines:
-        owner, ratio = weaker.get(name, (name, 1.0))
-        members.append((LINES[name], ratio, column[owner]))
-    asked = np.array([LINES[name] for name in lines])
-    for strong, (weak, ratio) in doublets.items():
-        if strong in lines and weak not in lines:
-            members.append((LINES[weak], ratio, column[strong]))
-    count = len(column)
-    taken = np.array([member[0] for member in members])
-    for group in nuisance:
-        apart = all(np.abs(taken - centre).min() > 1.0 for centre, _ in group)
-        if apart and any(edges[0] < centre < edges[-1] for centre, _ in group):
-            members += [(centre, ratio, count) for centre, ratio in group]
-            count += 1
-    centre, ratio, owner = (np.array(part) for part in zip(*members, strict=True))
-    return _lay_windows(
-        centre, ratio, owner.astype(int), np.arange(asked.size), edges, wavelength, lsf, reach
-    )
-
-
-def _lay_windows(centre, ratio, column, reported, edges, wavelength, lsf, reach):
+    centre, ratio, column, reported = choose_lines(lines, doublets, inside=(edges[0], edges[-1]))
     step = np.diff(np.log(edges))
     low, high = (
         np.searchsorted(edges, centre * (1 - reach / KM_S)),
@@ -158,66 +168,49 @@ def _offsets(design, velocity, dispersion, members):
     return offset, sigma, scale, torch.diff(edges, dim=-1)
 
 
-N_MIXES = 3000
-N_COMPONENTS = 25
-DEGREE = 8
-
-_CACHE = {}
-_CACHED = 4
-_NODES = np.array([6.0, 7.0, 8.0, 8.7, 9.3, 9.7, 10.2])  # log age [yr]
-
-
 @dataclass(frozen=True)
-class ContinuumBasis:
-    """Continua as amplitude * (mean + sum of coefficients * components)."""
+class ContinuumTemplates:
+    """Continua as amplitude * (mean + sum of coefficients * vectors), with the spread that coefficients have."""
 
     vectors: np.ndarray
     spread: np.ndarray
-    n_components: int
 
 
-def continuum_basis(
-    wavelength,
-    *,
-    grid=None,
-    n_components=N_COMPONENTS,
-    degree=DEGREE,
-    dispersions=(30.0, 350.0),
-    calibration=0.1,
-    widening=2.0,
-    n_mixes=N_MIXES,
-    seed=1,
-):
+_N_MIXES, _SEED = 3000, 1
+_DISPERSIONS = (30.0, 350.0)  # km/s
+_CALIBRATION = 0.1  # spread of the polynomials' coefficients
+_WIDENING = 2.0  # of the components' spread over that of the mixes
+_NODES = np.array([6.0, 7.0, 8.0, 8.7, 9.3, 9.7, 10.2])  # log age [yr]
+
+
+def continuum_templates(wavelength, *, grid=None, n_components=25, degree=8):
     """Principal components of random mixes of stellar populations, and polynomials for the calibration."""
     wavelength = np.asarray(wavelength, float)
-    options = (n_components, degree, tuple(dispersions), calibration, widening, n_mixes, seed)
-    key = (wavelength.tobytes(), options)
-    if grid is None and key in _CACHE:
-        return _CACHE[key]
-    mixes = _draw_mixes(grid or SSPGrid.embedded(), wavelength, dispersions, n_mixes, seed)
+    if grid is None:
+        return _embedded_templates(wavelength.tobytes(), n_components, degree)
+    mixes = _draw_mixes(grid, wavelength)
     with threadpool_limits(1):
-        pca = PCA(n_components, svd_solver="randomized", random_state=seed).fit(mixes)
+        pca = PCA(n_components, svd_solver="randomized", random_state=_SEED).fit(mixes)
     mean = pca.mean_.astype(float)
     x = np.log(wavelength / wavelength[0]) / np.log(wavelength[-1] / wavelength[0])
-    polynomials = mean * np.array(
-        [legendre.legval(2 * x - 1, row) for row in np.eye(degree + 1)[1:]]
-    ).reshape(degree, wavelength.size)
-    spread = [[np.inf], widening * np.sqrt(pca.explained_variance_), np.full(degree, calibration)]
-    basis = ContinuumBasis(
+    series = [legendre.legval(2 * x - 1, row) for row in np.eye(degree + 1)[1:]]
+    polynomials = mean * np.array(series).reshape(degree, wavelength.size)
+    spread = [[np.inf], _WIDENING * np.sqrt(pca.explained_variance_), np.full(degree, _CALIBRATION)]
+    return ContinuumTemplates(
         vectors=np.concatenate([mean[None], pca.components_.astype(float), polynomials]),
         spread=np.concatenate(spread),
-        n_components=n_components,
     )
-    if grid is None:
-        while len(_CACHE) >= _CACHED:
-            del _CACHE[next(iter(_CACHE))]
-        _CACHE[key] = basis
-    return basis
 
 
-def _draw_mixes(grid, wavelength, dispersions, n, seed):
+@lru_cache(maxsize=4)
+def _embedded_templates(pixels, n_components, degree):
+    wavelength = np.frombuffer(pixels)
+    return continuum_templates(wavelength, grid=embedded_grid(), n_components=n_components, degree=degree)
+
+
+def _draw_mixes(grid, wavelength):
     """Continua of random galaxies, each with mean flux 1, shape (n, pixel)."""
-    rng = np.random.default_rng(seed)
+    n, rng = _N_MIXES, np.random.default_rng(_SEED)
     galaxies = xr.Dataset(
         {
             "mass_formed": (("galaxy", "age"), _draw_histories(grid, n, rng)),
@@ -226,7 +219,7 @@ def _draw_mixes(grid, wavelength, dispersions, n, seed):
             "log_u": ("galaxy", rng.uniform(-3.7, -2.3, n)),
             "dust2": ("galaxy", 10 ** rng.uniform(-2.0, 0.4, n)),
             "dust_index": ("galaxy", rng.uniform(-1.3, -0.4, n)),
-            "velocity_dispersion": ("galaxy", rng.uniform(*dispersions, n)),
+            "velocity_dispersion": ("galaxy", rng.uniform(*_DISPERSIONS, n)),
         }
     )
     galaxies["dust1"] = galaxies["dust2"] * rng.uniform(0.0, 2.0, n)
@@ -234,11 +227,9 @@ def _draw_mixes(grid, wavelength, dispersions, n, seed):
     if nebular:
         dark = replace(grid.nebular, line_luminosity=np.zeros_like(grid.nebular.line_luminosity))
         grid = replace(grid, nebular=dark)
-    pixel_edges(wavelength)  # raises if they do not increase
-    inside = (wavelength[0] + wavelength[-1]) / 2 + np.array([-1, 1]) * (wavelength[-1] - wavelength[0]) / 2
-    flux = synthesize(
-        galaxies, grid, wavelength=wavelength, nebular=nebular, label_range=tuple(inside), progress=False
-    )["flux"].values
+    ends = (wavelength[0], wavelength[-1])
+    options = {"wavelength": wavelength, "nebular": nebular, "label_range": ends, "progress": False}
+    flux = synthesize(galaxies, grid, **options)["flux"].values
     return flux / flux.mean(axis=1, keepdims=True)
 
 
@@ -255,3 +246,98 @@ def _draw_histories(grid, n, rng):
     depth = rng.uniform(1.0, 5.0, n)
     log_rate -= np.where(log_age < cut[:, None], depth[:, None], 0.0)
     return 10.0**log_rate * np.diff(grid.age_edges)
+
+
+# Ages [yr] and metallicities [log Z / Zsun] that span what galaxies' stars do to emission lines: with the grid's
+# other 98 x 7 populations, fluxes change by less than a tenth of their error at 30 per pixel.
+COMPACT_AGES = (1e6, 3e6, 1e7, 3e7, 1e8, 3e8, 9e8, 3e9, 1e10)
+COMPACT_METALLICITIES = (-0.7, 0.0, 0.4)
+# Optical depths at 5500 A of the copies behind dust, and the slope of the attenuation (Charlot & Fall 2000). Dust
+# between them is a sum of both: non-negative least squares needs no polynomial.
+REDDENING = (0.0, 1.2)
+DUST_SLOPE = -0.7
+
+
+def select_populations(grid, selection="compact"):
+    """Which populations of a grid serve as templates."""
+    if isinstance(selection, str):
+        if selection == "full":
+            return np.arange(len(grid.age)), np.arange(len(grid.metallicity))
+        if selection != "compact":
+            raise ValueError(f"templates are 'compact', 'full' or (ages, metallicities), not {selection!r}")
+        selection = (COMPACT_AGES, COMPACT_METALLICITIES)
+    ages, metallicities = (np.atleast_1d(np.asarray(values, float)) for values in selection)
+    if not (ages.size and metallicities.size and np.all(ages > 0)):
+        raise ValueError("a selection needs at least one positive age [yr] and one metallicity")
+    # Grids may hold an age of 0.
+    known = np.log(np.maximum(grid.age, 1.0))
+    age = np.abs(np.log(ages)[:, None] - known).argmin(1)
+    metal = np.abs(metallicities[:, None] - np.log10(grid.metallicity / grid.z_sun)).argmin(1)
+    return np.unique(age), np.unique(metal)
+
+
+FINE = 75.0  # km/s: template pixels are at most so wide
+
+
+def template_pixels(spectra):
+    """Template pixels per pixel of the spectra, their edges, sigma [km/s] to blur, ln of the first wavelength."""
+    ratio = int(np.ceil(spectra.velscale / FINE))
+    edges = template_edges(*spectra.reach, spectra.step, ratio)
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    lsf = template_lsf(edges, spectra.lsf_at(centres), ratio)
+    return ratio, edges, lsf, float(np.log(np.mean(centres[:ratio])))
+
+
+def template_edges(low, high, step, ratio):
+    """Edges of template pixels, uniform in log wavelength, `ratio` of them per pixel of the spectra."""
+    margin = int(np.ceil(1000 / KM_S / step)) * ratio
+    count = int(np.ceil(np.log(high / low) / step)) * ratio + 2 * margin
+    return np.exp(np.log(low) + step / ratio * (np.arange(count + 1) - margin))
+
+
+def template_lsf(edges, lsf, ratio):
+    """Sigma [km/s] that is left to blur into template pixels, their own width taken off."""
+    pixel = np.log(edges[1] / edges[0]) * KM_S
+    # Spectra on coarser pixels than their native ones were rebinned: the native pixel's width came in twice.
+    own = pixel**2 / 12 if ratio == 1 else -(PIXEL_VELOCITY**2) / 12
+    return np.sqrt(np.maximum(lsf**2 - own, (0.2 * pixel) ** 2))
+
+
+def stellar_templates(edges, lsf, grid, *, selection="compact", reddening=REDDENING):
+    """Populations on log pixels at a spectrum's resolution, with and without dust."""
+    own = selection if isinstance(selection, str) else tuple(tuple(np.ravel(part)) for part in selection)
+    key = (edges.size, float(edges[0]), float(edges[-1]), own, tuple(reddening), np.asarray(lsf).tobytes())
+    kept = _CACHE.get(key)
+    if kept is None or kept[0] is not grid:
+        if len(_CACHE) >= _KEPT:
+            _CACHE.pop(next(iter(_CACHE)))
+        _CACHE[key] = kept = (grid, _build(edges, lsf, grid, selection, reddening))
+    return kept[1]
+
+
+_CACHE, _KEPT = {}, 4
+
+
+def _build(edges, lsf, grid, selection, reddening):
+    age, metal = select_populations(grid, selection)
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    # Spectra may reach beyond the grid; there the fit uses no pixel, and the templates go on as they end.
+    inside = np.flatnonzero((edges >= grid.edges[0]) & (edges <= grid.edges[-1]))
+    if inside.size < 2:
+        raise ValueError(
+            f"wavelengths {edges[0]:.0f}-{edges[-1]:.0f} A lie beyond the grid's "
+            f"{grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A"
+        )
+    ends = (inside[0], centres.size - inside[-1])
+    flux = grid.rebinned_flux(edges[inside])[np.ix_(metal, age)].reshape(-1, inside.size - 1)
+    flux = np.pad(flux.astype(float), ((0, 0), ends), mode="edge")
+    pixel = np.log(edges[1] / edges[0]) * KM_S
+    own = grid.fwhm * FWHM_TO_SIGMA / centres * KM_S
+    width = np.sqrt(np.clip(np.asarray(lsf) ** 2 - own**2, 0, None)) / pixel
+    if width.max() > 0.1:
+        flux = blur(flux, np.broadcast_to(width, flux.shape))
+    dust = np.exp(-np.multiply.outer(np.asarray(reddening, float), (centres / 5500.0) ** DUST_SLOPE))
+    flux = (flux[:, None, :] * dust).reshape(-1, centres.size)
+    flux /= np.median(flux, axis=1, keepdims=True)
+    flux.flags.writeable = False
+    return flux

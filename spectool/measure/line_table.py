@@ -1,98 +1,84 @@
-"""Tables of measured lines."""
+"""Tables of what was fitted to spectra: lines, columns, status and what to say of it."""
 
 import numpy as np
-import torch
+import xarray as xr
+from astropy import units as u
 
-from spectool.spectra import KM_S, LINES
+from spectool.prepare import add_history
+from spectool.spectra import LINES
 
-SIGMA = 250.0  # km/s, pixels of 276 km/s included: between an emission line and the stars' absorption
-REACH = 2500.0  # km/s on either side
-_SEEN = 0.6
-
-
-def net_line(flux, ivar, wavelength, centre):
-    """Area of a line above a straight local continuum, negative in absorption."""
-    speed = (wavelength / centre - 1) * KM_S
-    inside = speed.abs() <= REACH
-    nan = torch.full((len(flux),), torch.nan, dtype=torch.float64)
-    if int(inside.sum()) < 6 or float(speed.min()) > -REACH / 2 or float(speed.max()) < REACH / 2:
-        return nan, nan
-    speed, weight = speed[inside], ivar[:, inside]
-    shape = torch.exp(-0.5 * (speed / SIGMA) ** 2) / ((2 * torch.pi) ** 0.5 * SIGMA * centre / KM_S)
-    design = torch.stack([shape, torch.ones_like(speed), speed / REACH])
-    # Scaled by the weights, the equations of faint and bright spectra are equally far from singular.
-    scale = weight.sum(1, keepdim=True)
-    relative = weight / torch.where(scale > 0, scale, 1.0)
-    products = (design[:, None] * design[None]).reshape(9, -1)
-    normal = (relative @ products.T).reshape(-1, 3, 3)
-    right = (relative * flux[:, inside]) @ design.T
-    seen = (weight > 0).to(torch.float64)
-    usable = (seen.mean(1) > _SEEN) & (seen[:, speed.abs() <= 2 * SIGMA].mean(1) > _SEEN)
-    normal[~usable] = torch.eye(3, dtype=torch.float64)
-    inverse, info = torch.linalg.inv_ex(normal)
-    usable &= info == 0
-    area = (inverse[:, 0] * right).sum(1)
-    error = (inverse[:, 0, 0] / torch.where(scale[:, 0] > 0, scale[:, 0], 1.0)) ** 0.5
-    return torch.where(usable, area, nan), torch.where(usable, error, nan)
+OK, BAD_INPUT, FAILED = 0, 1, 2
 
 
-MIN_COVERAGE = 0.8
+def galaxy_columns(sample):
+    """What a sample knows of its galaxies, as the beginning of a table."""
+    columns = {name: sample[name] for name in sample.variables if sample[name].dims == ("galaxy",)}
+    return xr.Dataset(columns, attrs=dict(sample.attrs))
 
 
-def line_model(design, profile, member_flux, members=None):
-    """Narrow lines on the spectrum's pixels."""
-    padded = torch.zeros(len(member_flux), len(design.edges) - 1, dtype=torch.float64)
-    for m in range(len(design.start)) if members is None else members:
-        window = slice(design.start[m], design.start[m] + design.width)
-        padded[:, window] += profile[:, m] * member_flux[:, m, None]
-    return padded[:, design.width : -design.width]
+def line_columns(sample, lines):
+    """The same with the coordinates of lines."""
+    about = {"units": "Angstrom", "description": "vacuum"}
+    return galaxy_columns(sample).assign_coords(
+        line=("line", list(lines)), line_wavelength=("line", [LINES[name] for name in lines], about)
+    )
 
 
-def describe(residual, ivar, stars, blocks, member_flux, covariance, fitter):
-    """Fluxes, peaks and their errors of the lines asked for, NaN where too little of a line is seen.
+def flux_units(spectra):
+    """Units of a line's flux in spectra."""
+    return (u.Unit(spectra.units) * u.AA).to_string()
 
-    Parameters
-    ----------
-    residual, ivar, stars : Tensor, shape (batch, n)
-        The residual is zero where nothing is seen; stars is the continuum.
-    blocks : LineBlocks
-    member_flux : Tensor, shape (batch, member)
-    covariance : Tensor, shape (batch, c, c)
-    fitter : Fitter
 
-    Returns
-    -------
-    dict of Tensor
+def assemble_table(sample, lines, spectra, status, message, values, columns, *, what, keep_fit=False):
+    """The line table of a fit.
+
+    `values` holds flux, error, peak, peak_error and an, shape (galaxy, line), and the fit if that is to be kept;
+    `columns` per-galaxy values and their units by name. All is NaN where the status is not OK.
     """
-    design, reported = fitter.design, fitter.design.reported
-    ratio = torch.from_numpy(design.ratio[reported])
-    error = covariance.diagonal(dim1=1, dim2=2)[:, design.column[reported]] ** 0.5 * ratio
-    tip = blocks.profile[:, reported].amax(-1)
-    seen = (ivar > 0).to(torch.float64)
-    rms = ((residual**2) @ fitter.local / (seen @ fitter.local)) ** 0.5
-    values = {
-        "flux": member_flux[:, reported],
-        "flux_error": error,
-        "peak": member_flux[:, reported] * tip,
-        "peak_error": error * tip,
-        "an": member_flux[:, reported] * tip / rms,
+    table, area = line_columns(sample, lines), flux_units(spectra)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = values | {"sn": values["flux"] / values["error"]}
+    lost = status != OK
+    by_line = {
+        "line_flux": ("flux", area),
+        "line_flux_error": ("error", area),
+        "line_sn": ("sn", ""),
+        "line_peak": ("peak", spectra.units),
+        "line_peak_error": ("peak_error", spectra.units),
+        "line_an": ("an", ""),
     }
-    hidden = (blocks.coverage[:, reported] < MIN_COVERAGE) | ~blocks.seen[:, design.column[reported]]
-    nan = torch.tensor(torch.nan, dtype=torch.float64)
-    values = {name: torch.where(hidden, nan, value) for name, value in values.items()}
-    return values | _net_balmer(residual + stars, ivar, blocks.profile, member_flux, fitter)
+    for name, (key, units) in by_line.items():
+        table[name] = (("galaxy", "line"), np.where(lost[:, None], np.nan, values[key]), {"units": units})
+    for name, (column, units) in columns.items():
+        table[name] = ("galaxy", np.where(lost, np.nan, column), {"units": units})
+    table = add_status(table, status, message)
+    if keep_fit:
+        table = table.assign_coords({spectra.coordinate.name: spectra.coordinate})
+        for name in ("continuum", "line_model"):
+            pixels = np.where(lost[:, None], np.nan, values[name]).astype(np.float32)
+            table[name] = (("galaxy", "wavelength"), pixels, {"units": spectra.units})
+    missing = np.isnan(table["line_flux"].values[~lost]).sum(axis=0)
+    missed = [f"{name}: {count}" for name, count in zip(lines, missing, strict=True) if count]
+    notes = ["lines masked or out of range, " + ", ".join(missed)] if missed else []
+    n_not_finite = int((~np.isfinite(spectra.flux)).sum())
+    notes += [f"{n_not_finite} pixels with flux not finite left out"] if n_not_finite else []
+    return note_fits(table, f"{what} in `{spectra.variable}`", spectra, notes)
 
 
-def _net_balmer(rest, ivar, profile, member_flux, fitter):
-    """Signal-to-noise ratios of Hα and Hβ without regard to the stars; ``rest`` has no emission lines."""
-    design, wavelength = fitter.design, torch.from_numpy(fitter.wavelength)
-    result = {}
-    for key, name in (("net_h_alpha_sn", "Hα"), ("net_h_beta_sn", "Hβ")):
-        found = np.flatnonzero(np.isclose(design.wavelength[design.reported], LINES[name]))
-        result[key] = torch.full((len(rest),), torch.nan, dtype=torch.float64)
-        if found.size:
-            own = line_model(design, profile, member_flux, members=[int(design.reported[found[0]])])
-            flux = torch.where(ivar > 0, rest + own, 0.0)
-            area, error = net_line(flux, ivar, wavelength, LINES[name])
-            result[key] = area / error
-    return result
+def add_status(table, status, message):
+    """Columns that say which fits are there, and why others are not."""
+    about = {"units": "", "description": "0 ok, 1 bad input, 2 failed"}
+    table["fit_status"] = ("galaxy", np.asarray(status, np.int8), about)
+    table["fit_message"] = ("galaxy", np.asarray(message, dtype=str), {"units": ""})
+    return table
+
+
+def note_fits(table, what, spectra, notes=()):
+    """Say in the table's history what was fitted and what could not be."""
+    status = table["fit_status"].values
+    text = f"{what}: {status.size} spectra, {(status == BAD_INPUT).sum()} with bad input, "
+    text += f"{(status == FAILED).sum()} failed"
+    reasons, counts = np.unique(table["fit_message"].values[status != OK], return_counts=True)
+    notes = [f"{count} x {reason}" for reason, count in zip(reasons[:8], counts[:8], strict=True)] + [*notes]
+    notes += [] if spectra.has_ivar else ["no ivar given: noise guessed from neighbouring pixels"]
+    return add_history(table, "; ".join([text, *notes]))

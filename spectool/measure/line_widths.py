@@ -1,18 +1,16 @@
 """How wide the lines of spectra are, instrument and galaxy together, and what they lack to a common width.
 
-Zahid et al. (2019, Section 3.1) measure it on strong emission lines of stacked spectra, find that it grows with
-stellar mass, and broaden individual galaxies, too noisy to be measured, by what their mass lacks to 330 km/s.
+Measured on strong lines of stacked spectra, it grows with stellar mass; galaxies that are too noisy to be measured are
+broadened by what their mass lacks to 330 km/s (Zahid et al. 2019, Section 3.1).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from scipy.special import erf
 
-from spectool.measure.line_design import DOUBLETS
-from spectool.measure.line_spectra import select_populations
-from spectool.prepare import spectral_coordinate
+from spectool.measure.line_design import DOUBLETS, gaussian_on_pixels, select_populations
+from spectool.measure.line_spectra import read_spectra
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES, pixel_edges
 from spectool.surveys.sdss import blur
 from spectool.synth.grid import embedded_grid
@@ -27,73 +25,40 @@ STARS = ((3e6, 1e8, 1e9, 1e10), (-0.4, 0.0))
 _BATCH = 64
 
 
-def spectral_fwhm(sample, *, variable="flux", grid=None, min_sn=MIN_SN):
-    """Total width of the strong emission lines of spectra: one for all lines of a spectrum.
+def spectral_fwhm(sample):
+    """Total width [km/s] of strong emission lines, one for all lines of a spectrum at rest, with its error and S/N.
 
-    H-alpha with [N II], H-beta, [O III] and [S II] are Gaussians of one width in velocity, integrated over the
-    pixels, on stars of eight populations with lines of the same width and a straight line per window. At each of
-    `TRIALS` widths that is a linear fit; chi2 has its minimum where a parabola through the three lowest puts it. Where
-    resolution changes with wavelength, the strongest line has its say: H-alpha, mostly.
-
-    Parameters
-    ----------
-    sample : Dataset
-        dims (galaxy or stack, wavelength) at rest, on a common ``wavelength`` (vacuum Angstrom). ``ivar`` and ``mask``
-        are honoured; without ``ivar`` all pixels weigh the same.
-    variable : str
-    grid : SSPGrid, optional
-        Of the stars; default: the embedded one.
-    min_sn : float
-        Signal to noise of all lines together below which the width is NaN.
-
-    Returns
-    -------
-    Dataset
-        ``spectral_fwhm`` and ``spectral_fwhm_error`` [km/s] (from the scatter about the fit), and ``fwhm_sn``, the
-        lines' signal to noise. NaN where lines are too weak, absent or wider or narrower than all `TRIALS`. The
-        width of the spectrum's own pixels is not in it.
-
-    Raises
-    ------
-    ValueError
-        If the sample is not at rest on common pixels, or does not cover the windows.
+    Gaussians of one width in velocity are fitted on stars and a straight line per window, at each of `TRIALS` widths;
+    chi2 has its minimum where a parabola through the three lowest puts it. NaN where lines are too weak, absent or
+    wider or narrower than all trials. The width of the spectrum's own pixels is not in it.
     """
-    wavelength, rest = spectral_coordinate(sample)
-    if not rest or wavelength.ndim != 1:
-        raise ValueError("line widths need spectra at rest on common pixels (coordinate `wavelength`)")
-    inside = np.zeros(wavelength.size, bool)
+    row_dim = next(str(d) for d in sample["flux"].dims if d != "wavelength")
+    sample = sample.rename({row_dim: "galaxy"}) if row_dim != "galaxy" else sample
+    sample = sample if "ivar" in sample else sample.assign(ivar=xr.ones_like(sample["flux"]))
+    spectra = read_spectra(sample, "flux", 0.0)
+    wavelength, inside = spectra.wavelength, np.zeros(spectra.wavelength.size, bool)
     for low, high in WINDOWS:
         here = (wavelength >= low) & (wavelength <= high)
         if here.sum() < 30:
             raise ValueError(f"the sample has only {here.sum()} pixels within {low:.0f}-{high:.0f} A")
         inside |= here
-    row_dim = next(str(d) for d in sample[variable].dims if d != "wavelength")
-    dims = (row_dim, "wavelength")
-    flux = sample[variable].transpose(*dims).values[:, inside].astype(float)
-    weight = np.ones(flux.shape)
-    if "ivar" in sample:
-        weight = sample["ivar"].transpose(*dims).values[:, inside].astype(float)
-    bad = ~np.isfinite(flux) | ~np.isfinite(weight) | ~(weight > 0)
-    if "mask" in sample:
-        bad |= sample["mask"].transpose(*dims).values[:, inside].astype(bool)
-    flux, weight = np.where(bad, 0, flux), np.where(bad, 0, weight)
-    designs = _designs(wavelength, inside, embedded_grid() if grid is None else grid)
-    columns = np.concatenate(
-        [_widths(flux[k : k + _BATCH], weight[k : k + _BATCH], designs) for k in range(0, len(flux), _BATCH)]
-    ).T
-    weak = ~(columns[2] >= min_sn)
-    names = ("spectral_fwhm", "spectral_fwhm_error")
-    table = {
-        n: (row_dim, np.where(weak, np.nan, c), {"units": "km / s"})
-        for n, c in zip(names, columns, strict=False)
-    }
-    return xr.Dataset(table | {"fwhm_sn": (row_dim, columns[2], {"units": ""})})
+    flux, weight = (values[:, inside] for values in spectra.weights(slice(None)))
+    flux, designs = np.where(weight > 0, flux, 0), _designs(wavelength, inside, embedded_grid())
+    rows = (slice(k, k + _BATCH) for k in range(0, len(flux), _BATCH))
+    width, error, sn = np.concatenate([_widths(flux[some], weight[some], designs) for some in rows]).T
+    weak, units = ~(sn >= MIN_SN), {"units": "km / s"}
+    return xr.Dataset(
+        {
+            "spectral_fwhm": (row_dim, np.where(weak, np.nan, width), units),
+            "spectral_fwhm_error": (row_dim, np.where(weak, np.nan, error), units),
+            "fwhm_sn": (row_dim, sn, {"units": ""}),
+        }
+    )
 
 
 def _designs(wavelength, inside, grid):
     """Columns of the fit at each trial width, (trial, pixel, column); the first `len(FITTED)` are lines."""
     edges, centres = pixel_edges(wavelength), wavelength[inside]
-    low, high = edges[:-1][inside], edges[1:][inside]
     straight = []
     for first, last in WINDOWS:
         here = (centres >= first) & (centres <= last)
@@ -108,23 +73,15 @@ def _designs(wavelength, inside, grid):
     for width in TRIALS:
         lines = []
         for name in FITTED:
-            line = _line(low, high, LINES[name], width)
-            if name in DOUBLETS:
-                weak, share = DOUBLETS[name]
-                line = line + share * _line(low, high, LINES[weak], width)
-            lines.append(line)
+            weak, share = DOUBLETS.get(name, (name, 0.0))
+            both = ((LINES[n], LINES[n] * width / KM_S * FWHM_TO_SIGMA) for n in (name, weak))
+            strong, other = (gaussian_on_pixels(edges, *line)[inside] for line in both)
+            lines.append(strong + share * other)
         sigma = np.sqrt(np.clip(width**2 - own**2, 0, None)) * FWHM_TO_SIGMA / 30.0
         blurred = blur(stars, np.broadcast_to(np.maximum(sigma, 0.1), stars.shape))
-        designs.append(
-            np.stack([*lines, *straight, *(np.interp(centres, middle, s) for s in blurred)], axis=1)
-        )
+        blurred = [np.interp(centres, middle, s) for s in blurred]
+        designs.append(np.stack([*lines, *straight, *blurred], axis=1))
     return np.stack(designs)
-
-
-def _line(low, high, wavelength, fwhm):
-    sigma = wavelength * fwhm / KM_S * FWHM_TO_SIGMA
-    ends = [0.5 * erf((edge - wavelength) / (sigma * 2**0.5)) for edge in (low, high)]
-    return (ends[1] - ends[0]) / (high - low)
 
 
 def _widths(flux, weight, designs):

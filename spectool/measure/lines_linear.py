@@ -1,30 +1,47 @@
 """Emission lines by one linear solve for a batch of spectra."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from spectool.measure.line_design import (
     DOUBLETS,
+    MEASURED,
     STRONG,
-    ContinuumBasis,
+    ContinuumTemplates,
     LineDesign,
     build_design,
-    continuum_basis,
+    continuum_templates,
+    gaussian_on_pixels,
     profile_slopes,
     profiles,
 )
-from spectool.measure.line_spectra import assemble_table, read_spectra
-from spectool.measure.line_table import describe, line_model
+from spectool.measure.line_spectra import read_spectra
+from spectool.measure.line_table import BAD_INPUT, FAILED, OK, assemble_table, flux_units
+from spectool.prepare import add_history
 from spectool.spectra import KM_S, LINES, pixel_edges
 
-RIDGE = 1e-9
+_RIDGE = 1e-9
+_FEWEST = 0.05  # of a column in good pixels, for it to be fitted
+_MIN_COVERAGE = 0.8  # of a line's profile in good pixels, for its flux to be reported
+_MIN_PIXELS = 60
+_LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
+DISPERSIONS = (40.0, 63.0, 100.0, 158.0, 251.0, 398.0)
+# Priors: velocity about 0 [km/s], natural log of the dispersion [km/s] about a centre.
+_PRIOR_VELOCITY, _PRIOR_CENTRE, _PRIOR_LOG_DISPERSION = 100.0, float(np.log(70.0)), 0.5
+_MAX_VELOCITY, _VELOCITY_STEP = 300.0, 100.0
+_STEPS = 3  # of Gauss and Newton
+_BROAD, _BROAD_SIGMA = ("Hα", "Hβ"), 1500.0
+_BROAD_SN, _BROAD_GAIN, _BROAD_WIDTH = 5.0, 30.0, 5.0  # what broad lines have to bring to be used
+_NET_SIGMA = 250.0  # km/s, pixels of 276 km/s included: between an emission line and the stars' absorption
+_NET_REACH = 2500.0  # km/s on either side
+_NET_SEEN = 0.6
 
 
-@dataclass(frozen=True)
-class ContinuumOperator:
-    """What of a fit depends on the pixels alone."""
+class ContinuumOperator(NamedTuple):
+    """What depends on the pixels alone: vectors (the last are broad lines), their products and priors."""
 
     vectors: torch.Tensor
     products: torch.Tensor
@@ -32,8 +49,7 @@ class ContinuumOperator:
     n_broad: int
 
 
-@dataclass(frozen=True)
-class Continuum:
+class Continuum(NamedTuple):
     """A batch's normal equations of the continuum, by their Cholesky factor."""
 
     factor: torch.Tensor
@@ -45,8 +61,28 @@ class Continuum:
     failed: torch.Tensor
 
 
+class LineBlocks(NamedTuple):
+    """The lines' part of the normal equations after the continuum is eliminated."""
+
+    whitened: torch.Tensor
+    normal: torch.Tensor
+    right: torch.Tensor
+    coverage: torch.Tensor
+    seen: torch.Tensor
+    profile: torch.Tensor
+
+
+class Solution(NamedTuple):
+    """Amplitudes of the lines' columns and what goes with them."""
+
+    flux: torch.Tensor
+    covariance: torch.Tensor
+    gain: torch.Tensor
+    coefficients: torch.Tensor
+
+
 def build_operator(basis, broad):
-    """Join a `ContinuumBasis` and broad lines (b, n), whose amplitudes are free."""
+    """Join a `ContinuumTemplates` and broad lines (b, n), whose amplitudes are free."""
     vectors = torch.from_numpy(np.concatenate([basis.vectors, broad]))
     first, second = torch.tril_indices(len(vectors), len(vectors))
     spread = np.concatenate([basis.spread, np.full(len(broad), np.inf)])
@@ -70,7 +106,7 @@ def factorize(flux, ivar, operator, width):
     amplitude = torch.maximum(amplitude.abs(), error)
     prior = (operator.spread * amplitude[:, None]) ** -2
     n_effective = (diagonal / (diagonal + prior)).nan_to_num().sum(1)
-    diagonal += prior + RIDGE * diagonal + (diagonal == 0)
+    diagonal += prior + _RIDGE * diagonal + (diagonal == 0)
     factor, info = torch.linalg.cholesky_ex(normal)
     failed = (info > 0) | ~torch.isfinite(right).all(1)
     factor[failed] = torch.eye(n, dtype=torch.float64)
@@ -85,16 +121,6 @@ def factorize(flux, ivar, operator, width):
         n_effective=n_effective,
         failed=failed,
     )
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Amplitudes of the lines' columns and what goes with them."""
-
-    flux: torch.Tensor
-    covariance: torch.Tensor
-    gain: torch.Tensor
-    coefficients: torch.Tensor
 
 
 def solve_lines(continuum, blocks, used):
@@ -129,7 +155,7 @@ def _schur(continuum, blocks, used):
     keep = blocks.seen.to(torch.float64)
     matrix *= keep[:, :, None] * keep[:, None, :]
     diagonal = matrix.diagonal(dim1=1, dim2=2)
-    diagonal += RIDGE * diagonal + (1 - keep)
+    diagonal += _RIDGE * diagonal + (1 - keep)
     right = right * keep
     factor, info = torch.linalg.cholesky_ex(matrix)
     failed = (info > 0) | ~torch.isfinite(right).all(1)
@@ -147,54 +173,16 @@ def broad_lines(continuum, blocks, solution, used):
     return solution.coefficients[:, used:], inverse.mT @ inner @ inverse
 
 
-def gaussian_on_pixels(centre, sigma, edges):
-    """One Gaussian of unit flux averaged over pixels, shape (n,); ``sigma`` in km/s."""
-    from scipy.special import erf
-
-    offset = (edges - centre) / (2**0.5 * centre * sigma / KM_S)
-    return 0.5 * np.diff(erf(offset)) / np.diff(edges)
-
-
-_FEWEST = 0.05
-
-
-@dataclass(frozen=True)
-class KinematicPrior:
-    """Gaussian prior of the gas: velocity about 0 and natural log of the dispersion about `centre` [km/s]."""
-
-    velocity: float
-    centre: float
-    log_dispersion: float
-
-
-@dataclass(frozen=True)
-class LineBlocks:
-    """The lines' part of the normal equations after the continuum is eliminated."""
-
-    whitened: torch.Tensor
-    normal: torch.Tensor
-    right: torch.Tensor
-    coverage: torch.Tensor
-    seen: torch.Tensor
-    profile: torch.Tensor
-
-
 class LineEliminator:
     """Builds `LineBlocks` for batches that share a design and an operator."""
 
     def __init__(self, design, operator, members=None):
         if members is not None:
             column = np.unique(design.column[members], return_inverse=True)[1]
-            design = LineDesign(
-                wavelength=design.wavelength[members],
-                ratio=design.ratio[members],
-                column=column,
-                reported=np.arange(len(members)),
-                start=design.start[members],
-                width=design.width,
-                edges=design.edges,
-                lsf=design.lsf[members],
-            )
+            chosen = {
+                name: getattr(design, name)[members] for name in ("wavelength", "ratio", "start", "lsf")
+            }
+            design = replace(design, column=column, reported=np.arange(len(members)), **chosen)
         self.design = design
         self.windows = torch.from_numpy(design.windows)
         padded = torch.nn.functional.pad(operator.vectors, (design.width, design.width))
@@ -224,13 +212,13 @@ class LineEliminator:
         seen = (coverage @ (self.share > 0).to(torch.float64).T) > _FEWEST
         return LineBlocks(whitened, normal, right, coverage, seen.expand(right.shape), profile)
 
-    def with_kinematics(self, blocks, continuum, velocity, dispersion, flux, prior, free):
+    def with_kinematics(self, blocks, continuum, velocity, dispersion, flux, free):
         """Blocks with two more columns: what a change of velocity and of log dispersion does to the lines."""
         moving = self.design.reported  # the lines that are too faint to report do not tell
         slopes = profile_slopes(self.design, velocity, dispersion, moving)
         design, pixels = self.design, continuum.weighted.shape[1]
         member_flux = flux[:, design.column] * torch.from_numpy(design.ratio)
-        widths = torch.tensor([prior.velocity, prior.log_dispersion], dtype=torch.float64)
+        widths = torch.tensor([_PRIOR_VELOCITY, _PRIOR_LOG_DISPERSION], dtype=torch.float64)
         change = torch.zeros(len(flux), 2, pixels, dtype=torch.float64)
         for i, m in enumerate(moving):
             window = slice(design.start[m], design.start[m] + design.width)
@@ -240,17 +228,15 @@ class LineEliminator:
         cross = (weighted @ self.padded.T).mT  # (batch, k, 2)
         by_line = (weighted[:, :, self.windows] * blocks.profile[:, None]).sum(-1) @ self.share.T
         own = weighted @ change.mT + torch.eye(2, dtype=torch.float64)
-        offset = torch.stack([velocity, torch.log(dispersion) - prior.centre], dim=1) / widths
+        offset = torch.stack([velocity, torch.log(dispersion) - _PRIOR_CENTRE], dim=1) / widths
         right = (change @ continuum.data[..., None])[..., 0] - offset
         whitened = torch.linalg.solve_triangular(continuum.factor, cross, upper=False)
         top = torch.cat([blocks.normal, by_line.mT], dim=2)
-        return LineBlocks(
+        return blocks._replace(
             whitened=torch.cat([blocks.whitened, whitened], dim=2),
             normal=torch.cat([top, torch.cat([by_line, own], dim=2)], dim=1),
             right=torch.cat([blocks.right, right], dim=1),
-            coverage=blocks.coverage,
             seen=torch.cat([blocks.seen, torch.tensor(free).expand(len(flux), 2)], dim=1),
-            profile=blocks.profile,
         )
 
     def _sum_members(self, values):
@@ -274,78 +260,15 @@ class LineEliminator:
         return normal
 
 
-PRIOR = KinematicPrior(velocity=100.0, centre=float(np.log(70.0)), log_dispersion=0.5)
-MAX_VELOCITY = 300.0
-_VELOCITY_STEP = 100.0
-_STEPS = 3  # of Gauss and Newton
-
-
-def find_kinematics(continuum, fitter):
-    """Most probable velocity and dispersion, given the prior."""
-    used = len(fitter.operator.vectors)
-    log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
-    speed = torch.zeros(len(continuum.whitened), dtype=torch.float64)
-    badness = torch.empty(len(speed), len(log_nodes), dtype=torch.float64)
-    for i, node in enumerate(log_nodes):
-        blocks = fitter.strong_lines(continuum, speed[:1], torch.exp(node)[None])
-        badness[:, i] = ((node - PRIOR.centre) / PRIOR.log_dispersion) ** 2
-        badness[:, i] -= solve_lines(continuum, blocks, used)[1]
-    log_dispersion = parabola_minimum(log_nodes, badness)
-    if fitter.free[0]:
-        nodes = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64) * _VELOCITY_STEP
-        badness = (nodes / PRIOR.velocity).repeat(len(speed), 1) ** 2
-        for i, node in enumerate(nodes):
-            blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
-            badness[:, i] -= solve_lines(continuum, blocks, used)[1]
-        speed = parabola_minimum(nodes, badness)
-    # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
-    lines, flux, extended = fitter.all_lines, None, None
-    for _ in range(_STEPS if any(fitter.free) else 0):
-        dispersion = torch.exp(log_dispersion)
-        blocks = lines(continuum, speed, dispersion)
-        flux = solve_lines(continuum, blocks, used)[0] if flux is None else flux
-        extended = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, PRIOR, fitter.free)
-        solution = solve_lines(continuum, extended, used)[0].nan_to_num()
-        flux, step = solution[:, :-2], solution[:, -2:]
-        speed = speed + (step[:, 0] * PRIOR.velocity).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
-        speed = speed.clamp(-MAX_VELOCITY, MAX_VELOCITY)
-        log_dispersion = log_dispersion + (step[:, 1] * PRIOR.log_dispersion).clamp(-0.5, 0.5)
-        log_dispersion = log_dispersion.clamp(log_nodes[0] - 1, log_nodes[-1])
-    return speed, torch.exp(log_dispersion), extended
-
-
-def parabola_minimum(nodes, values):
-    """Place of the minimum of each row of ``values`` (batch, node) at evenly spaced nodes, shape (batch,)."""
-    lowest = values.argmin(1)
-    if len(nodes) < 3:
-        return nodes[lowest]
-    middle = lowest.clamp(1, len(nodes) - 2)
-    left, centre, right = (values.gather(1, (middle + i)[:, None])[:, 0] for i in (-1, 0, 1))
-    curvature = left - 2 * centre + right
-    shift = torch.where(curvature > 0, 0.5 * (left - right) / curvature, (lowest - middle).to(values.dtype))
-    step = nodes[1] - nodes[0]
-    return nodes[middle] + step * shift.nan_to_num().clamp(-1, 1)
-
-
-DISPERSIONS = (40.0, 63.0, 100.0, 158.0, 251.0, 398.0)
-MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
-MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
-BROAD = ("Hα", "Hβ")
-BROAD_SIGMA = 1500.0
-BROAD_SN, BROAD_GAIN, BROAD_WIDTH = 5.0, 30.0, 5.0
-_LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
-
-
 @dataclass(frozen=True)
 class Fitter:
     """What all batches share; see `measure_lines_linear`."""
 
     wavelength: np.ndarray
-    edges: np.ndarray
     design: LineDesign
     operator: ContinuumOperator
     all_lines: LineEliminator
-    strong_lines: LineEliminator | None
+    strong_lines: LineEliminator
     dispersions: tuple
     free: tuple  # velocity, dispersion: whether they are fitted
     local: torch.Tensor  # (pixel, line): pixels near each line
@@ -360,7 +283,7 @@ class Fitter:
 def measure_lines_linear(
     sample,
     *,
-    lines=None,
+    lines=MEASURED,
     variable="flux",
     dispersions=DISPERSIONS,
     velocity=True,
@@ -374,20 +297,43 @@ def measure_lines_linear(
     grid=None,
 ):
     """Fit continuum and emission lines of spectra on a common rest-frame grid."""
-    if lines is None:
-        lines = MEASURED
     spectra = read_spectra(sample, variable, lsf)
     if len(dispersions) < 1 or min(dispersions) < 0:
         raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
     fitter = _prepare(spectra, tuple(lines), tuple(dispersions), continuum, velocity, broad, doublets, grid)
-    scale = "upwards" if scale_errors else None
-    scale = scale if spectra.has_ivar else "always"
+    scale = ("upwards" if scale_errors else None) if spectra.has_ivar else "always"
     parts = []
     with torch.inference_mode():
-        for first in range(0, max(spectra.n_galaxies, 1), batch_size):
-            flux, ivar = spectra.batch(first, first + batch_size)
-            parts.append(_fit_batch(flux, ivar, fitter, scale, keep_fit))
-    return assemble_table(sample, parts, tuple(lines), spectra, keep_fit)
+        for first in range(0, max(len(spectra.flux), 1), batch_size):
+            flux, ivar = spectra.weights(slice(first, first + batch_size))
+            flux = torch.from_numpy(np.where(ivar > 0, flux, 0.0))
+            parts.append(_fit_batch(flux, torch.from_numpy(ivar), fitter, scale, keep_fit))
+    result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return _tabulate(sample, lines, spectra, result, keep_fit)
+
+
+def _tabulate(sample, lines, spectra, result, keep_fit):
+    status = np.where(result["failed"], FAILED, OK)
+    status[result["n_good"] < _MIN_PIXELS] = BAD_INPUT
+    reasons = ["", f"fewer than {_MIN_PIXELS} good pixels", "the normal equations could not be solved"]
+    units = {
+        "gas_velocity": "km / s",
+        "gas_dispersion": "km / s",
+        "chi2": "",
+        "net_h_alpha_sn": "",
+        "net_h_beta_sn": "",
+        "balmer_absorption_sn": "",
+        "broad_h_alpha_flux": flux_units(spectra),
+        "broad_h_alpha_sn": "",
+        "broad_h_alpha_ew": "Angstrom",
+        "broad_gain": "",
+    }
+    columns = {name: (result[name], unit) for name, unit in units.items() if name in result}
+    how = {"what": "lines measured by linear least squares", "keep_fit": keep_fit}
+    table = assemble_table(sample, lines, spectra, status, np.array(reasons)[status], result, columns, **how)
+    if "adopted" not in result:
+        return table
+    return add_history(table, f"{int(result['adopted'][status == OK].sum())} with broad Balmer lines")
 
 
 def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, grid):
@@ -395,21 +341,22 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
     edges = pixel_edges(wavelength)
     if isinstance(continuum, str):
         if continuum != "templates":
-            raise ValueError(f"continuum is 'templates' or a ContinuumBasis, not {continuum!r}")
-        continuum = continuum_basis(wavelength, grid=grid)
-    if not isinstance(continuum, ContinuumBasis) or continuum.vectors.shape[1] != wavelength.size:
+            raise ValueError(f"continuum is 'templates' or a ContinuumTemplates, not {continuum!r}")
+        continuum = continuum_templates(wavelength, grid=grid)
+    if not isinstance(continuum, ContinuumTemplates) or continuum.vectors.shape[1] != wavelength.size:
         raise ValueError(f"the continuum basis does not fit spectra of {wavelength.size} pixels")
-    shapes = [gaussian_on_pixels(LINES[name], BROAD_SIGMA, edges) for name in BROAD if broad]
+    centres = [LINES[name] for name in _BROAD if broad]
+    shapes = [gaussian_on_pixels(edges, centre, centre * _BROAD_SIGMA / KM_S) for centre in centres]
     operator = build_operator(continuum, np.array(shapes).reshape(-1, wavelength.size))
     widest = np.hypot(max(dispersions), spectra.lsf.max())
-    design = build_design(lines, wavelength, edges, spectra.lsf, 4 * widest + MAX_VELOCITY, doublets=doublets)
+    reach = 4 * widest + _MAX_VELOCITY
+    design = build_design(lines, wavelength, edges, spectra.lsf, reach, doublets=doublets)
     strong = np.array([i for i, name in enumerate(lines) if name in STRONG], dtype=int)
     strong = strong if strong.size else design.reported
     centre = np.array([LINES[name] for name in lines])
     local = np.abs(wavelength[:, None] / centre - 1) * KM_S <= _LOCAL
     return Fitter(
         wavelength=wavelength,
-        edges=edges,
         design=design,
         operator=operator,
         all_lines=LineEliminator(design, operator),
@@ -417,7 +364,7 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
         dispersions=dispersions,
         free=(bool(velocity), len(dispersions) > 1),
         local=torch.from_numpy(local.astype(float)),
-        broad_pixel=int(np.abs(wavelength - LINES[BROAD[0]]).argmin()),
+        broad_pixel=int(np.abs(wavelength - LINES[_BROAD[0]]).argmin()),
     )
 
 
@@ -440,7 +387,7 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
         coefficients = torch.where(adopt[:, None], second.coefficients, coefficients)
     covariance = solution.covariance
     if extended is not None:
-        covariance = _covariance(continuum, extended, design.n_columns, fitter, result.get("adopted"))
+        covariance = _flux_covariance(continuum, extended, design.n_columns, fitter, result.get("adopted"))
     member_flux = column_flux[:, design.column] * torch.from_numpy(design.ratio)
     model = line_model(design, blocks.profile, member_flux)
     stars = coefficients @ operator.vectors
@@ -450,15 +397,61 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     freedom = (ivar > 0).sum(1) - continuum.n_effective - n_columns
     result["chi2"] = (residual**2 * ivar).sum(1) / freedom.clamp(min=1)
     result["failed"] = failed | continuum.failed
-    result |= {"velocity": speed, "dispersion": dispersion}
-    result["n_good"] = (ivar > 0).sum(1)
+    result |= {"gas_velocity": speed, "gas_dispersion": dispersion, "n_good": (ivar > 0).sum(1)}
     if scale:
         factor = result["chi2"] ** 0.5
         factor = (factor if scale == "always" else factor.clamp(min=1))[:, None]
-        result |= {name: result[name] * factor for name in ("flux_error", "peak_error")}
+        result |= {name: result[name] * factor for name in ("error", "peak_error")}
     if keep_fit:
         result |= {"continuum": stars, "line_model": model}
     return {name: value.numpy() for name, value in result.items()}
+
+
+def find_kinematics(continuum, fitter):
+    """Most probable velocity and dispersion, given the prior."""
+    used = len(fitter.operator.vectors)
+    log_nodes = torch.log(torch.tensor(fitter.dispersions, dtype=torch.float64).clamp(min=1.0))
+    speed = torch.zeros(len(continuum.whitened), dtype=torch.float64)
+    badness = torch.empty(len(speed), len(log_nodes), dtype=torch.float64)
+    for i, node in enumerate(log_nodes):
+        blocks = fitter.strong_lines(continuum, speed[:1], torch.exp(node)[None])
+        badness[:, i] = ((node - _PRIOR_CENTRE) / _PRIOR_LOG_DISPERSION) ** 2
+        badness[:, i] -= solve_lines(continuum, blocks, used)[1]
+    log_dispersion = parabola_minimum(log_nodes, badness)
+    if fitter.free[0]:
+        nodes = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64) * _VELOCITY_STEP
+        badness = (nodes / _PRIOR_VELOCITY).repeat(len(speed), 1) ** 2
+        for i, node in enumerate(nodes):
+            blocks = fitter.strong_lines(continuum, speed + node, torch.exp(log_dispersion))
+            badness[:, i] -= solve_lines(continuum, blocks, used)[1]
+        speed = parabola_minimum(nodes, badness)
+    # All lines from here on: a line left out bends the continuum, and with it the width by 3 km/s.
+    lines, flux, extended = fitter.all_lines, None, None
+    for _ in range(_STEPS if any(fitter.free) else 0):
+        dispersion = torch.exp(log_dispersion)
+        blocks = lines(continuum, speed, dispersion)
+        flux = solve_lines(continuum, blocks, used)[0] if flux is None else flux
+        extended = lines.with_kinematics(blocks, continuum, speed, dispersion, flux, fitter.free)
+        solution = solve_lines(continuum, extended, used)[0].nan_to_num()
+        flux, step = solution[:, :-2], solution[:, -2:]
+        speed = speed + (step[:, 0] * _PRIOR_VELOCITY).clamp(-_VELOCITY_STEP, _VELOCITY_STEP)
+        speed = speed.clamp(-_MAX_VELOCITY, _MAX_VELOCITY)
+        log_dispersion = log_dispersion + (step[:, 1] * _PRIOR_LOG_DISPERSION).clamp(-0.5, 0.5)
+        log_dispersion = log_dispersion.clamp(log_nodes[0] - 1, log_nodes[-1])
+    return speed, torch.exp(log_dispersion), extended
+
+
+def parabola_minimum(nodes, values):
+    """Place of the minimum of each row of ``values`` (batch, node) at evenly spaced nodes, shape (batch,)."""
+    lowest = values.argmin(1)
+    if len(nodes) < 3:
+        return nodes[lowest]
+    middle = lowest.clamp(1, len(nodes) - 2)
+    left, centre, right = (values.gather(1, (middle + i)[:, None])[:, 0] for i in (-1, 0, 1))
+    curvature = left - 2 * centre + right
+    shift = torch.where(curvature > 0, 0.5 * (left - right) / curvature, (lowest - middle).to(values.dtype))
+    step = nodes[1] - nodes[0]
+    return nodes[middle] + step * shift.nan_to_num().clamp(-1, 1)
 
 
 def _broad_result(continuum, blocks, narrow, both, fitter):
@@ -472,20 +465,92 @@ def _broad_result(continuum, blocks, narrow, both, fitter):
     error = (covariance[:, 0, 0] * excess) ** 0.5
     level = narrow.coefficients @ fitter.operator.vectors[:n_narrow, fitter.broad_pixel]
     width = torch.where(level > 0, flux[:, 0] / level, torch.nan)
-    adopted = (flux[:, 0] > BROAD_SN * error) & (gain > BROAD_GAIN) & (width > BROAD_WIDTH)
+    adopted = (flux[:, 0] > _BROAD_SN * error) & (gain > _BROAD_GAIN) & (width > _BROAD_WIDTH)
     return {
-        "broad_flux": flux[:, 0],
-        "broad_error": error,
+        "broad_h_alpha_flux": flux[:, 0],
+        "broad_h_alpha_sn": flux[:, 0] / error,
+        "broad_h_alpha_ew": width,
         "broad_gain": gain,
-        "broad_width": width,
         "adopted": adopted,
     }
 
 
-def _covariance(continuum, extended, n, fitter, adopted):
+def _flux_covariance(continuum, extended, n, fitter, adopted):
     """Covariance of the first n columns' fluxes, that from the kinematics included, shape (batch, n, n)."""
     covariance = covariance_of(continuum, extended, fitter.n_narrow)[:, :n, :n]
     if adopted is None or not adopted.any():
         return covariance
     other = covariance_of(continuum, extended, len(fitter.operator.vectors))[:, :n, :n]
     return torch.where(adopted[:, None, None], other, covariance)
+
+
+def line_model(design, profile, member_flux, members=None):
+    """Narrow lines on the spectrum's pixels."""
+    padded = torch.zeros(len(member_flux), len(design.edges) - 1, dtype=torch.float64)
+    for m in range(len(design.start)) if members is None else members:
+        window = slice(design.start[m], design.start[m] + design.width)
+        padded[:, window] += profile[:, m] * member_flux[:, m, None]
+    return padded[:, design.width : -design.width]
+
+
+def describe(residual, ivar, stars, blocks, member_flux, covariance, fitter):
+    """Fluxes, peaks and their errors of the lines asked for, NaN where too little of a line is seen."""
+    design, reported = fitter.design, fitter.design.reported
+    ratio = torch.from_numpy(design.ratio[reported])
+    error = covariance.diagonal(dim1=1, dim2=2)[:, design.column[reported]] ** 0.5 * ratio
+    tip = blocks.profile[:, reported].amax(-1)
+    seen = (ivar > 0).to(torch.float64)
+    rms = ((residual**2) @ fitter.local / (seen @ fitter.local)) ** 0.5
+    values = {
+        "flux": member_flux[:, reported],
+        "error": error,
+        "peak": member_flux[:, reported] * tip,
+        "peak_error": error * tip,
+        "an": member_flux[:, reported] * tip / rms,
+    }
+    hidden = (blocks.coverage[:, reported] < _MIN_COVERAGE) | ~blocks.seen[:, design.column[reported]]
+    nan = torch.tensor(torch.nan, dtype=torch.float64)
+    values = {name: torch.where(hidden, nan, value) for name, value in values.items()}
+    return values | _net_balmer(residual + stars, ivar, blocks.profile, member_flux, fitter)
+
+
+def _net_balmer(rest, ivar, profile, member_flux, fitter):
+    """Signal-to-noise ratios of Hα and Hβ without regard to the stars; ``rest`` has no emission lines."""
+    design, wavelength = fitter.design, torch.from_numpy(fitter.wavelength)
+    result = {}
+    for key, name in (("net_h_alpha_sn", "Hα"), ("net_h_beta_sn", "Hβ")):
+        found = np.flatnonzero(np.isclose(design.wavelength[design.reported], LINES[name]))
+        result[key] = torch.full((len(rest),), torch.nan, dtype=torch.float64)
+        if found.size:
+            own = line_model(design, profile, member_flux, members=[int(design.reported[found[0]])])
+            flux = torch.where(ivar > 0, rest + own, 0.0)
+            area, error = net_line(flux, ivar, wavelength, LINES[name])
+            result[key] = area / error
+    result["balmer_absorption_sn"] = -torch.fmin(result["net_h_alpha_sn"], result["net_h_beta_sn"])
+    return result
+
+
+def net_line(flux, ivar, wavelength, centre):
+    """Area of a line above a straight local continuum, negative in absorption."""
+    speed = (wavelength / centre - 1) * KM_S
+    inside = speed.abs() <= _NET_REACH
+    nan = torch.full((len(flux),), torch.nan, dtype=torch.float64)
+    if int(inside.sum()) < 6 or float(speed.min()) > -_NET_REACH / 2 or float(speed.max()) < _NET_REACH / 2:
+        return nan, nan
+    speed, weight = speed[inside], ivar[:, inside]
+    shape = torch.exp(-0.5 * (speed / _NET_SIGMA) ** 2) / ((2 * torch.pi) ** 0.5 * _NET_SIGMA * centre / KM_S)
+    design = torch.stack([shape, torch.ones_like(speed), speed / _NET_REACH])
+    # Scaled by the weights, the equations of faint and bright spectra are equally far from singular.
+    scale = weight.sum(1, keepdim=True)
+    relative = weight / torch.where(scale > 0, scale, 1.0)
+    products = (design[:, None] * design[None]).reshape(9, -1)
+    normal = (relative @ products.T).reshape(-1, 3, 3)
+    right = (relative * flux[:, inside]) @ design.T
+    seen = (weight > 0).to(torch.float64)
+    usable = (seen.mean(1) > _NET_SEEN) & (seen[:, speed.abs() <= 2 * _NET_SIGMA].mean(1) > _NET_SEEN)
+    normal[~usable] = torch.eye(3, dtype=torch.float64)
+    inverse, info = torch.linalg.inv_ex(normal)
+    usable &= info == 0
+    area = (inverse[:, 0] * right).sum(1)
+    error = (inverse[:, 0, 0] / torch.where(scale[:, 0] > 0, scale[:, 0], 1.0)) ** 0.5
+    return torch.where(usable, area, nan), torch.where(usable, error, nan)

@@ -5,86 +5,518 @@ import json
 import time
 import warnings
 import zipfile
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
-from astropy import units as u
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
 from scipy.optimize import nnls
-from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from spectool.io import atomic
-from spectool.measure.line_design import DOUBLETS, NUISANCE
-from spectool.measure.line_spectra import (
+from spectool.measure.line_design import (
+    DOUBLETS,
+    FINE,
+    MEASURED,
     REDDENING,
-    FitSetup,
-    convolve,
-    line_template,
-    read_ppxf_spectra,
+    choose_lines,
+    gaussian_on_pixels,
     stellar_templates,
-    template_edges,
-    template_lsf,
+    template_pixels,
 )
-from spectool.measure.lines_linear import MEASURED
-from spectool.parallel import n_workers as granted_workers
-from spectool.parallel import release_memory
-from spectool.prepare import add_history
+from spectool.measure.line_spectra import read_spectra
+from spectool.measure.line_table import BAD_INPUT, FAILED, OK, assemble_table, flux_units
+from spectool.parallel import run_jobs
 from spectool.spectra import KM_S, LINES
 from spectool.synth.grid import embedded_grid
 
-# Pixels [km/s] from which [O II] 3726, 3729 (224 km/s apart) cannot be told from each other.
-BLENDED = 150.0
-# Their ratio 3729 / 3726 at an electron density of 100 per cm3 (Osterbrock & Ferland 2006, Fig. 5.8).
-O2_RATIO = 1.36
-BALMER = ("Hα", "Hβ", "Hγ", "Hδ")
-O2_DOUBLET = {"[O II] 3729": ("[O II] 3726", 1 / O2_RATIO)}
+FIT_RANGE = (3540.0, 8750.0)  # where the embedded templates have their full resolution
+# Pixels [km/s] from which [O II] 3726, 3729 (224 km/s apart) cannot be told from each other; their ratio 3729 / 3726
+# at an electron density of 100 per cm3 (Osterbrock & Ferland 2006, Fig. 5.8).
+_BLENDED, _O2_RATIO = 150.0, 1.36
+_BALMER = ("Hα", "Hβ", "Hγ", "Hδ")
+_MIN_COVERAGE = 0.7  # of a line's profile in good pixels, for its flux to be reported
+_COUNTED = 0.02  # coverage from which a line is part of the fit at all
+_MIN_PIXELS = 60
+_LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
+_STEP = 5.0  # km/s, for the derivatives by kinematics
+VELOCITY_LIMIT = 400.0  # km/s on either side
+STAR_LIMITS = (20.0, 450.0)
+GAS_LIMITS = (10.0, 600.0)
+_MIN_STAR_SN, _MIN_GAS_SN = 100.0, 5.0  # for kinematics to be fitted
+# Templates of stars and of lines that stay apart while pPXF fits the kinematics; the others are summed.
+_OWN_STARS, _OWN_LINES = 3, 4
+_FTOL = 1e-2
+# Widths [km/s] whose sums are the broad lines of AGN, and what they have to bring to be used.
+_BROAD_WIDTHS = (900.0, 1800.0, 3600.0)
+_BROAD_SN, _BROAD_GAIN = 5.0, 30.0
+_BROAD_WIDTH = 10.0  # equivalent width of Hα [Angstrom]
+CHUNK = 32  # spectra per job
+SAVE_EVERY = 10.0  # seconds
+_NOT_FITTED = -1
+
+
+@dataclass(frozen=True)
+class FitSetup:
+    """Templates and settings of a batch."""
+
+    velscale: float
+    ratio: int
+    log_start: float
+    stars: np.ndarray
+    gas: np.ndarray
+    stars_rfft: np.ndarray
+    gas_rfft: np.ndarray
+    columns: np.ndarray
+    reported: np.ndarray
+    balmer: np.ndarray
+    degree: int = -1
+    free: bool = True
+    fit_stellar_velocity: bool = False
+    rounds: int = 1
+    rescale: bool = False
+    keep_fit: bool = False
+
+    def with_plain_arrays(self):
+        """The same with arrays that are no memory maps, whose every use would cost some microseconds more."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: np.asarray(v) for k, v in arrays.items() if isinstance(v, np.ndarray)})
+
+
+def fit_lines(
+    sample,
+    *,
+    grid=None,
+    templates="compact",
+    reddening=REDDENING,
+    variable="flux",
+    lines=MEASURED,
+    kinematics="free",
+    gas_dispersion=100.0,
+    stellar_dispersion=130.0,
+    broad=True,
+    degree=-1,
+    doublets=None,
+    lsf=None,
+    fit_range=FIT_RANGE,
+    rescale_errors=None,
+    keep_fit=False,
+    n_workers=None,
+    backend="loky",
+    checkpoint=None,
+    progress=True,
+):
+    """Fluxes, errors and peaks of emission lines, with pPXF.
+
+    Parameters
+    ----------
+    sample : Dataset
+        dims (galaxy, wavelength), on pixels uniform in log wavelength: SDSS's own (coordinate ``observed_wavelength``
+        and column ``redshift``, or ``rest_wavelength``) or any common rest-frame grid (``wavelength``).
+        ``ivar`` and ``mask`` are honoured.
+    grid : SSPGrid, optional
+        Default: the embedded one.
+    templates, reddening
+        Populations and optical depths of the stellar templates; see
+        `spectool.measure.line_design.stellar_templates`.
+    variable : str
+        Which variable is fitted. For one that noise was added to, errors are those of that noise, in a variable of its
+        name with ``_sigma``, and of the spectrum below it.
+    lines : sequence of str
+        To be reported.
+    kinematics : {"free", "fixed"}
+        Whether velocities and dispersions are fitted; spectra too noisy for that keep those that are given.
+    gas_dispersion, stellar_dispersion : float or array_like (galaxy,)
+        Intrinsic [km/s], to begin with or fixed.
+    broad : bool
+        Let Balmer lines have broad wings in spectra that ask for them: broad-line AGN.
+    degree : int
+        Of additive polynomials; -1 for none. They make Balmer absorption, and so Balmer lines, uncertain.
+    doublets : dict, optional
+        See `spectool.measure.lines_ppxf.line_columns`.
+    lsf : float or array_like (wavelength,), optional
+        Sigma of the line-spread function [km/s]; default the variable ``lsf_sigma``, else SDSS's for surveys that are
+        SDSS's or made of it, else the templates' own.
+    fit_range : (float, float)
+        Rest wavelengths [Angstrom].
+    rescale_errors : bool, optional
+        Multiply errors by the square root of chi2 per degree of freedom, as one must where the noise is not known;
+        default: where there is no ``ivar``.
+    keep_fit : bool
+        Keep ``continuum`` and ``line_model``.
+    n_workers : int, optional
+        Default `spectool.parallel.n_workers`.
+    backend : str
+        Of joblib: "loky", "threading", or "dask" with a ``distributed.Client`` at hand.
+    checkpoint : path, optional
+        ``.npz`` file: what is done is kept there, and a second call with the same arguments goes on from it.
+    progress : bool
+
+    Returns
+    -------
+    Dataset
+        dims (galaxy, line): ``line_flux`` and ``line_flux_error`` [flux unit Angstrom], ``line_sn``, ``line_peak`` of
+        the profile on the spectrum's own (rest-frame) pixels and its error, ``line_an`` (peak over the local residual's
+        rms); per galaxy ``gas_velocity``, ``gas_dispersion``, ``stellar_velocity``, ``stellar_dispersion`` [km/s],
+        ``broad_h_alpha_flux``,
+        ``chi2`` per degree of freedom, ``fit_status`` (0 ok, 1 bad input, 2 failed) and ``fit_message``. Lines that are
+        masked or out of range are NaN and counted in ``attrs["history"]``. All per-galaxy columns of `sample` are
+        kept. After an interrupt ``attrs["interrupted"]`` is 1 and what was not fitted has status 2.
+
+    Raises
+    ------
+    ImportError
+        Without pPXF.
+    ValueError
+        If the sample, a line or an option is none that can be fitted.
+    """
+    _require_ppxf()
+    if kinematics not in ("free", "fixed"):
+        raise ValueError(f"kinematics are 'free' or 'fixed', not {kinematics!r}")
+    grid = embedded_grid() if grid is None else grid
+    fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
+    spectra = read_spectra(sample, variable, lsf, fit_range=fit_range, grid=grid)
+    options = {
+        "degree": int(degree),
+        "free": kinematics == "free",
+        "fit_stellar_velocity": spectra.velscale < 2 * FINE,
+        "rounds": 1 if spectra.velscale > 2 * FINE else 2,
+        "rescale": not spectra.has_ivar if rescale_errors is None else bool(rescale_errors),
+        "keep_fit": bool(keep_fit),
+    }
+    setup = make_setup(spectra, lines, doublets, broad, grid, templates, reddening, **options)
+    count, n_pixels = spectra.flux.shape
+    star = _per_galaxy(stellar_dispersion, count, "stellar_dispersion")
+    gas = _per_galaxy(gas_dispersion, count, "gas_dispersion")
+    shapes = dict.fromkeys(("flux", "error", "peak", "peak_error", "an"), (len(lines),))
+    shapes |= {"gas": (2,), "star": (2,), "broad": (), "chi2": ()}
+    shapes |= dict.fromkeys(("continuum", "line_model"), (n_pixels,)) if keep_fit else {}
+    known = "" if checkpoint is None else fingerprint(setup, spectra, star, gas)
+    results = Results(count, shapes, path=checkpoint, fingerprint=known)
+    rows = results.pending()
+
+    def job(k):
+        return int(k), *spectra.at_rest(k), (0.0, star[k]), (0.0, gas[k])
+
+    jobs = ((setup, [job(k) for k in rows[i : i + CHUNK]]) for i in range(0, rows.size, CHUNK))
+    bar = {"total": count, "initial": count - rows.size, "desc": "fitting lines", "disable": not progress}
+    try:
+        complete = run_jobs(fit_chunk, jobs, results.add, workers=n_workers, backend=backend, **bar)
+    finally:
+        results.save()
+    if not complete:
+        text = f"interrupted: {results.pending().size} spectra are not fitted"
+        text += f"; the others are kept in {results.path}" if results.path else ""
+        warnings.warn(text, stacklevel=2)
+    table = _tabulate(sample, results.values, lines, spectra, keep_fit)
+    return table.assign_attrs(interrupted=int(not complete))
+
+
+def _require_ppxf():
+    try:
+        import ppxf.ppxf  # noqa: F401
+    except ImportError as error:
+        raise ImportError("line fits need the package ppxf (pip install 'ppxf>=9.4')") from error
+
+
+def _per_galaxy(value, count, name):
+    value = np.broadcast_to(np.asarray(value, float), count)
+    if not (np.isfinite(value) & (value > 0)).all():
+        raise ValueError(f"{name} must be positive [km/s]")
+    return value
+
+
+def _tabulate(sample, values, lines, spectra, keep_fit):
+    left = values["status"] == _NOT_FITTED
+    status = np.where(left, FAILED, values["status"])
+    message = np.where(left, "not fitted: interrupted", values["message"])
+    columns = {
+        "gas_velocity": (values["gas"][:, 0], "km / s"),
+        "gas_dispersion": (values["gas"][:, 1], "km / s"),
+        "stellar_velocity": (values["star"][:, 0], "km / s"),
+        "stellar_dispersion": (values["star"][:, 1], "km / s"),
+        "broad_h_alpha_flux": (values["broad"], flux_units(spectra)),
+        "chi2": (values["chi2"], ""),
+    }
+    how = {"what": "lines fitted with pPXF", "keep_fit": keep_fit}
+    return assemble_table(sample, lines, spectra, status, message, values, columns, **how)
+
+
+def make_setup(spectra, lines, doublets, broad, grid, selection, reddening, **options):
+    """Templates and lines on pixels that serve all spectra."""
+    ratio, edges, lsf, log_start = template_pixels(spectra)
+    stars = stellar_templates(edges, lsf, grid, selection=selection, reddening=reddening)
+    wavelength, columns, reported, balmer = line_columns(lines, spectra.velscale, doublets=doublets)
+    sigma = wavelength * np.interp(wavelength, 0.5 * (edges[1:] + edges[:-1]), lsf) / KM_S
+    gas = np.stack([gaussian_on_pixels(edges, *line) for line in zip(wavelength, sigma, strict=True)])
+    size = 2 ** int(np.ceil(np.log2(edges.size - 1)))
+    return FitSetup(
+        velscale=spectra.velscale,
+        ratio=ratio,
+        log_start=log_start,
+        stars=stars,
+        gas=gas,
+        stars_rfft=np.fft.rfft(stars, size, axis=1),
+        gas_rfft=np.fft.rfft(gas, size, axis=1),
+        columns=columns,
+        reported=reported,
+        balmer=balmer if broad else balmer[:0],
+        **options,
+    )
 
 
 def line_columns(lines, velscale, *, doublets=None):
-    """Members (lines) and columns (free amplitudes) of a fit."""
-    unknown = [name for name in lines if name not in LINES]
-    if unknown:
-        raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
-    if not len(lines) or len(set(lines)) < len(lines):
-        raise ValueError("name at least one line, and each line once")
-    ties = dict(DOUBLETS if doublets is None else doublets)
-    if velscale > BLENDED:
-        ties = O2_DOUBLET | ties
-    names = list(dict.fromkeys([*lines, *MEASURED, *ties, *(weak for weak, _ in ties.values())]))
-    if "[O II]" in names:  # the blend stands for both
-        names = [name for name in names if not name.startswith("[O II] ")]
+    """Wavelengths of a fit's lines, their share in each free amplitude, and which are reported and which Balmer's."""
+    ties, always = dict(DOUBLETS if doublets is None else doublets), MEASURED
+    if velscale > _BLENDED:
+        ties = {"[O II] 3729": ("[O II] 3726", 1 / _O2_RATIO)} | ties
+    if "[O II]" in lines:  # the blend stands for both
+        always = [name for name in always if not name.startswith("[O II] ")]
         ties = {name: tie for name, tie in ties.items() if not name.startswith("[O II] ")}
-    owner = {weak: (strong, share) for strong, (weak, share) in ties.items()}
-    chained = [strong for strong, _ in owner.values() if strong in owner]
-    if chained:
-        raise ValueError(f"{chained[0]} is tied to a stronger line: it cannot have a weaker one tied to it")
-    free = {name: k for k, name in enumerate(n for n in names if n not in owner)}
-    members = [(LINES[n], free[owner.get(n, (n, 1))[0]], owner.get(n, (n, 1.0))[1]) for n in names]
-    taken, count = np.array([m[0] for m in members]), len(free)
-    for group in NUISANCE:
-        if all(np.abs(taken - centre).min() > 1.0 for centre, _ in group):
-            members += [(centre, count, share) for centre, share in group]
-            count += 1
-    columns = np.zeros((len(members), count))
-    for k, (_, column, share) in enumerate(members):
-        columns[k, column] = share
-    reported, balmer = (np.array([names.index(n) for n in some]) for some in (lines, BALMER))
-    return np.array([m[0] for m in members]), columns, reported, balmer
+    wavelength, ratio, column, reported = choose_lines(lines, ties, always=(*always, *ties))
+    columns = np.zeros((wavelength.size, column.max() + 1))
+    columns[np.arange(wavelength.size), column] = ratio
+    balmer = [np.abs(wavelength - LINES[name]).argmin() for name in _BALMER]
+    return wavelength, columns, reported, np.array(balmer)
 
 
-def gas_templates(edges, lsf, wavelength):
-    """Lines of flux 1 at the spectra's resolution, integrated over the template pixels."""
-    sigma = np.interp(wavelength, 0.5 * (edges[1:] + edges[:-1]), lsf)
-    return np.stack([line_template(edges, *line) for line in zip(wavelength, sigma, strict=True)])
+def fit_chunk(setup, jobs):
+    """Fit several spectra."""
+    setup, done = setup.with_plain_arrays(), []
+    begun = {}
+    for row, *job in jobs:
+        try:
+            result = fit_spectrum(setup, *job, begun)
+        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
+            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
+        done.append((row, result))
+    return done
 
 
-MIN_COVERAGE = 0.7  # of a line's profile in good pixels, for its flux to be reported
-_LOCAL = 4500.0  # km/s on either side of a line in which the residual's rms is taken
-_STEP = 5.0  # km/s, for the derivatives by kinematics
+def fit_spectrum(setup, flux, noise, log_first, star, gas, begun):
+    """Fit one spectrum."""
+    fit = SpectrumFit(setup, flux, noise, log_first)
+    reason = fit.what_is_wrong()
+    if reason:
+        return {"status": BAD_INPUT, "message": reason}
+    key = (fit.shift, star, gas)
+    if key not in begun:
+        begun.clear()
+        begun[key] = fit.convolve(star, gas)
+    fit.solve(star, gas, begun[key])
+    fit.add_broad_lines(begun[key])
+    converged, message = fit.fit_kinematics(star, gas) if setup.free else (True, "")
+    # At the first kinematics, lines of another width may have looked broad.
+    fit.keep_broad_lines_if_needed()
+    return measure(fit) | {"status": OK if converged else FAILED, "message": message}
+
+
+class SpectrumFit:
+    """A spectrum and its model at the present kinematics."""
+
+    def __init__(self, setup, flux, noise, log_first):
+        self.setup, self.n = setup, flux.size
+        self.good = np.flatnonzero((noise > 0) & np.isfinite(noise) & np.isfinite(flux))
+        self.shift = (setup.log_start - log_first) / (setup.velscale / KM_S)
+        level = np.median(np.abs(flux[self.good])) if self.good.size else 0.0
+        self.level = level if level > 0 else 1.0
+        self.flux = np.where(np.isfinite(flux), flux, 0.0) / self.level
+        typical = np.median(noise[self.good]) if self.good.size else 1.0
+        self.noise = np.full(self.n, typical / self.level)
+        self.noise[self.good] = noise[self.good] / self.level
+        centre = np.exp(log_first + setup.velscale / KM_S * np.arange(self.n))
+        self.pixel = centre * 2 * np.sinh(0.5 * setup.velscale / KM_S)
+        series = np.polynomial.legendre.legvander(np.linspace(-1, 1, self.n), max(setup.degree, 0))
+        self.poly = series.T[: setup.degree + 1]
+        self.broad = np.zeros((0, self.n))
+        self.fitted = []
+
+    def what_is_wrong(self):
+        """Why this spectrum cannot be fitted, or nothing."""
+        if self.good.size == 0:
+            return "no good pixel: masked, not finite, without ivar or without redshift"
+        if self.good.size < _MIN_PIXELS:
+            return f"only {self.good.size} good pixels of {self.n}"
+        flux, weight = self.flux[self.good], self.noise[self.good] ** -2
+        if not flux.any():
+            return "the flux is zero in all good pixels"
+        if (flux * weight).sum() < -5 * np.sqrt(weight.sum()):
+            return "the mean flux is negative: was too much sky subtracted?"
+        return ""
+
+    def convolve(self, star, gas):
+        """Lines, stars and broad Balmer lines on the spectrum's pixels."""
+        setup = self.setup
+        members = convolve(setup.gas_rfft, *gas, setup, self.shift, self.n)
+        stars = convolve(setup.stars_rfft, *star, setup, self.shift, self.n)
+        transforms = setup.gas_rfft[setup.balmer]
+        broad = [convolve(transforms, 0.0, width, setup, self.shift, self.n) for width in _BROAD_WIDTHS]
+        return members, stars, np.concatenate(broad)
+
+    def solve(self, star, gas, templates):
+        """Non-negative least squares at fixed kinematics: what pPXF's linear fit does, without its loops."""
+        self.star, self.gas, self.templates = star, gas, templates
+        setup, good = self.setup, self.good
+        self.members, stars, _ = templates
+        self.coverage = (self.members * self.pixel)[:, good].sum(axis=1)
+        inside = self.coverage > _COUNTED
+        self.used = np.flatnonzero((setup.columns[inside] > 0).any(axis=0))
+        lines = setup.columns[:, self.used].T @ self.members
+        self.design = np.concatenate([self.poly, -self.poly, stars, self.broad, lines])
+        self.first_star = 2 * len(self.poly)
+        self.first_broad = self.first_star + len(stars)
+        self.first_gas = self.first_broad + len(self.broad)
+        scaled = (self.design[:, good] / self.noise[good]).T
+        self.scale = np.linalg.norm(scaled, axis=0)
+        self.scale[self.scale == 0] = 1.0
+        self.scaled = scaled / self.scale
+        weights, self.norm = nnls(self.scaled, self.flux[good] / self.noise[good])
+        self.weights = weights / self.scale
+
+    def add_broad_lines(self, templates):
+        """Give the model broad Balmer lines if the spectrum asks for them."""
+        broad, good = templates[2], self.good
+        if not len(broad):
+            return
+        residual = ((self.flux - self.weights @ self.design) / self.noise)[good]
+        columns = broad[:, good] / self.noise[good]
+        length = np.linalg.norm(columns, axis=1)
+        level = self.norm / np.sqrt(good.size)
+        if (columns @ residual <= _BROAD_SN * level * length).all():
+            return
+        self.broad = broad
+        self.keep_broad_lines_if_needed()
+
+    def keep_broad_lines_if_needed(self):
+        """Take broad lines out of the model again unless chi2 falls enough by them and Hα stands out."""
+        if not len(self.broad):
+            return
+        broad, self.broad = self.broad, np.zeros((0, self.n))
+        self.solve(self.star, self.gas, self.templates)
+        without, self.broad = self.norm**2, broad
+        self.solve(self.star, self.gas, self.templates)
+        gained = without - self.norm**2 > _BROAD_GAIN * self.norm**2 / self.good.size
+        stars = self.weights[: self.first_broad] @ self.design[: self.first_broad]
+        continuum = stars[np.argmax(self.members[self.setup.balmer[0]])]
+        if not gained or self.broad_h_alpha <= _BROAD_WIDTH * max(continuum, 0.0):
+            self.broad = np.zeros((0, self.n))
+            self.solve(self.star, self.gas, self.templates)
+
+    @property
+    def star_weights(self):
+        """Of the stellar templates."""
+        return self.weights[self.first_star : self.first_broad]
+
+    @property
+    def amplitudes(self):
+        """Of all columns of lines, 0 where not used."""
+        every = np.zeros(self.setup.columns.shape[1])
+        every[self.used] = self.weights[self.first_gas :]
+        return every
+
+    @property
+    def broad_h_alpha(self):
+        """Flux of broad Hα."""
+        per_width = self.weights[self.first_broad : self.first_gas].reshape(len(_BROAD_WIDTHS), -1)
+        return float(per_width[:, 0].sum()) if per_width.size else 0.0
+
+    def fit_kinematics(self, star, gas):
+        """Fit velocities and dispersions with pPXF, and then the model with them."""
+        setup, good = self.setup, self.good
+        star_sn = np.linalg.norm((self.flux / self.noise)[good]) if self.star_weights.any() else 0.0
+        free_star, converged = bool(star_sn > _MIN_STAR_SN), True
+        for _ in range(setup.rounds):
+            # Signal to noise of each line, were it alone.
+            sn = self.weights[self.first_gas :] * self.scale[self.first_gas :]
+            free_gas = bool(sn.size and sn.max() > _MIN_GAS_SN)
+            if not (free_star or free_gas):
+                return True, "kinematics fixed: too noisy"
+            star, gas, converged = self._run_ppxf(star, gas, free_star, free_gas, sn)
+            self.solve(star, gas, self.convolve(star, gas))
+            self.fitted = ["star"] * free_star + ["gas"] * free_gas
+        if not converged:
+            return False, "not converged within pPXF's number of steps"
+        told = [] if free_star else ["stellar kinematics fixed: too noisy"]
+        if not free_gas:
+            told.append("gas kinematics fixed: no line is strong enough")
+        elif not GAS_LIMITS[0] * 1.01 < gas[1] < GAS_LIMITS[1] * 0.99:
+            told.append("gas dispersion at its limit")
+        return True, "; ".join(told)
+
+    def _run_ppxf(self, star, gas, free_star, free_gas, sn):
+        """The nonlinear fit, with few templates: sums of populations and of lines."""
+        setup = self.setup
+        stars = _mixtures(self.star_weights, _OWN_STARS)
+        lines = _mixtures(self.weights[self.first_gas :], _OWN_LINES, rank=sn) @ setup.columns[:, self.used].T
+        fixed_star = [not (free_star and setup.fit_stellar_velocity), not free_star]
+        kinds = [
+            (stars @ setup.stars, stars @ setup.stars_rfft, star, STAR_LIMITS, fixed_star),
+            (lines @ setup.gas, lines @ setup.gas_rfft, gas, GAS_LIMITS, [not free_gas] * 2),
+        ]
+        present = [bool(len(kind[0])) for kind in kinds]
+        kinds = [kind for kind, there in zip(kinds, present, strict=True) if there]
+        if all(all(kind[4]) for kind in kinds):
+            return star, gas, True
+        fit = _call_ppxf(self, kinds)
+        found = iter(np.atleast_2d(fit.sol))
+        star, gas = (
+            tuple(map(float, next(found))) if there else old
+            for there, old in zip(present, (star, gas), strict=True)
+        )
+        return star, gas, fit.status > 0
+
+
+def _mixtures(weights, count, rank=None):
+    """Few sums of templates: the `count` that matter most by themselves, the others together."""
+    weighted = np.flatnonzero(weights > 0)
+    order = weighted[np.argsort(-(weights if rank is None else rank)[weighted], kind="stable")]
+    groups = [order[k : k + 1] for k in range(min(count, order.size))] + [order[count:]]
+    groups = [group for group in groups if group.size]
+    mixtures = np.zeros((len(groups), weights.size))
+    for row, group in zip(mixtures, groups, strict=True):
+        row[group] = weights[group]
+    return mixtures
+
+
+def _call_ppxf(spectrum, kinds):
+    """pPXF on components (templates, their transforms, start, limits of the dispersion, what is fixed)."""
+    from ppxf.ppxf import ppxf
+
+    templates, transforms, start, limits, fixed = zip(*kinds, strict=True)
+    bounds = [[[-VELOCITY_LIMIT, VELOCITY_LIMIT], list(limit)] for limit in limits]
+    # With one component pPXF wants no lists of lists.
+    pick = (lambda values: list(values)) if len(kinds) > 1 else (lambda values: values[0])
+    broad = spectrum.weights[spectrum.first_broad : spectrum.first_gas] @ spectrum.broad
+    # capfit divides by the step's gain, which is 0 where there is nothing to gain.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ppxf(
+            np.concatenate(templates).T,
+            spectrum.flux,
+            spectrum.noise,
+            spectrum.setup.velscale,
+            pick([list(s) for s in start]),
+            bounds=pick(bounds),
+            fixed=pick(fixed),
+            component=np.repeat(np.arange(len(kinds)), [len(t) for t in templates]),
+            moments=2,
+            degree=spectrum.setup.degree,
+            goodpixels=spectrum.good,
+            sky=broad[:, None] if broad.any() else None,
+            vsyst=spectrum.shift * spectrum.setup.velscale,
+            velscale_ratio=spectrum.setup.ratio,
+            templates_rfft=np.concatenate(transforms).T,
+            linear_method="nnls",
+            ftol=_FTOL,
+            quiet=True,
+        )
+
+
+def convolve(rfft, velocity, sigma, setup, shift, n_pixels):
+    """Templates at given kinematics on a spectrum's pixels, as pPXF does it (Cappellari 2017, eq. 38)."""
+    frequency = np.linspace(0, np.pi * setup.ratio, rfft.shape[1])
+    phase = (shift + velocity / setup.velscale) * frequency
+    losvd = np.exp(-1j * phase - 0.5 * (sigma / setup.velscale * frequency) ** 2)
+    fine = np.fft.irfft(rfft * losvd, axis=1)[:, : n_pixels * setup.ratio]
+    # Strided sums are several times quicker than a mean over so short an axis.
+    return sum(fine[:, k :: setup.ratio] for k in range(setup.ratio)) / setup.ratio
 
 
 def measure(fit):
@@ -99,7 +531,7 @@ def measure(fit):
     error = np.zeros(setup.columns.shape[1])
     error[fit.used] = errors * scale
     share = setup.columns[setup.reported]
-    known = fit.coverage[setup.reported] >= MIN_COVERAGE
+    known = fit.coverage[setup.reported] >= _MIN_COVERAGE
     line_flux = np.where(known, share @ fit.amplitudes, np.nan) * fit.level
     line_error = np.where(known, share @ error, np.nan) * fit.level
     top = fit.members[setup.reported].max(axis=1)
@@ -170,273 +602,13 @@ def local_rms(fit, residual):
     return np.sqrt(near @ residual[fit.good] ** 2 / np.where(count > 0, count, np.nan))
 
 
-VELOCITY_LIMIT = 400.0  # km/s on either side
-STAR_LIMITS = (20.0, 450.0)
-GAS_LIMITS = (10.0, 600.0)
-MIN_PIXELS = 60
-_COUNTED = 0.02  # coverage from which a line is part of the fit at all
-# Templates of stars and of lines that stay apart while pPXF fits the kinematics; the others are summed.
-_OWN_STARS, _OWN_LINES = 3, 4
-_FTOL = 1e-2
-# Widths [km/s] whose sums are the broad lines of AGN, and what they have to bring to be used.
-BROAD_WIDTHS = (900.0, 1800.0, 3600.0)
-_BROAD_SN, _BROAD_GAIN = 5.0, 30.0
-_BROAD_WIDTH = 10.0  # equivalent width of Hα [Angstrom]
-
-
-def _mixtures(weights, count, rank=None):
-    """Few sums of templates: the `count` that matter most by themselves, the others together."""
-    weighted = np.flatnonzero(weights > 0)
-    order = weighted[np.argsort(-(weights if rank is None else rank)[weighted], kind="stable")]
-    groups = [order[k : k + 1] for k in range(min(count, order.size))] + [order[count:]]
-    groups = [group for group in groups if group.size]
-    mixtures = np.zeros((len(groups), weights.size))
-    for row, group in zip(mixtures, groups, strict=True):
-        row[group] = weights[group]
-    return mixtures
-
-
-class SpectrumFit:
-    """A spectrum and its model at the present kinematics."""
-
-    def __init__(self, setup, flux, noise, log_first):
-        self.setup, self.n = setup, flux.size
-        self.good = np.flatnonzero((noise > 0) & np.isfinite(noise) & np.isfinite(flux))
-        self.shift = (setup.log_start - log_first) / (setup.velscale / KM_S)
-        level = np.median(np.abs(flux[self.good])) if self.good.size else 0.0
-        self.level = level if level > 0 else 1.0
-        self.flux = np.where(np.isfinite(flux), flux, 0.0) / self.level
-        typical = np.median(noise[self.good]) if self.good.size else 1.0
-        self.noise = np.full(self.n, typical / self.level)
-        self.noise[self.good] = noise[self.good] / self.level
-        centre = np.exp(log_first + setup.velscale / KM_S * np.arange(self.n))
-        self.pixel = centre * 2 * np.sinh(0.5 * setup.velscale / KM_S)
-        series = np.polynomial.legendre.legvander(np.linspace(-1, 1, self.n), max(setup.degree, 0))
-        self.poly = series.T[: setup.degree + 1]
-        self.broad = np.zeros((0, self.n))
-        self.fitted = []
-
-    def what_is_wrong(self):
-        """Why this spectrum cannot be fitted, or nothing."""
-        if self.good.size == 0:
-            return "no good pixel: masked, not finite, without ivar or without redshift"
-        if self.good.size < MIN_PIXELS:
-            return f"only {self.good.size} good pixels of {self.n}"
-        flux, weight = self.flux[self.good], self.noise[self.good] ** -2
-        if not flux.any():
-            return "the flux is zero in all good pixels"
-        if (flux * weight).sum() < -5 * np.sqrt(weight.sum()):
-            return "the mean flux is negative: was too much sky subtracted?"
-        return ""
-
-    def convolve(self, star, gas):
-        """Lines, stars and broad Balmer lines on the spectrum's pixels."""
-        setup = self.setup
-        members = convolve(setup.gas_rfft, *gas, setup, self.shift, self.n)
-        stars = convolve(setup.stars_rfft, *star, setup, self.shift, self.n)
-        transforms = setup.gas_rfft[setup.balmer]
-        broad = [convolve(transforms, 0.0, width, setup, self.shift, self.n) for width in BROAD_WIDTHS]
-        return members, stars, np.concatenate(broad)
-
-    def solve(self, star, gas, templates):
-        """Non-negative least squares at fixed kinematics: what pPXF's linear fit does, without its loops."""
-        self.star, self.gas, self.templates = star, gas, templates
-        setup, good = self.setup, self.good
-        self.members, stars, _ = templates
-        self.coverage = (self.members * self.pixel)[:, good].sum(axis=1)
-        inside = self.coverage > _COUNTED
-        self.used = np.flatnonzero((setup.columns[inside] > 0).any(axis=0))
-        lines = setup.columns[:, self.used].T @ self.members
-        self.design = np.concatenate([self.poly, -self.poly, stars, self.broad, lines])
-        self.first_star = 2 * len(self.poly)
-        self.first_broad = self.first_star + len(stars)
-        self.first_gas = self.first_broad + len(self.broad)
-        scaled = (self.design[:, good] / self.noise[good]).T
-        self.scale = np.linalg.norm(scaled, axis=0)
-        self.scale[self.scale == 0] = 1.0
-        self.scaled = scaled / self.scale
-        weights, self.norm = nnls(self.scaled, self.flux[good] / self.noise[good])
-        self.weights = weights / self.scale
-
-    def add_broad_lines(self, templates):
-        """Give the model broad Balmer lines if the spectrum asks for them."""
-        broad, good = templates[2], self.good
-        if not len(broad):
-            return
-        residual = ((self.flux - self.weights @ self.design) / self.noise)[good]
-        columns = broad[:, good] / self.noise[good]
-        length = np.linalg.norm(columns, axis=1)
-        level = self.norm / np.sqrt(good.size)
-        if (columns @ residual <= _BROAD_SN * level * length).all():
-            return
-        self.broad = broad
-        self.keep_broad_lines_if_needed()
-
-    def keep_broad_lines_if_needed(self):
-        """Take broad lines out of the model again unless chi2 falls enough by them and Hα stands out."""
-        if not len(self.broad):
-            return
-        broad, self.broad = self.broad, np.zeros((0, self.n))
-        self.solve(self.star, self.gas, self.templates)
-        without, self.broad = self.norm**2, broad
-        self.solve(self.star, self.gas, self.templates)
-        gained = without - self.norm**2 > _BROAD_GAIN * self.norm**2 / self.good.size
-        stars = self.weights[: self.first_broad] @ self.design[: self.first_broad]
-        continuum = stars[np.argmax(self.members[self.setup.balmer[0]])]
-        if not gained or self.broad_h_alpha <= _BROAD_WIDTH * max(continuum, 0.0):
-            self.broad = np.zeros((0, self.n))
-            self.solve(self.star, self.gas, self.templates)
-
-    @property
-    def star_weights(self):
-        """Of the stellar templates."""
-        return self.weights[self.first_star : self.first_broad]
-
-    @property
-    def amplitudes(self):
-        """Of all columns of lines, 0 where not used."""
-        every = np.zeros(self.setup.columns.shape[1])
-        every[self.used] = self.weights[self.first_gas :]
-        return every
-
-    @property
-    def broad_h_alpha(self):
-        """Flux of broad Hα."""
-        per_width = self.weights[self.first_broad : self.first_gas].reshape(len(BROAD_WIDTHS), -1)
-        return float(per_width[:, 0].sum()) if per_width.size else 0.0
-
-    def fit_kinematics(self, star, gas):
-        """Fit velocities and dispersions with pPXF, and then the model with them."""
-        setup, good = self.setup, self.good
-        star_sn = np.linalg.norm((self.flux / self.noise)[good]) if self.star_weights.any() else 0.0
-        free_star, converged = bool(star_sn > setup.min_star_sn), True
-        for _ in range(setup.rounds):
-            # Signal to noise of each line, were it alone.
-            sn = self.weights[self.first_gas :] * self.scale[self.first_gas :]
-            free_gas = bool(sn.size and sn.max() > setup.min_gas_sn)
-            if not (free_star or free_gas):
-                return True, "kinematics fixed: too noisy"
-            star, gas, converged = self._run_ppxf(star, gas, free_star, free_gas, sn)
-            self.solve(star, gas, self.convolve(star, gas))
-            self.fitted = ["star"] * free_star + ["gas"] * free_gas
-        if not converged:
-            return False, "not converged within pPXF's number of steps"
-        told = [] if free_star else ["stellar kinematics fixed: too noisy"]
-        if not free_gas:
-            told.append("gas kinematics fixed: no line is strong enough")
-        elif not GAS_LIMITS[0] * 1.01 < gas[1] < GAS_LIMITS[1] * 0.99:
-            told.append("gas dispersion at its limit")
-        return True, "; ".join(told)
-
-    def _run_ppxf(self, star, gas, free_star, free_gas, sn):
-        """The nonlinear fit, with few templates: sums of populations and of lines."""
-        setup = self.setup
-        stars = _mixtures(self.star_weights, _OWN_STARS)
-        lines = _mixtures(self.weights[self.first_gas :], _OWN_LINES, rank=sn) @ setup.columns[:, self.used].T
-        fixed_star = [not (free_star and setup.fit_stellar_velocity), not free_star]
-        kinds = [
-            (stars @ setup.stars, stars @ setup.stars_rfft, star, STAR_LIMITS, fixed_star),
-            (lines @ setup.gas, lines @ setup.gas_rfft, gas, GAS_LIMITS, [not free_gas] * 2),
-        ]
-        present = [bool(len(kind[0])) for kind in kinds]
-        kinds = [kind for kind, there in zip(kinds, present, strict=True) if there]
-        if all(all(kind[4]) for kind in kinds):
-            return star, gas, True
-        fit = _call_ppxf(self, kinds)
-        found = iter(np.atleast_2d(fit.sol))
-        star, gas = (
-            tuple(map(float, next(found))) if there else old
-            for there, old in zip(present, (star, gas), strict=True)
-        )
-        return star, gas, fit.status > 0
-
-
-def _call_ppxf(spectrum, kinds):
-    """pPXF on components (templates, their transforms, start, limits of the dispersion, what is fixed)."""
-    from ppxf.ppxf import ppxf
-
-    templates, transforms, start, limits, fixed = zip(*kinds, strict=True)
-    bounds = [[[-VELOCITY_LIMIT, VELOCITY_LIMIT], list(limit)] for limit in limits]
-    # With one component pPXF wants no lists of lists.
-    pick = (lambda values: list(values)) if len(kinds) > 1 else (lambda values: values[0])
-    broad = spectrum.weights[spectrum.first_broad : spectrum.first_gas] @ spectrum.broad
-    # capfit divides by the step's gain, which is 0 where there is nothing to gain.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return ppxf(
-            np.concatenate(templates).T,
-            spectrum.flux,
-            spectrum.noise,
-            spectrum.setup.velscale,
-            pick([list(s) for s in start]),
-            bounds=pick(bounds),
-            fixed=pick(fixed),
-            component=np.repeat(np.arange(len(kinds)), [len(t) for t in templates]),
-            moments=2,
-            degree=spectrum.setup.degree,
-            goodpixels=spectrum.good,
-            sky=broad[:, None] if broad.any() else None,
-            vsyst=spectrum.shift * spectrum.setup.velscale,
-            velscale_ratio=spectrum.setup.ratio,
-            templates_rfft=np.concatenate(transforms).T,
-            linear_method="nnls",
-            ftol=_FTOL,
-            quiet=True,
-        )
-
-
-OK, BAD_INPUT, FAILED = 0, 1, 2
-
-
-def fit_chunk(setup, jobs):
-    """Fit several spectra."""
-    setup, done = setup.with_plain_arrays(), []
-    begun = {}
-    for row, *job in jobs:
-        try:
-            result = fit_spectrum(setup, *job, begun)
-        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
-            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
-        done.append((row, result))
-    return done
-
-
-def fit_spectrum(setup, flux, noise, log_first, star, gas, begun):
-    """Fit one spectrum."""
-    fit = SpectrumFit(setup, flux, noise, log_first)
-    reason = fit.what_is_wrong()
-    if reason:
-        return {"status": BAD_INPUT, "message": reason}
-    key = (fit.shift, star, gas)
-    if key not in begun:
-        begun.clear()
-        begun[key] = fit.convolve(star, gas)
-    fit.solve(star, gas, begun[key])
-    fit.add_broad_lines(begun[key])
-    converged, message = fit.fit_kinematics(star, gas) if setup.free else (True, "")
-    # At the first kinematics, lines of another width may have looked broad.
-    fit.keep_broad_lines_if_needed()
-    return measure(fit) | {"status": OK if converged else FAILED, "message": message}
-
-
-CHUNK = 32
-NOT_FITTED = -1
-SAVE_EVERY = 10.0  # seconds
-STATUS = {OK: "ok", BAD_INPUT: "bad input", FAILED: "failed"}
-
-
 class Results:
     """Results galaxy by galaxy, kept in a file too if one is named."""
 
-    def __init__(self, n_galaxies, n_lines, n_pixels=0, *, path=None, fingerprint=""):
-        shapes = {"flux": n_lines, "error": n_lines, "peak": n_lines, "peak_error": n_lines, "an": n_lines}
-        shapes |= {"gas": 2, "star": 2, "broad": None, "chi2": None}
-        shapes |= {"continuum": n_pixels, "line_model": n_pixels} if n_pixels else {}
-        self.values = {
-            name: np.full(n_galaxies if size is None else (n_galaxies, size), np.nan)
-            for name, size in shapes.items()
-        }
-        self.status = np.full(n_galaxies, NOT_FITTED, np.int8)
-        self.message = np.full(n_galaxies, "", dtype="<U200")
+    def __init__(self, n_galaxies, shapes, *, path=None, fingerprint=""):
+        self.values = {name: np.full((n_galaxies, *shape), np.nan) for name, shape in shapes.items()}
+        self.values["status"] = np.full(n_galaxies, _NOT_FITTED, np.int8)
+        self.values["message"] = np.full(n_galaxies, "", dtype="<U200")
         self.path, self.fingerprint = None if path is None else Path(path), fingerprint
         self._saved = time.monotonic()
         if self.path is not None and self.path.exists():
@@ -444,25 +616,23 @@ class Results:
 
     def pending(self):
         """Rows that are still to be fitted."""
-        return np.flatnonzero(self.status == NOT_FITTED)
+        return np.flatnonzero(self.values["status"] == _NOT_FITTED)
 
     def add(self, done):
         """Take over what `fit_chunk` returned."""
         for row, result in done:
-            for name, values in self.values.items():
-                if name in result:
-                    values[row] = result[name]
-            self.status[row], self.message[row] = result["status"], result["message"]
-        if self.path is not None and time.monotonic() - self._saved > SAVE_EVERY:
+            for name, value in result.items():
+                self.values[name][row] = value
+        if time.monotonic() - self._saved > SAVE_EVERY:
             self.save()
+        return len(done)
 
     def save(self):
         """Write the file, whole or not at all."""
         if self.path is None:
             return
-        done = {"fit_status": self.status, "fit_message": self.message, **self.values}
         with atomic(self.path) as part, part.open("wb") as file:
-            np.savez(file, fingerprint=self.fingerprint, **done)
+            np.savez(file, fingerprint=self.fingerprint, **self.values)
         self._saved = time.monotonic()
 
     def _load(self):
@@ -475,300 +645,21 @@ class Results:
             raise ValueError(
                 f"{self.path} holds fits of other spectra or with other settings: remove it, or choose another file"
             )
-        self.status, self.message = kept["fit_status"], kept["fit_message"].astype("<U200")
         self.values = {name: kept[name] for name in self.values}
 
 
-def fingerprint(setup, arrays):
+def fingerprint(setup, spectra, *arrays):
     """A hash of spectra and settings, by which a checkpoint is known."""
-    digest = hashlib.sha256()
-    options = {}
-    for field in fields(setup):
-        value = getattr(setup, field.name)
-        if isinstance(value, np.ndarray):
-            if not field.name.endswith("rfft"):
-                digest.update(np.ascontiguousarray(value).tobytes())
-        else:
-            options[field.name] = value
+    digest, options = hashlib.sha256(), {}
+    for name, value in vars(setup).items():
+        if not isinstance(value, np.ndarray):
+            options[name] = value
+        elif not name.endswith("rfft"):
+            digest.update(np.ascontiguousarray(value).tobytes())
     digest.update(json.dumps(options, sort_keys=True).encode())
+    for k in range(len(spectra.flux)):
+        flux, noise, log_first = spectra.at_rest(k)
+        digest.update(flux.tobytes() + noise.tobytes() + np.float64(log_first).tobytes())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def run_fits(setup, jobs, results, *, n_workers=None, backend="loky", progress=True):
-    """Fit what is pending, chunk by chunk."""
-    rows = results.pending()
-    if not rows.size:
-        return True
-    n_workers = n_workers or granted_workers()
-    chunks = [rows[first : first + CHUNK] for first in range(0, rows.size, CHUNK)]
-    count = results.status.size
-    bar = tqdm(
-        total=count, initial=count - rows.size, desc="fitting lines", unit="spectrum", disable=not progress
-    )
-    try:
-        for done in _fit_chunks(setup, jobs, chunks, n_workers, backend):
-            results.add(done)
-            bar.update(len(done))
-    except KeyboardInterrupt:
-        warnings.warn(
-            f"interrupted: {results.pending().size} spectra are not fitted"
-            + (f"; the others are kept in {results.path}" if results.path else ""),
-            stacklevel=3,
-        )
-        return False
-    finally:
-        bar.close()
-        results.save()
-    return True
-
-
-def _fit_chunks(setup, jobs, chunks, n_workers, backend):
-    """Yield each chunk's results as they come."""
-    if n_workers == 1 and backend == "loky":
-        for rows in chunks:
-            # Matrices this small are only slowed down by threads.
-            with threadpool_limits(1):
-                done = fit_chunk(setup, jobs(rows))
-            yield done
-        return
-    release_memory()
-    options = {"inner_max_num_threads": 1} if backend == "loky" else {}
-    work = (delayed(fit_chunk)(setup, jobs(rows)) for rows in chunks)
-    with parallel_config(backend=backend, **options):
-        # Dask decides on its workers itself.
-        parallel = Parallel(n_jobs=n_workers, return_as="generator_unordered")
-        yield from parallel(work)
-    if backend == "loky":
-        # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
-        get_reusable_executor().shutdown(wait=True)
-
-
-GAS_DISPERSION, STELLAR_DISPERSION = 100.0, 130.0  # km/s, to begin with
-FINE = 75.0  # km/s: template pixels are at most so wide
-FIT_RANGE = (3540.0, 8750.0)  # where the embedded templates have their full resolution
-
-
-def fit_lines(
-    sample,
-    *,
-    grid=None,
-    templates="compact",
-    reddening=REDDENING,
-    variable="flux",
-    lines=MEASURED,
-    kinematics="free",
-    gas_dispersion=GAS_DISPERSION,
-    stellar_dispersion=STELLAR_DISPERSION,
-    broad=True,
-    degree=-1,
-    doublets=None,
-    lsf=None,
-    fit_range=FIT_RANGE,
-    rescale_errors=None,
-    keep_fit=False,
-    n_workers=None,
-    backend="loky",
-    checkpoint=None,
-    progress=True,
-):
-    """Fluxes, errors and peaks of emission lines, with pPXF.
-
-    Parameters
-    ----------
-    sample : Dataset
-        dims (galaxy, wavelength), on pixels uniform in log wavelength: SDSS's own (coordinate ``observed_wavelength``
-        and column ``redshift``, or ``rest_wavelength``) or any common rest-frame grid (``wavelength``).
-        ``ivar`` and ``mask`` are honoured.
-    grid : SSPGrid, optional
-        Default: the embedded one.
-    templates, reddening
-        Populations and optical depths of the stellar templates; see
-        `spectool.measure.line_spectra.stellar_templates`.
-    variable : str
-        Which variable is fitted. For one made by `spectool.papers.scourfield2023.sample.add_noise` the
-        errors are those of the noise
-        added, in its ``_sigma``, and of the spectrum below it.
-    lines : sequence of str
-        To be reported.
-    kinematics : {"free", "fixed"}
-        Whether velocities and dispersions are fitted; spectra too noisy for that keep those that are given.
-    gas_dispersion, stellar_dispersion : float or array_like (galaxy,)
-        Intrinsic [km/s], to begin with or fixed.
-    broad : bool
-        Let Balmer lines have broad wings in spectra that ask for them: broad-line AGN.
-    degree : int
-        Of additive polynomials; -1 for none. They make Balmer absorption, and so Balmer lines, uncertain.
-    doublets : dict, optional
-        See `spectool.measure.lines_ppxf.line_columns`.
-    lsf : float or array_like (wavelength,), optional
-        Sigma of the line-spread function [km/s]; default the variable ``lsf_sigma``, else SDSS's for surveys that are
-        SDSS's or made of it, else the templates' own.
-    fit_range : (float, float)
-        Rest wavelengths [Angstrom].
-    rescale_errors : bool, optional
-        Multiply errors by the square root of chi2 per degree of freedom, as one must where the noise is not known;
-        default: where there is no ``ivar``.
-    keep_fit : bool
-        Keep ``continuum`` and ``line_model``.
-    n_workers : int, optional
-        Default `spectool.parallel.n_workers`.
-    backend : str
-        Of joblib: "loky", "threading", or "dask" with a ``distributed.Client`` at hand.
-    checkpoint : path, optional
-        ``.npz`` file: what is done is kept there, and a second call with the same arguments goes on from it.
-    progress : bool
-
-    Returns
-    -------
-    Dataset
-        dims (galaxy, line): ``line_flux`` and ``line_flux_error`` [flux unit Angstrom], ``line_sn``, ``line_peak`` of
-        the profile on the spectrum's own (rest-frame) pixels and its error, ``line_an`` (peak over the local residual's
-        rms); per galaxy ``gas_velocity``, ``gas_dispersion``, ``stellar_velocity``, ``stellar_dispersion`` [km/s],
-        ``broad_h_alpha_flux``,
-        ``chi2`` per degree of freedom, ``fit_status`` (0 ok, 1 bad input, 2 failed) and ``fit_message``. Lines that are
-        masked or out of range are NaN and counted in ``attrs["history"]``. All per-galaxy columns of `sample` are
-        kept. After an interrupt ``attrs["interrupted"]`` is 1 and what was not fitted has status 2.
-
-    Raises
-    ------
-    ImportError
-        Without pPXF.
-    ValueError
-        If the sample, a line or an option is none that can be fitted.
-    """
-    _require_ppxf()
-    if kinematics not in ("free", "fixed"):
-        raise ValueError(f"kinematics are 'free' or 'fixed', not {kinematics!r}")
-    grid = embedded_grid() if grid is None else grid
-    fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
-    spectra = read_ppxf_spectra(sample, variable, lsf, fit_range, grid)
-    rescale = not spectra.has_ivar if rescale_errors is None else bool(rescale_errors)
-    setup = make_setup(spectra, lines, doublets, broad, grid, templates, reddening).with_options(
-        degree=int(degree),
-        free=kinematics == "free",
-        fit_stellar_velocity=spectra.velscale < 2 * FINE,
-        rounds=1 if spectra.velscale > 2 * FINE else 2,
-        rescale=rescale,
-        keep_fit=bool(keep_fit),
-    )
-    count = spectra.n_galaxies
-    star = _per_galaxy(stellar_dispersion, count, "stellar_dispersion")
-    gas = _per_galaxy(gas_dispersion, count, "gas_dispersion")
-    results = Results(
-        count,
-        len(lines),
-        spectra.n_pixels if keep_fit else 0,
-        path=checkpoint,
-        fingerprint=fingerprint(setup, (*spectra.arrays(), star, gas)) if checkpoint is not None else "",
-    )
-
-    def jobs(rows):
-        return [(int(k), *spectra.one(k), (0.0, star[k]), (0.0, gas[k])) for k in rows]
-
-    complete = run_fits(setup, jobs, results, n_workers=n_workers, backend=backend, progress=progress)
-    return _assemble(sample, results, lines, spectra, keep_fit).assign_attrs(interrupted=int(not complete))
-
-
-def _require_ppxf():
-    try:
-        import ppxf.ppxf  # noqa: F401
-    except ImportError as error:
-        raise ImportError("line fits need the package ppxf (pip install 'ppxf>=9.4')") from error
-
-
-def _per_galaxy(value, count, name):
-    value = np.broadcast_to(np.asarray(value, float), count)
-    if not (np.isfinite(value) & (value > 0)).all():
-        raise ValueError(f"{name} must be positive [km/s]")
-    return value
-
-
-def make_setup(spectra, lines, doublets, broad, grid, selection, reddening):
-    """Templates and lines on pixels that serve all spectra."""
-    ratio = int(np.ceil(spectra.velscale / FINE))
-    edges = template_edges(*spectra.reach, spectra.step, ratio)
-    centres = np.sqrt(edges[1:] * edges[:-1])
-    lsf = template_lsf(edges, spectra.lsf_at(centres), ratio)
-    stars = stellar_templates(edges, lsf, grid=grid, selection=selection, reddening=reddening)
-    wavelength, columns, reported, balmer = line_columns(lines, spectra.velscale, doublets=doublets)
-    gas = gas_templates(edges, lsf, wavelength)
-    size = 2 ** int(np.ceil(np.log2(centres.size)))
-    return FitSetup(
-        velscale=spectra.velscale,
-        ratio=ratio,
-        log_start=float(np.log(np.mean(centres[:ratio]))),
-        stars=stars,
-        gas=gas,
-        stars_rfft=np.fft.rfft(stars, size, axis=1),
-        gas_rfft=np.fft.rfft(gas, size, axis=1),
-        columns=columns,
-        reported=reported,
-        balmer=balmer if broad else balmer[:0],
-    )
-
-
-def _assemble(sample, results, lines, spectra, keep_fit):
-    """The line table."""
-    status = np.where(results.status == NOT_FITTED, FAILED, results.status).astype(np.int8)
-    message = np.where(results.status == NOT_FITTED, "not fitted: interrupted", results.message)
-    values = results.values
-    flux = (u.Unit(spectra.units) * u.AA).to_string()
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = values | {"sn": values["flux"] / values["error"]}
-    by_line = {
-        "line_flux": ("flux", flux),
-        "line_flux_error": ("error", flux),
-        "line_sn": ("sn", ""),
-        "line_peak": ("peak", spectra.units),
-        "line_peak_error": ("peak_error", spectra.units),
-        "line_an": ("an", ""),
-    }
-    by_galaxy = {
-        "gas_velocity": (values["gas"][:, 0], "km / s"),
-        "gas_dispersion": (values["gas"][:, 1], "km / s"),
-        "stellar_velocity": (values["star"][:, 0], "km / s"),
-        "stellar_dispersion": (values["star"][:, 1], "km / s"),
-        "broad_h_alpha_flux": (values["broad"], flux),
-        "chi2": (values["chi2"], ""),
-    }
-    table = xr.Dataset(
-        {n: sample[n] for n in sample.variables if sample[n].dims == ("galaxy",)}, attrs=dict(sample.attrs)
-    )
-    centre = [LINES[name] for name in lines]
-    table = table.assign_coords(
-        line=("line", list(lines)),
-        line_wavelength=("line", centre, {"units": "Angstrom", "description": "vacuum"}),
-    )
-    bad = status != OK
-    for name, (key, units) in by_line.items():
-        table[name] = (("galaxy", "line"), np.where(bad[:, None], np.nan, values[key]), {"units": units})
-    for name, (column, units) in by_galaxy.items():
-        table[name] = ("galaxy", np.where(bad, np.nan, column), {"units": units})
-    text = {"units": "", "description": "0 ok, 1 bad input, 2 failed"}
-    table["fit_status"] = ("galaxy", status, text)
-    table["fit_message"] = ("galaxy", message, {"units": ""})
-    if keep_fit:
-        coordinate = spectra.coordinate
-        table = table.assign_coords({coordinate.name: coordinate})
-        for name in ("continuum", "line_model"):
-            pixels = np.where(bad[:, None], np.nan, values[name]).astype(np.float32)
-            table[name] = (("galaxy", "wavelength"), pixels, {"units": spectra.units})
-    return add_history(table, _summary(table, spectra, lines))
-
-
-def _summary(table, spectra, lines):
-    """What was fitted and what could not be, in one line."""
-    status = table["fit_status"].values
-    text = (
-        f"lines fitted in `{spectra.variable}` with pPXF: {status.size} spectra, "
-        f"{(status == BAD_INPUT).sum()} with bad input, {(status == FAILED).sum()} failed"
-    )
-    reasons, counts = np.unique(table["fit_message"].values[status != OK], return_counts=True)
-    text += "".join(f"; {count} x {reason}" for reason, count in zip(reasons[:8], counts[:8], strict=True))
-    missing = np.isnan(table["line_flux"].values[status == OK]).sum(axis=0)
-    missed = [f"{name}: {count}" for name, count in zip(lines, missing, strict=True) if count]
-    text += "; lines masked or out of range, " + ", ".join(missed) if missed else ""
-    text += f"; {spectra.n_not_finite} pixels with flux not finite left out" if spectra.n_not_finite else ""
-    return text + ("" if spectra.has_ivar else "; no ivar given: noise guessed from neighbouring pixels")

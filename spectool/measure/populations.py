@@ -5,36 +5,32 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
 from scipy.optimize import nnls
-from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
-from spectool.measure.line_spectra import (
-    read_ppxf_spectra,
-    select_populations,
-    stellar_templates,
-    template_edges,
-    template_lsf,
-)
-from spectool.measure.lines_ppxf import BAD_INPUT, FAILED, OK
+from spectool.measure.line_design import select_populations, stellar_templates, template_pixels
+from spectool.measure.line_spectra import read_spectra
+from spectool.measure.line_table import BAD_INPUT, FAILED, OK, add_status, galaxy_columns, note_fits
 from spectool.parallel import n_workers as granted_workers
-from spectool.parallel import release_memory
-from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate
+from spectool.parallel import run_jobs
+from spectool.prepare import kept_pixels, mask_bad_pixels, resample, spectral_coordinate
 from spectool.spectra import KM_S
 from spectool.surveys.sdss import PIXEL_VELOCITY
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import LABEL_RANGE
 
-MIN_PIXELS = 100
-VELOCITY_LIMIT, DISPERSION_LIMITS = 400.0, (5.0, 500.0)
+_MIN_PIXELS = 100
+_VELOCITY_LIMIT, _DISPERSION_LIMITS = 400.0, (5.0, 500.0)  # km/s
+# Sixteen ages [yr] and all metallicities of the embedded grid [log Z / Zsun].
+AGES = tuple(10 ** np.linspace(6.5, 10.12, 16))
+METALLICITIES = (-2.3, -1.7, -0.7, -0.4, 0.0, 0.4, 0.7)
+FIT_RANGE = (4050.0, 7300.0)
+_CHUNK = 4  # spectra per job
+_UNIFORM = 0.02  # share of a pixel by which steps may differ
 
 
 @dataclass(frozen=True)
 class PopulationSetup:
-    """Templates and settings that all spectra of a batch share."""
+    """Templates, what they stand for, and settings that all spectra share."""
 
     velscale: float
     ratio: int
@@ -47,110 +43,6 @@ class PopulationSetup:
     regul: float
     dispersion: float
     n_bootstrap: int
-
-
-def fit_spectra(setup, jobs):
-    """Fit several spectra."""
-    done = {}
-    for row, *job in jobs:
-        begun = time.perf_counter()
-        try:
-            result = _fit(setup, *job)
-        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
-            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
-        done[row] = result | {"fit_seconds": time.perf_counter() - begun}
-    return done
-
-
-def _fit(setup, flux, noise, good, log_first, seed):
-    pixels = np.flatnonzero(good)
-    level = float(np.median(flux[pixels])) if pixels.size else 0.0
-    if pixels.size < MIN_PIXELS:
-        return {"status": BAD_INPUT, "message": f"only {pixels.size} good pixels of {flux.size}"}
-    if not level > 0:
-        return {"status": BAD_INPUT, "message": "the median flux is not positive"}
-    flux = np.where(np.isfinite(flux), flux, 0.0) / level
-    noise = np.where(good, noise, np.median(noise[pixels])) / level
-    found = _call_ppxf(setup, flux, noise, pixels, log_first)
-    share = _light_share(setup, found.weights)
-    if not np.isfinite(share).all():
-        return {"status": FAILED, "message": "pPXF gave no template any weight"}
-    log_z, log_age = _means(setup, share)
-    off = (flux / found.bestfit - 1)[pixels]
-    result = {
-        "status": OK if found.status > 0 else FAILED,
-        "message": "" if found.status > 0 else "not converged within pPXF's number of steps",
-        "log_z_lw": log_z,
-        "age_lw": 10**log_age,
-        "stellar_velocity": float(found.sol[0]),
-        "stellar_dispersion": float(found.sol[1]),
-        "chi2": float(found.chi2),
-        "residual_rms": float(np.sqrt(np.mean(off**2))),
-        "light_share": share,
-        "model": found.bestfit * level,
-    }
-    return result | _bootstrap(setup, found, flux, noise, pixels, seed)
-
-
-def _call_ppxf(setup, flux, noise, pixels, log_first):
-    from ppxf.ppxf import ppxf
-
-    # capfit divides by the step's gain, which is 0 where there is nothing to gain.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return ppxf(
-            setup.templates.T,
-            flux,
-            noise,
-            setup.velscale,
-            [0.0, setup.dispersion],
-            bounds=[[-VELOCITY_LIMIT, VELOCITY_LIMIT], list(DISPERSION_LIMITS)],
-            moments=2,
-            degree=-1,
-            mdegree=setup.mdegree,
-            regul=setup.regul,
-            reg_dim=setup.light.shape if setup.regul else None,
-            goodpixels=pixels,
-            vsyst=(setup.log_start - log_first) * KM_S,
-            velscale_ratio=setup.ratio,
-            quiet=True,
-        )
-
-
-def _light_share(setup, weights):
-    share = np.asarray(weights).reshape(setup.light.shape) * setup.light
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return share / share.sum()
-
-
-def _means(setup, share):
-    return float(share.sum(1) @ setup.log_z), float(share.sum(0) @ setup.log_age)
-
-
-def _bootstrap(setup, found, flux, noise, pixels, seed):
-    """Scatter of both means when residuals change their signs, at the polynomial and kinematics found."""
-    if not setup.n_bootstrap:
-        return {}
-    rng = np.random.default_rng(seed)
-    # The templates as pPXF fitted them, convolved and times the polynomial, over the noise.
-    design = found.matrix[pixels] / noise[pixels, None]
-    model = found.bestfit[pixels]
-    residual = flux[pixels] - model
-    means = []
-    for _ in range(setup.n_bootstrap):
-        drawn = model + residual * rng.choice((-1.0, 1.0), residual.size)
-        weights, _ = nnls(design, drawn / noise[pixels])
-        means.append(_means(setup, _light_share(setup, weights)))
-    error = np.std(means, axis=0, ddof=1) if len(means) > 1 else np.full(2, np.nan)
-    return {"log_z_lw_error": float(error[0]), "age_lw_error": float(error[1])}
-
-
-# Sixteen ages [yr] and all metallicities of the embedded grid [log Z / Zsun].
-AGES = tuple(10 ** np.linspace(6.5, 10.12, 16))
-METALLICITIES = (-2.3, -1.7, -0.7, -0.4, 0.0, 0.4, 0.7)
-FIT_RANGE = (4050.0, 7300.0)
-FINE = 75.0  # km/s: template pixels are at most so wide
-_CHUNK = 4
-_UNIFORM = 0.02
 
 
 def fit_populations(
@@ -174,11 +66,8 @@ def fit_populations(
 ):
     """Light-weighted metallicity and age of each spectrum, with pPXF.
 
-    Measured on 24 mock histories behind dust: noise-free, log Z has a bias of -0.01 and a scatter of 0.02 dex; at a
-    signal to noise of 50 per pixel of 69 km/s -0.03 and 0.17 (``regul=10``: -0.04 and 0.15). On 20 of the held-out ones
-    of `spectool.synth.histories`: -0.02 and 0.04; at 50 per Angstrom -0.09 and 0.14 (``regul=10``: -0.14 and
-    0.11). So regularisation buys scatter with bias, and there is none by default. `mdegree` must leave dust its
-    freedom: 0 gives a scatter of 0.35.
+    The light of bursts of single ages and metallicities, times a polynomial for dust and calibration. `mdegree` must
+    leave dust its freedom; `regul` buys scatter with bias.
 
     Parameters
     ----------
@@ -189,7 +78,7 @@ def fit_populations(
     grid : SSPGrid, optional
         Default: the embedded one.
     templates
-        Of `spectool.measure.line_spectra.select_populations`.
+        Of `spectool.measure.line_design.select_populations`.
     mdegree : int
         Of the multiplicative Legendre polynomial.
     regul : float
@@ -203,8 +92,7 @@ def fit_populations(
     fit_range : (float, float)
         Rest wavelengths [Angstrom].
     keep : callable, optional
-        Wavelengths [Angstrom] to what may be used (bool); default `spectool.prepare.kept_pixels`, the windows of
-        Zahid et al. (2019).
+        Wavelengths [Angstrom] to what may be used (bool); default `spectool.prepare.kept_pixels`: no emission lines.
     n_bootstrap : int
         Repeated fits with the signs of residuals drawn anew (wild bootstrap, at the polynomial and kinematics found)
         that errors come from; 0: none.
@@ -245,27 +133,35 @@ def fit_populations(
     row_dim = next((str(d) for d in sample[variable].dims if d != "wavelength"), "galaxy")
     galaxies = sample.rename({row_dim: "galaxy"}) if row_dim != "galaxy" else sample
     fit_range = (max(fit_range[0], grid.edges[0]), min(fit_range[1], grid.edges[-1]))
-    spectra = read_ppxf_spectra(_log_pixels(galaxies, variable, fit_range), variable, lsf, fit_range, grid)
-    library = _make_library(spectra, grid, templates)
-    setup = library.setup(
-        spectra,
-        mdegree=int(mdegree),
-        regul=float(regul),
-        dispersion=float(dispersion),
-        n_bootstrap=int(n_bootstrap),
-    )
-    keep = _default_keep() if keep is None else keep
-    pixel = np.arange(spectra.n_pixels)
+    pixels = _log_pixels(galaxies, variable, fit_range)
+    spectra = read_spectra(pixels, variable, lsf, fit_range=fit_range, grid=grid)
+    settings = {"mdegree": int(mdegree), "regul": float(regul), "dispersion": float(dispersion)}
+    setup = _make_setup(spectra, grid, templates, n_bootstrap=int(n_bootstrap), **settings)
+    keep = kept_pixels if keep is None else keep
+    count, n_pixels = spectra.flux.shape
 
     def job(k):
-        flux, noise, log_first = spectra.one(k)
-        good = (noise > 0) & np.isfinite(flux) & keep(np.exp(log_first + spectra.step * pixel))
-        return int(k), flux, noise, good, log_first, (seed, int(k))
+        flux, noise, log_first = spectra.at_rest(k)
+        good = (noise > 0) & np.isfinite(flux) & keep(np.exp(log_first + spectra.step * np.arange(n_pixels)))
+        return k, flux, noise, good, log_first, (seed, k)
 
-    n_workers = n_workers or granted_workers()
-    results, complete = _run(setup, job, spectra.n_galaxies, n_workers, backend, progress)
-    table = _assemble(galaxies, results, spectra, library, n_bootstrap, keep_fit)
-    table = table.assign_attrs(interrupted=int(not complete), z_sun=grid.z_sun, library=_name(grid))
+    results = {}
+
+    def take(done):
+        results.update(done)
+        return len(done)
+
+    workers = n_workers or granted_workers()
+    chunk = _CHUNK if workers > 1 else 1
+    jobs = ((setup, [job(k) for k in range(i, min(i + chunk, count))]) for i in range(0, count, chunk))
+    bar = {"total": count, "desc": "fitting populations", "disable": not progress}
+    workers = min(workers, -(-count // chunk))
+    complete = run_jobs(fit_chunk, jobs, take, workers=workers, backend=backend, **bar)
+    if not complete:
+        warnings.warn(f"interrupted: {count - len(results)} spectra are not fitted", stacklevel=2)
+    table = _tabulate(galaxies, results, spectra, setup, keep_fit)
+    name = str(grid.provenance.get("name", ""))
+    table = table.assign_attrs(interrupted=int(not complete), z_sun=grid.z_sun, library=name)
     return table.rename(galaxy=row_dim) if row_dim != "galaxy" else table
 
 
@@ -274,16 +170,6 @@ def _require_ppxf():
         import ppxf.ppxf  # noqa: F401
     except ImportError as error:
         raise ImportError("population fits need the package ppxf (pip install 'ppxf>=9.4')") from error
-
-
-def _default_keep():
-    from spectool.prepare import kept_pixels
-
-    return kept_pixels
-
-
-def _name(grid):
-    return str(grid.provenance.get("name", ""))
 
 
 def _log_pixels(sample, variable, fit_range):
@@ -317,36 +203,9 @@ def _log_pixels(sample, variable, fit_range):
     return pixels if variable == "flux" else pixels.rename(flux=variable)
 
 
-@dataclass(frozen=True)
-class _Library:
-    """Templates of a fit and what they stand for."""
-
-    edges: np.ndarray
-    ratio: int
-    spectra: np.ndarray
-    light: np.ndarray
-    log_z: np.ndarray
-    log_age: np.ndarray
-
-    def setup(self, spectra, **options):
-        centres = np.sqrt(self.edges[1:] * self.edges[:-1])
-        return PopulationSetup(
-            velscale=spectra.velscale,
-            ratio=self.ratio,
-            log_start=float(np.log(np.mean(centres[: self.ratio]))),
-            templates=self.spectra,
-            light=self.light,
-            log_z=self.log_z,
-            log_age=self.log_age,
-            **options,
-        )
-
-
-def _make_library(spectra, grid, selection):
-    ratio = int(np.ceil(spectra.velscale / FINE))
-    edges = template_edges(*spectra.reach, spectra.step, ratio)
-    lsf = template_lsf(edges, spectra.lsf_at(np.sqrt(edges[1:] * edges[:-1])), ratio)
-    normalised = stellar_templates(edges, lsf, grid=grid, selection=selection, reddening=(0.0,))
+def _make_setup(spectra, grid, selection, **settings):
+    ratio, edges, lsf, log_start = template_pixels(spectra)
+    normalised = stellar_templates(edges, lsf, grid, selection=selection, reddening=(0.0,))
     age, metal = select_populations(grid, selection)
     plane = np.ix_(metal, age)
     # What a template was divided by: the sum of its pixels before and after (blurring moves light, but keeps it).
@@ -355,55 +214,116 @@ def _make_library(spectra, grid, selection):
     divisor = own.sum(axis=1) / normalised[:, inside[0] : inside[-1]].sum(axis=1)
     seen = (grid.wavelength >= LABEL_RANGE[0]) & (grid.wavelength <= LABEL_RANGE[1])
     light = (grid.flux[..., seen] * np.diff(grid.edges)[seen]).sum(-1).astype(float)[plane].ravel()
-    return _Library(
-        edges,
-        ratio,
-        normalised,
-        (light / divisor).reshape(metal.size, age.size),
-        np.log10(grid.metallicity[metal] / grid.z_sun),
-        np.log10(np.maximum(grid.age[age], 1.0) / 1e9),
+    return PopulationSetup(
+        velscale=spectra.velscale,
+        ratio=ratio,
+        log_start=log_start,
+        templates=normalised,
+        light=(light / divisor).reshape(metal.size, age.size),
+        log_z=np.log10(grid.metallicity[metal] / grid.z_sun),
+        log_age=np.log10(np.maximum(grid.age[age], 1.0) / 1e9),
+        **settings,
     )
 
 
-def _run(setup, job, count, n_workers, backend, progress):
-    """Results by row, and whether all are there: an interrupt (stop button) keeps what is."""
-    chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
-    results = {}
-    bar = tqdm(total=count, desc="fitting populations", unit="spectrum", disable=not progress)
-    try:
-        for done in _fit_chunks(setup, job, chunks, min(n_workers, len(chunks)), backend):
-            results.update(done)
-            bar.update(len(done))
-    except KeyboardInterrupt:
-        warnings.warn(f"interrupted: {count - len(results)} spectra are not fitted", stacklevel=3)
-        return results, False
-    finally:
-        bar.close()
-    return results, True
+def fit_chunk(setup, jobs):
+    """Fit several spectra."""
+    done = {}
+    for row, *job in jobs:
+        begun = time.perf_counter()
+        try:
+            result = _fit(setup, *job)
+        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
+            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
+        done[row] = result | {"fit_seconds": time.perf_counter() - begun}
+    return done
 
 
-def _fit_chunks(setup, job, chunks, n_workers, backend):
-    if n_workers <= 1:
-        for rows in chunks:
-            for row in rows:
-                # Matrices this small are only slowed down by threads.
-                with threadpool_limits(1):
-                    done = fit_spectra(setup, [job(row)])
-                yield done
-        return
-    release_memory()
-    options = {"inner_max_num_threads": 1} if backend == "loky" else {}
-    with parallel_config(backend=backend, **options):
-        parallel = Parallel(n_jobs=n_workers, return_as="generator_unordered")
-        yield from parallel(delayed(fit_spectra)(setup, [job(row) for row in rows]) for rows in chunks)
-    if backend == "loky":
-        get_reusable_executor().shutdown(wait=True)
+def _fit(setup, flux, noise, good, log_first, seed):
+    pixels = np.flatnonzero(good)
+    level = float(np.median(flux[pixels])) if pixels.size else 0.0
+    if pixels.size < _MIN_PIXELS:
+        return {"status": BAD_INPUT, "message": f"only {pixels.size} good pixels of {flux.size}"}
+    if not level > 0:
+        return {"status": BAD_INPUT, "message": "the median flux is not positive"}
+    flux = np.where(np.isfinite(flux), flux, 0.0) / level
+    noise = np.where(good, noise, np.median(noise[pixels])) / level
+    found = _call_ppxf(setup, flux, noise, pixels, log_first)
+    share = _light_share(setup, found.weights)
+    if not np.isfinite(share).all():
+        return {"status": FAILED, "message": "pPXF gave no template any weight"}
+    log_z, log_age = _means(setup, share)
+    off = (flux / found.bestfit - 1)[pixels]
+    result = {
+        "status": OK if found.status > 0 else FAILED,
+        "message": "" if found.status > 0 else "not converged within pPXF's number of steps",
+        "log_z_lw": log_z,
+        "age_lw": 10**log_age,
+        "stellar_velocity": float(found.sol[0]),
+        "stellar_dispersion": float(found.sol[1]),
+        "chi2": float(found.chi2),
+        "residual_rms": float(np.sqrt(np.mean(off**2))),
+        "light_share": share,
+        "model": found.bestfit * level,
+    }
+    return result | _bootstrap(setup, found, flux, noise, pixels, seed)
 
 
-def _assemble(sample, results, spectra, library, n_bootstrap, keep_fit):
-    kept = {n: sample[n] for n in sample.variables if sample[n].dims == ("galaxy",)}
-    truth = {n: f"true_{n}" for n in ("log_z_lw", "age_lw", "chi2") if n in kept}
-    table = xr.Dataset(kept, attrs=dict(sample.attrs)).rename(truth)
+def _call_ppxf(setup, flux, noise, pixels, log_first):
+    from ppxf.ppxf import ppxf
+
+    # capfit divides by the step's gain, which is 0 where there is nothing to gain.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ppxf(
+            setup.templates.T,
+            flux,
+            noise,
+            setup.velscale,
+            [0.0, setup.dispersion],
+            bounds=[[-_VELOCITY_LIMIT, _VELOCITY_LIMIT], list(_DISPERSION_LIMITS)],
+            moments=2,
+            degree=-1,
+            mdegree=setup.mdegree,
+            regul=setup.regul,
+            reg_dim=setup.light.shape if setup.regul else None,
+            goodpixels=pixels,
+            vsyst=(setup.log_start - log_first) * KM_S,
+            velscale_ratio=setup.ratio,
+            quiet=True,
+        )
+
+
+def _light_share(setup, weights):
+    share = np.asarray(weights).reshape(setup.light.shape) * setup.light
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return share / share.sum()
+
+
+def _means(setup, share):
+    return float(share.sum(1) @ setup.log_z), float(share.sum(0) @ setup.log_age)
+
+
+def _bootstrap(setup, found, flux, noise, pixels, seed):
+    """Scatter of both means when residuals change their signs, at the polynomial and kinematics found."""
+    if not setup.n_bootstrap:
+        return {}
+    rng = np.random.default_rng(seed)
+    # The templates as pPXF fitted them, convolved and times the polynomial, over the noise.
+    design = found.matrix[pixels] / noise[pixels, None]
+    model = found.bestfit[pixels]
+    residual = flux[pixels] - model
+    means = []
+    for _ in range(setup.n_bootstrap):
+        drawn = model + residual * rng.choice((-1.0, 1.0), residual.size)
+        weights, _ = nnls(design, drawn / noise[pixels])
+        means.append(_means(setup, _light_share(setup, weights)))
+    error = np.std(means, axis=0, ddof=1) if len(means) > 1 else np.full(2, np.nan)
+    return {"log_z_lw_error": float(error[0]), "age_lw_error": float(error[1])}
+
+
+def _tabulate(sample, results, spectra, setup, keep_fit):
+    table = galaxy_columns(sample)
+    table = table.rename({n: f"true_{n}" for n in ("log_z_lw", "age_lw", "chi2") if n in table})
     columns = {
         "log_z_lw": "dex",
         "age_lw": "Gyr",
@@ -413,36 +333,22 @@ def _assemble(sample, results, spectra, library, n_bootstrap, keep_fit):
         "residual_rms": "",
         "fit_seconds": "s",
     }
-    columns |= {"log_z_lw_error": "dex", "age_lw_error": "dex"} if n_bootstrap else {}
-    missing = {"status": FAILED, "message": "not fitted: interrupted"}
-    rows = [results.get(k, missing) for k in range(spectra.n_galaxies)]
+    columns |= {"log_z_lw_error": "dex", "age_lw_error": "dex"} if setup.n_bootstrap else {}
+    count, n_pixels = spectra.flux.shape
+    rows = [results.get(k, {"status": FAILED, "message": "not fitted: interrupted"}) for k in range(count)]
     for name, units in columns.items():
         table[name] = ("galaxy", np.array([row.get(name, np.nan) for row in rows]), {"units": units})
-    status = np.array([row["status"] for row in rows], np.int8)
-    text = {"units": "", "description": "0 ok, 1 bad input, 2 failed"}
-    table["fit_status"] = ("galaxy", status, text)
-    table["fit_message"] = ("galaxy", np.array([row["message"] for row in rows], dtype=str), {"units": ""})
+    table = add_status(table, [row["status"] for row in rows], [row["message"] for row in rows])
     if keep_fit:
         coordinate = spectra.coordinate
-        nothing = np.full(spectra.n_pixels, np.nan)
-        empty = np.full(library.light.shape, np.nan)
+        nothing, empty = np.full(n_pixels, np.nan), np.full(setup.light.shape, np.nan)
         shares = np.stack([row.get("light_share", empty) for row in rows]).astype(np.float32)
         models = np.stack([row.get("model", nothing) for row in rows]).astype(np.float32)
-        table = table.assign_coords(
-            {
-                coordinate.name: coordinate,
-                "log_z": ("metallicity", library.log_z, {"units": "dex"}),
-                "log_age": ("age", library.log_age, {"units": "dex(Gyr)"}),
-            }
+        log_z, log_age = (
+            ("metallicity", setup.log_z, {"units": "dex"}),
+            ("age", setup.log_age, {"units": "dex(Gyr)"}),
         )
+        table = table.assign_coords({coordinate.name: coordinate, "log_z": log_z, "log_age": log_age})
         table["light_share"] = (("galaxy", "metallicity", "age"), shares, {"units": ""})
         table["model"] = (("galaxy", "wavelength"), models, {"units": spectra.units})
-    text = (
-        f"stellar populations fitted in `{spectra.variable}` with pPXF: {status.size} spectra, "
-        f"{(status == BAD_INPUT).sum()} with bad input, {(status == FAILED).sum()} failed"
-    )
-    reasons, counts = np.unique(table["fit_message"].values[status != OK], return_counts=True)
-    text += "".join(f"; {count} x {reason}" for reason, count in zip(reasons[:8], counts[:8], strict=True))
-    return add_history(
-        table, text + ("" if spectra.has_ivar else "; no ivar given: noise guessed, chi2 relative")
-    )
+    return note_fits(table, f"stellar populations fitted with pPXF in `{spectra.variable}`", spectra)

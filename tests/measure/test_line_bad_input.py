@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 
 from spectool.measure import lines_ppxf
-from spectool.measure.lines_ppxf import MEASURED, fit_lines
+from spectool.measure.line_design import MEASURED
+from spectool.measure.lines_ppxf import fit_lines
 from spectool.prepare import resample
 from spectool.spectra import LINES
 

@@ -71,7 +71,7 @@ def test_spectra_that_cannot_be_measured_are_refused(galaxies):
     observed = galaxies.rename(wavelength="pixel").assign_coords(
         observed_wavelength=("pixel", stack_wavelength())
     )
-    with pytest.raises(ValueError, match="at rest on common pixels"):
+    with pytest.raises(ValueError, match="common rest-frame grid"):
         spectral_fwhm(observed.drop_vars("pixel").rename(pixel="wavelength"))
 
 

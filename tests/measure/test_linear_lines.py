@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from scipy.stats import norm
 
-from spectool.measure.line_design import NUISANCE, ContinuumBasis, continuum_basis
-from spectool.measure.lines_linear import MEASURED, measure_lines_linear
+from spectool.measure.line_design import MEASURED, NUISANCE, ContinuumTemplates, continuum_templates
+from spectool.measure.lines_linear import measure_lines_linear
 from spectool.spectra import LINES, pixel_edges
 
 from .line_mocks import gaussians, make_mocks
@@ -84,7 +84,7 @@ def test_no_prior_and_fixed_kinematics_is_ordinary_weighted_least_squares(few):
     wavelength, edges = few["wavelength"].values, pixel_edges(few["wavelength"].values)
     x = np.linspace(-1, 1, wavelength.size)
     vectors = np.stack([np.ones_like(x), x, x**2, np.sin(5 * x)])
-    basis = ContinuumBasis(vectors, np.full(4, np.inf), 0)
+    basis = ContinuumTemplates(vectors, np.full(4, np.inf))
     rng = np.random.default_rng(0)
     ivar = few["ivar"].values * rng.uniform(0.2, 2, few["ivar"].shape)
     mask = (rng.random(ivar.shape) < 0.1) & (wavelength > 5050) & (wavelength < 6500)
@@ -226,7 +226,7 @@ def test_bad_spectra_are_counted_and_disturb_no_other(few):
     np.testing.assert_allclose(table["line_flux"].values[7], 0, atol=1e-12)
     np.testing.assert_allclose(table["line_flux"].values[9:], reference["line_flux"].values[9:], rtol=1e-9)
     history = table.attrs["history"]
-    assert "40 spectra, 4 with too few good pixels, 0 failed" in history
+    assert "40 spectra, 4 with bad input, 0 failed; 4 x fewer than 60 good pixels" in history
     assert "826 pixels with flux not finite left out" in history
     assert "Hα: 2" in history
 
@@ -245,7 +245,7 @@ def test_line_at_the_edge_needs_four_fifths_of_its_flux(few):
     last = int(np.searchsorted(edges, LINES["[N II] 6583"]))
     for cut in range(last - 1, last + 4):
         sample = few.isel(wavelength=slice(0, cut))
-        flat = ContinuumBasis(np.ones((1, cut)), np.array([np.inf]), 0)
+        flat = ContinuumTemplates(np.ones((1, cut)), np.array([np.inf]))
         table = measure_lines_linear(
             sample, variable="truth", lines=("[N II] 6583", "Hα"), velocity=False, lsf=48.0, continuum=flat
         )
@@ -296,7 +296,7 @@ def test_net_lines_see_emission_and_absorption_together(few):
         (lambda s: s, {"variable": "noisy"}, "no variable `noisy`"),
         (lambda s: s, {"lsf": -3.0}, "must be finite and not negative"),
         (lambda s: s, {"dispersions": ()}, "at least one"),
-        (lambda s: s, {"continuum": "splines"}, "'templates' or a ContinuumBasis"),
+        (lambda s: s, {"continuum": "splines"}, "'templates' or a ContinuumTemplates"),
         (lambda s: s.drop_vars("wavelength"), {}, "common rest-frame grid"),
     ],
 )
@@ -312,13 +312,13 @@ def test_no_galaxy_gives_an_empty_table(few):
 
 def test_basis_carries_continua_it_has_not_seen(grid, few):
     """To 0.5% of the flux for realistic galaxies, whose histories the basis was not drawn from."""
-    basis = continuum_basis(few["wavelength"].values)
+    basis = continuum_templates(few["wavelength"].values)
     stars = few["stars"].values
     coefficients = np.linalg.lstsq(basis.vectors.T, stars.T)[0]
     residual = (basis.vectors.T @ coefficients).T / stars - 1
     assert np.sqrt((residual**2).mean()) < 0.005
-    assert continuum_basis(few["wavelength"].values) is basis
-    other = continuum_basis(few["wavelength"].values, n_components=3, degree=0, n_mixes=200)
+    assert continuum_templates(few["wavelength"].values) is basis
+    other = continuum_templates(few["wavelength"].values, n_components=3, degree=0)
     assert other.vectors.shape == (4, 825)
 
 

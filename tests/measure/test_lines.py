@@ -7,12 +7,13 @@ import xarray as xr
 
 from benchmarks.lines import PEER_LINES, fit_plainly
 from spectool.measure import lines_ppxf
-from spectool.measure.line_design import DOUBLETS
-from spectool.measure.line_spectra import REDDENING, convolve, line_template, read_ppxf_spectra
-from spectool.measure.lines_ppxf import FIT_RANGE, MEASURED, fit_lines, make_setup
+from spectool.measure.line_design import DOUBLETS, MEASURED, REDDENING, gaussian_on_pixels
+from spectool.measure.line_spectra import read_spectra
+from spectool.measure.lines_ppxf import FIT_RANGE, convolve, fit_lines, make_setup
 from spectool.prepare import mask_bad_pixels, to_rest_frame
 from spectool.spectra import LINES, pixel_edges
 from spectool.surveys.sdss import FLUX_UNIT, luminosity_to_flux, observe_sdss
+from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import synthesize
 
 from .line_mocks import gaussians, make_mocks
@@ -50,11 +51,10 @@ def pulls(table, true):
     return pull[(true / error)[:, FREE] > 5]
 
 
-def mock_setup(sample, **options):
+def mock_setup(sample):
     """What `fit_lines` gives its workers."""
-    spectra = read_ppxf_spectra(sample, "flux", None, FIT_RANGE)
-    setup = make_setup(spectra, MEASURED, None, False, None, "compact", REDDENING)
-    return spectra, setup.with_options(**options)
+    spectra = read_spectra(sample, "flux", fit_range=FIT_RANGE)
+    return spectra, make_setup(spectra, MEASURED, None, False, embedded_grid(), "compact", REDDENING)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_the_fluxes_are_those_of_ppxf_looping_over_all_templates(few):
     mine = fit(few, broad=False)
     wanted = np.array([MEASURED.index(name) for name in PEER_LINES])
     flux, error = (mine[name].values[:, wanted] for name in ("line_flux", "line_flux_error"))
-    theirs = np.array([fit_plainly(setup, *spectra.one(k), wanted) for k in range(len(flux))])
+    theirs = np.array([fit_plainly(setup, *spectra.at_rest(k), wanted) for k in range(len(flux))])
     strong = flux > 5 * error
     difference = np.abs(flux - theirs)[strong]
     assert strong.sum() > 15
@@ -160,7 +160,7 @@ def test_at_fixed_kinematics_the_model_is_exactly_that_of_ppxf(few):
     from ppxf.ppxf import ppxf
 
     spectra, setup = mock_setup(few)
-    flux, noise, log_first = spectra.one(0)
+    flux, noise, log_first = spectra.at_rest(0)
     spectrum = lines_ppxf.SpectrumFit(setup, flux, noise, log_first)
     star, gas = (20.0, 140.0), (-30.0, 95.0)
     spectrum.solve(star, gas, spectrum.convolve(star, gas))
@@ -186,7 +186,7 @@ def test_at_fixed_kinematics_the_model_is_exactly_that_of_ppxf(few):
 def test_a_line_holds_its_flux_whatever_its_kinematics(few):
     spectra, setup = mock_setup(few)
     edges = np.linspace(4900, 5100, 300)
-    assert np.sum(line_template(edges, 5008.24, 80.0) * np.diff(edges)) == pytest.approx(1)
+    assert np.sum(gaussian_on_pixels(edges, 5008.24, 1.3) * np.diff(edges)) == pytest.approx(1)
     wavelength = few["wavelength"].values
     shift = (setup.log_start - spectra.log_first[0]) / spectra.step
     line = setup.reported[[MEASURED.index("Hβ")]]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from ppxf import sps_util
 
-from spectool.measure.line_spectra import (
+from benchmarks.lines import write_ppxf_templates
+from spectool.measure.line_design import (
     COMPACT_AGES,
     COMPACT_METALLICITIES,
     REDDENING,
@@ -10,7 +11,6 @@ from spectool.measure.line_spectra import (
     stellar_templates,
     template_edges,
     template_lsf,
-    write_ppxf_templates,
 )
 from spectool.synth.grid import SSPGrid
 
@@ -42,7 +42,7 @@ def test_our_pixels_are_those_that_ppxf_would_make(grid, library):
     edges = np.exp(library.ln_lam_temp[0] + step * (np.arange(len(library.lam_temp) + 1) - 0.5))
     inside = slice(5, -5)  # pPXF extrapolates at the ends
     no_blur = np.zeros(edges.size - 1)
-    ours = stellar_templates(edges[5:-5], no_blur[inside], grid=grid, selection=SELECTION, reddening=(0.0,))
+    ours = stellar_templates(edges[5:-5], no_blur[inside], grid, selection=SELECTION, reddening=(0.0,))
     theirs = library.templates.transpose(2, 1, 0).reshape(6, -1)[:, inside]
     theirs = theirs / np.median(theirs, axis=1, keepdims=True)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
@@ -64,9 +64,9 @@ def test_a_selection_that_is_none_is_refused(grid, selection):
 def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
     edges = template_edges(3700, 7900, 276 / 299792.458, 4)
     lsf = np.full(edges.size - 1, 80.0)
-    first = stellar_templates(edges, lsf, grid=grid)
-    assert stellar_templates(edges, lsf, grid=grid) is first
-    assert stellar_templates(edges, lsf + 1, grid=grid) is not first
+    first = stellar_templates(edges, lsf, grid)
+    assert stellar_templates(edges, lsf, grid) is first
+    assert stellar_templates(edges, lsf + 1, grid) is not first
     assert len(first) == len(COMPACT_AGES) * len(COMPACT_METALLICITIES) * len(REDDENING)
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 0
@@ -75,7 +75,7 @@ def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
 def test_dust_reddens_as_a_power_law(grid):
     edges = template_edges(3700, 7900, 276 / 299792.458, 1)
     lsf = np.zeros(edges.size - 1)
-    clear, dusty = stellar_templates(edges, lsf, grid=grid, selection=((1e9,), (0.0,)), reddening=(0.0, 1.0))
+    clear, dusty = stellar_templates(edges, lsf, grid, selection=((1e9,), (0.0,)), reddening=(0.0, 1.0))
     centres = np.sqrt(edges[1:] * edges[:-1])
     depth = -np.log(dusty / clear)
     np.testing.assert_allclose(np.ptp(depth - (centres / 5500) ** -0.7), 0, atol=1e-9)
@@ -102,4 +102,4 @@ def test_a_range_without_the_grid_is_refused(grid, tmp_path):
         write_ppxf_templates(grid, tmp_path / "none.npz", wavelength_range=(20000, 30000))
     with pytest.raises(ValueError, match="beyond the grid"):
         edges = template_edges(700, 900, 1e-3, 1)
-        stellar_templates(edges, np.zeros(edges.size - 1), grid=grid)
+        stellar_templates(edges, np.zeros(edges.size - 1), grid)

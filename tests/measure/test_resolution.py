@@ -6,8 +6,7 @@ import torch
 import xarray as xr
 
 from spectool.measure.line_spectra import line_spread
-from spectool.measure.line_table import net_line
-from spectool.measure.lines_linear import measure_lines_linear
+from spectool.measure.lines_linear import measure_lines_linear, net_line
 from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.prepare import resample, to_rest_frame
 from spectool.surveys.sdss import observe_sdss, sdss_wavelength

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from spectool.measure.line_spectra import select_populations, write_ppxf_templates
+from benchmarks.lines import write_ppxf_templates
+from spectool.measure.line_design import select_populations
 from spectool.spectra import vacuum_to_air
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.grid import SSPGrid

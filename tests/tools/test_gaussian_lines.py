@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.measure.line_design import ContinuumBasis
-from spectool.measure.lines_linear import gaussian_on_pixels
+from spectool.measure.line_design import ContinuumTemplates, gaussian_on_pixels
 from spectool.papers.candidates import concatenate
 from spectool.papers.zahid2019.sample import MEASURED, draw_block, observe_candidates
-from spectool.spectra import LINES, pixel_edges
+from spectool.spectra import KM_S, LINES, pixel_edges
 from tools.make.gaussian_lines import measure_gaussian_lines
 from tools.make.zahid2019_selection import screen
 
@@ -37,7 +36,7 @@ def flat_spectra(flux, sigma, n=3, noise=0.1):
     edges = pixel_edges(wavelength)
     spectrum = np.full(wavelength.size, 2.0)
     for name, value in flux.items():
-        spectrum += value * gaussian_on_pixels(LINES[name], sigma, edges)
+        spectrum += value * gaussian_on_pixels(edges, LINES[name], LINES[name] * sigma / KM_S)
     dims = ("galaxy", "wavelength")
     sample = xr.Dataset(
         {
@@ -47,7 +46,7 @@ def flat_spectra(flux, sigma, n=3, noise=0.1):
         },
         coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
     )
-    return sample, ContinuumBasis(np.ones((1, wavelength.size)), np.array([np.inf]), 0)
+    return sample, ContinuumTemplates(np.ones((1, wavelength.size)), np.array([np.inf]))
 
 
 FLUX = {"Hβ": 20.0, "Hα": 60.0, "[N II] 6583": 15.0, "[N II] 6548": 15.0 / 3.05}
@@ -67,7 +66,8 @@ def test_errors_are_those_of_weighted_sums():
     """For a lone line and a known width, 1 / sqrt(sum of (profile / sigma)^2), a little more for the continuum."""
     sample, basis = flat_spectra({"Hβ": 20.0}, 120.0, noise=0.3)
     found = measure_gaussian_lines(sample, lines=("Hβ",), continuum=basis, lsf=0.0, dispersions=(120.0,))
-    profile = gaussian_on_pixels(LINES["Hβ"], 120.0, pixel_edges(sample["wavelength"].values))
+    edges = pixel_edges(sample["wavelength"].values)
+    profile = gaussian_on_pixels(edges, LINES["Hβ"], LINES["Hβ"] * 120.0 / KM_S)
     expected = 0.3 / np.sqrt((profile**2).sum())
     error = found["line_flux_error"].values[:, 0]
     assert (error >= expected).all() and (error < 1.01 * expected).all()
@@ -146,7 +146,7 @@ def test_batches_do_not_change_the_result(spectra, table):
         ({"lines": ()}, "at least one line"),
         ({"dispersions": ()}, "at least one and not negative"),
         (
-            {"continuum": ContinuumBasis(np.ones((1, 5)), np.array([np.inf]), 0)},
+            {"continuum": ContinuumTemplates(np.ones((1, 5)), np.array([np.inf]))},
             "does not fit spectra of 3000",
         ),
     ],

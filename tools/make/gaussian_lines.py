@@ -9,12 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray as xr
-from astropy import units as u
 
-from spectool.measure.line_design import DOUBLETS, NUISANCE, continuum_basis
+from spectool.measure.line_design import (
+    DOUBLETS,
+    NUISANCE,
+    choose_lines,
+    continuum_templates,
+    gaussian_on_pixels,
+)
 from spectool.measure.line_spectra import read_spectra
-from spectool.measure.lines_linear import gaussian_on_pixels
+from spectool.measure.line_table import flux_units, line_columns
 from spectool.papers.zahid2019.sample import MEASURED, observe_candidates, to_angstrom
 from spectool.prepare import add_history
 from spectool.spectra import KM_S, LINES, pixel_edges
@@ -62,20 +66,17 @@ def measure_gaussian_lines(
     batch_size=512,
 ):
     """Line fluxes of spectra at rest, on one common grid."""
-    unknown = [name for name in lines if name not in LINES]
-    if unknown:
-        raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
-    if not len(lines) or len(set(lines)) < len(lines):
-        raise ValueError("name at least one line, and each line once")
+    choose_lines(lines, DOUBLETS)  # raises for names of no line
     if not len(dispersions) or not min(dispersions) >= 0:
         raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
     spectra = read_spectra(sample, "flux", lsf)
     design = _make_design(spectra, tuple(lines), tuple(dispersions), continuum, grid)
     parts = []
     with torch.inference_mode():
-        for first in range(0, max(spectra.n_galaxies, 1), batch_size):
-            flux, ivar = spectra.batch(first, first + batch_size)
-            parts.append(_measure_batch(flux, ivar, design))
+        for first in range(0, max(len(spectra.flux), 1), batch_size):
+            flux, ivar = spectra.weights(slice(first, first + batch_size))
+            flux = torch.from_numpy(np.where(ivar > 0, flux, 0.0))
+            parts.append(_measure_batch(flux, torch.from_numpy(ivar), design))
     flux, error, place = (torch.cat([part[k] for part in parts]).numpy() for k in range(3))
     width = np.exp(np.interp(place, np.arange(len(dispersions)), np.log(np.maximum(dispersions, 1e-3))))
     return _assemble(sample, lines, flux, error, np.where(np.isfinite(place), width, np.nan), spectra)
@@ -84,7 +85,7 @@ def measure_gaussian_lines(
 def _make_design(spectra, lines, dispersions, continuum, grid):
     wavelength = spectra.wavelength
     if continuum is None:
-        continuum = continuum_basis(wavelength, grid=grid, n_components=N_COMPONENTS, degree=DEGREE)
+        continuum = continuum_templates(wavelength, grid=grid, n_components=N_COMPONENTS, degree=DEGREE)
     if continuum.vectors.shape[1] != wavelength.size:
         raise ValueError(f"the continuum basis does not fit spectra of {wavelength.size} pixels")
     vectors = torch.from_numpy(continuum.vectors.astype("f4"))
@@ -97,7 +98,8 @@ def _make_design(spectra, lines, dispersions, continuum, grid):
         for member, share in members:
             lsf = np.interp(LINES[member], wavelength, spectra.lsf)
             for j, dispersion in enumerate(dispersions):
-                shapes[j, i] += share * gaussian_on_pixels(LINES[member], np.hypot(dispersion, lsf), edges)
+                sigma = LINES[member] * np.hypot(dispersion, lsf) / KM_S
+                shapes[j, i] += share * gaussian_on_pixels(edges, LINES[member], sigma)
     centres = np.array([*LINES.values(), *(centre for group in NUISANCE for centre, _ in group)])
     offset = np.abs(wavelength[:, None] / centres - 1).min(axis=1) * KM_S
     profiles = torch.from_numpy(shapes.astype("f4"))
@@ -204,19 +206,7 @@ def _lever(weight, best, design):
 
 
 def _assemble(sample, lines, flux, error, dispersion, spectra):
-    units = (u.Unit(spectra.units) * u.AA).to_string()
-    table = xr.Dataset(
-        {name: sample[name] for name in sample.variables if sample[name].dims == ("galaxy",)},
-        coords={
-            "line": ("line", list(lines)),
-            "line_wavelength": (
-                "line",
-                [LINES[name] for name in lines],
-                {"units": "Angstrom", "description": "vacuum"},
-            ),
-        },
-        attrs=dict(sample.attrs),
-    )
+    table, units = line_columns(sample, lines), flux_units(spectra)
     dims = ("galaxy", "line")
     with np.errstate(invalid="ignore", divide="ignore"):
         table["line_sn"] = (dims, flux / error, {"units": ""})

@@ -19,7 +19,8 @@ import pooch
 import torch
 import xarray as xr
 
-from spectool.measure.lines_ppxf import MEASURED, fit_lines
+from spectool.measure.line_design import MEASURED
+from spectool.measure.lines_ppxf import fit_lines
 from spectool.models.calibration import fit_error_scaling
 from spectool.models.denoise import denoise
 from spectool.models.store import load_model
