@@ -94,10 +94,10 @@ class Populations:
         rise = np.clip(np.minimum(self.rise[galaxy], room), 0, None)
         return log_z - rise * share, log_z + rise * (1 - share)
 
-    def solve_share(self, galaxy, log_age, log_z, *, iterations=12):
+    def solve_share(self, galaxy, log_age, log_z):
         """Share of the light of 4050-7300 A that is young, so that spectra have these light-weighted means."""
         share = np.full(log_age.shape, 0.5)
-        for _ in range(iterations):
+        for _ in range(12):
             z_old, z_young = self.metallicities(galaxy, log_z, share)
             _, old = self.light_and_age(galaxy, z_old, young=False)
             _, young = self.light_and_age(galaxy, z_young, young=True)
@@ -177,16 +177,12 @@ def place_spectra(rng, galaxies, counts):
     share = (rank + rng.random(galaxy.size)) / counts[galaxy]
     radius = _radius_of_light(share)
     # Equal turns by the golden angle fill a disc evenly, like seeds of a sunflower.
-    angle = (
-        rank * _GOLDEN_ANGLE
-        + rng.normal(0.0, 0.2, galaxy.size)
-        + rng.uniform(0, 2 * np.pi, counts.size)[galaxy]
-    )
-    along = radius * np.cos(angle) * galaxies["re"][galaxy]
-    across = (
-        radius * np.sin(angle) * galaxies["re"][galaxy] * np.cos(np.radians(galaxies["inclination"][galaxy]))
-    )
-    turn = np.radians(galaxies["position_angle"][galaxy])
+    angle = rank * _GOLDEN_ANGLE + rng.normal(0.0, 0.2, galaxy.size)
+    angle += rng.uniform(0, 2 * np.pi, counts.size)[galaxy]
+    re, tilt, turn = (galaxies[name][galaxy] for name in ("re", "inclination", "position_angle"))
+    along = radius * np.cos(angle) * re
+    across = radius * np.sin(angle) * re * np.cos(np.radians(tilt))
+    turn = np.radians(turn)
     return {
         "galaxy_index": galaxy,
         "x": along * np.sin(turn) + across * np.cos(turn),
@@ -209,16 +205,16 @@ def profile(galaxies, galaxy, radius, at_re, gradient):
 
 
 def draw_targets(rng, galaxies, galaxy, radius, scatter):
-    """Ages, metallicities and dust of spectra: profiles with scatter within galaxies, inside what the grid can
-    make.
-    """
-    limits = {"log_age": AGE_TARGETS, "log_z": LOG_Z_TARGETS, "a_v": (0.0, 2.5)}
-    columns = {"log_age": "age", "log_z": "z", "a_v": "a_v"}
-    slopes = {"log_age": "age_gradient", "log_z": "metallicity_gradient", "a_v": "a_v_gradient"}
+    """Ages, metallicities and dust of spectra: profiles with scatter within galaxies, inside what the grid can make."""
+    wanted = {
+        "log_age": ("age_at_re", "age_gradient", AGE_TARGETS),
+        "log_z": ("z_at_re", "metallicity_gradient", LOG_Z_TARGETS),
+        "a_v": ("a_v_at_re", "a_v_gradient", (0.0, 2.5)),
+    }
     result = {}
-    for name, (low, high) in limits.items():
-        mean = profile(galaxies, galaxy, radius, f"{columns[name]}_at_re", slopes[name])
-        result[name] = np.clip(mean + scatter * WITHIN[name] * rng.standard_normal(galaxy.size), low, high)
+    for name, (at_re, gradient, limits) in wanted.items():
+        mean = profile(galaxies, galaxy, radius, at_re, gradient)
+        result[name] = np.clip(mean + scatter * WITHIN[name] * rng.standard_normal(galaxy.size), *limits)
     return result
 
 
@@ -227,15 +223,10 @@ NUISANCES = ("tilt", "dust", "history")
 RANGE = (3745.0, 7500.0)
 """Of CALIFA's V500 spectra [Angstrom]."""
 TILT = 0.03
-"""Scatter of the calibration's error in g - r [mag]; like `RIPPLE` ours, in the sense of "a few per cent".
-
-Garcia-Benito et al. (2015, A&A 576, A135) and Husemann et al. (2013, A&A 549, A87) compare CALIFA with SDSS's images.
-"""
+"""Scatter of the calibration's error in g - r [mag]; like `RIPPLE` ours, in the sense of "a few per cent"
+(Garcia-Benito et al. 2015, A&A 576, A135; Husemann et al. 2013, A&A 549, A87)."""
 RIPPLE = 0.02
-"""Scatter of the calibration's error at `NODES`, beside the tilt [mag].
-
-A choice, and not a blind one: it was 0.015 until the first networks had been scored; notebook 50 shows both.
-"""
+"""Scatter of the calibration's error at `NODES`, beside the tilt [mag]; 0.015 until the first networks were scored."""
 NODES = np.linspace(3700.0, 7540.0, 13)
 """Wavelengths [Angstrom] of the calibration's errors, linear between: every 320 A, twice the width of a band."""
 DUST_INDEX = 0.2
@@ -246,38 +237,21 @@ _COARSE = 12.0  # pixels [Angstrom] for photometry: a twelfth of a band
 _BATCH = 4096
 _LOWEST_SSFR = -13.0
 _UNITS = {
-    "log_mass": "dex(Msun)",
-    "log_sfr": "dex(Msun / yr)",
-    "log_ssfr": "dex(1 / yr)",
-    "re": "arcsec",
-    "inclination": "deg",
-    "position_angle": "deg",
-    "velocity_dispersion": "km / s",
-    "age_at_re": "dex(Gyr)",
-    "z_at_re": "dex",
-    "a_v_at_re": "mag",
-    "age_gradient": "dex",
-    "metallicity_gradient": "dex",
-    "a_v_gradient": "mag",
-    "a_v_mean": "mag",
-    "tilt": "mag",
-    "onset": "Gyr",
-    "tau": "Gyr",
-    "young_begin": "Gyr",
-    "young_end": "Gyr",
-    "metal_rise": "dex",
-    "log_age": "dex(Gyr)",
-    "log_z": "dex",
-    "a_v": "mag",
-    "x": "arcsec",
-    "y": "arcsec",
+    "dex": "z_at_re age_gradient metallicity_gradient metal_rise log_z",
+    "dex(Gyr)": "age_at_re log_age",
+    "dex(Msun)": "log_mass",
+    "mag": "a_v_at_re a_v_gradient a_v_mean a_v tilt calibration",
+    "Gyr": "onset tau young_begin young_end",
+    "arcsec": "re x y",
+    "deg": "inclination position_angle",
+    "km / s": "velocity_dispersion",
 }
+_UNITS = {name: unit for unit, names in _UNITS.items() for name in names.split()}
 
 
 def draw_califa(
     n_galaxies=N_GALAXIES,
     *,
-    n_early=None,
     spectra_per_galaxy=N_SPECTRA / N_GALAXIES,
     seed,
     nuisances=NUISANCES,
@@ -292,10 +266,9 @@ def draw_califa(
     Parameters
     ----------
     n_galaxies : int
-    n_early : int, optional
-        Early types among them; default: the paper's share, 44 of 190.
+        44 of 190 are early types.
     spectra_per_galaxy : float
-        On average; default 103.8, which makes the paper's 19,727. Numbers differ from galaxy to galaxy.
+        On average; numbers differ from galaxy to galaxy.
     seed : int or numpy.random.Generator
         The same seed gives the same bytes, and the same galaxies and labels (to the little that histories move them)
         whatever the nuisances.
@@ -331,12 +304,20 @@ def draw_califa(
     ValueError
         If a number does not make sense or there is no such nuisance or band.
     """
-    n_early = round(n_galaxies * N_EARLY / N_GALAXIES) if n_early is None else n_early
-    nuisances = _check(n_galaxies, n_early, spectra_per_galaxy, nuisances, scatter)
+    if n_galaxies < 1 or not spectra_per_galaxy >= 1 or not scatter >= 0:
+        raise ValueError(
+            f"need galaxies and spectra_per_galaxy of 1 or more and no negative scatter, not {n_galaxies}, "
+            f"{spectra_per_galaxy} and {scatter}"
+        )
+    nuisances = (nuisances,) if isinstance(nuisances, str) else tuple(nuisances)
+    unknown = sorted(set(nuisances) - set(NUISANCES))
+    if unknown:
+        raise ValueError(f"no such nuisance: {', '.join(unknown)}; there are {', '.join(NUISANCES)}")
+    nuisances = tuple(name for name in NUISANCES if name in nuisances)
     grid = grid or SSPGrid.embedded()
     # One stream each, so that switching off one nuisance changes nothing else.
     streams = np.random.default_rng(seed).spawn(6)
-    galaxies = draw_galaxies(streams[0], n_galaxies, n_early)
+    galaxies = draw_galaxies(streams[0], n_galaxies, round(n_galaxies * N_EARLY / N_GALAXIES))
     spectra = place_spectra(streams[2], galaxies, draw_counts(streams[1], n_galaxies, spectra_per_galaxy))
     galaxy = spectra["galaxy_index"]
     spectra |= draw_targets(streams[3], galaxies, galaxy, spectra["radius"], scatter)
@@ -400,24 +381,8 @@ def rebuild_galaxy(sample, galaxy, *, wavelength=None, grid=None):
 
 
 def label_spread(values):
-    """Mean squared difference of two labels drawn at random, 0.199 dex^2 for the ages of the paper (Section 3.2)."""
+    """Mean squared difference of two labels drawn at random."""
     return float(2 * np.nanvar(values))
-
-
-def _check(n_galaxies, n_early, spectra_per_galaxy, nuisances, scatter):
-    if n_galaxies < 1 or not 0 <= n_early <= n_galaxies:
-        raise ValueError(
-            f"{n_early} early types among {n_galaxies} galaxies: need 1 or more, and no more than all"
-        )
-    if not spectra_per_galaxy >= 1:
-        raise ValueError(f"spectra_per_galaxy must be at least 1, not {spectra_per_galaxy}")
-    if not scatter >= 0:
-        raise ValueError(f"scatter must not be negative, but is {scatter}")
-    nuisances = (nuisances,) if isinstance(nuisances, str) else tuple(nuisances)
-    unknown = sorted(set(nuisances) - set(NUISANCES))
-    if unknown:
-        raise ValueError(f"no such nuisance: {', '.join(unknown)}; there are {', '.join(NUISANCES)}")
-    return tuple(name for name in NUISANCES if name in nuisances)
 
 
 def _draw_nuisances(rng, is_early, oldest, nuisances, waves):
@@ -449,7 +414,7 @@ def _to_dataset(galaxies, spectra):
     for dim, table in (("galaxy", galaxies), ("spectrum", spectra)):
         for name, values in table.items():
             dims = (dim, "node") if values.ndim == 2 else dim
-            columns[name] = (dims, values, {"units": _UNITS.get(name, "mag" if values.ndim == 2 else "")})
+            columns[name] = (dims, values, {"units": _UNITS.get(name, "")})
     names = np.array([f"C{k:04d}" for k in range(galaxies["is_early"].size)])
     sample = xr.Dataset(columns | {"galaxy_name": ("galaxy", names, {"units": ""})})
     return sample.assign_coords(node=("node", NODES, {"units": "Angstrom"}))

@@ -250,20 +250,21 @@ def _tensor(values):
 
 
 def _check(grid, filters, nebular, highest_redshift, step):
+    name = grid.provenance.get("name")
     if not highest_redshift > 0 or not step > 0:
         raise ValueError(f"highest_redshift and step must be positive, not {highest_redshift} and {step}")
     if nebular and grid.nebular is None:
-        raise ValueError(f"the grid {grid.provenance.get('name')} has no nebular models: pass nebular=False")
+        raise ValueError(f"the grid {name} has no nebular models: pass nebular=False")
     if grid.edges[-1] < 1e6:
         raise ValueError(
-            f"bands need a grid into the infrared, but {grid.provenance.get('name')} ends at {grid.edges[-1]:.0f} A: "
+            f"bands need a grid into the infrared, but {name} ends at {grid.edges[-1]:.0f} A: "
             'take SSPGrid.embedded("broadband")'
         )
-    for name, (wavelength, _) in filters.items():
+    for band, (wavelength, _) in filters.items():
         blue, red = np.min(wavelength) / (1 + highest_redshift), np.max(wavelength)
         if max(blue, LYMAN_LIMIT) < grid.edges[0] or red > grid.edges[-1]:
             raise ValueError(
-                f"band {name!r} sees {blue:.0f}-{red:.0f} A at rest; the grid {grid.provenance.get('name')} "
+                f"band {band!r} sees {blue:.0f}-{red:.0f} A at rest; the grid {name} "
                 f"holds {grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A"
             )
 
@@ -273,13 +274,11 @@ REQUIRED_GAS = ("log_z_gas", "log_u")
 REQUIRED_DUST = ("qpah", "umin", "gamma")
 
 
-def measure_photometry(
-    galaxies, averages, *, metallicity_interpolation="log", batch_size=8192, progress=True
-):
+def measure_photometry(galaxies, averages, *, batch_size=8192, progress=True):
     """Noise-free fluxes of galaxies in bands, and what a fit of them should find."""
     _check_photometry(galaxies, averages)
     grid = averages.grid
-    described = describe(galaxies, grid, metallicity_interpolation=metallicity_interpolation)
+    described = describe(galaxies, grid)
     n = galaxies.sizes["galaxy"]
     flux, absorbed = np.empty((n, len(averages.bands)), "f4"), np.empty(n, "f4")
     # Galaxies that lie between the same two redshift nodes are multiplied together: sort, and cut in batches.
@@ -287,34 +286,27 @@ def measure_photometry(
     starts = range(0, n, batch_size)
     for start in tqdm(starts, desc="photometry", unit="batch", disable=not progress or len(starts) == 1):
         rows = order[start : start + batch_size]
-        flux[rows], absorbed[rows] = _photometry_batch(galaxies, rows, averages, metallicity_interpolation)
+        flux[rows], absorbed[rows] = _photometry_batch(galaxies, rows, averages)
     log_dust = np.log10(absorbed, out=np.full(n, -np.inf, "f4"), where=absorbed > 0)
+    attrs = {"units": "dex(solLum)", "long_name": "luminosity absorbed and re-emitted by dust"}
     result = described.drop_vars(["mass_formed", "age"], errors="ignore").assign(
         flux=(("galaxy", "band"), flux, {"units": "Jy"}),
-        log_dust_luminosity=(
-            "galaxy",
-            log_dust.astype(float),
-            {"units": "dex(solLum)", "long_name": "luminosity absorbed and re-emitted by dust"},
-        ),
+        log_dust_luminosity=("galaxy", log_dust.astype(float), attrs),
     )
+    attrs = {"units": "Angstrom", "description": "pivot, observed"}
     result = result.assign_coords(
-        band=("band", list(averages.bands)),
-        band_wavelength=(
-            "band",
-            averages.wavelength,
-            {"units": "Angstrom", "description": "pivot, observed"},
-        ),
+        band=list(averages.bands), band_wavelength=("band", averages.wavelength, attrs)
     )
     return result.assign_attrs(frame="observed", cosmology=Planck18.name)
 
 
 @torch.inference_mode()
-def _photometry_batch(galaxies, rows, averages, interpolation):
+def _photometry_batch(galaxies, rows, averages):
     """Fluxes [Jy] (galaxy, band) and absorbed luminosities [Lsun] of galaxies sorted by redshift."""
     columns = {
         name: galaxies[name].values[rows] for name in galaxies.data_vars if galaxies[name].dims == ("galaxy",)
     }
-    masses, gas = _weights(galaxies, rows, columns, averages, interpolation)
+    masses, gas = _weights(galaxies, rows, columns, averages)
     young = _tensor(masses[..., : averages.n_young]).flatten(1)
     old = _tensor(masses).flatten(1)
     dust1, dust2, index = (_tensor(columns[name]) for name in ("dust1", "dust2", "dust_index"))
@@ -346,14 +338,14 @@ def _photometry_batch(galaxies, rows, averages, interpolation):
     return flux.numpy(), absorbed.numpy()
 
 
-def _weights(galaxies, rows, columns, averages, interpolation):
+def _weights(galaxies, rows, columns, averages):
     """Mass formed by metallicity and age, (galaxy, Z, age), and weights of the gas's models, (galaxy, model)."""
     grid = averages.grid
     mass = galaxies["mass_formed"].transpose("galaxy", "age").values[rows].astype("f4")
     log_z = galaxies["log_z_star"]
     log_z = log_z.transpose(*(d for d in ("galaxy", "age") if d in log_z.dims))
     absolute = 10.0 ** log_z.values[rows].astype(float) * log_z.attrs.get("z_sun", grid.z_sun)
-    by_metallicity = metallicity_weights(absolute, grid.metallicity, interpolation)
+    by_metallicity = metallicity_weights(absolute, grid.metallicity)
     if by_metallicity.ndim == 2:
         weights = by_metallicity[:, :, None] * mass[:, None, :]
     else:
@@ -362,7 +354,7 @@ def _weights(galaxies, rows, columns, averages, interpolation):
         return weights, torch.empty(len(rows), 0)
     gas, n = grid.nebular, averages.n_young
     zero = galaxies["log_z_gas"].attrs.get("z_sun", grid.z_sun)
-    of_gas = metallicity_weights(10.0 ** columns["log_z_gas"] * zero, gas.metallicity, interpolation)
+    of_gas = metallicity_weights(10.0 ** columns["log_z_gas"] * zero, gas.metallicity)
     young = weights[..., :n] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[:n].astype("f4")
     edges = np.minimum(grid.age_edges[: n + 1], BIRTH_CLOUD_AGE)
     models = nebular_weights(young, edges, grid.ionizing_rate[:, :n], of_gas, columns["log_u"], gas)
@@ -417,15 +409,12 @@ def _check_photometry(galaxies, averages):
         )
     for name in needed:
         values = galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)
-        bad = ~np.isfinite(values).all(1)
+        bad, negative = (~np.isfinite(values)).any(axis=1), (values < 0).any(axis=1)
         if bad.any():
-            raise ValueError(
-                f"{name} is not finite for {bad.sum()} galaxies, the first is row {int(bad.argmax())}"
-            )
-        if name in ("mass_formed", "dust1", "dust2") and (values < 0).any():
-            raise ValueError(
-                f"{name} holds negative values, the first in row {int((values < 0).any(1).argmax())}"
-            )
+            text = f"{name} is not finite for {bad.sum()} galaxies, the first is row {bad.argmax()}"
+            raise ValueError(text)
+        if name in ("mass_formed", "dust1", "dust2") and negative.any():
+            raise ValueError(f"{name} holds negative values, the first in row {negative.argmax()}")
     z, highest = galaxies["redshift"].values, averages.redshift[-1]
     outside = (z <= 0) | (z > highest * (1 + 1e-9))
     if outside.any():
