@@ -8,10 +8,12 @@ from spectool.measure.indices import LICK, index_band
 from spectool.measure.stats import spearman
 
 STEPS = 64
+MIN_PIXELS = 0.25
+"""Pixels per Angstrom of a band of which enough is kept."""
 
 
-def attribute(members, prepared, *, baseline=None, output=0, steps=STEPS, batch_size=256):
-    """Integrated gradients of a network's answer, pixel by pixel, by captum.
+def attribute(members, prepared, *, baseline=None, steps=STEPS, batch_size=256):
+    """Integrated gradients of a network's first answer, pixel by pixel, by captum.
 
     Parameters
     ----------
@@ -20,10 +22,8 @@ def attribute(members, prepared, *, baseline=None, output=0, steps=STEPS, batch_
     prepared : Dataset
         ``flux`` (galaxy, wavelength), as the network takes it.
     baseline : array_like, shape (n_kept,), optional
-        Spectrum to start from: the answer's change from there is shared out. Default: zero flux, a continuum without
-        a line, which no galaxy has; the mean of the training spectra asks what sets a galaxy apart instead.
-    output : int
-        Which answer.
+        Spectrum to start from. Default: zero flux, a continuum without a line, which no galaxy has; the mean of the
+        training spectra asks what sets a galaxy apart instead.
     steps : int
         Of the integral (Gauss-Legendre).
     batch_size : int
@@ -40,81 +40,80 @@ def attribute(members, prepared, *, baseline=None, output=0, steps=STEPS, batch_
     ValueError
         If the baseline has another number of pixels.
     """
-    from captum.attr import IntegratedGradients
-
     members = [members] if isinstance(members, torch.nn.Module) else list(members)
-    flux = prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
+    flux = _read(prepared)
     start = np.zeros(flux.shape[1], np.float32) if baseline is None else np.asarray(baseline, np.float32)
     if start.shape != flux.shape[1:]:
         raise ValueError(f"the baseline has shape {start.shape}, the spectra have {flux.shape[1]} pixels")
-    found = np.zeros(flux.shape)
-    answer, reference = np.zeros(len(flux)), 0.0
+    shares, answer, reference = np.zeros(flux.shape), np.zeros(len(flux)), 0.0
     from_row = torch.from_numpy(start)[None]
     for member in members:
         member.eval()
-        integrate = IntegratedGradients(member)
-        reference += float(_answer(member, from_row, output)[0]) / len(members)
+        reference += float(_answer(member, from_row)[0]) / len(members)
         for first in range(0, len(flux), batch_size):
             part = slice(first, first + batch_size)
             rows = torch.from_numpy(flux[part])
-            shares = integrate.attribute(
-                rows,
-                baselines=from_row,
-                target=output,
-                n_steps=steps,
-                internal_batch_size=max(8192, len(rows)),
-            )
-            found[part] += shares.detach().numpy() / len(members)
-            answer[part] += _answer(member, rows, output) / len(members)
+            shares[part] += _integrate(member, rows, from_row, steps) / len(members)
+            answer[part] += _answer(member, rows) / len(members)
     dex = {"units": "dex"}
     return xr.Dataset(
         {
-            "attribution": (("galaxy", "wavelength"), found.astype(np.float32), dex),
+            "attribution": (("galaxy", "wavelength"), shares.astype(np.float32), dex),
             "answer": ("galaxy", answer, dex),
             "baseline_answer": ("galaxy", np.full(len(flux), reference), dex),
-            "gap": ("galaxy", answer - reference - found.sum(axis=1), dex),
+            "gap": ("galaxy", answer - reference - shares.sum(axis=1), dex),
             "baseline": ("wavelength", start, {"units": ""}),
         },
         coords={"wavelength": ("wavelength", prepared["wavelength"].values, {"units": "Angstrom"})},
     )
 
 
-def _answer(member, rows, output):
+def _read(prepared):
+    return prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
+
+
+def _answer(member, rows):
     with torch.inference_mode():
-        return member(rows)[:, output].numpy().astype(float)
+        return member(rows)[:, 0].numpy().astype(float)
 
 
-def share_by_index(attributed, *, names=None, least=0.25):
+def _integrate(network, rows, start, steps):
+    """Integrated gradients of the first answer."""
+    from captum.attr import IntegratedGradients
+
+    shares = IntegratedGradients(network).attribute(
+        rows, baselines=start, target=0, n_steps=steps, internal_batch_size=max(8192, len(rows))
+    )
+    return shares.detach().numpy()
+
+
+def share_by_index(attributed):
     """How much of the attribution falls into the bands that astronomers know.
 
     Parameters
     ----------
     attributed : Dataset
         From `attribute`.
-    names : sequence of str, optional
-        Of `spectool.measure.indices.LICK`; default: all of which enough is kept.
-    least : float
-        Enough: pixels per Angstrom of the band.
 
     Returns
     -------
     Dataset, dim ``index``
-        The indices, then "elsewhere" (no band of them). ``low``, ``high``: band [Angstrom, vacuum]; ``n_pixels``;
-        ``share``: of the sum of absolute attributions, mean over galaxies, and ``share_error``, its standard error;
-        ``pixel_share``: of the pixels; ``gain``: the ratio of the two, 1 if the band were as good as any;
-        ``net`` [dex]: sum of the attributions, mean over galaxies. Bands overlap (Mg b lies in Mg2): shares may add
-        up to more than 1.
+        The indices of `spectool.measure.indices.LICK` of which enough is kept, then "elsewhere" (no band of them).
+        ``low``, ``high``: band [Angstrom, vacuum]; ``n_pixels``; ``share``: of the sum of absolute attributions, mean
+        over galaxies, and its ``share_error``; ``pixel_share``; ``gain``: the ratio of the two, 1 if the band were as
+        good as any; ``net`` [dex]: sum of the attributions, mean over galaxies. Bands overlap (Mg b lies in Mg2).
     """
     wavelength = attributed["wavelength"].values
     values = attributed["attribution"].values.astype(float)
     size = np.abs(values)
     total = np.where(size.sum(1) > 0, size.sum(1), 1.0)
-    bands = {name: index_band(name) for name in (names or LICK)}
-    inside = {n: (wavelength >= low) & (wavelength <= high) for n, (low, high) in bands.items()}
-    if names is None:
-        inside = {n: p for n, p in inside.items() if p.sum() > least * (bands[n][1] - bands[n][0])}
-    nowhere = ~np.any(list(inside.values()), axis=0)
-    rows = [(n, *bands[n], pixels) for n, pixels in inside.items()] + [("elsewhere", np.nan, np.nan, nowhere)]
+    rows = []
+    for name in LICK:
+        low, high = index_band(name)
+        pixels = (wavelength >= low) & (wavelength <= high)
+        if pixels.sum() > MIN_PIXELS * (high - low):
+            rows.append((name, low, high, pixels))
+    rows.append(("elsewhere", np.nan, np.nan, ~np.any([pixels for *_, pixels in rows], axis=0)))
     share = np.stack([size[:, pixels].sum(1) / total for *_, pixels in rows])
     count = np.array([int(pixels.sum()) for *_, pixels in rows])
     pixel_share = count / wavelength.size
@@ -133,20 +132,16 @@ def share_by_index(attributed, *, names=None, least=0.25):
     return xr.Dataset(data, coords={"index": [row[0] for row in rows]})
 
 
-def describe_filters(model, prepared, *, label="log_z_lw", output=0, baseline=None, steps=STEPS):
+def describe_filters(model, prepared, *, steps=STEPS):
     """A table of a `ChunkedMLP`'s filters: where each looks, what it follows, and how much it matters.
 
     Parameters
     ----------
     model : ChunkedMLP
     prepared : Dataset
-        ``flux`` and the column `label`; a few hundred galaxies do.
-    label : str
-        Also correlated: ``age_lw``, where there.
-    output : int
-    baseline : array_like, shape (n_kept,), optional
-        As for `attribute`; default: the mean of `prepared`.
+        ``flux``, ``log_z_lw`` and, if there, ``age_lw``; a few hundred galaxies do.
     steps : int
+        As for `attribute`; the baseline is the mean of `prepared`.
 
     Returns
     -------
@@ -157,13 +152,13 @@ def describe_filters(model, prepared, *, label="log_z_lw", output=0, baseline=No
         ``sign``: 1 or -1, that of ``metallicity_rho``; ``importance`` [dex]: mean absolute attribution of the
         filter, which is the sum over its pixels. (chunk,): ``low``, ``high`` [Angstrom].
     """
-    flux = prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
-    start = flux.mean(axis=0) if baseline is None else np.asarray(baseline, np.float32)
+    flux = _read(prepared)
     curves, chunk = model.filters(), np.asarray(model.chunk_index)
     wavelength = prepared["wavelength"].values
     with torch.inference_mode():
-        passed = model.preactivations(torch.from_numpy(flux)).numpy()
-    shares = _filter_attributions(model, flux, start, output, steps)
+        passed = model.preactivations(torch.from_numpy(flux))
+        origin = model.preactivations(torch.from_numpy(flux.mean(axis=0))[None])
+    shares, passed = _integrate(model.head, passed.clone(), origin.clone(), steps), passed.numpy()
     shape = curves.shape[:2]
     table = {n: np.zeros(shape) for n in ("peak", "band_share", "metallicity_rho", "age_rho")}
     names = np.full(shape, "", dtype="<U8")
@@ -173,7 +168,9 @@ def describe_filters(model, prepared, *, label="log_z_lw", output=0, baseline=No
         weight = curves[k, f, : own.size] ** 2
         table["peak"][k, f] = own[np.argmax(weight)]
         names[k, f], table["band_share"][k, f] = _strongest_band(own, weight)
-        table["metallicity_rho"][k, f] = spearman(prepared[label].values, passed[:, k, f], n_bootstrap=0).rho
+        table["metallicity_rho"][k, f] = spearman(
+            prepared["log_z_lw"].values, passed[:, k, f], n_bootstrap=0
+        ).rho
         table["age_rho"][k, f] = spearman(age, passed[:, k, f], n_bootstrap=0).rho
     dims, units = ("chunk", "filter"), {"peak": "Angstrom"}
     columns = {n: (dims, v, {"units": units.get(n, "")}) for n, v in table.items()}
@@ -190,10 +187,9 @@ def describe_filters(model, prepared, *, label="log_z_lw", output=0, baseline=No
 def filter_patterns(model, prepared):
     """What in the spectra makes a filter let more through: how they change with it.
 
-    A filter's weights alone mislead. They may be large where spectra hardly differ, and opposite weights may cancel
-    what neighbouring pixels have in common. The pattern is the covariance of the filter's output with the flux, divided
-    by the output's standard deviation (Haufe et al. 2014, NeuroImage 87, 96, eq. 6): the change of the mean spectrum
-    that goes with one standard deviation more let through.
+    Weights alone mislead: they may be large where spectra hardly differ, or cancel what pixels have in common.
+    The pattern is the covariance of the filter's output with the flux, divided by the output's standard deviation
+    (Haufe et al. 2014, NeuroImage 87, 96, eq. 6).
 
     Parameters
     ----------
@@ -206,7 +202,7 @@ def filter_patterns(model, prepared):
     ndarray, shape (n_chunks, n_filters, longest chunk)
         In units of the prepared flux, padded with 0 like ``model.filters()``.
     """
-    flux = prepared["flux"].transpose("galaxy", "wavelength").values.astype(np.float32)
+    flux = _read(prepared)
     chunk = np.asarray(model.chunk_index)
     with torch.inference_mode():
         passed = model.preactivations(torch.from_numpy(flux)).numpy().astype(float)
@@ -219,27 +215,13 @@ def filter_patterns(model, prepared):
     return patterns
 
 
-def _filter_attributions(model, flux, start, output, steps):
-    """Integrated gradients on what the filters let through, (galaxy, chunk, filter)."""
-    from captum.attr import IntegratedGradients
-
-    with torch.inference_mode():
-        passed = model.preactivations(torch.from_numpy(flux))
-        origin = model.preactivations(torch.from_numpy(start)[None])
-    integrate = IntegratedGradients(model.head)
-    shares = integrate.attribute(
-        passed.clone(), baselines=origin.clone(), target=output, n_steps=steps, internal_batch_size=8192
-    )
-    return shares.detach().numpy()
-
-
 def _strongest_band(wavelength, weight):
     """The index whose share of squared weights exceeds its share of pixels most, and the share; "" if none does."""
     best, share, most = "", 0.0, 0.0
     for name in LICK:
         low, high = index_band(name)
         inside = (wavelength >= low) & (wavelength <= high)
-        found = float(weight[inside].sum() / max(weight.sum(), 1e-30))
-        if found - inside.mean() > most:
-            best, share, most = name, found, found - inside.mean()
+        part = float(weight[inside].sum() / max(weight.sum(), 1e-30))
+        if part - inside.mean() > most:
+            best, share, most = name, part, part - inside.mean()
     return best, share

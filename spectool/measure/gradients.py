@@ -8,20 +8,23 @@ from spectool.prepare import add_history
 MAX_INCLINATION = 89.0
 """Degrees; a thin disc seen closer to edge-on than this has no face-on radii."""
 
+MAX_RADIUS = 1.0  # effective radii
+MIN_BEYOND = 1
+FRACTION = 0.75
 CHUNK = 4_000_000
 """Numbers held at once (galaxies x resamplings x spectra)."""
 
 PROBLEMS = ("too few spectra inside", "too few spectra beyond", "all at one radius")
 
 
-def deproject(x, y, *, position_angle, inclination, center=(0.0, 0.0), re=1.0):
+def deproject(x, y, *, position_angle, inclination, re=1.0):
     """Distances from the centre in the plane of a thin, inclined disc."""
     tilt, unit = np.asarray(inclination, float), np.asarray(re, float)
     if (tilt < 0).any() or (tilt > 90).any():
         raise ValueError("inclinations are 0 (face-on) to 90 (edge-on) degrees")
     if (unit <= 0).any():
         raise ValueError("effective radii must be positive [arcsec]")
-    east, north = np.asarray(x, float) - center[0], np.asarray(y, float) - center[1]
+    east, north = np.asarray(x, float), np.asarray(y, float)
     angle = np.deg2rad(np.asarray(position_angle, float))
     major = east * np.sin(angle) + north * np.cos(angle)
     minor = east * np.cos(angle) - north * np.sin(angle)
@@ -29,11 +32,10 @@ def deproject(x, y, *, position_angle, inclination, center=(0.0, 0.0), re=1.0):
     return np.where(tilt <= MAX_INCLINATION, radius, np.nan)
 
 
-def add_radius(sample, *, position_angle, inclination, re, center=(0.0, 0.0)):
+def add_radius(sample, *, position_angle, inclination, re):
     """The spectra of one galaxy with their face-on radii."""
-    radius = deproject(
-        sample["x"], sample["y"], position_angle=position_angle, inclination=inclination, center=center, re=re
-    )
+    tilt = {"position_angle": position_angle, "inclination": inclination}
+    radius = deproject(sample["x"], sample["y"], **tilt, re=re)
     attrs = {"units": "", "description": "deprojected, in effective radii"}
     out = sample.assign(radius=("spectrum", radius, attrs))
     if "galaxy_index" not in out:
@@ -42,23 +44,12 @@ def add_radius(sample, *, position_angle, inclination, re, center=(0.0, 0.0)):
     return add_history(out, text)
 
 
-def fit_gradients(
-    sample,
-    *,
-    columns,
-    max_radius=1.0,
-    min_spectra=25,
-    min_beyond=1,
-    n_bootstrap=100,
-    fraction=0.75,
-    seed,
-    keep_fits=False,
-):
+def fit_gradients(sample, *, columns, min_spectra=25, n_bootstrap=100, seed, keep_fits=False):
     """Straight lines in radius through quantities within galaxies, all galaxies at once.
 
-    Of each galaxy's spectra with radius < ``max_radius`` a share ``fraction`` is drawn without replacement,
-    ``n_bootstrap`` times; the gradient is the mean slope of the least-squares lines (Liew-Cain et al. 2021, Section
-    3.3). All columns are fitted to the same spectra and the same draws, so that what differs between them is theirs.
+    Of each galaxy's spectra within one effective radius 75% are drawn without replacement, ``n_bootstrap`` times; the
+    gradient is the mean slope of the least-squares lines (Liew-Cain et al. 2021, Section 3.3). All columns are fitted
+    to the same spectra and the same draws.
 
     Parameters
     ----------
@@ -67,12 +58,9 @@ def fit_gradients(
         inclination corrected; the columns.
     columns : sequence of str
         Names of variables (spectrum,), such as ``log_age``, ``log_z``, or predictions of them.
-    max_radius : float
-        [R/Re].
-    min_spectra, min_beyond : int
-        A galaxy with fewer spectra within, or beyond, ``max_radius`` has no gradient.
+    min_spectra : int
+        A galaxy with fewer spectra within, or none beyond, one effective radius has no gradient.
     n_bootstrap : int
-    fraction : float
     seed : int or numpy.random.Generator
     keep_fits : bool
         Keep all the lines, to draw them.
@@ -81,39 +69,36 @@ def fit_gradients(
     -------
     xarray.Dataset, dim (galaxy,)
         For each column ``<column>_gradient`` [its unit per Re]; ``<column>_gradient_std``, the standard deviation of
-        the slopes, which is the paper's error; ``<column>_gradient_error``, that divided by sqrt(1/fraction - 1):
-        subsamples of 75% share most of their spectra and so scatter by 0.58 of the standard error only (the delete-d
-        jackknife, Shao & Wu 1989); ``<column>_central``, the lines' mean value at radius 0. ``n_inside``,
-        ``n_beyond``, ``n_left_out`` (spectra whose radius, or any column, is not finite) and ``gradient_problem``,
-        one of `PROBLEMS` where there is no gradient, which is NaN then. ``attrs["history"]`` has the counts. With
-        ``keep_fits``, ``<column>_slopes`` and ``<column>_centrals`` (galaxy, bootstrap).
+        the slopes; ``<column>_gradient_error``, that divided by sqrt(1/0.75 - 1), as subsamples share most of their
+        spectra (the delete-d jackknife, Shao & Wu 1989); ``<column>_central``, the lines' mean value at radius 0.
+        ``n_inside``, ``n_beyond``, ``n_left_out`` (spectra whose radius, or any column, is not finite) and
+        ``gradient_problem``, one of `PROBLEMS` where there is no gradient, which is NaN then. ``attrs["history"]`` has
+        the counts. With ``keep_fits``, ``<column>_slopes`` and ``<column>_centrals`` (galaxy, bootstrap).
 
     Raises
     ------
     ValueError
-        If a column is missing, or an option makes no sense.
+        If a column is missing, or there are fewer than two draws.
     """
     missing = [name for name in ("galaxy_index", "radius", *columns) if name not in sample]
     if missing:
         raise ValueError(
             f"the sample lacks {', '.join(missing)}: gradients need galaxy_index, radius and the columns"
         )
-    if not 0 < fraction < 1 or n_bootstrap < 2:
-        raise ValueError(
-            f"fraction is {fraction} and n_bootstrap {n_bootstrap}: between 0 and 1, and 2 or more"
-        )
+    if n_bootstrap < 2:
+        raise ValueError(f"n_bootstrap is {n_bootstrap}: 2 or more")
     index, radius = sample["galaxy_index"].values, sample["radius"].values.astype(float)
     values = np.stack([sample[name].values.astype(float) for name in columns])
     n_galaxies = sample.sizes["galaxy"] if "galaxy" in sample.dims else int(index.max(initial=-1)) + 1
     usable = np.isfinite(radius) & np.isfinite(values).all(axis=0)
-    inside = usable & (radius < max_radius)
+    inside = usable & (radius < MAX_RADIUS)
 
     def count(rows):
         return np.bincount(index[rows], minlength=n_galaxies)
 
     n_inside, n_beyond, n_left_out = count(inside), count(usable & ~inside), count(~usable)
     problem = np.full(n_galaxies, "", dtype=f"U{max(map(len, PROBLEMS))}")
-    problem[n_beyond < min_beyond] = PROBLEMS[1]
+    problem[n_beyond < MIN_BEYOND] = PROBLEMS[1]
     problem[n_inside < max(min_spectra, 3)] = PROBLEMS[0]
     rows, members = _members(index, inside, n_inside, problem == "")
     slopes = np.full((len(columns), n_galaxies, n_bootstrap), np.nan)
@@ -123,17 +108,17 @@ def fit_gradients(
     for first in range(0, rows.size, step):
         part = slice(first, first + step)
         slopes[:, rows[part]], centrals[:, rows[part]] = _resample(
-            radius[members[part]], values[:, members[part]], n_inside[rows[part]], n_bootstrap, fraction, rng
+            radius[members[part]], values[:, members[part]], n_inside[rows[part]], n_bootstrap, rng
         )
     problem[(problem == "") & ~np.isfinite(slopes).all(axis=(0, 2))] = PROBLEMS[2]
-    out = _to_dataset(sample, columns, slopes, centrals, problem == "", fraction, keep_fits)
+    out = _to_dataset(sample, columns, slopes, centrals, problem == "", keep_fits)
     for name, counts in (("n_inside", n_inside), ("n_beyond", n_beyond), ("n_left_out", n_left_out)):
         out[name] = ("galaxy", counts, {"units": ""})
     out["gradient_problem"] = ("galaxy", problem, {"units": ""})
-    told = [f"{(problem == what).sum()} have {what}" for what in PROBLEMS if (problem == what).any()]
-    text = f"gradients of {(problem == '').sum()} of {n_galaxies} galaxies within {max_radius:g} Re"
+    counts = [f"{(problem == what).sum()} have {what}" for what in PROBLEMS if (problem == what).any()]
+    text = f"gradients of {(problem == '').sum()} of {n_galaxies} galaxies within {MAX_RADIUS:g} Re"
     text += f"; {n_left_out.sum()} spectra left out" if n_left_out.any() else ""
-    return add_history(out, "; ".join([text, *told]))
+    return add_history(out, "; ".join([text, *counts]))
 
 
 def _members(index, inside, n_inside, good):
@@ -146,12 +131,12 @@ def _members(index, inside, n_inside, good):
     return rows, order[start[:, None] + place]
 
 
-def _resample(radius, values, n, n_bootstrap, fraction, rng):
+def _resample(radius, values, n, n_bootstrap, rng):
     """Slopes and values at radius 0, (column, galaxy, bootstrap), of lines through random shares of n spectra each."""
     size = radius.shape[1]
     real = np.arange(size) < n[:, None]
     key = np.where(real[:, None], rng.random((len(n), n_bootstrap, size), dtype=np.float32), np.float32(2))
-    n_drawn = np.clip(np.rint(fraction * n).astype(int), 2, n - 1)
+    n_drawn = np.clip(np.rint(FRACTION * n).astype(int), 2, n - 1)
     last = np.take_along_axis(np.sort(key, axis=2), n_drawn[:, None, None] - 1, axis=2)
     drawn = (key <= last).astype(float)
     centre = np.mean(radius, axis=1, where=real, keepdims=True)
@@ -170,7 +155,7 @@ def _resample(radius, values, n, n_bootstrap, fraction, rng):
     return slope, (of_y - slope * of_r) / weight - slope * centre
 
 
-def _to_dataset(sample, columns, slopes, centrals, good, fraction, keep_fits):
+def _to_dataset(sample, columns, slopes, centrals, good, keep_fits):
     out = xr.Dataset(attrs={"history": sample.attrs.get("history", "")})
     if "galaxy_name" in sample:
         out["galaxy_name"] = sample["galaxy_name"]
@@ -179,7 +164,7 @@ def _to_dataset(sample, columns, slopes, centrals, good, fraction, keep_fits):
         slope, central = (np.where(good[:, None], v[k], np.nan) for v in (slopes, centrals))
         std = slope.std(axis=1, ddof=1)
         summary = {"gradient": slope.mean(axis=1), "gradient_std": std, "central": central.mean(axis=1)}
-        summary["gradient_error"] = std / np.sqrt(1 / fraction - 1)
+        summary["gradient_error"] = std / np.sqrt(1 / FRACTION - 1)
         for what, numbers in summary.items():
             out[f"{name}_{what}"] = ("galaxy", numbers, {"units": unit})
         if keep_fits:

@@ -8,7 +8,7 @@ import xarray as xr
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate, to_rest_frame
 from spectool.spectra import KM_S, air_to_vacuum, pixel_edges
-from spectool.surveys.jpas import CALIFA_BANDS, MIN_COVERAGE, measure_bands
+from spectool.surveys.jpas import measure_bands
 from spectool.surveys.sdss import PIXEL_VELOCITY
 
 # Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, ApJS 94, 687, Table 1) as
@@ -39,9 +39,13 @@ LICK = {
 MOLECULAR = ("Mg₁", "Mg₂", "TiO₁", "TiO₂")  # given in magnitudes, the others as equivalent widths
 COMMON = ("D4000", "HδA", "HγA", "Hβ", "Mg b", "Fe5270", "Fe5335")
 D4000 = ((3850.0, 3950.0), (4000.0, 4100.0))  # Balogh et al. (1999), air
+INDEX_COVERAGE = 0.9
+"""Share of every band that good pixels must cover."""
+REST_RANGE = (3700.0, 7560.0)
+"""Of the rest-frame pixels for stellar bands [Angstrom]."""
 
 
-def measure_indices(sample, *, variable="flux", names=COMMON, min_coverage=0.9):
+def measure_indices(sample, *, variable="flux", names=COMMON):
     """D4000 and Lick indices at the spectra's own resolution.
 
     D4000 is the ratio of the mean flux per frequency in 4000-4100 and 3850-3950 Angstrom (Balogh et al. 1999). A Lick
@@ -54,17 +58,13 @@ def measure_indices(sample, *, variable="flux", names=COMMON, min_coverage=0.9):
     sample : Dataset
         In the rest frame on a common grid; with `variable` (galaxy, wavelength) and optionally ``mask``.
     variable : str
-        Of the spectra.
     names : sequence of str
-        "D4000" or names of `LICK`; default: the `COMMON` ones. (D4000 and half of HdeltaA lie bluer than the 4050 A at
-        which the spectra of Zahid et al. 2019 begin.)
-    min_coverage : float
-        Share of every band that good pixels must cover; less gives NaN, and is counted.
+        "D4000" or names of `LICK`.
 
     Returns
     -------
     Dataset
-        (galaxy, index): ``index_value``; coordinate ``index``.
+        (galaxy, index): ``index_value``, NaN (and counted) where good pixels cover too little of a band.
 
     Raises
     ------
@@ -74,14 +74,13 @@ def measure_indices(sample, *, variable="flux", names=COMMON, min_coverage=0.9):
     wavelength, rest = spectral_coordinate(sample)
     if not rest or wavelength.ndim != 1:
         raise ValueError("indices are measured in the rest frame on a common grid: resample first")
-    unknown = [name for name in names if name != "D4000" and name not in LICK]
-    if unknown:
+    if unknown := [name for name in names if name != "D4000" and name not in LICK]:
         raise ValueError(f"no index {', '.join(unknown)}; there are D4000, {', '.join(LICK)}")
     flux = sample[variable].transpose("galaxy", "wavelength").values.astype(float)
     bad = ~np.isfinite(flux)
     if "mask" in sample:
         bad |= sample["mask"].transpose("galaxy", "wavelength").values
-    pixels = _Pixels(np.where(bad, 0, flux), ~bad, pixel_edges(wavelength), min_coverage)
+    pixels = _Pixels(np.where(bad, 0, flux), ~bad, pixel_edges(wavelength))
     values = np.stack([_measure(pixels, name) for name in names], axis=1)
     units = {"units": "", "long_name": "D4000 (ratio), equivalent width [Angstrom] or [mag]"}
     out = xr.Dataset({"index_value": (("galaxy", "index"), values, units)}, coords={"index": list(names)})
@@ -98,8 +97,8 @@ def index_band(name):
 class _Pixels:
     """Good pixels of a batch, and means over bands of them."""
 
-    def __init__(self, flux, good, edges, min_coverage):
-        self.flux, self.good, self.edges, self.min_coverage = flux, good, edges, min_coverage
+    def __init__(self, flux, good, edges):
+        self.flux, self.good, self.edges = flux, good, edges
         self.centre = 0.5 * (edges[1:] + edges[:-1])
 
     def share(self, band):
@@ -108,11 +107,10 @@ class _Pixels:
 
     def integral(self, band, values):
         """Integral over a band of `values` (galaxy, n), gaps taken as the mean of the rest; NaN if too little."""
-        width = self.share(band)
+        width, span = self.share(band), band[1] - band[0]
         covered = self.good @ width
         total = (values * self.good) @ width
-        enough = covered >= self.min_coverage * (band[1] - band[0])
-        span = band[1] - band[0]
+        enough = covered >= INDEX_COVERAGE * span
         return np.where(enough, total / np.where(enough, covered, 1) * span, np.nan)
 
     def mean(self, band):
@@ -150,35 +148,24 @@ def _equivalent_width(pixels, band, blue, red):
     return pixels.integral(band, depth)
 
 
-REST_RANGE = (3700.0, 7560.0)
-"""What the 34 bands of the paper need [Angstrom]."""
-
-
-def measure_stellar_bands(spectra, bands=CALIFA_BANDS, *, rest_range=REST_RANGE, min_coverage=MIN_COVERAGE):
+def measure_stellar_bands(spectra):
     """Rest-frame bands of observed spectra, with their emission lines fitted and subtracted.
 
-    The paper subtracts emission, too (with GANDALF), and leaves out J0660 and J0670 besides; at rest H-alpha lies as
-    much in J0650 as in J0660, so the subtraction is needed. Lines are those of
+    At rest H-alpha lies as much in J0650 as in J0660, so that leaving out a band is not enough. Lines are those of
     `spectool.measure.lines_linear.measure_lines_linear`. A spectrum in which it fails is masked.
 
     Parameters
     ----------
     spectra : Dataset, dims (galaxy, wavelength)
         In the observed frame, with ``ivar`` and ``redshift``.
-    bands : sequence of str
-    rest_range : (float, float)
-        Of the common rest-frame pixels [Angstrom], which are as wide as SDSS's.
-    min_coverage : float
-        See `measure_bands`.
 
     Returns
     -------
     Dataset, dims (spectrum, band)
-        As of `measure_bands`; with ``line_share``, by which subtracting lines changed each band (relative to what is
-        left).
+        As of `measure_bands`; with ``line_share``, by which subtracting lines changed each band.
     """
     step = PIXEL_VELOCITY / KM_S
-    wavelength = np.exp(np.arange(*np.log(rest_range), step))
+    wavelength = np.exp(np.arange(*np.log(REST_RANGE), step))
     rest = resample(to_rest_frame(mask_bad_pixels(spectra)), wavelength)
     fit = measure_lines_linear(rest, keep_fit=True)
     lines = fit["line_model"].values
@@ -188,7 +175,7 @@ def measure_stellar_bands(spectra, bands=CALIFA_BANDS, *, rest_range=REST_RANGE,
         flux=(pixels, rest["flux"].values - np.nan_to_num(lines), rest["flux"].attrs),
         mask=(pixels, rest["mask"].values | failed[:, None], rest["mask"].attrs),
     )
-    seen = measure_bands(stars, bands, min_coverage=min_coverage)
-    with_lines = measure_bands(rest, bands, min_coverage=min_coverage)
+    seen = measure_bands(stars)
+    with_lines = measure_bands(rest)
     share = with_lines["flux"] / seen["flux"] - 1
     return seen.assign(line_share=(("spectrum", "band"), share.values, {"units": ""}))

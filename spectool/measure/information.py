@@ -2,7 +2,6 @@
 
 import warnings
 from functools import partial
-from typing import NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -19,25 +18,13 @@ from spectool.parallel import n_workers, release_memory
 THRESHOLD_FIT = 1e-4
 """Log-likelihood at which a fit stops; 1e-3 biases estimates of mixtures by 40%: never loosen it."""
 
-
-def estimate_at(place, x, y, n_bootstrap, gaussianize):
-    """`estimate` of the pairs that are finite, with a label that is handed through."""
-    good = np.isfinite(x) & np.isfinite(y)
-    return place, estimate(x[good], y[good], n_bootstrap, gaussianize)
+INFORMATIVE = 0.01
+FEWEST = 100
+BATCH = 256  # galaxies read at once
 
 
-def estimate(x, y, n_bootstrap, gaussianize):
-    """Mutual information and its bootstrap error (NaN without) of two finite arrays."""
-    if not gaussianize:
-        try:
-            return _fit_mixture((x - x.mean()) / x.std(), (y - y.mean()) / y.std(), n_bootstrap)
-        except ValueError as error:  # a component on a single outlier; ranks have none
-            if "covariance" not in str(error):
-                raise
-    return _fit_mixture(_normal_scores(x), _normal_scores(y), n_bootstrap)
-
-
-def _fit_mixture(x, y, n_bootstrap):
+def estimate_at(place, x, y, n_bootstrap):
+    """A label handed through; mutual information and its bootstrap error (NaN without) of the pairs that are finite."""
     import gmm_mi.mi
     from gmm_mi.mi import EstimateMI, GMMFitParamHolder, MIDistParamHolder, SelectComponentsParamHolder
 
@@ -45,13 +32,13 @@ def _fit_mixture(x, y, n_bootstrap):
         GMMFitParamHolder(init_type="kmeans_sklearn", threshold_fit=THRESHOLD_FIT, reg_covar=1e-6),
         SelectComponentsParamHolder(n_inits=1, threshold_components=1e-3, max_components=10),
     )
+    good = np.isfinite(x) & np.isfinite(y)
+    pairs = np.stack([_normal_scores(x[good]), _normal_scores(y[good])], axis=1)
     # Its progress bar, one per pair, would bury ours; its warnings tell of fits that needed all components.
     with patch.object(gmm_mi.mi, "tqdm", partial(tqdm, disable=True)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        mi, error = estimator.fit_estimate(
-            np.stack([x, y], axis=1), mi_dist_params=MIDistParamHolder(n_bootstrap=n_bootstrap)
-        )
-    return float(mi), float("nan" if error is None else error)
+        mi, error = estimator.fit_estimate(pairs, mi_dist_params=MIDistParamHolder(n_bootstrap=n_bootstrap))
+    return place, (float(mi), float("nan" if error is None else error))
 
 
 def _normal_scores(values):
@@ -59,30 +46,14 @@ def _normal_scores(values):
     return ndtri(rankdata(values) / (values.size + 1))
 
 
-_FEWEST = 100
-
-
-class MutualInformation(NamedTuple):
-    """An estimate in nat."""
-
-    mi: float
-    mi_error: float
-    bias: float
-
-
-def informativeness(latent, flux, mask=None, *, batch_size=256):
-    """Mean absolute covariance of each latent dimension with the pixels, eq. 11 of `marziano2024`.
+def informativeness(latent, flux):
+    """Mean absolute covariance of each latent dimension with the pixels (Marziano et al. 2024, eq. 11).
 
     Parameters
     ----------
     latent : DataArray, shape (galaxy, latent)
     flux : DataArray, shape (galaxy, wavelength)
         In the normalisation that the model sees. May lie on disk: it is read batch by batch.
-    mask : DataArray of bool, shape (galaxy, wavelength), optional
-        True where a pixel is bad. The covariance of a pixel is over the galaxies in which it is good; pixels
-        good in fewer than two galaxies do not count.
-    batch_size : int
-        Galaxies read at once.
 
     Returns
     -------
@@ -92,37 +63,28 @@ def informativeness(latent, flux, mask=None, *, batch_size=256):
     Raises
     ------
     ValueError
-        If the galaxies of the two differ, or there are flux values that are not finite and not masked.
+        If the galaxies of the two differ, or there are flux values that are not finite.
     """
     latent, flux = latent.transpose("galaxy", ...), flux.transpose("galaxy", ...)
-    if latent.sizes["galaxy"] != flux.sizes["galaxy"]:
-        raise ValueError(f"{latent.sizes['galaxy']} latent vectors, but {flux.sizes['galaxy']} spectra")
+    n = flux.sizes["galaxy"]
+    if latent.sizes["galaxy"] != n:
+        raise ValueError(f"{latent.sizes['galaxy']} latent vectors, but {n} spectra")
     z = latent.values.astype(float)
     z -= z.mean(axis=0)  # shifts do not change a covariance, but keep the sums below small
     reference = None
-    count = sum_z = sum_x = sum_zx = 0.0
-    for first in range(0, len(z), batch_size):
-        rows = slice(first, first + batch_size)
+    sum_z = sum_x = sum_zx = 0.0
+    for first in range(0, n, BATCH):
+        rows = slice(first, first + BATCH)
         x = flux.isel(galaxy=rows).values.astype(float)
-        good = np.isfinite(x) if mask is None else ~mask.isel(galaxy=rows).transpose("galaxy", ...).values
-        bad_rows = ~np.isfinite(np.where(good, x, 0.0)).all(axis=1)
-        if bad_rows.any() or (mask is None and not good.all()):
-            row = first + int(np.argmax(bad_rows | ~good.all(axis=1)))
-            raise ValueError(f"flux of galaxy {row} holds values that are not finite: mask them")
-        if reference is None:
-            reference = np.where(
-                good.any(axis=0), np.where(good, x, 0.0).sum(0) / np.maximum(good.sum(0), 1), 0.0
-            )
-        x = np.where(good, x - reference, 0.0)
-        weight = good.astype(float)
-        count = count + weight.sum(axis=0)
+        if not np.isfinite(x).all():
+            row = first + int(np.argmin(np.isfinite(x).all(axis=1)))
+            raise ValueError(f"flux of galaxy {row} holds values that are not finite")
+        reference = x.sum(0) / len(x) if reference is None else reference
+        x = x - reference
         sum_x = sum_x + x.sum(axis=0)
-        sum_z = sum_z + z[rows].T @ weight
+        sum_z = sum_z + z[rows].T @ np.ones(x.shape)
         sum_zx = sum_zx + z[rows].T @ x
-    usable = count >= 2
-    if not usable.any():
-        raise ValueError("no pixel is good in two galaxies or more")
-    covariance = (sum_zx - sum_z * (sum_x / np.maximum(count, 1)))[:, usable] / count[usable]
+    covariance = (sum_zx - sum_z * (sum_x / n)) / n
     dims = [d for d in latent.dims if d != "galaxy"]
     return xr.DataArray(
         np.abs(covariance).mean(axis=1),
@@ -133,54 +95,32 @@ def informativeness(latent, flux, mask=None, *, batch_size=256):
     )
 
 
-def n_informative(scores, threshold=0.01):
-    """Number of dimensions whose `informativeness` exceeds a threshold (paper: 0.01)."""
-    return int((scores > threshold).sum())
-
-
-def mutual_information(x, y, *, seed, n_max=2000, n_bootstrap=10, n_shuffles=10, gaussianize=True):
-    """Mutual information of two variables [nat]."""
-    _require_gmm_mi()
-    x, y = np.ravel(np.asarray(x, dtype=float)), np.ravel(np.asarray(y, dtype=float))
-    if x.size != y.size:
-        raise ValueError(f"x has {x.size} values and y {y.size}: they must come in pairs")
-    rng = np.random.default_rng(seed)
-    x, y = _finite_subsample(x, y, rng, n_max, ("x", "y"))
-    shuffles = [rng.permutation(y) for _ in range(n_shuffles)]
-    mi, error = estimate(x, y, n_bootstrap, gaussianize)
-    bias = np.mean([estimate(x, other, 0, gaussianize)[0] for other in shuffles]) if shuffles else np.nan
-    return MutualInformation(float(mi), float(error), float(bias))
+def n_informative(scores):
+    """Number of dimensions whose `informativeness` exceeds `INFORMATIVE`."""
+    return int((scores > INFORMATIVE).sum())
 
 
 def mutual_information_matrix(
-    a,
-    b=None,
-    *,
-    seed,
-    n_max=2000,
-    n_bootstrap=10,
-    n_shuffles=10,
-    gaussianize=True,
-    n_jobs=None,
-    progress=True,
+    a, b=None, *, seed, n_max=2000, n_bootstrap=10, n_shuffles=10, n_jobs=None, progress=True
 ):
     """Mutual information of every pair of columns [nat], in parallel.
 
-    With normal marginals all shuffled pairs are alike, so the bias is calibrated once for the whole matrix,
-    by ``n_shuffles`` shuffles spread over its pairs. An interrupt (stop button) keeps the pairs that are
-    done.
+    Ranks are turned into normal deviates, so all shuffled pairs are alike and the bias is calibrated once for the whole
+    matrix. An interrupt (stop button) keeps the pairs that are done.
 
-    For latent dimensions give *sampled* values, z = mu + sigma eps: a dimension that the model ignores has
-    means that hardly move but still depend on the spectrum, and rank for rank they would seem to know
-    everything.
+    For latent dimensions give *sampled* values, z = mu + sigma eps: a dimension that the model ignores has means that
+    hardly move but still depend on the spectrum, and rank for rank they would seem to know everything.
 
     Parameters
     ----------
     a, b : Dataset or DataArray, shape (galaxy, columns)
-        A Dataset's numeric per-galaxy variables, or a DataArray whose second dimension is labelled by its
-        coordinate. Without ``b``: all pairs within ``a``.
-    seed, n_max, n_bootstrap, n_shuffles, gaussianize
-        As in `mutual_information`; the same galaxies serve for every pair.
+        A Dataset's numeric per-galaxy variables, or a DataArray whose second dimension is labelled by its coordinate.
+        Without ``b``: all pairs within ``a``.
+    seed : int or numpy.random.Generator
+    n_max : int
+        Use at most so many galaxies, the same for every pair.
+    n_bootstrap, n_shuffles : int
+        Resamplings for each error; shuffles, spread over the pairs, for the bias.
     n_jobs : int, optional
         Processes; default `spectool.parallel.n_workers`.
     progress : bool
@@ -212,13 +152,12 @@ def mutual_information_matrix(
     for k in range(n_shuffles if pairs else 0):
         i, j = pairs[(k * 7919) % len(pairs)]  # a prime stride spreads them over rows and columns
         jobs.append((None, left[:, i], rng.permutation(right[:, j]), 0))
-    for (i, j), x, y, _ in jobs[: len(pairs)]:
-        _finite_subsample(x, y, rng, len(x), (left_names[i], right_names[j]))
-
+    for i, j in pairs:
+        _check_pair(left[:, i], right[:, j], (left_names[i], right_names[j]))
     mi = np.full((2, left.shape[1], right.shape[1]), np.nan)
     shuffled, interrupted = [], False
     try:
-        for place, value in _run(jobs, gaussianize, n_jobs or n_workers(), progress):
+        for place, value in _run(jobs, n_jobs or n_workers(), progress):
             if place is None:
                 shuffled.append(value[0])
             else:
@@ -247,39 +186,35 @@ def _require_gmm_mi():
     try:
         import gmm_mi  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            "mutual information needs the package gmm-mi (pip install 'gmm-mi>=0.8' 'scikit-learn<1.7')"
-        ) from error
+        text = "mutual information needs the package gmm-mi (pip install 'gmm-mi>=0.8' 'scikit-learn<1.7')"
+        raise ImportError(text) from error
 
 
-def _run(jobs, gaussianize, n_jobs, progress):
+def _run(jobs, n_jobs, progress):
     """Yield (place, (mi, error)) as the pairs are done."""
     release_memory()
     bar = {"total": len(jobs), "desc": "mutual information", "unit": "pair", "disable": not progress}
     if n_jobs == 1:
         # On matrices this small, threads of the linear algebra cost more than twice what they save.
         with threadpool_limits(1):
-            yield from tqdm((estimate_at(*job, gaussianize) for job in jobs), **bar)
+            yield from tqdm((estimate_at(*job) for job in jobs), **bar)
         return
-    work = (delayed(estimate_at)(*job, gaussianize) for job in jobs)
+    work = (delayed(estimate_at)(*job) for job in jobs)
     with parallel_config(backend="loky", inner_max_num_threads=1):
         yield from tqdm(Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work), **bar)
     # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
     get_reusable_executor().shutdown(wait=True)
 
 
-def _finite_subsample(x, y, rng, n_max, names):
-    good = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    if good.size < _FEWEST:
+def _check_pair(x, y, names):
+    good = np.isfinite(x) & np.isfinite(y)
+    if good.sum() < FEWEST:
         raise ValueError(
-            f"{names[0]!s} and {names[1]!s}: {good.size} finite pairs, at least {_FEWEST} are needed"
+            f"{names[0]!s} and {names[1]!s}: {good.sum()} finite pairs, at least {FEWEST} are needed"
         )
-    if good.size > n_max:
-        good = np.sort(rng.choice(good, n_max, replace=False))
     for values, name in zip((x, y), names, strict=True):
         if np.ptp(values[good]) == 0:
             raise ValueError(f"{name!s} is constant: it shares no information with anything")
-    return x[good], y[good]
 
 
 def _as_table(values):

@@ -1,29 +1,31 @@
-"""Why stacks and individual galaxies give different metallicities: Zahid et al. (2019, Fig. 3) taken apart."""
-
-import itertools
+"""Why stacks and individual galaxies give different metallicities."""
 
 import numpy as np
 import xarray as xr
 from scipy.interpolate import make_interp_spline
 
 from spectool.broaden import broaden, fill_bad
+from spectool.measure.stats import group_rows
 from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.spectra import FWHM_TO_SIGMA, KM_S
 from spectool.surveys.sdss import resolving_power
 
-TARGET_FWHM = 330.0
+TARGET_FWHM = 330.0  # km/s
+TEMPLATE_FWHM = 2.5  # Angstrom: spectra of mocks are nowhere sharper than their templates
+AT = 5500.0  # Angstrom, at which the instrument's share of a width is taken
+AMPLITUDE, SCALE = 0.03, 300.0
+"""Errors of the flux calibration, relative, and their nodes' distance [Angstrom]."""
 MEDIAN, NONLINEAR = "stacking: median, not light-weighted mean", "labels not log-linear"
 RESOLUTION, CALIBRATION, NOISE = "resolution", "flux calibration", "signal to noise"
 
 
-def flux_predictor(members, *, output=0):
+def flux_predictor(members):
     """From spectra to metallicities: continuum division and network, as a function.
 
     Parameters
     ----------
     members : module or sequence of modules
         With ``predict`` of prepared spectra, such as `spectool.models.chunked.ChunkedMLP`; of several, the mean.
-    output : int
 
     Returns
     -------
@@ -37,36 +39,23 @@ def flux_predictor(members, *, output=0):
         kept = np.asarray(flux)[:, basis.keep]
         bad = ~np.isfinite(kept)
         prepared, polynomial = normalize_continuum(np.where(bad, 0, kept), bad if bad.any() else None, basis)
-        found = np.mean([m.predict(prepared)[:, output] for m in members], axis=0).astype(float)
-        return np.where(np.isfinite(polynomial).all(axis=1), found, np.nan)
+        answers = np.mean([m.predict(prepared)[:, 0] for m in members], axis=0).astype(float)
+        return np.where(np.isfinite(polynomial).all(axis=1), answers, np.nan)
 
     return predict
 
 
-def distort_calibration(flux, wavelength, *, amplitude=0.03, scale=300.0, seed):
+def distort_calibration(flux, wavelength, *, seed):
     """Multiply each spectrum by a smooth random error of its flux calibration."""
     flux, wavelength = np.asarray(flux), np.asarray(wavelength, float)
-    nodes = np.arange(wavelength[0] - scale, wavelength[-1] + 2 * scale, scale)
+    nodes = np.arange(wavelength[0] - SCALE, wavelength[-1] + 2 * SCALE, SCALE)
     rng = np.random.default_rng(seed)
     curve = make_interp_spline(nodes, rng.standard_normal((nodes.size, len(flux))), k=3)(wavelength).T
-    return (flux * np.exp(amplitude * curve)).astype(flux.dtype)
+    return (flux * np.exp(AMPLITUDE * curve)).astype(flux.dtype)
 
 
 def add_noise(flux, relative_sigma, *, seed):
-    """Add Gaussian noise, independent from pixel to pixel.
-
-    Parameters
-    ----------
-    flux : array_like, shape (galaxy, n)
-    relative_sigma : array_like, shape (galaxy, n) or (galaxy, chunk)
-        Noise relative to the local flux; if so few, of the chunks that the network's pixels are cut into (the column
-        ``chunk_sigma`` of the mock). NaN makes bad pixels.
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (galaxy, n)
-    """
+    """Add Gaussian noise relative to the local flux, by pixel or by chunk of the network's pixels; NaN: bad ones."""
     flux, sigma = np.asarray(flux), np.asarray(relative_sigma, np.float32)
     if sigma.shape[1] != flux.shape[1]:
         sigma = sigma[:, _chunk_of(flux.shape[1], sigma.shape[1])]
@@ -83,40 +72,25 @@ def _chunk_of(n, n_chunks):
     return of_kept[np.minimum(np.cumsum(keep) - keep, of_kept.size - 1)]
 
 
-def stellar_fwhm(sample, *, wavelength=5500.0, template_fwhm=2.5):
+def stellar_fwhm(sample):
     """Total width of stellar lines in SDSS spectra whose velocity dispersion is known.
 
     Parameters
     ----------
     sample : Dataset
         With ``redshift`` and ``velocity_dispersion`` [km/s].
-    wavelength : float
-        Rest wavelength [Angstrom] at which the instrument's share is taken.
-    template_fwhm : float
-        Resolution of the templates of a mock [Angstrom]: its spectra are nowhere sharper.
 
     Returns
     -------
     ndarray, shape (galaxy,)
-        FWHM [km/s].
+        FWHM [km/s], of instrument and stars at rest 5500 Angstrom.
     """
-    observed = wavelength * (1 + np.asarray(sample["redshift"], float))
-    instrument = np.maximum(KM_S / resolving_power(observed), KM_S * template_fwhm / wavelength)
+    observed = AT * (1 + np.asarray(sample["redshift"], float))
+    instrument = np.maximum(KM_S / resolving_power(observed), KM_S * TEMPLATE_FWHM / AT)
     return np.hypot(instrument, np.asarray(sample["velocity_dispersion"], float) / FWHM_TO_SIGMA)
 
 
-def observed_views(
-    flux,
-    wavelength,
-    *,
-    fwhm,
-    assumed_fwhm,
-    relative_sigma,
-    seed,
-    amplitude=0.03,
-    scale=300.0,
-    target=TARGET_FWHM,
-):
+def observed_views(flux, wavelength, *, fwhm, assumed_fwhm, relative_sigma, seed):
     """The same galaxies seen ever less perfectly, as `explain_offset` takes them.
 
     Parameters
@@ -124,45 +98,38 @@ def observed_views(
     flux : ndarray, shape (galaxy, n)
         Noise-free, at the galaxies' own resolution, normalised as for stacking; NaN where bad.
     wavelength : ndarray, shape (n,)
-    fwhm : array_like, shape (galaxy,)
-        Total width of each galaxy's lines, instrument and galaxy [km/s].
-    assumed_fwhm : array_like, shape (galaxy,)
-        The width that the mass-dependent correction takes it to have [km/s].
-    relative_sigma : array_like
-        As for `add_noise`.
+    fwhm, assumed_fwhm : array_like, shape (galaxy,)
+        Total width of each galaxy's lines, and what the mass-dependent correction takes it to be [km/s].
+    relative_sigma : array_like, shape (galaxy, n) or (galaxy, chunk)
+        Noise relative to the local flux; if so few, of the chunks that the network's pixels are cut into.
     seed : int
-    amplitude, scale : float
-        As for `distort_calibration`.
-    target : float
-        Width to broaden to [km/s]; what is broader stays.
 
     Returns
     -------
     dict of str to callable
-        Each returns (galaxy, n): first all galaxies at exactly `target`; then broadened by what is assumed; then with
-        calibration errors, too; then with noise, too. (Noise and errors come before the broadening, as they do at
-        the telescope.)
+        Each returns (galaxy, n): all galaxies at exactly 330 km/s (what is broader stays); broadened by what is
+        assumed; with calibration errors, too; with noise, too. (Both come before the broadening, as at the telescope.)
     """
     filled = fill_bad(np.array(flux, np.float32), ~np.isfinite(flux))
     noise_seed, error_seed = np.random.SeedSequence(seed).spawn(2)
 
     def extra(width):
-        return FWHM_TO_SIGMA * np.sqrt(np.clip(target**2 - np.asarray(width, float) ** 2, 0, None))
+        return FWHM_TO_SIGMA * np.sqrt(np.clip(TARGET_FWHM**2 - np.asarray(width, float) ** 2, 0, None))
 
     def broadened(spectra, width):
         return broaden(spectra, extra(width), wavelength, step=2.0)
 
     def distorted():
-        rng = np.random.default_rng(error_seed)
-        return distort_calibration(filled, wavelength, amplitude=amplitude, scale=scale, seed=rng)
+        return distort_calibration(filled, wavelength, seed=np.random.default_rng(error_seed))
+
+    def noisy():
+        return add_noise(distorted(), relative_sigma, seed=np.random.default_rng(noise_seed))
 
     return {
         "as they should be": lambda: broadened(filled, fwhm),
         RESOLUTION: lambda: broadened(filled, assumed_fwhm),
         CALIBRATION: lambda: broadened(distorted(), assumed_fwhm),
-        NOISE: lambda: broadened(
-            add_noise(distorted(), relative_sigma, seed=np.random.default_rng(noise_seed)), assumed_fwhm
-        ),
+        NOISE: lambda: broadened(noisy(), assumed_fwhm),
     }
 
 
@@ -176,18 +143,15 @@ def explain_offset(
 
         median p(x) - p(S) = [median p(x) - sum w p(x)] + [sum w p(x) - p(S)].
 
-    The first bracket is what stacking does to any quantity: the label of S is the sum of w times the labels, by
-    definition. The second is 0 for a predictor that is linear in flux, or that always answers with the label. Each
-    further view changes the offset by its own step, and all steps add up to the offset of the last view.
+    The first bracket is what stacking does to any quantity; the second is 0 for a predictor that is linear in flux, or
+    that always answers with the label. Each further view changes the offset by its own step; all add up to the last's.
 
     Parameters
     ----------
     views : dict of str to (callable or ndarray)
-        Flux (galaxy, n) of the same galaxies, made ever more like observations (see `observed_views`), normalised so
-        that their plain mean is the stack.
-    labels : array_like, shape (galaxy,)
-        True ``log_z_lw`` [dex].
-    log_mass : array_like, shape (galaxy,)
+        Flux (galaxy, n) of the same galaxies, ever more like observations; their plain mean is the stack.
+    labels, log_mass : array_like, shape (galaxy,)
+        True ``log_z_lw`` [dex]; for the bins.
     predict : callable
         Flux (k, n) -> (k,) [dex], for one `flux_predictor`.
     edges : array_like
@@ -195,7 +159,7 @@ def explain_offset(
     light : array_like, shape (galaxy,), optional
         Light of each normalised spectrum; default: mean flux of the first view.
     n_bootstrap : int
-        Resamplings of the galaxies of a bin, for errors; stacks are made and predicted anew.
+        Resamplings of the galaxies of a bin, for errors.
     min_count : int
         Bins with fewer galaxies have NaN.
     seed : int
@@ -203,40 +167,34 @@ def explain_offset(
     Returns
     -------
     Dataset
-        (step, bin): ``contribution``, ``contribution_error`` [dex]; (step,): ``mean``, ``mean_error``, of the bins
-        weighted by their galaxies; their sum is ``mean_offset``, with ``mean_offset_error``.
-        (bin,): ``offset`` and ``offset_error``, of the last view, ``label_offset``: median label minus the stack's;
-        ``stack_answer``, ``median_answer``: of the last view; ``stack_label``, ``median_label``; ``log_mass``
-        (median), ``count``. ``attrs``: ``n_left_out``, galaxies without a finite answer in each view.
+        (step, bin): ``contribution`` [dex]; (step,): ``mean`` of the bins weighted by their galaxies; their sum is
+        ``mean_offset``. (bin,): ``offset`` of the last view, ``label_offset``: median label minus the stack's (all
+        with ``*_error``); ``stack_answer``, ``median_answer``: of the last view; ``stack_label``, ``median_label``;
+        ``log_mass`` (median), ``count``. ``attrs``: ``n_left_out``, galaxies without a finite answer in each view.
     """
     labels, log_mass = np.asarray(labels, float), np.asarray(log_mass, float)
     edges = np.asarray(edges, float)
-    bins = [np.flatnonzero((log_mass >= a) & (log_mass < b)) for a, b in itertools.pairwise(edges)]
+    bins = group_rows(np.searchsorted(edges, log_mass, side="right") - 1, edges.size - 1)
     answers, light = _individual_answers(views, predict, light)
     good = np.isfinite(answers).all(axis=0) & np.isfinite(labels) & np.isfinite(light)
     bins = [rows[good[rows]] for rows in bins]
     used = [b for b, rows in enumerate(bins) if rows.size >= min_count]
     rng = np.random.default_rng(seed)
-    draws = {b: _draws(bins[b], n_bootstrap, rng) for b in used}
-    stacks = _stack_answers(views, predict, draws)
-    n_draws = n_bootstrap + 1
+    # The galaxies themselves, then resamplings of them.
+    draws = {b: np.stack([bins[b], *rng.choice(bins[b], size=(n_bootstrap, bins[b].size))]) for b in used}
+    stacks, n_draws = _stack_answers(views, predict, draws), n_bootstrap + 1
     steps = [MEDIAN, NONLINEAR, *list(views)[1:]]
     parts = np.full((len(steps), len(bins), n_draws), np.nan)
-    single = {
-        n: np.full((len(bins), n_draws), np.nan)
-        for n in ("stack_answer", "median_answer", "stack_label", "median_label")
-    }
+    names = ("stack_answer", "median_answer", "stack_label", "median_label")
+    single = {name: np.full((len(bins), n_draws), np.nan) for name in names}
     for b in used:
         rows = draws[b]
         medians = np.median(answers[:, rows], axis=2)
         weight = light[rows] / light[rows].sum(axis=1, keepdims=True)
         mean = (weight * answers[0][rows]).sum(axis=1)
         offsets = medians - stacks[b]
-        parts[0, b], parts[1, b], parts[2:, b] = (
-            medians[0] - mean,
-            mean - stacks[b][0],
-            np.diff(offsets, axis=0),
-        )
+        parts[0, b], parts[1, b] = medians[0] - mean, mean - stacks[b][0]
+        parts[2:, b] = np.diff(offsets, axis=0)
         single["stack_answer"][b], single["median_answer"][b] = stacks[b][-1], medians[-1]
         single["stack_label"][b] = (weight * labels[rows]).sum(axis=1)
         single["median_label"][b] = np.median(labels[rows], axis=1)
@@ -259,14 +217,9 @@ def _individual_answers(views, predict, light):
     return np.stack(answers).astype(float), np.asarray(light, float)
 
 
-def _draws(rows, n_bootstrap, rng):
-    """The galaxies themselves, then resamplings of them: (1 + n_bootstrap, n)."""
-    return np.concatenate([rows[None], rng.choice(rows, size=(n_bootstrap, rows.size))])
-
-
 def _stack_answers(views, predict, draws):
     """Per bin, answers (view, draw) for the mean spectra."""
-    found = {b: [] for b in draws}
+    answers = {b: [] for b in draws}
     for view in views.values():
         flux = view() if callable(view) else view
         for b, rows in draws.items():
@@ -277,8 +230,8 @@ def _stack_answers(views, predict, draws):
             known = np.isfinite(flux[members])
             weight = share @ known
             total = share @ np.where(known, flux[members], 0)
-            found[b].append(predict(np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan)))
-    return {b: np.stack(values) for b, values in found.items()}
+            answers[b].append(predict(np.where(weight > 0, total / np.where(weight > 0, weight, 1), np.nan)))
+    return {b: np.stack(values) for b, values in answers.items()}
 
 
 def _offset_dataset(steps, parts, single, count, mass, n_left_out):

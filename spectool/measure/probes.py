@@ -16,17 +16,17 @@ from threadpoolctl import threadpool_limits
 
 from spectool.parallel import n_workers
 
-PARAMETERS = ("log_mass", "log_z_star", "log_z_gas", "redshift", "dust1", "dust2", "dust_index", "log_sfr")
-"""The eight parameters of Table 1 of `marziano2024`."""
+KINDS = ("linear", "mlp")
+TEST_SIZE = 0.25
+N_FIT = 20_000
+FEWEST = 50
 
-_FEWEST = 50
 
-
-def probe_latents(latent, parameters, *, seed, kinds=("linear", "mlp"), test_size=0.25, n_bootstrap=200):
+def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
     """How well a linear model and a small network find each parameter in the latents, on galaxies not fitted.
 
-    A high linear R^2 says that the parameter is laid out along a direction of latent space; what only the
-    network finds is there, but curled up. Correlated parameters inherit each other's R^2.
+    A high linear R^2 says that the parameter is laid out along a direction of latent space; what only the network finds
+    is there, but curled up. Correlated parameters inherit each other's R^2.
 
     Parameters
     ----------
@@ -35,36 +35,30 @@ def probe_latents(latent, parameters, *, seed, kinds=("linear", "mlp"), test_siz
         Per-galaxy columns, numeric. Galaxies with any value that is not finite are left out and counted.
     seed : int or numpy.random.Generator
         Split, network and bootstraps.
-    kinds : sequence of {"linear", "mlp"}
-    test_size : float
-        Fraction of the galaxies held back.
     n_bootstrap : int
         Resamplings of the test galaxies for the error of R^2.
 
     Returns
     -------
     Dataset, dims (kind, parameter)
-        ``r2``, ``r2_error``, and for the test galaxies (dim ``test_galaxy``, the row in the input) ``truth``
-        and ``predicted``. ``attrs``: ``n_train``, ``n_test``, ``n_left_out``.
+        ``r2``, ``r2_error``, and for the test galaxies, a quarter (dim ``test_galaxy``, the row in the input),
+        ``truth`` and ``predicted``. ``attrs``: ``n_train``, ``n_test``, ``n_left_out``.
 
     Raises
     ------
     ValueError
         If the galaxies of the two differ, there are fewer than 50 usable ones, or a parameter is constant.
     """
-    names = [
-        n
-        for n in parameters.data_vars
-        if parameters[n].dims == ("galaxy",) and parameters[n].dtype.kind in "fiu"
-    ]
+    columns = parameters.data_vars.items()
+    names = [name for name, v in columns if v.dims == ("galaxy",) and v.dtype.kind in "fiu"]
     z, truth, rows, left_out = _usable(latent, parameters, names)
     rng = np.random.default_rng(seed)
-    train, test = _split(len(z), test_size, rng)
+    train, test = _split(len(z), rng)
     resampled = rng.integers(len(test), size=(n_bootstrap, len(test)))
     spread = truth[train].std(axis=0)
     if np.any(spread == 0):
         raise ValueError(f"{names[int(np.argmin(spread))]} is constant: there is nothing to find")
-    predicted = np.stack([_fit_predict(kind, z, truth, train, test, rng) for kind in kinds])
+    predicted = np.stack([_fit_predict(kind, z, truth, train, test, rng) for kind in KINDS])
     expected = truth[test]
     score = np.stack([r2_score(expected, p, multioutput="raw_values") for p in predicted])
     error = [[r2_score(expected[k], p[k], multioutput="raw_values") for k in resampled] for p in predicted]
@@ -76,12 +70,12 @@ def probe_latents(latent, parameters, *, seed, kinds=("linear", "mlp"), test_siz
             "truth": (("test_galaxy", "parameter"), expected),
             "predicted": (("kind", "test_galaxy", "parameter"), predicted),
         },
-        coords={"kind": list(kinds), "parameter": names, "test_galaxy": rows[test]},
+        coords={"kind": list(KINDS), "parameter": names, "test_galaxy": rows[test]},
         attrs={"n_train": len(train), "n_test": len(test), "n_left_out": left_out},
     )
 
 
-def compress_pca(flux, n_components, *, seed, test_size=0.25, n_fit=20_000):
+def compress_pca(flux, n_components, *, seed):
     """Principal components of spectra, the linear rival of an autoencoder with as many dimensions.
 
     Parameters
@@ -90,17 +84,13 @@ def compress_pca(flux, n_components, *, seed, test_size=0.25, n_fit=20_000):
         In the normalisation that the autoencoder sees; finite.
     n_components : int
     seed : int or numpy.random.Generator
-    test_size : float
-        Fraction of the galaxies held back.
-    n_fit : int
-        Fit on at most so many of the others.
 
     Returns
     -------
     Dataset
-        ``component`` (latent, wavelength), ``mean`` (wavelength), ``latent`` (galaxy, latent) of all
-        galaxies, ``explained`` (latent): share of the variance; ``is_test`` (galaxy); on the test galaxies
-        ``mse`` (flux^2) and ``mse_per_pixel`` (wavelength), eq. 9 of `marziano2024`.
+        ``component`` (latent, wavelength), ``mean`` (wavelength), ``latent`` (galaxy, latent) of all galaxies,
+        ``explained`` (latent): share of the variance; ``is_test`` (galaxy): a quarter is held back, of the others at
+        most 20,000 are fitted; on the test galaxies ``mse`` (flux^2) and ``mse_per_pixel`` (wavelength).
 
     Raises
     ------
@@ -112,10 +102,10 @@ def compress_pca(flux, n_components, *, seed, test_size=0.25, n_fit=20_000):
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         raise ValueError(f"flux of galaxy {row} holds values that are not finite; PCA cannot mask them")
     rng = np.random.default_rng(seed)
-    train, test = _split(len(values), test_size, rng)
+    train, test = _split(len(values), rng)
     if len(train) < n_components:
         raise ValueError(f"{len(train)} galaxies to fit cannot give {n_components} components")
-    fitted = train[: n_fit or None]
+    fitted = train[:N_FIT]
     state = int(rng.integers(2**31))
     with threadpool_limits(n_workers()):
         pca = PCA(n_components, svd_solver="randomized", random_state=state).fit(values[fitted])
@@ -139,11 +129,10 @@ def compress_pca(flux, n_components, *, seed, test_size=0.25, n_fit=20_000):
     )
 
 
-def measure_degeneracy(probes, first="age", second="metallicity", kind="mlp"):
+def measure_degeneracy(probes, first, second, kind="mlp"):
     """Correlation of the errors with which two parameters are found: the age-metallicity degeneracy.
 
-    Errors that trade one for the other - older for metal-poorer - correlate negatively: the light of both is
-    alike, and what is not told apart in the spectrum cannot be in the latents.
+    Errors that trade one for the other - older for metal-poorer - correlate negatively.
 
     Parameters
     ----------
@@ -151,14 +140,13 @@ def measure_degeneracy(probes, first="age", second="metallicity", kind="mlp"):
         From `probe_latents`.
     first, second : str
         Parameters, say ``log_age_lw`` and ``log_z_lw``.
-    kind : str
+    kind : {"linear", "mlp"}
 
     Returns
     -------
     Dataset
-        ``correlation`` (Pearson) with its ``correlation_error``, (1 - r^2) / sqrt(n - 1), of the residuals
-        predicted - truth; ``correlation_truth`` of the parameters themselves; and the residuals
-        ``error_first``, ``error_second`` (test_galaxy).
+        ``correlation`` (Pearson) of the residuals predicted - truth with its ``correlation_error``, (1 - r^2) / sqrt(n
+        - 1); ``correlation_truth`` of the parameters; the residuals ``error_first``, ``error_second`` (test_galaxy).
 
     Raises
     ------
@@ -167,9 +155,8 @@ def measure_degeneracy(probes, first="age", second="metallicity", kind="mlp"):
     """
     for name, dim in ((first, "parameter"), (second, "parameter"), (kind, "kind")):
         if name not in probes[dim].values:
-            raise ValueError(
-                f"the probes hold no {dim} {name!r}, but {', '.join(map(str, probes[dim].values))}"
-            )
+            there = ", ".join(map(str, probes[dim].values))
+            raise ValueError(f"the probes hold no {dim} {name!r}, but {there}")
     residual = (probes["predicted"].sel(kind=kind) - probes["truth"]).sel(parameter=[first, second])
     a, b = residual.transpose("parameter", "test_galaxy").values
     r = np.corrcoef(a, b)[0, 1]
@@ -195,35 +182,25 @@ def _usable(latent, parameters, names):
     if len(z) != len(truth):
         raise ValueError(f"{len(z)} latent vectors, but parameters of {len(truth)} galaxies")
     good = np.isfinite(z).all(axis=1) & np.isfinite(truth).all(axis=1)
-    if good.sum() < _FEWEST:
+    if good.sum() < FEWEST:
         raise ValueError(
-            f"{good.sum()} galaxies are finite in latents and parameters; a probe needs {_FEWEST}"
+            f"{good.sum()} galaxies are finite in latents and parameters; a probe needs {FEWEST}"
         )
     return z[good], truth[good], np.flatnonzero(good), int((~good).sum())
 
 
-def _split(n, test_size, rng):
+def _split(n, rng):
     """Rows to fit and to test, in random order."""
-    return train_test_split(np.arange(n), test_size=test_size, random_state=int(rng.integers(2**31)))
+    return train_test_split(np.arange(n), test_size=TEST_SIZE, random_state=int(rng.integers(2**31)))
 
 
 def _fit_predict(kind, z, truth, train, test, rng):
     """Predictions for the test galaxies, shape (test, parameter)."""
     state = int(rng.integers(2**31))
-    if kind == "linear":
-        model = LinearRegression()
-    elif kind == "mlp":
-        model = MLPRegressor(
-            (64, 64),
-            alpha=1e-3,
-            batch_size=min(256, len(train) // 2),
-            early_stopping=True,
-            n_iter_no_change=8,
-            max_iter=150,
-            random_state=state,
-        )
-    else:
-        raise ValueError(f"a probe is 'linear' or 'mlp', not {kind!r}")
+    model = LinearRegression()
+    if kind == "mlp":
+        how = {"early_stopping": True, "n_iter_no_change": 8, "max_iter": 150, "random_state": state}
+        model = MLPRegressor((64, 64), alpha=1e-3, batch_size=min(256, len(train) // 2), **how)
     mean, spread = truth[train].mean(axis=0), truth[train].std(axis=0)
     # The matrices are small: threads would spend their time waiting for each other.
     with threadpool_limits(1), warnings.catch_warnings():

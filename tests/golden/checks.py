@@ -1,10 +1,11 @@
 """More parts: what calibrates, flags and scores, what is read from latents and attributed, and mock observations."""
 
 import numpy as np
+import xarray as xr
 
 from spectool.measure.attribution import attribute, describe_filters, share_by_index
 from spectool.measure.indices import measure_stellar_bands
-from spectool.measure.information import informativeness, mutual_information
+from spectool.measure.information import informativeness, mutual_information_matrix
 from spectool.measure.line_widths import fit_width_mass
 from spectool.measure.offset import explain_offset, flux_predictor, observed_views, stellar_fwhm
 from spectool.measure.probes import compress_pca, measure_degeneracy, probe_latents
@@ -186,7 +187,10 @@ def latents():
     found |= arrays_of(measure_degeneracy(probes, "log_mass", "log_sfr", "linear"), "degeneracy ")
     found |= arrays_of(compress_pca(scourfield2023()["flux"], 3, seed=1), "pca ")
     x, y = surana2020()["log_mass"].values[:200], surana2020()["log_sfr"].values[:200]
-    found |= flatten(mutual_information(x, y, seed=1, n_bootstrap=2, n_shuffles=2), "information ")
+    columns = (xr.Dataset({"one": ("galaxy", values)}) for values in (x, y))
+    shared = mutual_information_matrix(*columns, seed=1, n_bootstrap=2, n_shuffles=2, n_jobs=1, **QUIET)
+    names = ("mi", "mi_error", "bias")
+    found |= {f"information {k}": np.asarray(shared[name].item()) for k, name in enumerate(names)}
     heldout, ensemble = make_heldout(40, seed=5), load_ensemble()
     attributed = attribute(list(ensemble.members), heldout, steps=8)
     found |= arrays_of(attributed, "attributed ") | flatten(share_by_index(attributed), "indices ")
