@@ -177,7 +177,9 @@ def rebin_common(flux, edges_in, edges_out):
 def extinction_curve(wavelength, *, law="F99", r_v=3.1):
     """A(lambda) / E(B-V) of the Milky Way's mean extinction law.
 
-    (2023, ApJ 950, 86); or Cardelli, Clayton & Mathis (1989, ApJ 345, 245), still the custom for lines of gas.
+    F99 is Fitzpatrick (1999, PASP 111, 63), which Schlafly & Finkbeiner (2011) calibrate their E(B-V) with; G23
+    Gordon et al. (2023, ApJ 950, 86); CCM89 Cardelli, Clayton & Mathis (1989, ApJ 345, 245), still the custom for
+    lines of gas.
     """
     from astropy import units as u
     from dust_extinction.parameter_averages import CCM89, F99, G23

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from math import factorial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -12,10 +13,16 @@ from astropy.cosmology import Planck18
 from tqdm.auto import tqdm
 
 from spectool.synth.dust import PIVOT, attenuate, emission_templates, emission_weights, relative_depth
-from spectool.synth.grid import DustEmissionGrid, SSPGrid
+from spectool.synth.grid import SSPGrid, load_dust_emission
 from spectool.synth.nebular import continuum_factors, nebular_weights
 from spectool.synth.sfh import share_younger_than
-from spectool.synth.synthesis import BIRTH_CLOUD_AGE, describe, metallicity_weights
+from spectool.synth.synthesis import (
+    BIRTH_CLOUD_AGE,
+    REQUIRED_DUST,
+    check_galaxies,
+    describe,
+    metallicity_weights,
+)
 
 HIGHEST_REDSHIFT = 0.5
 REDSHIFT_STEP = 0.0025
@@ -52,7 +59,7 @@ class BandAverages:
     budget_old: torch.Tensor
     budget_gas: torch.Tensor
     dust_total: torch.Tensor
-    dust_grid: DustEmissionGrid
+    dust_grid: SimpleNamespace
 
 
 def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_REDSHIFT, step=REDSHIFT_STEP):
@@ -84,7 +91,7 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
     bands = [_Band(name, *curve) for name, curve in filters.items()]
     to_band = np.repeat(np.eye(len(bands), dtype="f4"), [band.nodes.size for band in bands], axis=0)
     young, old = _split_ages(grid)
-    dust_grid = DustEmissionGrid.embedded()
+    dust_grid = load_dust_emission()
     templates = emission_templates(dust_grid, grid.edges)
     gas = _Gas(grid) if nebular else None
     tables = {"young": [], "old": [], "dust": [], "gas": []}
@@ -269,11 +276,6 @@ def _check(grid, filters, nebular, highest_redshift, step):
             )
 
 
-REQUIRED = ("mass_formed", "log_z_star", "dust1", "dust2", "dust_index", "redshift")
-REQUIRED_GAS = ("log_z_gas", "log_u")
-REQUIRED_DUST = ("qpah", "umin", "gamma")
-
-
 def measure_photometry(galaxies, averages, *, batch_size=8192, progress=True):
     """Noise-free fluxes of galaxies in bands, and what a fit of them should find."""
     _check_photometry(galaxies, averages)
@@ -399,22 +401,8 @@ def _distance_nodes(highest):
 
 
 def _check_photometry(galaxies, averages):
-    needed = REQUIRED + REQUIRED_DUST + (REQUIRED_GAS if averages.gas.shape[1] else ())
-    missing = [name for name in needed if name not in galaxies]
-    if missing:
-        raise ValueError(f"galaxies lack the columns {', '.join(missing)}")
-    if galaxies.sizes["age"] != len(averages.grid.age):
-        raise ValueError(
-            f"mass_formed has {galaxies.sizes['age']} age bins, the grid {len(averages.grid.age)}"
-        )
-    for name in needed:
-        values = galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)
-        bad, negative = (~np.isfinite(values)).any(axis=1), (values < 0).any(axis=1)
-        if bad.any():
-            text = f"{name} is not finite for {bad.sum()} galaxies, the first is row {bad.argmax()}"
-            raise ValueError(text)
-        if name in ("mass_formed", "dust1", "dust2") and negative.any():
-            raise ValueError(f"{name} holds negative values, the first in row {negative.argmax()}")
+    nebular = bool(averages.gas.shape[1])
+    check_galaxies(galaxies, averages.grid, ("redshift",), nebular=nebular, dust_emission=True)
     z, highest = galaxies["redshift"].values, averages.redshift[-1]
     outside = (z <= 0) | (z > highest * (1 + 1e-9))
     if outside.any():

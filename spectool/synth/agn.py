@@ -1,16 +1,16 @@
 """Active nuclei: narrow lines with their own ratios, broad Balmer lines and a power law, added to spectra.
 
-(2006, MNRAS 372, 961, their Figs. 1-2) and the luminosities those of Kauffmann et al. (2003, MNRAS 346, 1055,
-their Fig. 8) in the middle, scattered; everything is a stand-in for photoionisation by a nucleus, not a model
-of it.
+The ratios are those of the Seyfert and LINER branches of Kewley et al. (2006, MNRAS 372, 961, their Figs. 1-2) and the
+luminosities those of Kauffmann et al. (2003, MNRAS 346, 1055, their Fig. 8) in the middle, scattered; everything is a
+stand-in for photoionisation by a nucleus, not a model of it.
 """
 
 import numpy as np
 import torch
 
-from spectool.spectra import FWHM_TO_SIGMA, L_SUN, pixel_edges
+from spectool.spectra import FWHM_TO_SIGMA, L_SUN
 from spectool.synth.dust import relative_depth
-from spectool.synth.nebular import add_lines
+from spectool.synth.nebular import draw_lines, replace_light
 
 # Median and scatter of: log L(H-alpha)/Lsun at log M = 10.8; log [NII]6583/Ha, [OIII]5007/Hb, [SII]/Ha, [OI]6300/Ha
 # and [OII]/Hb, the doublets summed.
@@ -44,7 +44,7 @@ _DESCRIPTIONS = {
 }
 
 
-def draw_agn(galaxies, *, seed, seyfert_share=SEYFERT_SHARE, broad_share=BROAD_SHARE):
+def draw_agn(galaxies, *, seed, broad_share=BROAD_SHARE):
     """Give a nucleus to every galaxy whose ``spectral_class`` is "AGN".
 
     Broad H-alpha is 0.7 +- 0.3 dex brighter than the narrow one (Stern & Laor 2012, MNRAS 426, 2703) and
@@ -56,7 +56,7 @@ def draw_agn(galaxies, *, seed, seyfert_share=SEYFERT_SHARE, broad_share=BROAD_S
     n = log_mass.size
     active = galaxies["spectral_class"].values == "AGN"
     broad = active & (rng.random(n) < broad_share)
-    seyfert = broad | (active & (rng.random(n) < seyfert_share))
+    seyfert = broad | (active & (rng.random(n) < SEYFERT_SHARE))
     deviates = np.clip(rng.standard_normal((6, n)), -2.5, 2.5)
     middle, scatter = np.where(seyfert, *(np.array(KINDS[k]).T[..., None] for k in ("Seyfert", "LINER")))
     drawn = middle + scatter * deviates
@@ -128,17 +128,14 @@ def add_agn(sample, *, fibre_fraction=1.0):
         flux[broad] = _add_broad_lines(flux[broad], some.isel(galaxy=broad), gain[broad])
     whole = sample["flux"].transpose("galaxy", "wavelength").values.copy()
     whole[rows] = flux
-    return sample.assign(
-        flux=(("galaxy", "wavelength"), whole, sample["flux"].attrs),
-        line_luminosity=(("galaxy", "line"), lines, sample["line_luminosity"].attrs),
-    )
+    return replace_light(sample, whole, lines)
 
 
 def _add_narrow_lines(flux, galaxies, gain):
     """Draw them into ``flux``; their dimmed luminosities (galaxy, k) and their places in the sample's lines."""
     luminosity, where = _stack(narrow_lines(galaxies), galaxies, gain)
     dimmed = _dim(luminosity, galaxies["line_wavelength"].values[where], galaxies, "dust1", "dust2")
-    _draw(flux, dimmed, where, galaxies, galaxies["velocity_dispersion"].values)
+    draw_lines(flux, dimmed, where, galaxies, galaxies["velocity_dispersion"].values)
     return dimmed.numpy(), where
 
 
@@ -148,7 +145,7 @@ def _add_broad_lines(flux, galaxies, gain):
     balmer = {name: 10**log_broad * share / BALMER_DECREMENT for name, share in _BALMER.items()}
     luminosity, where = _stack(balmer, galaxies, gain)
     dimmed = _dim(luminosity, galaxies["line_wavelength"].values[where], galaxies, "dust2")
-    _draw(flux, dimmed, where, galaxies, galaxies["agn_fwhm"].values * FWHM_TO_SIGMA)
+    draw_lines(flux, dimmed, where, galaxies, galaxies["agn_fwhm"].values * FWHM_TO_SIGMA)
     slope = galaxies["agn_slope"].values[:, None]
     power_law = (continuum_luminosity(log_broad) * gain)[:, None] * (wavelength / 5100) ** slope
     return flux + _dim(torch.from_numpy(power_law.astype("f4")), wavelength, galaxies, "dust2").numpy()
@@ -168,10 +165,3 @@ def _dim(luminosity, wavelength, galaxies, *dust):
     index = torch.from_numpy(galaxies["dust_index"].values.astype("f4"))
     depth = torch.from_numpy(sum(galaxies[name].values for name in dust).astype("f4"))
     return luminosity * torch.exp(-depth[:, None] * relative_depth(ratio, index))
-
-
-def _draw(flux, luminosity, where, galaxies, dispersion):
-    edges = torch.from_numpy(pixel_edges(galaxies["wavelength"].values))
-    width = torch.from_numpy(dispersion.astype("f4"))
-    at = galaxies["line_wavelength"].values[where]
-    add_lines(torch.from_numpy(flux), edges, at, luminosity, width, galaxies.attrs.get("fwhm", 2.5))

@@ -10,9 +10,9 @@ from scipy.special import ndtr
 
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, pixel_edges, rebin_matrix
 
-STEP = 60.0
-COARSE = 400.0
-PAD = 2500.0
+_STEP = 60.0
+_COARSE = 400.0
+_PAD = 2500.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def make_plan(edges, available):
     """Plan for output pixels ``edges`` from a grid that covers ``available`` (both [Angstrom])."""
     tensor = torch.from_numpy(np.asarray(edges, float).copy())
     speed = np.diff(edges) / (0.5 * (edges[1:] + edges[:-1])) * KM_S
-    fine = np.flatnonzero(speed < COARSE)
+    fine = np.flatnonzero(speed < _COARSE)
     if fine.size == 0:
         return Plan(tensor, (np.asarray(edges),), None, 0, 0, None)
     first, last = int(fine[0]), int(fine[-1]) + 1
@@ -50,21 +50,20 @@ def make_plan(edges, available):
 
 def _section_edges(low, high, available):
     """Uniform in log wavelength, with room at both ends, a length that FFT likes, inside what is available."""
-    step = STEP / KM_S
-    low = max(np.log(low) - PAD / KM_S, np.log(available[0]))
-    high = min(np.log(high) + PAD / KM_S, np.log(available[-1]))
+    step = _STEP / KM_S
+    low = max(np.log(low) - _PAD / KM_S, np.log(available[0]))
+    high = min(np.log(high) + _PAD / KM_S, np.log(available[-1]))
     count = next_fast_len(int(np.ceil((high - low) / step)), real=True)
     return np.exp(np.linspace(low, high, count + 1))
 
 
-def broaden(flux, dispersion, plan):
+def broaden_batch(flux, dispersion, plan):
     """Convolve with a Gaussian in velocity and return to the output's pixels."""
     if plan.section is None:
         return flux
     section = flux[:, plan.section]
-    step = float(
-        np.log(plan.parts[1][1] / plan.parts[1][0]) if plan.section.start else _log_step(plan.parts[0])
-    )
+    edges = plan.parts[1] if plan.section.start else plan.parts[0]
+    step = float(np.log(edges[1] / edges[0]))
     size = section.shape[1]
     frequency = torch.fft.rfftfreq(size) * (2 * np.pi / step)
     variance = torch.clamp((dispersion / KM_S) ** 2 - step**2 / 6, min=0)
@@ -78,12 +77,8 @@ def broaden(flux, dispersion, plan):
     return result
 
 
-def _log_step(edges):
-    return np.log(edges[1] / edges[0])
-
-
-REACH = 6.0
-BLOCK = 128
+_REACH = 6.0
+_BLOCK = 128
 
 
 def grid_fwhm(grid, wavelength):
@@ -116,16 +111,16 @@ def smooth_ssps(grid, wavelength, fwhm):
             f"{grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A"
         )
     result = np.empty((*grid.flux.shape[:2], wavelength.size), "f4")
-    for first in range(0, wavelength.size, BLOCK):
-        part = slice(first, first + BLOCK)
+    for first in range(0, wavelength.size, _BLOCK):
+        part = slice(first, first + _BLOCK)
         result[..., part] = _smooth_block(grid, wavelength[part], sigma[part])
     return result
 
 
 def _smooth_block(grid, centre, sigma):
     """SSPs (Z, a, block) at some pixels, each with its own Gaussian; kernels are renormalised at the grid's ends."""
-    low = np.searchsorted(grid.edges, (centre - REACH * sigma).min()) - 1
-    high = np.searchsorted(grid.edges, (centre + REACH * sigma).max()) + 1
+    low = np.searchsorted(grid.edges, (centre - _REACH * sigma).min()) - 1
+    high = np.searchsorted(grid.edges, (centre + _REACH * sigma).max()) + 1
     low, high = max(low, 0), min(high, grid.edges.size)
     kernel = np.diff(ndtr((grid.edges[low:high] - centre[:, None]) / sigma[:, None]), axis=1)
     kernel /= kernel.sum(1, keepdims=True)

@@ -3,11 +3,12 @@
 import json
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib.resources import as_file, files
+from types import SimpleNamespace
 
 import numpy as np
 import xarray as xr
 
+from spectool.io import DATA
 from spectool.spectra import pixel_edges, rebin_matrix
 from spectool.synth.sfh import age_bin_edges
 
@@ -47,22 +48,11 @@ class NebularGrid:
         return cls(**data)
 
 
-@dataclass(frozen=True)
-class DustEmissionGrid:
-    """Infrared emission of dust, Draine & Li (2007)."""
-
-    qpah: np.ndarray
-    umin: np.ndarray
-    wavelength: np.ndarray
-    energy: np.ndarray
-    provenance: dict = field(default_factory=dict)
-
-    @classmethod
-    def embedded(cls):
-        """The tables of Draine & Li (2007) (see NOTICE)."""
-        data = _load("dl07_dust")
-        data["energy"] = data["energy"].astype("f4") * data.pop("energy_scale")
-        return cls(**data)
+def load_dust_emission():
+    """Infrared emission of dust, the tables of Draine & Li (2007): qpah, umin, wavelength, energy (see NOTICE)."""
+    data = _load("dl07_dust")
+    data["energy"] = data["energy"].astype("f4") * data.pop("energy_scale")
+    return SimpleNamespace(**data)
 
 
 @dataclass(frozen=True)
@@ -181,12 +171,10 @@ class SSPGrid:
             raise ValueError(f"this Dataset is no SSP grid: it lacks {', '.join(missing)}")
         provenance = dataset.attrs["provenance"]
         provenance = json.loads(provenance) if isinstance(provenance, str) else dict(provenance)
-        flux = dataset["flux"].transpose("metallicity", "age", "wavelength").values
-        plane = ("metallicity", "age")
-        surviving = (
-            dataset["surviving_mass"].transpose(*plane).values if "surviving_mass" in dataset else None
+        flux, surviving, rate = (
+            dataset[name].transpose(*_LAYOUT[name][0]).values if name in dataset else None
+            for name in ("flux", "surviving_mass", "ionizing_rate")
         )
-        rate = dataset["ionizing_rate"].transpose(*plane).values if "ionizing_rate" in dataset else None
         wavelength = dataset["wavelength"].values.astype(float)
         if rate is None and wavelength[0] < 600:
             rate = ionizing_photon_rate(flux, wavelength)
@@ -205,20 +193,9 @@ class SSPGrid:
 
     def to_dataset(self):
         """The stellar part as a Dataset, the inverse of `from_dataset`."""
-        plane = ("metallicity", "age")
-        return xr.Dataset(
-            {
-                "flux": ((*plane, "wavelength"), self.flux, {"units": "Lsun / (Angstrom Msun)"}),
-                "surviving_mass": (plane, self.surviving_mass, {"units": ""}),
-                "ionizing_rate": (plane, self.ionizing_rate, {"units": "1 / (s Msun)"}),
-            },
-            coords={
-                "metallicity": ("metallicity", self.metallicity, {"units": ""}),
-                "age": ("age", self.age, {"units": "yr"}),
-                "wavelength": ("wavelength", self.wavelength, {"units": "Angstrom"}),
-            },
-            attrs={"z_sun": self.z_sun, "fwhm": self.fwhm, "provenance": json.dumps(self.provenance)},
-        )
+        names = ("flux", "surviving_mass", "ionizing_rate", "metallicity", "age", "wavelength")
+        attrs = {"z_sun": self.z_sun, "fwhm": self.fwhm, "provenance": json.dumps(self.provenance)}
+        return ssp_dataset({name: getattr(self, name) for name in names}, attrs)
 
     def rebinned_flux(self, edges):
         """SSP spectra on other pixels, flux conserved."""
@@ -230,6 +207,25 @@ class SSPGrid:
         operator = rebin_matrix(self.edges, edges).astype("f4")
         flat = self.flux.reshape(-1, self.flux.shape[-1])
         return np.ascontiguousarray((operator @ flat.T).T).reshape(*self.flux.shape[:2], -1)
+
+
+_LAYOUT = {
+    "flux": (("metallicity", "age", "wavelength"), "Lsun / (Angstrom Msun)"),
+    "surviving_mass": (("metallicity", "age"), ""),
+    "ionizing_rate": (("metallicity", "age"), "1 / (s Msun)"),
+    "metallicity": (("metallicity",), ""),
+    "age": (("age",), "yr"),
+    "wavelength": (("wavelength",), "Angstrom"),
+}
+
+
+def ssp_dataset(arrays, attrs):
+    """Arrays by name, in the layout that `SSPGrid.from_dataset` reads."""
+    columns = {}
+    for name, values in arrays.items():
+        dims, units = _LAYOUT[name]
+        columns[name] = (dims, values, {"units": units})
+    return xr.Dataset(columns, attrs=attrs).set_coords(["metallicity", "age", "wavelength"])
 
 
 def ionizing_photon_rate(flux, wavelength):
@@ -261,7 +257,7 @@ def embedded_grid():
 
 def _load(name):
     """Arrays of one file of embedded data, with its provenance parsed."""
-    with as_file(files("spectool") / "data" / f"{name}.npz") as path, np.load(path) as archive:
+    with np.load(DATA / f"{name}.npz") as archive:
         data = {key: archive[key] for key in archive.files}
     data["provenance"] = json.loads(str(data["provenance"]))
     for scalar in ("z_sun", "fwhm"):

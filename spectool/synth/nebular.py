@@ -6,7 +6,7 @@ import torch
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, pixel_edges
 from spectool.synth.dust import interpolation_weights
 
-REACH = 4.5
+_REACH = 4.5
 
 
 def nebular_weights(young_mass, age_edges, stars_rate, gas_metallicity, log_u, grid):
@@ -36,7 +36,7 @@ def continuum_factors(grid, wavelength):
 def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):
     """Add Gaussian emission lines to spectra in place, integrated exactly over each pixel."""
     lsf = fwhm * FWHM_TO_SIGMA
-    reach = REACH * np.hypot(wavelength * (float(dispersion.max()) / KM_S), lsf)
+    reach = _REACH * np.hypot(wavelength * (float(dispersion.max()) / KM_S), lsf)
     pixels = edges.numpy()
     first = np.maximum(np.searchsorted(pixels, wavelength - reach) - 1, 0)
     last = np.minimum(np.searchsorted(pixels, wavelength + reach), len(pixels) - 1)
@@ -66,30 +66,33 @@ LOW_IONISATION += ("O 1 5577", "O 1 6300", "O 1 6364", "N 1 5200")
 
 
 def low_ionisation_offset(log_z_gas):
-    """Correction of the grid's low-ionisation lines [dex]: 0 at 0.27 solar and below, -0.48 at 0.7 solar and
-    above.
-    """
+    """Correction of the grid's low-ionisation lines [dex]: 0 to 0.27 solar, -0.48 from 0.7 solar."""
     return np.clip(-0.48 - 1.15 * (np.asarray(log_z_gas) + 0.15), -0.48, 0.0)
 
 
 def mend_low_ionisation(sample):
     """Scale the low-ionisation lines of star-forming gas in spectra that are synthesized already."""
-    names, at = sample["line"].values, sample["line_wavelength"].values
-    where = np.flatnonzero(np.isin(names, LOW_IONISATION))
+    where = np.flatnonzero(np.isin(sample["line"].values, LOW_IONISATION))
     lines = sample["line_luminosity"].transpose("galaxy", "line").values.copy()
     change = 10.0 ** low_ionisation_offset(sample["log_z_gas"].values)[:, None] - 1
     light = (lines[:, where] * change).astype("f4")
     lines[:, where] += light
     flux = sample["flux"].transpose("galaxy", "wavelength").values.copy()
     dispersion = sample["gas_dispersion" if "gas_dispersion" in sample else "velocity_dispersion"].values
-    add_lines(
-        torch.from_numpy(flux),
-        torch.from_numpy(pixel_edges(sample["wavelength"].values)),
-        at[where],
-        torch.from_numpy(light),
-        torch.from_numpy(dispersion.astype("f4")),
-        sample.attrs["fwhm"],
-    )
+    draw_lines(flux, torch.from_numpy(light), where, sample, dispersion)
+    return replace_light(sample, flux, lines)
+
+
+def draw_lines(flux, luminosity, where, sample, dispersion):
+    """Add those lines of a sample that stand at the places `where` to its flux (an array), in place."""
+    edges = torch.from_numpy(pixel_edges(sample["wavelength"].values))
+    width = torch.from_numpy(dispersion.astype("f4"))
+    at = sample["line_wavelength"].values[where]
+    add_lines(torch.from_numpy(flux), edges, at, luminosity, width, sample.attrs.get("fwhm", 2.5))
+
+
+def replace_light(sample, flux, lines):
+    """The sample with other spectra (galaxy, wavelength) and luminosities of lines (galaxy, line)."""
     return sample.assign(
         flux=(("galaxy", "wavelength"), flux, sample["flux"].attrs),
         line_luminosity=(("galaxy", "line"), lines, sample["line_luminosity"].attrs),

@@ -15,38 +15,22 @@ REDSHIFT_RANGE = (0.01, 1.0)
 # BC03's young stars of 5 solar metallicities hardly ionise: stay at or below 2.5.
 LOG_Z_STAR_RANGE = (-1.9, 0.397)
 
-_UNITS = {
-    "redshift": "",
-    "log_mass": "dex(Msun)",
-    "log_sfr": "dex(Msun / yr)",
-    "log_z_star": "dex",
-    "log_z_gas": "dex",
-    "log_u": "dex",
-    "dust1": "",
-    "dust2": "",
-    "dust_index": "",
-    "velocity_dispersion": "km / s",
-    "qpah": "%",
-    "umin": "",
-    "gamma": "",
-}
-_LONG_NAMES = {
-    "redshift": "redshift",
-    "log_mass": "surviving stellar mass",
-    "log_sfr": "star-formation rate, mean of the last 100 Myr",
-    "log_z_star": "stellar metallicity, log Z / Zsun",
-    "log_z_gas": "gas metallicity, log Z / Zsun",
-    "log_u": "ionisation parameter",
-    "dust1": "extra optical depth at 5500 A of stars younger than 10 Myr",
-    "dust2": "optical depth at 5500 A of all stars",
-    "dust_index": "power-law index of the attenuation curve",
-    "velocity_dispersion": "stellar and gas velocity dispersion",
-    "qpah": "PAH mass fraction of the dust",
-    "umin": "weakest starlight that heats the dust",
-    "gamma": "fraction of the dust heated by stronger starlight",
+_COLUMNS = {
+    "redshift": ("", "redshift"),
+    "log_mass": ("dex(Msun)", "surviving stellar mass"),
+    "log_sfr": ("dex(Msun / yr)", "star-formation rate, mean of the last 100 Myr"),
+    "log_z_star": ("dex", "stellar metallicity, log Z / Zsun"),
+    "log_z_gas": ("dex", "gas metallicity, log Z / Zsun"),
+    "log_u": ("", "ionisation parameter"),
+    "dust1": ("", "extra optical depth at 5500 A of stars younger than 10 Myr"),
+    "dust2": ("", "optical depth at 5500 A of all stars"),
+    "dust_index": ("", "power-law index of the attenuation curve"),
+    "velocity_dispersion": ("km / s", "stellar and gas velocity dispersion"),
+    "qpah": ("%", "PAH mass fraction of the dust"),
+    "umin": ("", "weakest starlight that heats the dust"),
+    "gamma": ("", "fraction of the dust heated by stronger starlight"),
 }
 _CHUNK = 4096
-_RECENT = 1e8
 _VARIABILITY_AGES = np.array([3e6, 1e7, 3e7, 1e8, 3e8, 1e9])
 _VARIABILITY_DEX = np.array([0.20, 0.20, 0.20, 0.15, 0.10, 0.0])
 
@@ -60,9 +44,8 @@ def draw_population(
     metallicity_sfr=True,
     stellar_metallicity_sfr=0.0,
     redshift_range=REDSHIFT_RANGE,
-    surviving_fraction=None,
 ):
-    """Draw galaxies ready for ``spectool.synth.synthesis.synthesize``.
+    """Draw galaxies ready for ``spectool.synth.synthesis.synthesize``, which computes ``log_mass`` anew from its grid.
 
     Redshifts follow z^2 exp(-(z / 0.45)^1.5), the form of Smail et al. (1994) for a magnitude-limited survey.
     Masses follow `relations.mass_function` times M^0.4 - a survey sees massive galaxies farther - from 10^8.5
@@ -98,9 +81,6 @@ def draw_population(
     redshift_range : tuple of float
         Lowest and highest redshift, 0 < low < high. The intergalactic medium is left out, so stay below 1 or
         so. Default 0.01-1 (Marziano 2024 does not state its own).
-    surviving_fraction : array_like, shape (age,), optional
-        Surviving mass per mass formed at ``grid_age``. Default `relations.surviving_fraction`; ``synthesize``
-        computes the exact ``log_mass`` from its grid anew.
 
     Returns
     -------
@@ -117,19 +97,14 @@ def draw_population(
     """
     n, age = int(n), np.asarray(grid_age, dtype=float)
     _check(n, age, redshift_range)
-    surviving = (
-        relations.surviving_fraction(age) if surviving_fraction is None else np.asarray(surviving_fraction)
-    )
-    if surviving.shape != age.shape:
-        raise ValueError(f"surviving_fraction has shape {surviving.shape}, but there are {age.size} ages")
     rng = np.random.default_rng(seed)
     columns = _draw_columns(n, rng, redshift_range, metallicity_sfr, stellar_metallicity_sfr)
     if independent:
         columns = _make_independent(columns, rng, redshift_range)
     galaxies = xr.Dataset(
         {
-            name: ("galaxy", columns[name], {"units": _UNITS[name], "long_name": _LONG_NAMES[name]})
-            for name in _UNITS
+            name: ("galaxy", columns[name], {"units": unit, "long_name": text})
+            for name, (unit, text) in _COLUMNS.items()
         },
         coords={"age": ("age", age, {"units": "yr"})},
         attrs={
@@ -142,12 +117,9 @@ def draw_population(
     )
     galaxies["is_quiescent"] = ("galaxy", columns["is_quiescent"], {"units": ""})
     galaxies["spectral_class"] = ("galaxy", columns["spectral_class"], {"units": ""})
-    galaxies["mass_formed"] = (
-        ("galaxy", "age"),
-        _mass_formed(columns, age, surviving, rng),
-        {"units": "Msun"},
-    )
-    galaxies["log_z_star"].attrs["z_sun"] = 0.02
+    formed = _mass_formed(columns, age, relations.surviving_fraction(age), rng)
+    galaxies["mass_formed"] = (("galaxy", "age"), formed, {"units": "Msun"})
+    galaxies["log_z_star"].attrs["z_sun"] = Z_SUN
     galaxies["log_z_gas"].attrs |= {"z_sun": Z_SUN, "oxygen_sun": relations.OXYGEN_SUN}
     return galaxies
 
@@ -328,7 +300,7 @@ def _variability(rng, n):
 def _mass_formed(c, age, surviving, rng):
     """Mass formed in each age bin [Msun] that gives log_sfr and log_mass exactly, (galaxy, age), float32."""
     edges = sfh.age_bin_edges(age)
-    is_young = sfh.share_younger_than(edges, _RECENT)
+    is_young = sfh.share_younger_than(edges, sfh.RECENT)
     cut = int(np.count_nonzero(is_young))  # the bin that straddles 100 Myr is scaled with the young ones
     middle = np.sqrt(np.maximum(edges[:-1], 1.0) * edges[1:])
     nodes = np.eye(_VARIABILITY_AGES.size)
@@ -347,7 +319,7 @@ def _mass_formed(c, age, surviving, rng):
         history += share * sfh.constant(edges, burst_start[part], burst_end[part])
         history *= np.exp(wiggle[part] @ weights)
         young, old = history[:, :cut], history[:, cut:]
-        young *= (_RECENT * 10.0 ** c["log_sfr"][part] / (young @ is_young[:cut]))[:, None]
+        young *= (sfh.RECENT * 10.0 ** c["log_sfr"][part] / (young @ is_young[:cut]))[:, None]
         still_missing = 10.0 ** c["log_mass"][part] - young @ surviving[:cut]
         old *= (still_missing / (old @ surviving[cut:]))[:, None]
         formed[part] = history

@@ -39,10 +39,7 @@ _GALLAZZI = np.array(
 
 
 def mass_function(log_mass):
-    """Galaxies per dex of stellar mass in the local universe [1 / Mpc^3 / dex].
-
-    (2012), eq. 6: log M* = 10.66, phi1 = 3.96e-3, alpha1 = -0.35, phi2 = 0.79e-3, alpha2 = -1.47.
-    """
+    """Galaxies per dex of stellar mass in the local universe [1 / Mpc^3 / dex]; Baldry et al. (2012), eq. 6."""
     ratio = 10.0 ** (np.asarray(log_mass) - 10.66)
     per_mass = 3.96e-3 * ratio**-0.35 + 0.79e-3 * ratio**-1.47
     return np.log(10) * np.exp(-ratio) * per_mass * ratio
@@ -84,9 +81,10 @@ def stellar_metallicity(log_mass):
 
 
 def ionisation_parameter(log_z_gas):
-    """Median log U, -4.28 - 2.5 log Z_gas/Zsun: -2.5 at 0.2 solar and -3.85 (held) at 0.7 solar and above.
+    """Median log U: -2.5 at 0.2 solar and -3.85 (held) at 0.7 solar and above, as the Cloudy grid wants it.
 
-    (2006).
+    With it the grid follows the star-forming locus of galaxies in the diagram of Baldwin, Phillips & Terlevich; the
+    sense of the trend is that of Dopita et al. (2006).
     """
     return np.clip(-4.28 - 2.5 * np.asarray(log_z_gas), -3.85, -2.3)
 
@@ -100,7 +98,7 @@ def balmer_attenuation(log_mass):
 def attenuation_index(optical_depth):
     """Median power-law index of the attenuation curve, shallower the more dust there is.
 
-    (2013), eq. 10, kept within -1.2 and -0.45, about the range of slopes in Salim & Narayanan (2020).
+    Chevallard et al. (2013), eq. 10, kept within -1.2 and -0.45, about the range in Salim & Narayanan (2020).
     """
     return np.clip(-2.8 / (1 + 3 * np.sqrt(np.asarray(optical_depth))), -1.2, -0.45)
 

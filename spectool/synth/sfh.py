@@ -2,6 +2,8 @@
 
 import numpy as np
 
+RECENT = 1e8
+
 
 def age_bin_edges(age):
     """Edges of the age bins around the ages of a grid."""
@@ -34,19 +36,12 @@ def delayed_tau(edges, start, tau, end=0.0):
     return (formed[:, :-1] - formed[:, 1:]) / formed_since_onset(end)
 
 
-def piecewise(edges, bin_edges, bin_mass):
-    """Non-parametric history: constant star formation within each of the user's bins."""
-    low, high = np.asarray(bin_edges, float)[:-1, None], np.asarray(bin_edges, float)[1:, None]
-    share = np.diff(np.clip((np.asarray(edges, float)[None, :] - low) / (high - low), 0, 1), axis=1)
-    return np.atleast_2d(bin_mass) @ share
-
-
 def share_younger_than(edges, age):
     """Share of each age bin that lies below ``age`` [yr], shape (n,): 1 below, 0 above, between where it straddles."""
     edges = np.asarray(edges, float)
     return np.clip((age - edges[:-1]) / np.diff(edges), 0, 1)
 
 
-def star_formation_rate(mass_formed, edges, timescale=1e8):
-    """Star-formation rate averaged over the last ``timescale`` years."""
-    return np.asarray(mass_formed) @ share_younger_than(edges, timescale) / timescale
+def star_formation_rate(mass_formed, edges):
+    """Star-formation rate averaged over the last `RECENT` years."""
+    return np.asarray(mass_formed) @ share_younger_than(edges, RECENT) / RECENT

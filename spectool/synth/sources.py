@@ -27,7 +27,7 @@ from spectool.spectra import (
     rebin_matrix,
     vacuum_to_air,
 )
-from spectool.synth.grid import SSPGrid, embedded_grid, ionizing_photon_rate
+from spectool.synth.grid import SSPGrid, embedded_grid, ionizing_photon_rate, ssp_dataset
 
 IMF_TYPES = {"salpeter": 0, "chabrier": 1, "kroupa": 2}
 _WORKER = Path(__file__).with_name("fsps_worker.py")
@@ -190,25 +190,20 @@ def _to_dataset(raw, options):
         "options": options,
         "resolution": _resolution(wavelength, raw["resolution"]),
     }
-    plane = ("metallicity", "age")
-    rate = ionizing_photon_rate(flux, wavelength)
-    return xr.Dataset(
-        {
-            "flux": ((*plane, "wavelength"), fine, {"units": "Lsun / (Angstrom Msun)"}),
-            "surviving_mass": (plane, raw["surviving_mass"][:, ages], {"units": ""}),
-            "ionizing_rate": (plane, rate, {"units": "1 / (s Msun)"}),
-        },
-        coords={
-            "metallicity": ("metallicity", raw["metallicity"].astype(float), {"units": ""}),
-            "age": ("age", raw["age"][ages].astype(float), {"units": "yr"}),
-            "wavelength": ("wavelength", centres, {"units": "Angstrom"}),
-        },
-        attrs={
-            "z_sun": round(float(raw["z_sun"]), 6),  # single precision in FSPS
-            "fwhm": 5500.0 * dispersion / KM_S * float(SIGMA_TO_FWHM),
-            "provenance": json.dumps(provenance),
-        },
-    )
+    arrays = {
+        "flux": fine,
+        "surviving_mass": raw["surviving_mass"][:, ages],
+        "ionizing_rate": ionizing_photon_rate(flux, wavelength),
+        "metallicity": raw["metallicity"].astype(float),
+        "age": raw["age"][ages].astype(float),
+        "wavelength": centres,
+    }
+    attrs = {
+        "z_sun": round(float(raw["z_sun"]), 6),  # single precision in FSPS
+        "fwhm": 5500.0 * dispersion / KM_S * float(SIGMA_TO_FWHM),
+        "provenance": json.dumps(provenance),
+    }
+    return ssp_dataset(arrays, attrs)
 
 
 def _resolution(wavelength, dispersion):
@@ -243,7 +238,7 @@ def _read(path):
         return None
 
 
-REQUIRED = ("templates", "lam", "ages", "metals")
+_REQUIRED = ("templates", "lam", "ages", "metals")
 WAVELENGTH_RANGE = (3000.0, 9800.0)
 # Where air and vacuum are told apart, and how far [km/s] from either a library may be off.
 _COMPARED = (4800.0, 5400.0)
@@ -254,9 +249,9 @@ _TOLERANCE = 35.0
 def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_range=WAVELENGTH_RANGE):
     """SSP grid out of a file of pPXF's format."""
     path = Path(path)
-    arrays = _read_ppxf(path)
-    templates, lam = arrays["templates"].astype(float), arrays["lam"].astype(float)
-    ages, metals = np.atleast_1d(arrays["ages"]).astype(float), np.atleast_1d(arrays["metals"]).astype(float)
+    given = _read_ppxf(path)
+    templates, lam = given["templates"].astype(float), given["lam"].astype(float)
+    ages, metals = np.atleast_1d(given["ages"]).astype(float), np.atleast_1d(given["metals"]).astype(float)
     if templates.shape != (lam.size, ages.size, metals.size):
         raise ValueError(
             f"{path.name}: templates have shape {templates.shape}; lam, ages and metals make "
@@ -275,7 +270,7 @@ def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_rang
             f"{wavelength_range[0]:g}-{wavelength_range[1]:g} A"
         )
     wavelength, flux = wavelength[inside], flux[..., inside]
-    fwhm = np.broadcast_to(arrays.get("fwhm", 2.51), lam.shape)[inside].astype(float)
+    fwhm = np.broadcast_to(given.get("fwhm", 2.51), lam.shape)[inside].astype(float)
     provenance = {
         "name": name or path.stem,
         "stars": f"templates of {path.name}, a file of pPXF's format",
@@ -286,20 +281,16 @@ def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_rang
     nodes = np.unique(np.linspace(0, fwhm.size - 1, 64).astype(int))
     if np.ptp(fwhm) > 1e-3:
         provenance["resolution"] = {"wavelength": wavelength[nodes].tolist(), "fwhm": fwhm[nodes].tolist()}
-    plane = ("metallicity", "age")
-    data = {"flux": ((*plane, "wavelength"), flux)}
-    if "masses" in arrays:
-        data["surviving_mass"] = (plane, arrays["masses"].T[np.ix_(by_metal, by_age)].astype(float))
-    dataset = xr.Dataset(
-        data,
-        coords={
-            "metallicity": 10.0 ** metals[by_metal] * z_sun,
-            "age": ages[by_age] * 1e9,
-            "wavelength": wavelength,
-        },
-        attrs={"z_sun": float(z_sun), "fwhm": float(np.median(fwhm)), "provenance": provenance},
-    )
-    return SSPGrid.from_dataset(dataset)
+    arrays = {
+        "flux": flux,
+        "metallicity": 10.0 ** metals[by_metal] * z_sun,
+        "age": ages[by_age] * 1e9,
+        "wavelength": wavelength,
+    }
+    if "masses" in given:
+        arrays["surviving_mass"] = given["masses"].T[np.ix_(by_metal, by_age)].astype(float)
+    attrs = {"z_sun": float(z_sun), "fwhm": float(np.median(fwhm)), "provenance": provenance}
+    return SSPGrid.from_dataset(ssp_dataset(arrays, attrs))
 
 
 def _read_ppxf(path):
@@ -310,7 +301,7 @@ def _read_ppxf(path):
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name} is no .npz file of arrays ({error})") from error
-    missing = [key for key in REQUIRED if key not in arrays]
+    missing = [key for key in _REQUIRED if key not in arrays]
     if missing:
         raise ValueError(f"{path.name} is no file of pPXF's templates: it lacks {', '.join(missing)}")
     return arrays

@@ -1,7 +1,7 @@
 """Galaxy spectra from star-formation histories by linear algebra, thousands per second."""
 
 import json
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from spectool.synth.dust import (
     interpolation_weights,
     relative_depth,
 )
-from spectool.synth.grid import DustEmissionGrid
+from spectool.synth.grid import load_dust_emission
 from spectool.synth.nebular import add_lines, continuum_factors, nebular_weights
 from spectool.synth.sfh import share_younger_than, star_formation_rate
 from spectool.synth.store import BatchStore
 
 BIRTH_CLOUD_AGE = 1e7
 LABEL_RANGE = (4050.0, 7300.0)
-REQUIRED = ("mass_formed", "log_z_star", "dust1", "dust2", "dust_index", "velocity_dispersion")
+REQUIRED = ("mass_formed", "log_z_star", "dust1", "dust2", "dust_index")
 REQUIRED_GAS = ("log_z_gas", "log_u")
 REQUIRED_DUST = ("qpah", "umin", "gamma")
 
@@ -82,7 +82,11 @@ def synthesize(
     ValueError
         If a column is missing, not finite, or does not fit the grid.
     """
-    _check(galaxies, grid, nebular, dust_emission)
+    check_galaxies(galaxies, grid, ("velocity_dispersion",), nebular=nebular, dust_emission=dust_emission)
+    if nebular and grid.nebular is None:
+        raise ValueError(f"the grid {grid.provenance.get('name')} has no nebular models: pass nebular=False")
+    if dust_emission and grid.edges[-1] < 1e6:
+        raise ValueError("dust emission needs a grid into the infrared: SSPGrid.embedded('broadband')")
     edges = grid.edges if wavelength is None else pixel_edges(wavelength)
     operators = _build_operators(grid, edges, nebular, dust_emission, metallicity_interpolation)
     template = describe(galaxies, grid, label_range, metallicity_interpolation)
@@ -159,40 +163,19 @@ def metallicity_weights(metallicity, nodes, scale="log"):
     return interpolation_weights(metallicity, nodes)
 
 
-@dataclass(frozen=True)
-class _Operators:
-    """Everything that does not depend on the galaxy, as tensors on the internal pixels."""
-
-    plan: broadening.Plan
-    young: torch.Tensor
-    old: torch.Tensor
-    young_ages: np.ndarray
-    young_share: np.ndarray
-    old_ages: np.ndarray
-    log_ratio: torch.Tensor
-    width: torch.Tensor
-    interpolation: str
-    continuum: tuple | None = None
-    line_index: np.ndarray | None = None
-    line_wavelength: np.ndarray | None = None
-    line_luminosity: torch.Tensor | None = None
-    line_log_ratio: torch.Tensor | None = None
-    dust_grid: DustEmissionGrid | None = None
-    dust_templates: torch.Tensor | None = None
-
-
 def _build_operators(grid, edges, nebular, dust_emission, interpolation):
+    """Everything that does not depend on the galaxy, as tensors on the internal pixels."""
     plan = broadening.make_plan(edges, grid.edges)
     flux = torch.from_numpy(np.concatenate([grid.rebinned_flux(part) for part in plan.parts], axis=-1))
     share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)
     young, old = np.flatnonzero(share > 0), np.flatnonzero(share < 1)
     centres = np.concatenate([0.5 * (part[1:] + part[:-1]) for part in plan.parts])
-    more = {}
+    more = {"continuum": None, "dust_templates": None}
     if nebular:
         gas = grid.nebular
         reach = (gas.line_wavelength > edges[0]) & (gas.line_wavelength < edges[-1])
         index = np.flatnonzero(reach)
-        more = {
+        more |= {
             "continuum": continuum_factors(gas, centres),
             "line_index": index,
             "line_wavelength": gas.line_wavelength[index],
@@ -202,9 +185,9 @@ def _build_operators(grid, edges, nebular, dust_emission, interpolation):
             "line_log_ratio": torch.from_numpy(np.log(gas.line_wavelength[index] / 5500.0).astype("f4")),
         }
     if dust_emission:
-        dust = DustEmissionGrid.embedded()
+        dust = load_dust_emission()
         more |= {"dust_grid": dust, "dust_templates": torch.from_numpy(emission_templates(dust, edges))}
-    return _Operators(
+    return SimpleNamespace(
         plan=plan,
         young=flux[:, young].contiguous(),
         old=flux[:, old].contiguous(),
@@ -253,7 +236,7 @@ def _synthesize_batch(galaxies, grid, operators):
         flux = young.add_(old)
     if operators.dust_templates is not None:
         absorbed = absorbed - flux @ operators.width
-    flux = broadening.broaden(flux, dispersion, operators.plan)
+    flux = broadening.broaden_batch(flux, dispersion, operators.plan)
     if operators.dust_templates is not None:
         flux += _dust_emission(galaxies, operators, absorbed)
     if lines is not None:
@@ -309,25 +292,22 @@ def _absolute_metallicity(log_z, grid):
     return 10.0 ** log_z.transpose(*dims).values.astype(float) * log_z.attrs.get("z_sun", grid.z_sun)
 
 
-def _check(galaxies, grid, nebular, dust_emission):
-    needed = REQUIRED + (REQUIRED_GAS if nebular else ()) + (REQUIRED_DUST if dust_emission else ())
+def check_galaxies(galaxies, grid, also, *, nebular, dust_emission):
+    """Raise a ValueError that names the column, and the row, that no spectrum can be made of."""
+    needed = REQUIRED + also + (REQUIRED_GAS if nebular else ()) + (REQUIRED_DUST if dust_emission else ())
     missing = [name for name in needed if name not in galaxies]
     if missing:
         raise ValueError(f"galaxies lack the columns {', '.join(missing)}")
     if galaxies.sizes["age"] != len(grid.age):
         raise ValueError(f"mass_formed has {galaxies.sizes['age']} age bins, the grid {len(grid.age)}")
     for name in needed:
-        bad = ~np.isfinite(
-            galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)
-        ).all(1)
+        values = galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)
+        bad = ~np.isfinite(values).all(1)
         if bad.any():
             raise ValueError(
                 f"{name} is not finite for {bad.sum()} galaxies, the first is row {int(bad.argmax())}"
             )
-    for name in ("velocity_dispersion", "dust1", "dust2", "mass_formed"):
-        if (galaxies[name] < 0).any():
-            raise ValueError(f"{name} holds negative values")
-    if nebular and grid.nebular is None:
-        raise ValueError(f"the grid {grid.provenance.get('name')} has no nebular models: pass nebular=False")
-    if dust_emission and grid.edges[-1] < 1e6:
-        raise ValueError("dust emission needs a grid into the infrared: SSPGrid.embedded('broadband')")
+        if name in ("velocity_dispersion", "dust1", "dust2", "mass_formed") and (values < 0).any():
+            raise ValueError(
+                f"{name} holds negative values, the first in row {int((values < 0).any(1).argmax())}"
+            )

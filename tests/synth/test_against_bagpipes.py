@@ -72,7 +72,9 @@ def ours(bagpipes_models):
         "velocity_dispersion": dispersion,
     }
     galaxies = xr.Dataset({k: ("galaxy", v) for k, v in columns.items()})
-    galaxies["mass_formed"] = (("galaxy", "age"), sfh.piecewise(grid.age_edges, age_bins, histories))
+    low, high = age_bins[:-1, None], age_bins[1:, None]
+    share = np.diff(np.clip((grid.age_edges - low) / (high - low), 0, 1), axis=1)
+    galaxies["mass_formed"] = (("galaxy", "age"), histories @ share)
     options = {"metallicity_interpolation": "linear", "progress": False, "wavelength": WAVELENGTH}
     return synthesize(galaxies, grid, keep_lines=True, **options)
 

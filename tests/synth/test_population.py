@@ -73,14 +73,6 @@ def test_history_holds_the_star_formation_rate_and_the_mass_exactly(either):
     np.testing.assert_allclose(np.log10(mass @ relations.surviving_fraction(AGE)), either.log_mass, atol=1e-6)
 
 
-def test_surviving_mass_follows_the_grid_that_is_given():
-    survives = np.linspace(1.0, 0.4, AGE.size)
-    galaxies = draw_population(100, grid_age=AGE, seed=5, surviving_fraction=survives)
-    np.testing.assert_allclose(
-        np.log10(galaxies.mass_formed.values.astype(float) @ survives), galaxies.log_mass, atol=1e-6
-    )
-
-
 def test_no_star_is_older_than_the_universe(either):
     oldest_bin = sfh.age_bin_edges(AGE)[:-1]
     age = 1e9 * age_of_universe(either.redshift.values)
@@ -256,7 +248,6 @@ def test_mass_function_has_baldrys_normalisation():
         ({"redshift_range": (-0.1, 0.5)}, "redshift_range"),
         ({"grid_age": AGE[::-1]}, "increasing"),
         ({"grid_age": AGE / 1e9}, "years"),
-        ({"surviving_fraction": np.ones(3)}, "surviving_fraction"),
     ],
 )
 def test_wrong_arguments_are_told(arguments, message):

@@ -46,12 +46,6 @@ def test_no_star_is_older_than_the_onset_or_younger_than_the_end(edges):
     assert weights[edges[:-1] > 5e9].sum() == 0 and weights[edges[1:] < 1e9].sum() == 0
 
 
-def test_piecewise_spreads_each_bin(edges):
-    mass = np.array([[1.0, 2.0, 4.0]])
-    weights = sfh.piecewise(edges, [0, 1e7, 1e9, 1e10], mass)
-    assert np.isclose(weights.sum(), 7) and np.isclose(weights[0, edges[1:] <= 1.0001e7].sum(), 1)
-
-
 def test_star_formation_rate_of_constant_formation(edges):
     mass = 1e10 * sfh.constant(edges, 1e10)
     assert np.allclose(sfh.star_formation_rate(mass, edges), 1.0)

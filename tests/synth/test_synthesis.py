@@ -183,7 +183,7 @@ def test_memory_stays_below_1_3_times_the_output():
 import re
 import numpy as np, xarray as xr
 from spectool.synth import SSPGrid, sfh, synthesize
-from spectool.wavelength import sps_wavelength
+from spectool.spectra import sps_wavelength
 grid = SSPGrid.embedded()
 def make(n):
     one = dict(log_z_star=-0.2, log_z_gas=-0.3, log_u=-3.0, dust1=0.3, dust2=0.4, dust_index=-0.7,
