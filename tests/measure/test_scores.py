@@ -79,6 +79,12 @@ def test_a_third_of_the_rows_may_differ_and_no_more():
         scores.check(rows_with("within", "within", "within", "differs", "differs"))
 
 
+def test_seconds_are_shown_and_fail_nobody():
+    row = score("200,000 galaxies (s)", paper=60, ours=75, tolerance=(None, 60))
+    assert row["status"] == "out"
+    scores.check([row])
+
+
 def test_names_are_unique_and_there_is_a_row():
     with pytest.raises(ScoreError, match="'row 0' occurs 2 times"):
         scores.check(rows_with("within") * 2)
