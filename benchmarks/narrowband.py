@@ -13,10 +13,10 @@ import xarray as xr
 
 from benchmarks.row import make_row, seconds
 from spectool.models.bands import N_FOLDS, read_bands, split_spectra
-from spectool.models.ensemble import SedEnsemble
+from spectool.models.ensemble import BandEnsemble
 from spectool.models.peers import train_boosting
 from spectool.papers.liewcain2021 import network as paper
-from spectool.papers.liewcain2021.experiments import score_spectra
+from spectool.papers.liewcain2021.network import score_spectra
 from spectool.surveys.califa import draw_califa
 
 N_SEDS = 1_000_000
@@ -61,7 +61,7 @@ def measure(sample, *, n=N_SEDS, n_peer=N_PEER, limits=LIMITS, epochs=None):
         for by in paper.SETS.values()
     }
     require_scatter(scatter, limits)
-    networks = SedEnsemble([trained["galaxy", output].models[0] for output in paper.UNITS])
+    networks = BandEnsemble([trained["galaxy", output].models[0] for output in paper.UNITS])
     many = repeat(sample, n)
     before = peak_memory()
     predicted = seconds(paper.predict_populations, many, networks)
@@ -102,7 +102,7 @@ def repeat(sample, n) -> xr.Dataset:
 
 def trees_inputs(sample, bands) -> np.ndarray:
     """Magnitudes (spectrum, band) minus their mean, as the networks see them."""
-    magnitude = read_bands(sample, bands).magnitude
+    magnitude = read_bands(sample, bands).value
     return magnitude - magnitude.mean(axis=1, keepdims=True)
 
 

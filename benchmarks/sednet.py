@@ -10,8 +10,15 @@ from benchmarks.row import make_row, seconds
 from benchmarks.synthesis import take_turns
 from spectool.measure.sedfit import draw_library, fit_library
 from spectool.models.bands import read_inputs
-from spectool.models.ensemble import SedEnsemble, score_properties
-from spectool.papers.surana2020.network import TABLE_3, UNITS, read_labels, split_galaxies, train_network
+from spectool.models.ensemble import BandEnsemble
+from spectool.papers.surana2020.network import (
+    TABLE_3,
+    UNITS,
+    read_labels,
+    score_properties,
+    split_galaxies,
+    train_network,
+)
 from spectool.papers.surana2020.sample import PAPER_LEFT
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama
 from spectool.surveys.photometry import make_band_averages
@@ -53,7 +60,7 @@ def measure(sample, library, *, epochs=None, limits=TABLE_3):
             members.append(model)
 
     spent = seconds(train)
-    networks = SedEnsemble(members)
+    networks = BandEnsemble(members)
     scores = score_properties(
         networks.predict(inputs.take(rows["test"]))[0], labels[rows["test"]], networks.outputs
     )

@@ -31,7 +31,7 @@ def plot_types(scores, *, full=None, digits=2):
     ----------
     scores : dict of str to xarray.Dataset
         By title, such as "log age": ``sigma`` (training, application) [dex], from
-        `spectool.papers.liewcain2021.experiments.train_types`.
+        `tools.make.training_experiments.train_types`.
     full : dict of str to float, optional
         By title, the scatter with all types in both sets [dex].
     digits : int
@@ -71,7 +71,7 @@ def plot_training_size(curves, *, by="size", random=None, width=FIGURE_WIDTH, he
     Parameters
     ----------
     curves : dict of str to sequence of xarray.Dataset
-        By the name in the legend, one or more of what `spectool.papers.liewcain2021.experiments.train_sizes` returns:
+        By the name in the legend, one or more of what `tools.make.training_experiments.train_sizes` returns:
         ``sigma`` (size, repeat) [dex], drawn as mean and standard deviation over the repeats.
     by : {"size", "n_galaxies", "n_spectra"}
         What is along the axis.
@@ -116,7 +116,7 @@ def plot_error_curves(curves, *, dim, x_label, height=310):
     ----------
     curves : dict of str to xarray.Dataset
         By the name in the legend: ``sigma``, ``error`` and ``coverage`` (dim, property), from
-        `spectool.papers.liewcain2021.experiments.score_noise` or ``score_missing``.
+        `spectool.papers.liewcain2021.network.score_noise` or ``score_missing``.
     dim : str
     x_label : str
     height : int
@@ -265,7 +265,7 @@ def plot_band_importance(importance, *, height=300):
     ----------
     importance : xarray.Dataset
         ``importance`` and ``importance_error`` (band, property) [dex], from
-        `spectool.papers.liewcain2021.experiments.band_importance`: by how much the mean error grows when a
+        `spectool.models.ensemble.band_importance`: by how much the mean error grows when a
         band's values are
         swapped among spectra.
     height : int

@@ -90,9 +90,9 @@ def plot_missing_curve(curve, without=None, *, height=340):
     Parameters
     ----------
     curve : Dataset, dims (n_missing, property)
-        From `spectool.models.ensemble.missing_curve`.
+        From `spectool.papers.surana2020.network.missing_curve`.
     without : Dataset, dims (facility, property), optional
-        From `spectool.models.ensemble.missing_facilities`.
+        From `spectool.papers.surana2020.network.missing_facilities`.
     height : int
 
     Returns
@@ -155,7 +155,7 @@ def plot_coverage(predicted, labels, error, outputs, *, curve=None, height=330):
     outputs : sequence of str
         The properties.
     curve : Dataset, dims (n_missing, property), optional
-        From `spectool.models.ensemble.missing_curve`.
+        From `spectool.papers.surana2020.network.missing_curve`.
     height : int
 
     Returns

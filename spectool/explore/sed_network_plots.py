@@ -11,8 +11,7 @@ from spectool.explore.metallicity_plots import draw_map
 from spectool.explore.sed_plots import LABELS, NAMES, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, OKABE_ITO
 from spectool.measure.stats import running_percentiles
-from spectool.models.ensemble import score_properties
-from spectool.papers.surana2020.network import TABLE_3
+from spectool.papers.surana2020.network import TABLE_3, score_properties
 
 DENSITY = ("#FFFFFF", *reversed(Blues256[:235]))
 
@@ -199,7 +198,7 @@ def plot_peers(scores, *, quantity="sigma", paper=True, height=None):
     Parameters
     ----------
     scores : dict of str to (dict of str to (dict of str to float))
-        By method and property, from `spectool.models.ensemble.score_properties`; properties may be lacking.
+        By method and property, from `spectool.papers.surana2020.network.score_properties`; properties may be lacking.
     quantity : {"sigma", "rmse", "mad"}
         [dex]
     paper : bool

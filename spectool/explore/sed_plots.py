@@ -8,7 +8,7 @@ from bokeh.plotting import figure
 from spectool.explore.metallicity_plots import MASS_LABEL, SFR_LABEL, flat_legend
 from spectool.explore.spectrum import TOOLS
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
-from spectool.models.ensemble import FACILITIES
+from spectool.models.bands import FACILITIES
 
 LABELS = {"log_mass": MASS_LABEL, "log_sfr": SFR_LABEL, "log_dust_luminosity": "log L dust (L☉)"}
 NAMES = {
@@ -204,7 +204,7 @@ def plot_inputs(inputs, models, *, bands=("NUV", "r", "K", "W3", "S250"), height
 
     Parameters
     ----------
-    inputs : SedInputs
+    inputs : BandInputs
         In the order of the models' bands.
     models : dict of str to SedMLP
         By title, networks whose `encode` is shown.
@@ -219,7 +219,7 @@ def plot_inputs(inputs, models, *, bands=("NUV", "r", "K", "W3", "S250"), height
     """
     names = next(iter(models.values())).bands
     columns = [names.index(band) for band in bands]
-    flux = np.where(inputs.mask, np.nan, inputs.flux)[:, columns]
+    flux = np.where(inputs.mask, np.nan, inputs.value)[:, columns]
     panels = {"as measured": (1e3 * flux, "flux density (mJy)")}
     for title, model in models.items():
         groups = [model.groups[band][0] for band in bands]

@@ -9,7 +9,7 @@ import xarray as xr
 
 from spectool.explore.latent_state import single_thread
 from spectool.measure.sedfit import PROPERTIES, fit_library, nearest_models
-from spectool.models.ensemble import FACILITIES
+from spectool.models.bands import FACILITIES
 from spectool.papers.surana2020.network import predict_properties
 from spectool.surveys.gama import BANDS
 

@@ -286,7 +286,7 @@ def open_sed_dashboard(
     ----------
     sample : xarray.Dataset
         See `SedState`; some of its galaxies are taken (`pick_galaxies`).
-    networks : (SedEnsemble, dict of str to ndarray), optional
+    networks : (BandEnsemble, dict of str to ndarray), optional
         As from `spectool.papers.surana2020.network.load_networks`; default: the shipped ensemble.
     library : xarray.Dataset, optional
         From `spectool.measure.sedfit.draw_library`; without it nothing is fitted and no model is drawn.

@@ -1,10 +1,10 @@
-"""Networks that read bands: inputs, noise, network classes, folds and checks."""
+"""Networks that read bands: inputs, noise and gaps, network classes, their loss, folds."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,33 +16,69 @@ from spectool.models.layers import predict_normal
 from spectool.surveys.tables import SENTINELS, are_magnitudes
 
 MIN_BANDS = 3
+MIN_SN = 1.0
+"""Below this flux over error, a narrow band is a non-detection."""
+MAG_PER_LN = 2.5 / np.log(10.0)
+ERROR_RANGE = (1e-3, 1.0)
+"""Magnitudes within which errors are told to a network."""
+FACILITIES = {
+    "GALEX": ("FUV", "NUV"),
+    "SDSS": ("u", "g", "r", "i", "z"),
+    "VIKING": ("X", "Y", "J", "H", "K"),
+    "WISE": ("W1", "W2", "W3", "W4"),
+    "PACS": ("P100", "P160"),
+    "SPIRE": ("S250", "S350", "S500"),
+}
+"""Bands that are missing together."""
+SCALINGS = ("linear", "asinh")
+KERNEL_SIGMA = 0.05
+"""Standard deviation of initial weights: the default of Keras's RandomNormal, which the paper names."""
+N_FOLDS = 4
+VALIDATION = 0.2
+"""Part of the training spectra or galaxies that stops the training."""
 
 
 @dataclass(frozen=True)
-class SedInputs:
-    """Fluxes of galaxies in the order of a network's bands."""
+class BandInputs:
+    """What a network reads, each (N, band) in the order of its bands: fluxes [Jy] with ``redshift`` (N,), or
+    magnitudes.
+    """
 
-    flux: np.ndarray
+    value: np.ndarray
     error: np.ndarray
     mask: np.ndarray
-    redshift: np.ndarray
+    redshift: np.ndarray | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.redshift)
+        return len(self.value)
 
-    def take(self, rows) -> SedInputs:
-        """Some of the galaxies."""
-        return SedInputs(self.flux[rows], self.error[rows], self.mask[rows], self.redshift[rows])
+    def take(self, rows) -> BandInputs:
+        """Some of the galaxies or spectra."""
+        redshift = None if self.redshift is None else self.redshift[rows]
+        return BandInputs(self.value[rows], self.error[rows], self.mask[rows], redshift)
 
-    def describe(self) -> str:
-        """What was counted, in words."""
-        return (
-            "; ".join(f"{name}: {count}" for name, count in self.counts.items() if count) or "nothing amiss"
-        )
+    def hide(self, hidden: np.ndarray) -> BandInputs:
+        """The same with more bands missing, where `hidden`, of a shape like (N, band), is True."""
+        return replace(self, mask=self.mask | hidden)
+
+    def hide_random(self, count: int, *, seed) -> BandInputs:
+        """The same without `count` bands, others for each galaxy; those of a smaller count are among them."""
+        return self.hide(np.random.default_rng(seed).random(self.mask.shape).argsort(axis=1) < count)
 
 
-def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> SedInputs:
+def describe_counts(counts: dict[str, int]) -> str:
+    """What was counted, in words."""
+    return "; ".join(f"{name}: {count}" for name, count in counts.items() if count) or "nothing amiss"
+
+
+def join_inputs(*parts: BandInputs) -> BandInputs:
+    """Galaxies of several inputs, one after the other."""
+    names = ("value", "error", "mask", "redshift")
+    return BandInputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     """Fluxes of a sample as a network takes them.
 
     - Bands that the sample lacks are missing; those that the network does not know are left out. Both are counted.
@@ -65,107 +101,23 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> SedInputs:
         If a column is missing, a band comes twice, none is known, a unit is not stated or is no flux per frequency, or
         the fluxes look like magnitudes.
     """
-    lacking = [name for name in ("flux", "flux_error", "redshift") if name not in sample]
-    if lacking:
-        raise ValueError(f"the sample lacks {', '.join(lacking)}")
-    index, unknown = find_bands([str(band) for band in sample["band"].values], bands)
-    raw = {name: _in_order(sample[name], index) for name in ("flux", "flux_error")}
-    masked = (
-        _in_order(sample["mask"], index, absent=True) if "mask" in sample else np.zeros(raw["flux"].shape)
-    )
-    masked = masked.astype(bool) | (index < 0)
-    found = {"masked": masked}
-    found["no data"] = ~np.isfinite(raw["flux"])
-    found["sentinel"] = np.isin(raw["flux"], SENTINELS) | np.isin(raw["flux_error"], SENTINELS)
-    found["error not positive"] = ~(raw["flux_error"] > 0) | ~np.isfinite(raw["flux_error"])
-    missing, counts = np.zeros(masked.shape, bool), {}
-    for name, bad in found.items():
-        counts[f"fluxes {name}"] = int((bad & ~missing).sum())
-        missing |= bad
-    flux, error = (raw[name] * _to_jansky(sample[name]) for name in raw)
+    columns, absent, unknown = _read_columns(sample, ("flux", "flux_error", "redshift"), bands, float)
+    flux, error = columns["flux"], columns["flux_error"]
+    checks = {
+        "masked": columns["mask"] | absent,
+        "no data": ~np.isfinite(flux),
+        "sentinel": np.isin(flux, SENTINELS) | np.isin(error, SENTINELS),
+        "error not positive": ~(error > 0) | ~np.isfinite(error),
+    }
+    missing, counts = _count(checks, np.zeros(flux.shape, bool))
+    flux, error = flux * _to_jansky(sample["flux"]), error * _to_jansky(sample["flux_error"])
     suspect = are_magnitudes(flux, missing, list(bands), "the sample")[:, None] & ~missing
     counts["fluxes that look like magnitudes"] = int(suspect.sum())
     missing |= suspect
     counts["negative fluxes, kept"] = int((~missing & (flux < 0)).sum())
     counts["bands unknown to the network, left out"] = unknown
-    counts["bands not in the sample"] = int((index < 0).sum())
-    redshift = sample["redshift"].values.astype(float)
-    return SedInputs(flux, error, missing, redshift, counts)
-
-
-def join_inputs(*parts: SedInputs) -> SedInputs:
-    """Galaxies of several inputs, one after the other."""
-    names = ("flux", "error", "mask", "redshift")
-    return SedInputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def find_bands(names, bands) -> tuple[np.ndarray, int]:
-    """Place of each of the network's bands in the sample, -1 if absent; and how many names are not the network's."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"bands come twice: {', '.join(twice)}; keep one of each")
-    index = np.array([names.index(band) if band in names else -1 for band in bands])
-    if (index < 0).all():
-        raise ValueError(
-            f"none of the network's bands ({', '.join(bands)}) is in the sample: it has {', '.join(names) or 'none'}"
-        )
-    return index, len(set(names) - set(bands))
-
-
-def _in_order(values: xr.DataArray, index, *, absent=np.nan) -> np.ndarray:
-    """(galaxy, band) in the network's order, `absent` in bands that the sample lacks."""
-    array = values.transpose("galaxy", "band").values.astype(float)[:, index]
-    array[:, index < 0] = absent
-    return array
-
-
-def _to_jansky(values: xr.DataArray) -> float:
-    unit = values.attrs.get("units")
-    if not unit:
-        raise ValueError(
-            f'{values.name} has no unit: set sample["{values.name}"].attrs["units"] = "Jy", or what it is'
-        )
-    try:
-        if not isinstance(u.Unit(unit), u.UnitBase):
-            raise ValueError("logarithmic")
-        return u.Unit(unit).to(u.Jy)
-    except (ValueError, u.UnitConversionError) as error:
-        raise ValueError(
-            f"{values.name} is in {unit!r}, no flux per frequency ({error}): read magnitudes and the like by "
-            "spectool.surveys.tables.read_photometry"
-        ) from error
-
-
-MIN_SN = 1.0
-"""Below this flux over error, a band is a non-detection."""
-MAG_PER_LN = 2.5 / np.log(10.0)
-
-
-@dataclass(frozen=True)
-class BandInputs:
-    """Magnitudes of spectra in the order of a network's bands."""
-
-    magnitude: np.ndarray
-    error: np.ndarray
-    mask: np.ndarray
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.magnitude)
-
-    def take(self, rows) -> BandInputs:
-        """Some of the spectra."""
-        return BandInputs(self.magnitude[rows], self.error[rows], self.mask[rows])
-
-    def hide(self, hidden: np.ndarray) -> BandInputs:
-        """The same with more bands missing, where `hidden`, of a shape like (spectrum, band), is True."""
-        return BandInputs(self.magnitude, self.error, self.mask | hidden, self.counts)
-
-    def describe(self) -> str:
-        """What was counted, in words."""
-        return (
-            "; ".join(f"{name}: {count}" for name, count in self.counts.items() if count) or "nothing amiss"
-        )
+    counts["bands not in the sample"] = int(absent.sum())
+    return BandInputs(flux, error, missing, sample["redshift"].values.astype(float), counts)
 
 
 def read_bands(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
@@ -188,44 +140,147 @@ def read_bands(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     ValueError
         If there is no flux, a band comes twice, or none is known.
     """
-    if "flux" not in sample:
-        raise ValueError("the sample lacks flux")
-    index, unknown = find_bands([str(band) for band in sample["band"].values], bands)
-    absent = index < 0
-    flux = _bands_in_order(sample["flux"], index, np.float32)
-    missing, counts = np.broadcast_to(absent, flux.shape).copy(), {}
-    found = {
-        "masked": _bands_in_order(sample["mask"], index, bool) if "mask" in sample else np.zeros_like(missing)
-    }
-    found["no data"] = ~np.isfinite(flux)
-    found["sentinel"] = np.isin(flux, SENTINELS)
-    error = np.zeros_like(flux)
-    if "flux_error" in sample:
-        error = _bands_in_order(sample["flux_error"], index, np.float32)
-        found["error not positive"] = ~(error > 0) | ~np.isfinite(error)
+    columns, absent, unknown = _read_columns(sample, ("flux",), bands, np.float32)
+    flux, error = columns["flux"], columns.get("flux_error")
+    checks = {"masked": columns["mask"], "no data": ~np.isfinite(flux), "sentinel": np.isin(flux, SENTINELS)}
+    if error is not None:
+        checks["error not positive"] = ~(error > 0) | ~np.isfinite(error)
+    error = np.zeros_like(flux) if error is None else error
     with np.errstate(invalid="ignore"):
-        found["not detected"] = (flux <= 0) | (flux < MIN_SN * error)
-    for name, bad in found.items():
-        counts[f"fluxes {name}"] = int((bad & ~missing).sum())
-        missing |= bad
+        checks["not detected"] = (flux <= 0) | (flux < MIN_SN * error)
+    missing, counts = _count(checks, np.broadcast_to(absent, flux.shape).copy())
     counts["bands unknown to the network, left out"] = unknown
     counts["bands not in the sample"] = int(absent.sum())
     safe = np.where(missing, np.float32(1), flux)
     error = np.where(missing, np.float32(0), error) * np.float32(MAG_PER_LN) / safe
-    return BandInputs(np.float32(-2.5) * np.log10(safe), error, missing, counts)
+    return BandInputs(np.float32(-2.5) * np.log10(safe), error, missing, counts=counts)
 
 
-def _bands_in_order(values: xr.DataArray, index, dtype) -> np.ndarray:
-    """(spectrum, band) in the network's order; bands that the sample lacks hold those of some other."""
-    array = values.transpose("spectrum", "band").values.astype(dtype, copy=False)
-    return array[:, np.maximum(index, 0)]
+def _read_columns(sample, required, bands, dtype) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
+    """Columns (N, band) in the network's order, which bands are absent, and how many names are not the network's."""
+    lacking = [name for name in required if name not in sample]
+    if lacking:
+        raise ValueError(f"the sample lacks {', '.join(lacking)}")
+    names = [str(band) for band in sample["band"].values]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"bands come twice: {', '.join(twice)}; keep one of each")
+    index = np.array([names.index(band) if band in names else -1 for band in bands])
+    absent = index < 0
+    if absent.all():
+        raise ValueError(
+            f"none of the network's bands ({', '.join(bands)}) is in the sample: it has {', '.join(names) or 'none'}"
+        )
+    columns = {}
+    for name in ("flux", "flux_error"):
+        if name in sample:
+            columns[name] = sample[name].transpose(..., "band").values.astype(dtype, copy=False)[:, index]
+            columns[name][:, absent] = np.nan
+    columns["mask"] = np.zeros(columns["flux"].shape, bool)
+    if "mask" in sample:
+        columns["mask"] = sample["mask"].transpose(..., "band").values.astype(bool)[:, index]
+    return columns, absent, len(set(names) - set(bands))
 
 
-ERROR_RANGE = (1e-3, 1.0)
-"""Magnitudes within which errors are told to a network."""
+def _count(checks, missing) -> tuple[np.ndarray, dict[str, int]]:
+    """Missing values, and how many are so for each reason, the first that holds."""
+    counts = {}
+    for name, bad in checks.items():
+        counts[f"fluxes {name}"] = int((bad & ~missing).sum())
+        missing |= bad
+    return missing, counts
 
 
-class NarrowBandCNN(nn.Module):
+def _to_jansky(values: xr.DataArray) -> float:
+    unit = values.attrs.get("units")
+    if not unit:
+        raise ValueError(
+            f'{values.name} has no unit: set sample["{values.name}"].attrs["units"] = "Jy", or what it is'
+        )
+    try:
+        if not isinstance(u.Unit(unit), u.UnitBase):
+            raise ValueError("logarithmic")
+        return u.Unit(unit).to(u.Jy)
+    except (ValueError, u.UnitConversionError) as error:
+        raise ValueError(
+            f"{values.name} is in {unit!r}, no flux per frequency ({error}): read magnitudes and the like by "
+            "spectool.surveys.tables.read_photometry"
+        ) from error
+
+
+def stack_labels(sample: xr.Dataset, *, suffix: str, outputs: Sequence[str]) -> np.ndarray:
+    """Labels (N, property), NaN where not finite: the columns of `outputs`, their names ending in `suffix`."""
+    lacking = [name + suffix for name in outputs if name + suffix not in sample]
+    if lacking:
+        raise ValueError(f"the sample lacks {', '.join(lacking)}")
+    labels = np.stack([sample[name + suffix].values.astype(float) for name in outputs], axis=1)
+    return np.where(np.isfinite(labels), labels, np.nan)
+
+
+def select_usable(inputs: BandInputs, labels, least: int, what: str) -> tuple[BandInputs, np.ndarray]:
+    """Those with some label, `least` bands and, where asked for, a redshift."""
+    good = np.isfinite(labels).any(axis=1) & ((~inputs.mask).sum(axis=1) >= least)
+    if inputs.redshift is not None:
+        good &= np.isfinite(inputs.redshift)
+    if not good.any():
+        raise ValueError(f"nothing for {what} has a label, {least} bands and, where one is read, a redshift")
+    return (inputs, labels) if good.all() else (inputs.take(good), labels[good])
+
+
+class BandNetwork(nn.Module):
+    """What networks on bands share: names, scales of the outputs, loss and predictions."""
+
+    power = 2
+    """Of the residuals whose mean is the loss of a network without a Gaussian head."""
+    batch_size = 2048
+
+    def __init__(self, *, bands, outputs, units, with_errors, with_mask, gaussian, **config) -> None:
+        super().__init__()
+        if len(set(bands)) != len(bands):
+            raise ValueError(f"a band comes twice among {', '.join(bands)}")
+        if len(units) != len(outputs):
+            raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
+        self.config = {"bands": list(bands), "outputs": list(outputs), "units": list(units), **config}
+        self.config |= {"with_errors": with_errors, "with_mask": with_mask, "gaussian": gaussian}
+        self.bands, self.outputs, self.units = tuple(bands), tuple(outputs), tuple(units)
+        self.with_errors, self.with_mask, self.gaussian = with_errors, with_mask, gaussian
+        self.n_channels, self.n_out = 1 + with_errors + with_mask, len(outputs)
+        self.register_buffer("out_mean", torch.zeros(self.n_out))
+        self.register_buffer("out_scale", torch.ones(self.n_out))
+
+    def _set_scales(self, inputs, labels) -> None:
+        """Means and scales of the outputs; an error if a band or an output has nothing to train on."""
+        labels = np.where(np.isfinite(labels), labels, np.nan)
+        empty = {"output": np.isnan(labels).all(axis=0), "band": inputs.mask.all(axis=0)}
+        for (what, none), names in zip(empty.items(), (self.outputs, self.bands), strict=True):
+            if none.any():
+                raise ValueError(f"{what} {names[np.flatnonzero(none)[0]]} has no finite value to train on")
+        self._set("out", labels)
+
+    def _set(self, prefix, values) -> None:
+        scale = np.nanstd(values, axis=0)
+        getattr(self, f"{prefix}_mean").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
+        getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
+
+    def _dense(self, widths) -> list[nn.Module]:
+        """Dense layers with ReLU, and the last one, which is linear."""
+        layers = []
+        for n_in, n_out in itertools.pairwise(widths):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        return [*layers, nn.Linear(widths[-1], self.n_out * (2 if self.gaussian else 1))]
+
+    def _split(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs."""
+        if not self.gaussian:
+            return outputs, None
+        return outputs[:, : self.n_out], outputs[:, self.n_out :].clamp(-12.0, 6.0)
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`spectool.models.layers.predict_normal` of encoded inputs (N, n_in); errors are not calibrated."""
+        return predict_normal(self, x, batch_size=self.batch_size)
+
+
+class NarrowBandCNN(BandNetwork):
     """Two convolutions along the bands, a maximum over neighbouring bands, and dense layers (Section 3.1 and Fig.
     2).
     """
@@ -245,37 +300,27 @@ class NarrowBandCNN(nn.Module):
         gaussian: bool = False,
         seed: int | np.random.Generator = 0,
     ) -> None:
-        super().__init__()
-        if len(set(bands)) != len(bands):
-            raise ValueError(f"a band comes twice among {', '.join(bands)}")
-        if len(units) != len(outputs):
-            raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
         if len(filters) != 2 or len(kernels) != 2:
             raise ValueError("this network has two convolutions: give two filters and two kernels")
+        super().__init__(
+            bands=bands,
+            outputs=outputs,
+            units=units,
+            filters=list(filters),
+            kernels=list(kernels),
+            pool=pool,
+            hidden=list(hidden),
+            with_errors=with_errors,
+            with_mask=with_mask,
+            gaussian=gaussian,
+        )
         if len(bands) < pool:
             raise ValueError(f"{len(bands)} bands cannot be pooled by {pool}")
-        self.config = {
-            "bands": list(bands),
-            "outputs": list(outputs),
-            "units": list(units),
-            "filters": [int(n) for n in filters],
-            "kernels": [int(n) for n in kernels],
-            "pool": int(pool),
-            "hidden": [int(n) for n in hidden],
-            "with_errors": bool(with_errors),
-            "with_mask": bool(with_mask),
-            "gaussian": bool(gaussian),
-        }
-        self.bands, self.outputs, self.units = tuple(bands), tuple(outputs), tuple(units)
-        self.with_errors, self.with_mask, self.gaussian = bool(with_errors), bool(with_mask), bool(gaussian)
-        n, self.n_out = len(bands), len(outputs)
-        self.n_channels = 1 + self.with_errors + self.with_mask
+        n = len(bands)
         self.n_in = n * self.n_channels
         self.groups = {band: [j + n * k for k in range(self.n_channels)] for j, band in enumerate(bands)}
         self.register_buffer("in_mean", torch.zeros(n))
         self.register_buffer("in_scale", torch.ones(n))
-        self.register_buffer("out_mean", torch.zeros(self.n_out))
-        self.register_buffer("out_scale", torch.ones(self.n_out))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
             layers, channels = [], [self.n_channels, *filters]
@@ -283,31 +328,19 @@ class NarrowBandCNN(nn.Module):
                 edges = ((kernel - 1) // 2, kernel // 2)
                 layers += [nn.ConstantPad1d(edges, 0.0), nn.Conv1d(n_in, n_out, kernel), nn.ReLU()]
             self.convolutions = nn.Sequential(*layers, nn.MaxPool1d(pool), nn.Flatten())
-            widths = [filters[1] * (n // pool), *hidden]
-            layers = []
-            for n_in, n_out in itertools.pairwise(widths):
-                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-            self.dense = nn.Sequential(*layers, nn.Linear(widths[-1], self.n_out * (2 if gaussian else 1)))
+            self.dense = nn.Sequential(*self._dense([filters[1] * (n // pool), *hidden]))
 
-    def set_statistics(self, inputs, labels: np.ndarray) -> None:
+    def set_statistics(self, inputs: BandInputs, labels: np.ndarray) -> None:
         """Take means and scales from training spectra."""
-        magnitude = np.where(inputs.mask, np.nan, inputs.magnitude).astype(np.float64)
-        labels = np.where(np.isfinite(labels), labels, np.nan)
-        for what, names, values in (("output", self.outputs, labels), ("band", self.bands, magnitude)):
-            empty = np.flatnonzero(np.isnan(values).all(axis=0))
-            if len(empty):
-                raise ValueError(f"{what} {names[empty[0]]} has no finite value to train on")
-        shape = magnitude - np.nanmean(magnitude, axis=1, keepdims=True)
-        for prefix, values in (("in", shape), ("out", labels)):
-            scale = np.nanstd(values, axis=0)
-            getattr(self, f"{prefix}_mean").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
-            getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
+        self._set_scales(inputs, labels)
+        magnitude = np.where(inputs.mask, np.nan, inputs.value).astype(np.float64)
+        self._set("in", magnitude - np.nanmean(magnitude, axis=1, keepdims=True))
 
-    def encode(self, inputs) -> np.ndarray:
-        """Inputs (N, n_in), float32, of a `BandInputs`: magnitudes, then errors and marks of missing bands."""
+    def encode(self, inputs: BandInputs) -> np.ndarray:
+        """Inputs (N, n_in), float32: magnitudes, then errors and marks of missing bands."""
         mask = inputs.mask
         left = np.maximum((~mask).sum(axis=1, keepdims=True), 1)
-        magnitude = np.where(mask, np.float32(0), inputs.magnitude)
+        magnitude = np.where(mask, np.float32(0), inputs.value)
         magnitude -= magnitude.sum(axis=1, keepdims=True) / left
         magnitude[mask] = 0.0 if self.with_mask else np.nan
         blocks = [magnitude]
@@ -334,83 +367,10 @@ class NarrowBandCNN(nn.Module):
             channels.append(x[:, 1] + 1.5)
         if self.with_mask:
             channels.append(x[:, -1])
-        found = self.dense(self.convolutions(torch.stack(channels, dim=1)))
-        if not self.gaussian:
-            return found, None
-        return found[:, : self.n_out], found[:, self.n_out :].clamp(-12.0, 6.0)
-
-    def predict(self, x: np.ndarray, *, batch_size: int = 2048) -> tuple[np.ndarray, np.ndarray]:
-        """`spectool.models.layers.predict_normal` of encoded inputs (N, n_in); errors are not calibrated."""
-        return predict_normal(self, x, batch_size=batch_size)
+        return self._split(self.dense(self.convolutions(torch.stack(channels, dim=1))))
 
 
-def band_loss(model: NarrowBandCNN, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Mean squared error of standardised outputs, or with a Gaussian head -log likelihood, for `fit`."""
-    y = (batch["y"] - model.out_mean) / model.out_scale
-    known = torch.isfinite(y)
-    mean, log_var = model(batch["x"])
-    squared = torch.where(known, y - mean, 0.0).square()
-    count = known.sum().clamp(min=1)
-    mse = (squared * model.out_scale.square()).sum() / count
-    if log_var is None:
-        return {"loss": squared.sum() / count, "mse": mse}
-    spread = torch.where(known, log_var, 0.0)
-    return {"loss": 0.5 * (squared * torch.exp(-spread) + spread).sum() / count, "mse": mse}
-
-
-@dataclass(frozen=True)
-class NoisyBands:
-    """Adds noise to each spectrum, and hides bands, anew for each batch; for the `augment` of `fit`."""
-
-    model: NarrowBandCNN
-    clean: float = 0.2
-    sn: tuple[float, float] = (5.0, 200.0)
-    jitter: float = 0.3
-    gaps: float = 0.3
-
-    def __post_init__(self):
-        if not (self.model.with_errors and self.model.with_mask):
-            raise ValueError("noise is for a network that takes errors in and does with missing bands")
-
-    def __call__(self, batch: dict, step) -> dict:
-        """The batch with noise and gaps in ``x``."""
-        return {**batch, "x": self.disturb(batch["x"], step.generator)}
-
-    def disturb(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Encoded inputs (N, n_in) of noise-free spectra, with noise and gaps."""
-        n, n_bands = len(x), len(self.model.bands)
-        magnitude, _, missing = x.unflatten(1, (3, n_bands)).unbind(1)
-
-        def random(*shape):
-            return torch.rand(n, *shape, generator=generator)
-
-        low, high = self.sn
-        factor = torch.exp(self.jitter * torch.randn(n, n_bands, generator=generator))
-        relative = factor * (low / high) ** random(1) / low * 10 ** (0.4 * magnitude)
-        noisy = random(1) >= self.clean
-        relative = torch.where(noisy, relative, 0.0)
-        flux = 1.0 + relative * torch.randn(n, n_bands, generator=generator)
-        gone = (missing > 0) | (flux <= 0) | (flux < MIN_SN * relative)
-        gone |= self._gaps(random, n_bands) & (random(1) < self.gaps)
-        flux = torch.where(gone, 1.0, flux)
-        magnitude = torch.where(gone, 0.0, magnitude - MAG_PER_LN * torch.log(flux))
-        error = torch.where(gone, 0.0, MAG_PER_LN * relative / flux)
-        return torch.cat([magnitude, torch.log10(error.clamp(*ERROR_RANGE)), gone.float()], dim=1)
-
-    @staticmethod
-    def _gaps(random, n_bands: int) -> torch.Tensor:
-        """Bands to hide (N, band): a run at either end, and some of the others."""
-        place = (torch.arange(n_bands) + 0.5) / n_bands
-        place = torch.where(random(1) < 0.5, place, 1.0 - place)
-        return (place < 0.5 * random(1)) | (random(n_bands) < 0.3 * random(1))
-
-
-SCALINGS = ("linear", "asinh")
-KERNEL_SIGMA = 0.05
-"""Standard deviation of initial weights: the default of Keras's RandomNormal, which the paper names."""
-
-
-class SedMLP(nn.Module):
+class SedMLP(BandNetwork):
     """Dense layers with ReLU from fluxes and redshift to one or more properties (Section 2.3).
 
     Inputs are standardised: no mean, unit variance over the training galaxies. Beyond the paper it can take the errors
@@ -449,6 +409,9 @@ class SedMLP(nn.Module):
         If a band comes twice, there is not a unit for each output, or the scaling is unknown.
     """
 
+    power = 1
+    batch_size = 8192
+
     def __init__(
         self,
         *,
@@ -462,105 +425,64 @@ class SedMLP(nn.Module):
         gaussian: bool = False,
         seed: int | np.random.Generator = 0,
     ) -> None:
-        super().__init__()
-        if len(set(bands)) != len(bands):
-            raise ValueError(f"a band comes twice among {', '.join(bands)}")
-        if len(units) != len(outputs):
-            raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, not {scaling!r}")
-        self.config = {
-            "bands": list(bands),
-            "hidden": [int(h) for h in hidden],
-            "outputs": list(outputs),
-            "units": list(units),
-            "scaling": scaling,
-            "with_errors": bool(with_errors),
-            "with_mask": bool(with_mask),
-            "gaussian": bool(gaussian),
-        }
-        self.bands, self.outputs, self.units = tuple(bands), tuple(outputs), tuple(units)
-        self.scaling, self.gaussian = scaling, bool(gaussian)
-        self.with_errors, self.with_mask = bool(with_errors), bool(with_mask)
+        super().__init__(
+            bands=bands,
+            hidden=list(hidden),
+            outputs=outputs,
+            units=units,
+            scaling=scaling,
+            with_errors=with_errors,
+            with_mask=with_mask,
+            gaussian=gaussian,
+        )
+        self.scaling = scaling
         n = len(bands)
-        blocks = 1 + self.with_errors + self.with_mask
-        self.n_in, self.n_out = 1 + n * blocks, len(outputs)
+        self.n_in = 1 + n * self.n_channels
         # redshift, fluxes, then errors and marks of missing bands
-        self.groups = {band: [1 + j + n * k for k in range(blocks)] for j, band in enumerate(bands)}
+        self.groups = {band: [1 + j + n * k for k in range(self.n_channels)] for j, band in enumerate(bands)}
         self.groups["redshift"] = [0]
         self.register_buffer("softening", torch.ones(n))
         self.register_buffer("in_mean", torch.zeros(self.n_in))
         self.register_buffer("in_scale", torch.ones(self.n_in))
-        self.register_buffer("out_mean", torch.zeros(self.n_out))
-        self.register_buffer("out_scale", torch.ones(self.n_out))
         self.register_buffer("error_range", torch.tensor([[-30.0], [30.0]]).repeat(1, n))
         self.register_buffer("redshift_range", torch.tensor([0.0, torch.inf]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-            layers = []
-            for n_in, n_out in itertools.pairwise([self.n_in, *hidden]):
-                layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-            last = nn.Linear([self.n_in, *hidden][-1], self.n_out * (2 if gaussian else 1))
-            self.dense = nn.Sequential(*layers, last)
+            self.dense = nn.Sequential(*self._dense([self.n_in, *hidden]))
             for layer in self.dense[::2]:
                 nn.init.normal_(layer.weight, std=KERNEL_SIGMA)
                 nn.init.zeros_(layer.bias)
 
-    def set_statistics(self, inputs, labels: np.ndarray) -> None:
-        """Take means and scales from training galaxies.
-
-        Parameters
-        ----------
-        inputs
-            `spectool.models.bands.SedInputs`, missing values left out.
-        labels
-            (N, n_out); those not finite are left out.
-
-        Raises
-        ------
-        ValueError
-            If an output has no finite label, or a band no flux.
-        """
-        flux, error = (np.where(inputs.mask, np.nan, values) for values in (inputs.flux, inputs.error))
-        labels = np.where(np.isfinite(labels), labels, np.nan)
-        for what, names, values in (("output", self.outputs, labels), ("band", self.bands, flux)):
-            empty = np.flatnonzero(np.isnan(values).all(axis=0))
-            if len(empty):
-                raise ValueError(f"{what} {names[empty[0]]} has no finite value to train on")
+    def set_statistics(self, inputs: BandInputs, labels: np.ndarray) -> None:
+        """Take means and scales from training galaxies with labels (N, n_out); what is missing is left out."""
+        self._set_scales(inputs, labels)
+        error, n = np.where(inputs.mask, np.nan, inputs.error), len(self.bands)
         self.softening.copy_(torch.from_numpy(np.nanmedian(error, axis=0)))
         log_error = np.log10(np.maximum(error, 1e-30))
-        self.error_range.copy_(
-            torch.from_numpy(np.stack([f(log_error, axis=0) for f in (np.nanmin, np.nanmax)]))
-        )
-        self.in_mean.zero_()
-        self.in_scale.fill_(1.0)
-        n = len(self.bands)
+        log_range = np.stack([f(log_error, axis=0) for f in (np.nanmin, np.nanmax)])
+        self.error_range.copy_(torch.from_numpy(log_range))
         raw = self._columns(inputs)
         raw[:, 1 : 1 + n * (1 + self.with_errors)][np.tile(inputs.mask, 1 + self.with_errors)] = np.nan
-        mean, scale = np.nanmean(raw, axis=0), np.nanstd(raw, axis=0)
+        self._set("in", raw)
         if self.with_mask:  # stays 0 or 1
-            mean[-n:], scale[-n:] = 0.0, 1.0
-        self.in_mean.copy_(torch.from_numpy(mean))
-        self.in_scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
-        self.out_mean.copy_(torch.from_numpy(np.nanmean(labels, axis=0)))
-        scale = np.nanstd(labels, axis=0)
-        self.out_scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
+            self.in_mean[-n:], self.in_scale[-n:] = 0.0, 1.0
         redshift = inputs.redshift[np.isfinite(inputs.redshift)]
         self.redshift_range.copy_(torch.tensor([redshift.min(), redshift.max()]))
 
-    def encode(self, inputs) -> np.ndarray:
-        """Standardised inputs (N, n_in), float32, of a `SedInputs`; NaN in what is missing without a mask channel."""
-        found = (self._columns(inputs) - self.in_mean.numpy()) / self.in_scale.numpy()
-        n = len(self.bands)
+    def encode(self, inputs: BandInputs) -> np.ndarray:
+        """Standardised inputs (N, n_in), float32; NaN in what is missing without a mask channel."""
+        encoded = (self._columns(inputs) - self.in_mean.numpy()) / self.in_scale.numpy()
         missing = np.tile(inputs.mask, 1 + self.with_errors)
-        found[:, 1 : 1 + missing.shape[1]][missing] = 0.0 if self.with_mask else np.nan
+        encoded[:, 1 : 1 + missing.shape[1]][missing] = 0.0 if self.with_mask else np.nan
         if self.with_mask:
-            found[:, -n:] = inputs.mask
-        return found.astype(np.float32)
+            encoded[:, -len(self.bands) :] = inputs.mask
+        return encoded.astype(np.float32)
 
     def _columns(self, inputs) -> np.ndarray:
         """Inputs (N, n_in), float64, before they are standardised; 1 Jy in place of what is missing."""
-        flux, error = (np.where(inputs.mask, 1.0, values) for values in (inputs.flux, inputs.error))
+        flux, error = (np.where(inputs.mask, 1.0, values) for values in (inputs.value, inputs.error))
         redshift = np.asarray(inputs.redshift, dtype=float)[:, None]
         if self.scaling == "asinh":
             flux = np.arcsinh(flux / self.softening.numpy())
@@ -572,85 +494,147 @@ class SedMLP(nn.Module):
             blocks.append(inputs.mask.astype(float))
         return np.concatenate(blocks, axis=1)
 
-    def hide(self, x, hidden):
-        """Encoded inputs (N, n_in), array or tensor, with more bands missing, ``hidden`` (N, n_bands) True."""
+    def hide(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Encoded inputs (N, n_in) with more bands missing, ``hidden`` (N, n_bands) True."""
         if not self.with_mask:
             raise ValueError("this network has no mask channel: it cannot do without a band")
-        tensor = isinstance(x, torch.Tensor)
-        out, n = (x.clone() if tensor else x.copy()), len(self.bands)
-        tiles = [hidden] * (1 + self.with_errors)
-        gone = torch.cat(tiles, dim=1) if tensor else np.concatenate(tiles, axis=1)
+        out, gone = x.clone(), torch.cat([hidden] * (1 + self.with_errors), dim=1)
         out[:, 1 : 1 + gone.shape[1]][gone] = 0.0
-        out[:, -n:][hidden] = 1.0
+        out[:, -len(self.bands) :][hidden] = 1.0
         return out
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs, for (B, n_in)."""
-        found = self.dense(x)
-        if not self.gaussian:
-            return found, None
-        return found[:, : self.n_out], found[:, self.n_out :].clamp(-12.0, 6.0)
-
-    def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> tuple[np.ndarray, np.ndarray]:
-        """`spectool.models.layers.predict_normal` of encoded inputs (N, n_in); errors are not calibrated."""
-        return predict_normal(self, x, batch_size=batch_size)
+        return self._split(self.dense(x))
 
 
-def sed_loss(model: SedMLP, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Mean absolute error of standardised outputs (Table 2), or with a Gaussian head -log likelihood, for `fit`."""
+def band_loss(model: BandNetwork, batch: dict, step) -> dict[str, torch.Tensor]:
+    """Mean square (`NarrowBandCNN`) or absolute (`SedMLP`) error, with a Gaussian head -log likelihood; for `fit`."""
     y = (batch["y"] - model.out_mean) / model.out_scale
     known = torch.isfinite(y)
     mean, log_var = model(batch["x"])
     off = torch.where(known, y - mean, 0.0)
     count = known.sum().clamp(min=1)
-    mae = (off.abs() * model.out_scale).sum() / count
+    squares = model.power == 2
+    away, scale = (off.square(), model.out_scale.square()) if squares else (off.abs(), model.out_scale)
+    error = {"mse" if squares else "mae": (away * scale).sum() / count}
     if log_var is None:
-        return {"loss": off.abs().sum() / count, "mae": mae}
+        return {"loss": away.sum() / count, **error}
     spread = torch.where(known, log_var, 0.0)
-    return {"loss": 0.5 * (off.square() * torch.exp(-spread) + spread).sum() / count, "mae": mae}
+    return {"loss": 0.5 * (off.square() * torch.exp(-spread) + spread).sum() / count, **error}
 
 
-N_FOLDS = 4
-VALIDATION = 0.2
-"""Part of the training spectra (Set A) or galaxies (Set B) that stops the training."""
+@dataclass(frozen=True)
+class NoisyBands:
+    """Adds noise to each spectrum, and hides bands, anew for each batch; for the `augment` of `fit`."""
+
+    model: NarrowBandCNN
+    clean: float = 0.2
+    sn: tuple[float, float] = (5.0, 200.0)
+    jitter: float = 0.3
+    gaps: float = 0.3
+
+    def __post_init__(self):
+        if not (self.model.with_errors and self.model.with_mask):
+            raise ValueError("noise is for a network that takes errors in and does with missing bands")
+
+    def __call__(self, batch: dict, step) -> dict:
+        """The batch with noise and gaps in ``x``."""
+        return {**batch, "x": self.disturb(batch["x"], step.generator)}
+
+    def disturb(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Encoded inputs (N, n_in) of noise-free spectra, with noise and gaps."""
+        n, n_bands = len(x), len(self.model.bands)
+        magnitude, _, missing = x.unflatten(1, (3, n_bands)).unbind(1)
+
+        def random(*shape):
+            return torch.rand(n, *shape, generator=generator)
+
+        low, high = self.sn
+        factor = torch.exp(self.jitter * torch.randn(n, n_bands, generator=generator))
+        relative = factor * (low / high) ** random(1) / low * 10 ** (0.4 * magnitude)
+        noisy = random(1) >= self.clean
+        relative = torch.where(noisy, relative, 0.0)
+        flux = 1.0 + relative * torch.randn(n, n_bands, generator=generator)
+        gone = (missing > 0) | (flux <= 0) | (flux < MIN_SN * relative)
+        # Gaps: a run at either end, and some of the others.
+        place = (torch.arange(n_bands) + 0.5) / n_bands
+        place = torch.where(random(1) < 0.5, place, 1.0 - place)
+        gaps = (place < 0.5 * random(1)) | (random(n_bands) < 0.3 * random(1))
+        gone |= gaps & (random(1) < self.gaps)
+        flux = torch.where(gone, 1.0, flux)
+        magnitude = torch.where(gone, 0.0, magnitude - MAG_PER_LN * torch.log(flux))
+        error = torch.where(gone, 0.0, MAG_PER_LN * relative / flux)
+        return torch.cat([magnitude, torch.log10(error.clamp(*ERROR_RANGE)), gone.float()], dim=1)
 
 
-def split_spectra(sample: xr.Dataset, *, by: str, n_folds: int = N_FOLDS, seed=0) -> np.ndarray:
-    """Fold of each spectrum (spectrum,), int."""
+@dataclass(frozen=True)
+class RandomBands:
+    """Hides bands of each galaxy at random, anew for each batch; for the `augment` of `fit`."""
+
+    model: SedMLP
+    full: float = 0.4
+    facility: float = 0.2
+    single: float = 0.9
+    keep: int = 3
+
+    def __call__(self, batch: dict, step) -> dict:
+        """The batch with bands hidden in ``x``."""
+        n = len(self.model.bands)
+        hidden = self.draw(len(batch["x"]), step.generator)
+        left = (~hidden & (batch["x"][:, -n:] == 0)).sum(dim=1)
+        return {**batch, "x": self.model.hide(batch["x"], hidden & (left >= self.keep)[:, None])}
+
+    def draw(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Bands to hide, (n, band), before any galaxy is spared for having too few."""
+
+        def random(*shape):
+            return torch.rand(n, *shape, generator=generator)
+
+        rows = [np.isin(self.model.bands, members) for members in FACILITIES.values()]
+        rows = [row for row in rows if row.any()] or [np.zeros(len(self.model.bands), bool)]
+        groups = torch.from_numpy(np.array(rows, dtype=np.float32))
+        only = (random(1) * len(groups)).long() == torch.arange(len(groups))
+        several = random(len(groups)) < self.facility
+        single = random(groups.shape[1]) < self.single * random(1)
+        kind = (random(1) * 3).long()
+        lost = torch.where(kind == 0, only, several).float() @ groups > 0
+        return torch.where(kind == 2, single, lost) & (random(1) >= self.full)
+
+    def hide(self, inputs: BandInputs, *, seed) -> BandInputs:
+        """Inputs with bands hidden once, for validation and calibration."""
+        generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        hidden = self.draw(len(inputs), generator).numpy()
+        hidden[(~hidden & ~inputs.mask).sum(axis=1) < self.keep] = False
+        return inputs.hide(hidden)
+
+
+def split_spectra(sample: xr.Dataset, *, by: str, seed=0) -> np.ndarray:
+    """Fold of each spectrum (spectrum,), 0 to 3: a quarter of the spectra of each galaxy in each (``"spectrum"``), or a
+    quarter of the galaxies with all their spectra (``"galaxy"``).
+    """
     rng = np.random.default_rng(seed)
     galaxies, which = np.unique(sample["galaxy_index"].values, return_inverse=True)
     if by == "galaxy":
-        if len(galaxies) < n_folds:
-            raise ValueError(f"{len(galaxies)} galaxies cannot be split into {n_folds} folds")
-        return (rng.permutation(len(galaxies)) % n_folds)[which]
+        if len(galaxies) < N_FOLDS:
+            raise ValueError(f"{len(galaxies)} galaxies cannot be split into {N_FOLDS} folds")
+        return (rng.permutation(len(galaxies)) % N_FOLDS)[which]
     if by != "spectrum":
         raise ValueError(f'spectra are split by "spectrum" or by "galaxy", not by {by!r}')
     # Shuffled within each galaxy, then dealt out in turn, from a fold that differs from galaxy to galaxy.
     order = np.lexsort((rng.random(len(which)), which))
     first = np.searchsorted(which[order], np.arange(len(galaxies)))
-    place = (
-        np.arange(len(which)) - first[which[order]] + rng.integers(n_folds, size=len(galaxies))[which[order]]
-    )
+    start = rng.integers(N_FOLDS, size=len(galaxies))[which[order]]
     fold = np.empty(len(which), dtype=int)
-    fold[order] = place % n_folds
+    fold[order] = (np.arange(len(which)) - first[which[order]] + start) % N_FOLDS
     return fold
 
 
-def set_a_folds(sample: xr.Dataset, *, seed=0) -> np.ndarray:
-    """Set A: a quarter of the spectra of each galaxy in each of four folds."""
-    return split_spectra(sample, by="spectrum", seed=seed)
-
-
-def set_b_folds(sample: xr.Dataset, *, seed=0) -> np.ndarray:
-    """Set B: a quarter of the galaxies, with all their spectra, in each of four folds."""
-    return split_spectra(sample, by="galaxy", seed=seed)
-
-
-def hold_out(sample: xr.Dataset, rows: np.ndarray, *, by: str, share: float = VALIDATION, seed=0):
+def hold_out(sample: xr.Dataset, rows: np.ndarray, *, by: str, seed=0):
     """Split rows of training spectra into those that train and those that stop the training."""
     rng = np.random.default_rng(seed)
     label = rows if by == "spectrum" else sample["galaxy_index"].values[rows]
     names = np.unique(label)
-    held = rng.permutation(names)[: max(1, round(share * len(names)))]
+    held = rng.permutation(names)[: max(1, round(VALIDATION * len(names)))]
     valid = np.isin(label, held)
     return rows[~valid], rows[valid]

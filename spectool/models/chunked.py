@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import nn
 
-from spectool.models.bands import SedMLP as SedMLP
-from spectool.models.layers import dense_stack
+from spectool.models.calibration import ONE_SIGMA, coverage
+from spectool.models.layers import dense_stack, predict_normal
+
+SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)
+"""S/N per 1-Angstrom pixel of the training spectra, a fifth each; inf = no noise."""
+_BATCH = 4096
 
 
 class GaussianMLP(nn.Module):
@@ -66,26 +71,17 @@ class GaussianMLP(nn.Module):
         h = self.dense((x - self.in_mean) / self.in_scale)
         return self.mean(h), self.log_var(h).clamp(-12.0, 6.0)
 
-    def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in)."""
-        x = np.asarray(x, dtype=np.float32)
-        if x.ndim != 2 or x.shape[1] != self.n_in:
-            raise ValueError(f"inputs of shape {x.shape} do not fit this model: it takes (N, {self.n_in})")
-        self.eval()
-        means, sigmas = [np.empty((0, self.n_out), np.float32)], [np.empty((0, self.n_out), np.float32)]
-        with torch.inference_mode():
-            for start in range(0, len(x), batch_size):
-                mean, log_var = self(torch.from_numpy(x[start : start + batch_size]))
-                means.append((mean * self.out_scale + self.out_mean).numpy())
-                sigmas.append((torch.exp(0.5 * log_var) * self.out_scale * self.error_factor).numpy())
-        return np.concatenate(means), np.concatenate(sigmas)
+        mean, sigma = predict_normal(self, np.asarray(x, dtype=np.float32), batch_size=8192)
+        return mean, sigma * self.error_factor.numpy()
 
     def calibrate(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Scale the errors of each output so that 68.27% of these truths lie within one of them."""
         self.error_factor.fill_(1.0)
         mean, sigma = self.predict(x)
         pull = np.where(np.isfinite(y), np.abs(y - mean) / sigma, np.nan)
-        factor = np.nanquantile(pull, 0.6827, axis=0)
+        factor = np.nanquantile(pull, ONE_SIGMA, axis=0)
         self.error_factor.copy_(torch.from_numpy(np.nan_to_num(factor, nan=1.0).astype(np.float32)))
         return self.error_factor.numpy().copy()
 
@@ -189,11 +185,6 @@ class ChunkedMLP(nn.Module):
         """Take the scales from training spectra (N, n_kept) and labels (N, n_out); labels not finite are left out.
 
         The scale of all pixels is one number, their root mean square, so that filters stay comparable.
-
-        Raises
-        ------
-        ValueError
-            If an output has no finite label.
         """
         y = np.where(np.isfinite(y), y, np.nan).astype(np.float64)
         empty = np.flatnonzero(np.isnan(y).all(axis=0))
@@ -235,17 +226,10 @@ class ChunkedMLP(nn.Module):
         return self.head(self.preactivations(x))
 
     def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
-        """Outputs (N, n_out) in their units, for prepared spectra (N, n_kept); NaN for rows that are not finite.
-
-        Raises
-        ------
-        ValueError
-            If the spectra have another number of pixels.
-        """
+        """Outputs (N, n_out) in their units, for prepared spectra (N, n_kept); NaN for rows that are not finite."""
         if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
             raise ValueError(
-                f"spectra of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_kept}) pixels as "
-                "spectool.papers.zahid2019.reader.prepare_spectra leaves them"
+                f"spectra of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_kept}) prepared pixels"
             )
         self.eval()
         found = np.empty((len(x), len(self.outputs)), np.float32)
@@ -254,9 +238,6 @@ class ChunkedMLP(nn.Module):
                 part = np.ascontiguousarray(x[start : start + batch_size], dtype=np.float32)
                 found[start : start + batch_size] = self(torch.from_numpy(part)).numpy()
         return found
-
-
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -313,10 +294,6 @@ def fit_chunk_basis(x, model: ChunkedMLP, *, tolerance: float = 1e-4) -> ChunkBa
     return ChunkBasis(vectors[:, :, :k].transpose(1, 2).float().contiguous(), residual)
 
 
-#: S/N per 1-Angstrom pixel of the training spectra, a fifth each (Zahid et al. 2019, Section 5); inf = no noise.
-SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)
-
-
 def assign_levels(n: int, levels: Sequence[float], generator: torch.Generator) -> torch.Tensor:
     """Noise deviations 1 / (S/N) for n spectra, (n,): as equal a share of each level as can be, in random order."""
     sigma = 1.0 / torch.tensor(levels, dtype=torch.float32)
@@ -345,3 +322,55 @@ def draw_filtered(responses: torch.Tensor, sigma: torch.Tensor, generator: torch
 def draw_pixels(x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Spectra (B, n_kept) with white noise of deviations `sigma` (B,) drawn for every pixel."""
     return x + sigma[:, None] * torch.randn(x.shape, generator=generator)
+
+
+def add_white_noise(x, sn: float, *, seed) -> np.ndarray:
+    """Prepared spectra (N, n_kept) with white noise of a S/N per pixel; inf: as they are."""
+    x = np.asarray(x, dtype=np.float32)
+    if np.isinf(sn):
+        return x
+    return x + np.random.default_rng(seed).standard_normal(x.shape, dtype=np.float32) / np.float32(sn)
+
+
+def score_by_sn(
+    predict: Callable, prepared: xr.Dataset, truth, *, levels=SN_LEVELS, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Score predictions of one quantity at several noise levels.
+
+    Parameters
+    ----------
+    predict
+        ``predict(x, sigma)`` -> (N,) predictions, or predictions and errors, for spectra (N, n_kept) and their noise
+        (N,).
+    prepared
+        Noise-free ``flux`` (galaxy, wavelength).
+    truth
+        (N,).
+    levels
+        S/N per pixel; inf for none.
+    seed
+        Of the noise, the same for all who are compared.
+
+    Returns
+    -------
+    dict
+        By level ("inf", "50", ...): ``rms`` and ``bias`` (mean) of prediction - truth in its unit;
+        with errors, ``coverage`` (share within one error), ``coverage_error`` (of sampling), ``median_error``.
+    """
+    scores = {}
+    for k, sn in enumerate(levels):
+        x = add_white_noise(prepared["flux"].values, sn, seed=[seed, k])
+        given = predict(x, np.full(len(x), 1.0 / sn, np.float32))
+        value, error = given if isinstance(given, tuple) else (given, None)
+        off = np.asarray(value, float) - truth
+        scores[f"{sn:g}"] = {"rms": float(np.sqrt(np.mean(off**2))), "bias": float(off.mean())}
+        if error is not None:
+            share, sampling = coverage(value, error, truth)
+            of_errors = {"coverage_error": sampling, "median_error": float(np.median(error))}
+            scores[f"{sn:g}"] |= {"coverage": share, **of_errors}
+    return scores
+
+
+def rms_of_all(scores: dict[str, dict[str, float]]) -> float:
+    """Root of the mean over levels of the squared rms, which training minimises."""
+    return float(np.sqrt(np.mean([entry["rms"] ** 2 for entry in scores.values()])))

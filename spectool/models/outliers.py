@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 
-from spectool.models.bands import SedInputs
+from spectool.models.bands import BandInputs
 from spectool.models.denoise import flux_errors
 
 FALSE_ALARMS = 0.01
@@ -36,8 +36,6 @@ def keep_tail(statistics: Mapping[str, np.ndarray], n: int) -> dict[str, np.ndar
 
 def rank(arrays, statistics) -> tuple[np.ndarray, np.ndarray]:
     """Share of ordinary spectra at least as extreme (statistic, N), 1 above the stored tail; the chance by all (N,)."""
-    if "outlier_n" not in arrays:
-        raise KeyError("this model came without a reference for outliers")
     chances = []
     for name, values in statistics.items():
         tail = arrays[f"outlier_{name}"][::-1]
@@ -73,6 +71,8 @@ def score_outliers(arrays: Mapping[str, np.ndarray], sample: xr.Dataset, denoise
     KeyError
         If the model came without a reference.
     """
+    if "outlier_center" not in arrays:
+        raise KeyError("this model came without a reference for outliers")
     latent = denoised["latent"].values
     errors = denoised["flux_error"].values if "flux_error" in denoised else flux_errors(arrays, latent)
     values, where = spectrum_statistics(arrays, sample, denoised["flux"].values, latent, errors)
@@ -95,8 +95,6 @@ def spectrum_statistics(
     arrays, sample, predicted, latent, errors
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """`STATISTICS` (N,), NaN where not de-noised, and the pixel (N,) of the strongest run."""
-    if "outlier_center" not in arrays:
-        raise KeyError("this model came without a reference for outliers")
     flux = sample["noisy"].values.astype(np.float64)
     sigma = np.broadcast_to(sample["noisy_sigma"].values, flux.shape)
     bad = ~np.isfinite(flux) | ~(sigma > 0) | ~np.isfinite(predicted)
@@ -138,7 +136,9 @@ def strongest_run(pull: torch.Tensor, widths, good: torch.Tensor | None = None):
     return best, where
 
 
-def score_band_outliers(arrays: Mapping[str, np.ndarray], inputs: SedInputs) -> tuple[np.ndarray, np.ndarray]:
+def score_band_outliers(
+    arrays: Mapping[str, np.ndarray], inputs: BandInputs
+) -> tuple[np.ndarray, np.ndarray]:
     """-log10 of the chance of an ordinary galaxy (N,), both tests allowed for; what stands out in an outlier, or ""."""
     if "outlier_center" not in arrays:
         raise KeyError("these networks came without a reference for outliers")
@@ -151,16 +151,16 @@ def score_band_outliers(arrays: Mapping[str, np.ndarray], inputs: SedInputs) -> 
     return -np.log10(least), np.where(least <= FALSE_ALARMS, reason, "")
 
 
-def band_values(arrays, inputs: SedInputs) -> np.ndarray:
+def band_values(arrays, inputs: BandInputs) -> np.ndarray:
     """log redshift, asinh fluxes and log errors, (N, 2 n_bands + 1); of no meaning where bands are missing."""
     soft = arrays["outlier_softening"]
-    flux = np.arcsinh(np.where(inputs.mask, 0.0, inputs.flux) / soft)
+    flux = np.arcsinh(np.where(inputs.mask, 0.0, inputs.value) / soft)
     error = np.log(np.where(inputs.mask, 1.0, np.maximum(inputs.error, 1e-30)) / soft)
     redshift = np.log10(np.clip(inputs.redshift, 1e-4, None))[:, None]
     return np.concatenate([redshift, flux, error], axis=1)
 
 
-def band_statistics(arrays, inputs: SedInputs) -> dict[str, np.ndarray]:
+def band_statistics(arrays, inputs: BandInputs) -> dict[str, np.ndarray]:
     """Squared distances (N,) as normal deviates, whatever the number of bands; NaN without any."""
     away = band_values(arrays, inputs) - arrays["outlier_center"]
     usable = np.isfinite(away).all(axis=1)

@@ -20,10 +20,9 @@ from bokeh.models import (
 
 from spectool.explore import sed_checks_plots, sed_network_plots, sed_plots
 from spectool.explore.style import FIGURE_WIDTH, to_bokeh
-from spectool.models.bands import SedMLP, read_inputs
-from spectool.models.ensemble import FACILITIES, score_properties
+from spectool.models.bands import FACILITIES, SedMLP, read_inputs
 from spectool.models.training import History
-from spectool.papers.surana2020.network import RECIPES, TABLE_3, UNITS
+from spectool.papers.surana2020.network import RECIPES, TABLE_3, UNITS, score_properties
 from spectool.surveys.gama import BANDS
 from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
 from tests.models.sed_toy import make_galaxies

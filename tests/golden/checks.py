@@ -19,31 +19,29 @@ from spectool.measure.sedfit import (
 )
 from spectool.measure.stats import running_percentiles, summarize
 from spectool.models.bands import read_bands, read_inputs
-from spectool.models.calibration import fit_error_scaling, score_by_sn
+from spectool.models.calibration import fit_error_scaling
+from spectool.models.chunked import score_by_sn
 from spectool.models.denoise import denoise
-from spectool.models.ensemble import (
-    band_importance,
-    fit_errors,
-    missing_curve,
-    missing_facilities,
-    score_properties,
-)
+from spectool.models.ensemble import band_importance
 from spectool.models.peers import train_boosting
 from spectool.models.store import load_model
 from spectool.models.vae import reconstruct
 from spectool.papers import ask_all
-from spectool.papers.liewcain2021.experiments import band_importance as band_importance_liewcain2021
-from spectool.papers.liewcain2021.experiments import score_missing, score_noise
-from spectool.papers.liewcain2021.experiments import score_spectra as score_liewcain2021
-from spectool.papers.liewcain2021.network import NETWORKS, add_noise, train_folds
+from spectool.papers.liewcain2021.network import NETWORKS, add_noise, score_missing, score_noise, train_folds
 from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain2021
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
+from spectool.papers.liewcain2021.network import score_spectra as score_liewcain2021
 from spectool.papers.scourfield2023.network import add_desi_noise, make_arrays, make_model, score
 from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
 from spectool.papers.surana2020.network import load_networks as load_surana2020
+from spectool.papers.surana2020.network import (
+    missing_curve,
+    missing_facilities,
+    score_properties,
+    split_galaxies,
+)
 from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
-from spectool.papers.surana2020.network import split_galaxies
 from spectool.papers.surana2020.sample import select_taught
 from spectool.papers.zahid2019.libraries import network_predictor, perturb_grid, score_on_library
 from spectool.papers.zahid2019.network import load as load_ensemble
@@ -74,6 +72,7 @@ from tools.make.distillation import compress, measure_layers
 from tools.make.flux_errors import fit_flux_errors
 from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
 from tools.make.liewcain2021_labels import fit_error_model
+from tools.make.metallicity_errors import fit_errors
 from tools.make.noise_aware import calibrate as calibrate_noise_aware
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import score_levels
@@ -147,7 +146,7 @@ def scores():
     found |= flatten(score_liewcain2021(mean[:, 0], labels[:, 0], error=error[:, 0]), "bands ")
     found |= arrays_of(score_noise(networks, inputs, labels, sn=(30.0, 100.0), seed=1), "bands noise ")
     found |= arrays_of(score_missing(networks, inputs, labels, counts=(0, 5), seed=1), "bands missing ")
-    one = band_importance_liewcain2021(networks.members[0], inputs, labels, seed=1, repeats=1)
+    one = band_importance(networks.members[0], inputs, labels, dim="band", seed=1, repeats=1)
     found |= arrays_of(one, "bands importance ")
     folds = train_folds(liewcain2021(), "log_z", by="galaxy", only=(0, 2), epochs=1, seed=1, **QUIET)
     found |= {"folds fold": folds.fold, "folds predicted": folds.predicted}

@@ -24,7 +24,7 @@ from spectool.measure.populations import fit_populations
 from spectool.measure.sedfit import draw_library, fit_library
 from spectool.models.bands import read_bands, read_inputs, split_spectra
 from spectool.models.denoise import denoise, fit_pca, sample_denoised
-from spectool.models.ensemble import SedEnsemble
+from spectool.models.ensemble import BandEnsemble
 from spectool.models.outliers import score_outliers
 from spectool.models.peers import project
 from spectool.models.store import load_model, shipped_models
@@ -188,7 +188,7 @@ def _ask(name, model, info):
     if info.model_class == "SedMLP":
         sample = surana2020().isel(galaxy=slice(0, 40))
         mean, error = model.predict(model.encode(read_inputs(sample, model.bands)))
-        flags = predict_properties(sample, SedEnsemble([model]), outliers=info.arrays or None)
+        flags = predict_properties(sample, BandEnsemble([model]), outliers=info.arrays or None)
         return pair((mean, error)) | arrays_of(flags)
     seen = denoise(model, scourfield2023(), errors=info.arrays)
     drawn = sample_denoised(seen.isel(galaxy=slice(0, 3)), info.arrays, n=4, seed=3)

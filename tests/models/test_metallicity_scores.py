@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models.calibration import add_white_noise, rms_of_all, score_by_sn
+from spectool.models.chunked import add_white_noise, rms_of_all, score_by_sn
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.models.bands import SedInputs, read_inputs
+from spectool.models.bands import BandInputs, read_inputs
 from spectool.models.outliers import FALSE_ALARMS, band_statistics, band_values, score_band_outliers
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
@@ -22,7 +22,7 @@ def arrays(parts):
 
 
 def scaled(inputs, flux=1.0, error=1.0):
-    return SedInputs(inputs.flux * flux, inputs.error * error, inputs.mask, inputs.redshift)
+    return BandInputs(inputs.value * flux, inputs.error * error, inputs.mask, inputs.redshift)
 
 
 def test_false_alarms_are_as_many_as_allowed(parts, arrays):
@@ -50,11 +50,11 @@ def test_a_missing_value_is_not_looked_at(parts, arrays):
     test = parts[2]
     hidden = test.mask.copy()
     hidden[:, 10:] = True
-    nonsense = np.where(hidden, 1e9, test.flux)
+    nonsense = np.where(hidden, 1e9, test.value)
     a = score_band_outliers(
-        arrays, SedInputs(nonsense, np.where(hidden, np.nan, test.error), hidden, test.redshift)
+        arrays, BandInputs(nonsense, np.where(hidden, np.nan, test.error), hidden, test.redshift)
     )
-    b = score_band_outliers(arrays, SedInputs(test.flux, test.error, hidden, test.redshift))
+    b = score_band_outliers(arrays, BandInputs(test.value, test.error, hidden, test.redshift))
     np.testing.assert_array_equal(a[0], b[0])
     assert (b[1] != "").mean() < 0.03
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from spectool.models.bands import SedInputs
+from spectool.models.bands import BandInputs
 from spectool.models.outliers import (
     BIN_STATISTICS,
     band_statistics,
@@ -39,10 +39,10 @@ def fit_outliers(sample: xr.Dataset, predicted, latent, errors) -> dict[str, np.
     return reference | keep_tail(values, len(latent))
 
 
-def fit_band_outliers(train: SedInputs, valid: SedInputs) -> dict[str, np.ndarray]:
+def fit_band_outliers(train: BandInputs, valid: BandInputs) -> dict[str, np.ndarray]:
     """Learn mean and covariance from training galaxies with all bands, what is usual from validation galaxies."""
     whole = ~train.mask.any(axis=1) & (train.redshift > 0)
-    n_values = 2 * train.flux.shape[1] + 1
+    n_values = 2 * train.value.shape[1] + 1
     if whole.sum() < 2 * n_values:
         raise ValueError(f"only {whole.sum()} galaxies have all bands: at least {2 * n_values} are needed")
     reference = {"outlier_softening": np.nanmedian(np.where(train.mask, np.nan, train.error), axis=0)}

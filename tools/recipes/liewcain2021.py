@@ -14,14 +14,14 @@ import time
 import numpy as np
 
 from spectool.models.bands import N_FOLDS, read_bands, split_spectra
-from spectool.models.ensemble import SedEnsemble
+from spectool.models.ensemble import BandEnsemble, band_importance
 from spectool.models.peers import train_boosting
 from spectool.models.store import round_weights
 from spectool.models.training import split
-from spectool.papers.liewcain2021 import experiments as checks
 from spectool.papers.liewcain2021 import network as paper
 from spectool.papers.liewcain2021.sample import SEED, make_liewcain2021
 from spectool.surveys.califa import NUISANCES, label_spread
+from tools.make import training_experiments as experiments
 from tools.make.bursts import fit_bursts, make_burst_library
 from tools.make.ssp_mixtures import draw_ssp_mixtures
 from tools.recipes import write
@@ -38,7 +38,7 @@ def train(options) -> dict:
     started = time.monotonic()
     found = options.experiment(options)
     found["seconds"] = round(time.monotonic() - started, 1)
-    checks.write_experiment(options.results, options.recipe, found)
+    experiments.write_experiment(options.results, options.recipe, found)
     return found
 
 
@@ -77,14 +77,14 @@ def train_sets(options) -> dict:
                 round_weights(model)
             predicted = paper.predict_folds(sample, folds.fold, folds.models)
             off[output] = predicted - labels[output]
-            scores = checks.score_spectra(predicted, labels[output])
-            scores["on_truth"] = checks.score_spectra(predicted, sample[output].values)
+            scores = paper.score_spectra(predicted, labels[output])
+            scores["on_truth"] = paper.score_spectra(predicted, sample[output].values)
             scores["trained_seconds"] = sum(history.seconds for history in folds.histories)
             found[by][output] = scores
             for k, (model, history) in enumerate(zip(folds.models, folds.histories, strict=True)):
                 name = paper.fold_name(output, by=by, suffix=options.suffix, fold=k)
                 keep(options, name, model, history, scores if k == 0 else {})
-        found[by]["residual_correlation"] = checks.correlate_residuals(*off.values())
+        found[by]["residual_correlation"] = paper.correlate_residuals(*off.values())
     return found
 
 
@@ -116,22 +116,22 @@ def train_ensemble(options) -> dict:
     ensemble, histories = paper.train_ensemble(*seen, n_members=options.members, **choice)
     for model in ensemble.members:
         round_weights(model)
-    ensemble = paper.calibrate(SedEnsemble(ensemble.members), *seen[2:], seed=options.seed)
+    ensemble = paper.calibrate(BandEnsemble(ensemble.members), *seen[2:], seed=options.seed)
     asked, truth = inputs.take(test), labels[test]
     noisy = paper.add_noise(ensemble.members[0], asked, seed=options.seed + 1)
     found = {}
     for name, part in {"clean": asked, "noisy": noisy}.items():
         mean, error = ensemble.predict(part)
         found[name] = {
-            output: checks.score_spectra(mean[:, k], truth[:, k], error=error[:, k])
+            output: paper.score_spectra(mean[:, k], truth[:, k], error=error[:, k])
             for k, output in enumerate(ensemble.outputs)
         }
-    importance = checks.band_importance(ensemble.members[0], asked, truth, seed=options.seed)
+    importance = band_importance(ensemble.members[0], asked, truth, dim="band", seed=options.seed)
     plain, _ = paper.train_cnn(*seen, outputs=tuple(paper.UNITS), **choice)
     noiser = ensemble.members[0]
-    found["noise"] = checks.score_noise(ensemble, asked, truth).to_dict()
-    found["noise_untrained"] = checks.score_noise(SedEnsemble([plain]), asked, truth, noiser=noiser).to_dict()
-    found["missing"] = checks.score_missing(ensemble, asked, truth).to_dict()
+    found["noise"] = paper.score_noise(ensemble, asked, truth).to_dict()
+    found["noise_untrained"] = paper.score_noise(BandEnsemble([plain]), asked, truth, noiser=noiser).to_dict()
+    found["missing"] = paper.score_missing(ensemble, asked, truth).to_dict()
     found["importance"] = importance.to_dict()
     first = found["noisy"], {"error_calibration": ensemble.calibration}
     for k, (model, history) in enumerate(zip(ensemble.members, histories, strict=True)):
@@ -154,7 +154,7 @@ def compare_nuisances(options) -> dict:
 def score_folds(sample, output, options, **more) -> dict:
     """Figures of the folds that are trained."""
     folds = paper.train_folds(sample, output, **choice_of(options), **more)
-    return checks.score_spectra(folds.predicted, sample[output + options.suffix].values)
+    return paper.score_spectra(folds.predicted, sample[output + options.suffix].values)
 
 
 def compare_sizes(options) -> dict:
@@ -163,7 +163,7 @@ def compare_sizes(options) -> dict:
 
     def curves(sample, **more):
         return {
-            by: checks.train_sizes(sample, "log_age", by=by, **more, **choice).to_dict()
+            by: experiments.train_sizes(sample, "log_age", by=by, **more, **choice).to_dict()
             for by in paper.SETS.values()
         }
 
@@ -178,7 +178,8 @@ def compare_types(options) -> dict:
     """Table 1, both labels."""
     sample = make_sample(options)
     return {
-        output: checks.train_types(sample, output, **choice_of(options)).to_dict() for output in paper.UNITS
+        output: experiments.train_types(sample, output, **choice_of(options)).to_dict()
+        for output in paper.UNITS
     }
 
 
@@ -197,14 +198,14 @@ def compare_pretraining(options) -> dict:
     mixtures = draw_ssp_mixtures(int(options.galaxies * options.spectra), seed=rng)
     sample = make_sample(options)
     everything = np.arange(mixtures.sizes["spectrum"])
-    taught, _ = checks.train_rows(
+    taught, _ = experiments.train_rows(
         mixtures, "log_age", everything, by="spectrum", seed=options.seed, **training(options)
     )
     predicted = taught.predict(taught.encode(read_bands(sample, taught.bands)))[0][:, 0]
-    found = {"mixtures alone": checks.score_spectra(predicted, sample["log_age"].values)}
+    found = {"mixtures alone": paper.score_spectra(predicted, sample["log_age"].values)}
     shape = {"by": "galaxy", "sizes": (0.05, 0.25, 0.75), "repeats": options.repeats}
     for start, name in ((None, "from nothing"), (taught, "fine-tuned")):
-        curve = checks.train_sizes(sample, "log_age", start=start, **shape, **choice_of(options))
+        curve = experiments.train_sizes(sample, "log_age", start=start, **shape, **choice_of(options))
         found[name] = curve.to_dict()
     return found
 
@@ -234,7 +235,7 @@ def compare_peers(options) -> dict:
 
 def score_columns(predicted, labels) -> dict:
     """Figures of each property."""
-    return {name: checks.score_spectra(predicted[:, k], labels[:, k]) for k, name in enumerate(paper.UNITS)}
+    return {name: paper.score_spectra(predicted[:, k], labels[:, k]) for k, name in enumerate(paper.UNITS)}
 
 
 EXPERIMENTS = {
@@ -260,6 +261,6 @@ OPTIONS = {
     "epochs": (None, "at most"),
     "members": (4, "of the ensemble"),
     "repeats": (3, "of each size"),
-    "results": (checks.EXPERIMENTS, "file for figures"),
+    "results": (paper.EXPERIMENTS, "file for figures"),
 }
 QUICK = {"galaxies": 18, "spectra": 12.0, "many": [16], "survey": 20, "epochs": 2, "members": 2, "repeats": 1}

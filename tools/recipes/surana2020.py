@@ -15,17 +15,12 @@ import numpy as np
 from spectool.measure.sedfit import N_MODELS
 from spectool.models import peers
 from spectool.models.bands import join_inputs, read_inputs
-from spectool.models.ensemble import (
-    SedEnsemble,
-    band_importance,
-    missing_curve,
-    missing_facilities,
-    score_properties,
-    vary_errors,
-)
+from spectool.models.ensemble import BandEnsemble, band_importance
 from spectool.models.store import round_weights
 from spectool.papers.surana2020 import network as paper
 from spectool.papers.surana2020 import sample as surana2020
+from spectool.papers.surana2020.network import missing_curve, missing_facilities, score_properties
+from tools.make.other_surveys import vary_errors
 from tools.make.outlier_references import fit_band_outliers
 from tools.recipes import checkpoint_file, fit_options, write
 
@@ -104,7 +99,7 @@ def train_ensemble(options) -> dict:
         histories.append(history)
     valid, test = data["valid"], data["test"]
     labels = {part: data[f"{options.labels}_{part}"] for part in PARTS}
-    ensemble = paper.calibrate(SedEnsemble(members), valid, labels["valid"], seed=[options.seed, 2])
+    ensemble = paper.calibrate(BandEnsemble(members), valid, labels["valid"], seed=[options.seed, 2])
     mean, error = ensemble.predict(test)
     metrics = score_properties(mean, labels["test"], ensemble.outputs, error=error)
     metrics["on_truth"] = score_properties(mean, data["truth_test"], ensemble.outputs, error=error)

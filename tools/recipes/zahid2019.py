@@ -17,8 +17,7 @@ import time
 import numpy as np
 import xarray as xr
 
-from spectool.models import calibration as scores
-from spectool.models import ensemble as chunked_errors
+from spectool.models import chunked as scores
 from spectool.models import peers, store
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import ChunkedEnsemble
@@ -29,6 +28,7 @@ from spectool.papers.zahid2019.sample import HELDOUT_SEED, HELDOUT_TEST_SEED, ma
 from spectool.papers.zahid2019.sample import training_table as whole_table
 from spectool.synth.grid import SSPGrid
 from tools.make import component_peers
+from tools.make.metallicity_errors import fit_errors
 from tools.make.outlier_references import fit_bin_outliers
 from tools.make.randomised_domain import DomainRandomisation
 from tools.recipes import write
@@ -87,9 +87,7 @@ def train_ensemble(options) -> dict:
         keep(options, f"{options.name}{k + 1}", model, score(model, samples), history)
     valid, test = samples["valid"], samples["test"]
     truth, _ = paper.make_labels(valid, paper.OUTPUTS)
-    errors = chunked_errors.fit_errors(
-        ChunkedEnsemble(members), valid["flux"].values, truth, seed=CALIBRATION_SEED
-    )
+    errors = fit_errors(ChunkedEnsemble(members), valid["flux"].values, truth, seed=CALIBRATION_SEED)
     ensemble = ChunkedEnsemble(members, errors)
 
     def predict(x, sigma):

@@ -1,26 +1,32 @@
-"""The networks of Liew-Cain et al. (2021): how spectra are split, how the networks are trained, and predictions."""
+"""The networks of Liew-Cain et al. (2021): how they are trained, what they predict, and how good that is."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 
+from spectool.io import DATA
 from spectool.models.bands import (
     N_FOLDS,
     BandInputs,
     NarrowBandCNN,
     NoisyBands,
     band_loss,
+    describe_counts,
     hold_out,
     read_bands,
+    select_usable,
     split_spectra,
+    stack_labels,
 )
-from spectool.models.ensemble import SedEnsemble
+from spectool.models.calibration import score
+from spectool.models.ensemble import BandEnsemble, load_band_ensemble, score_parts
 from spectool.models.store import load_model
 from spectool.models.training import History, fit, one_cycle
 
@@ -32,10 +38,12 @@ NETWORKS = tuple(f"liewcain2021_ensemble{k}" for k in range(1, 5))
 """The shipped ensemble, for noise and gaps."""
 SETS = {"a": "spectrum", "b": "galaxy"}
 """What is split in each of the paper's sets."""
+SIGNAL_TO_NOISE = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+EXPERIMENTS = DATA / "liewcain2021_experiments.json"
+"""What ``tools/train.py liewcain2021`` measured with networks that are not kept."""
 
 
-@dataclass(frozen=True)
-class Folds:
+class Folds(NamedTuple):
     """Predictions of all spectra, each by the network that has not seen it."""
 
     predicted: np.ndarray
@@ -45,18 +53,8 @@ class Folds:
 
 
 def read_labels(sample: xr.Dataset, *, suffix: str = "", outputs: Sequence[str] = tuple(UNITS)) -> np.ndarray:
-    """What to learn, (spectrum, property) [dex]: truth (``suffix=""``) or fitted labels (``"_fit"``).
-
-    Raises
-    ------
-    ValueError
-        If the sample lacks a column.
-    """
-    lacking = [name + suffix for name in outputs if name + suffix not in sample]
-    if lacking:
-        raise ValueError(f"the sample lacks {', '.join(lacking)}")
-    labels = np.stack([sample[name + suffix].values.astype(float) for name in outputs], axis=1)
-    return np.where(np.isfinite(labels), labels, np.nan)
+    """What to learn, (spectrum, property) [dex]: truth (``suffix=""``) or fitted labels (``"_fit"``)."""
+    return stack_labels(sample, suffix=suffix, outputs=outputs)
 
 
 def train_cnn(
@@ -71,44 +69,38 @@ def train_cnn(
     noise: bool = False,
     start: NarrowBandCNN | None = None,
     seed: int = 0,
-    model_options: dict | None = None,
     **options,
 ) -> tuple[NarrowBandCNN, History]:
-    """Train a network for one or more properties."""
-    model = copy.deepcopy(start)
-    if model is None:
-        choice = {"with_errors": noise, "with_mask": noise, "gaussian": noise} | (model_options or {})
-        model = NarrowBandCNN(
-            bands=bands, outputs=outputs, units=[UNITS[name] for name in outputs], seed=seed, **choice
-        )
-    train, labels = _usable(train, labels, model.with_mask, "training")
-    valid, valid_labels = _usable(valid, valid_labels, model.with_mask, "validation")
+    """Train a network for one or more properties, from nothing or from what another has learnt (`start`).
+
+    `live`: fewer epochs of a learning rate that rises and falls. `noise`: errors, gaps and a Gaussian head.
+    """
+    model = copy.deepcopy(start) or NarrowBandCNN(
+        bands=bands,
+        outputs=outputs,
+        units=[UNITS[name] for name in outputs],
+        with_errors=noise,
+        with_mask=noise,
+        gaussian=noise,
+        seed=seed,
+    )
+    least = MIN_BANDS if model.with_mask else len(bands)
+    train, labels = select_usable(train, labels, least, "training")
+    valid, valid_labels = select_usable(valid, valid_labels, least, "validation")
     if start is None:
         model.set_statistics(train, labels)
     x, valid_x = model.encode(train), model.encode(valid)
     if noise:
         options["augment"] = noisy = NoisyBands(model)
         valid_x = noisy.disturb(torch.from_numpy(valid_x), torch.Generator().manual_seed(seed + 1)).numpy()
-    if live:
-        options = {
-            "epochs": LIVE_EPOCHS,
-            "lr": 2 * LEARNING_RATE,
-            "schedule": one_cycle(),
-            "batch_size": 2 * BATCH_SIZE,
-        } | options
+    paper = {"epochs": EPOCHS, "lr": LEARNING_RATE, "batch_size": BATCH_SIZE}
+    quick = {"epochs": LIVE_EPOCHS, "lr": 2 * LEARNING_RATE, "batch_size": 2 * BATCH_SIZE}
     history = fit(
         model,
         {"x": x, "y": labels.astype("f4")},
         {"x": valid_x, "y": valid_labels.astype("f4")},
-        **{
-            "loss": band_loss,
-            "epochs": EPOCHS,
-            "patience": PATIENCE,
-            "lr": LEARNING_RATE,
-            "batch_size": BATCH_SIZE,
-            "optimizer": "fused adam",
-            "seed": seed,
-        }
+        **{"loss": band_loss, "patience": PATIENCE, "optimizer": "fused adam", "seed": seed}
+        | (quick | {"schedule": one_cycle()} if live else paper)
         | options,
     )
     return model, history
@@ -120,10 +112,8 @@ def train_folds(
     *,
     by: str,
     suffix: str = "",
-    fold: np.ndarray | None = None,
     only: Sequence[int] | None = None,
     stop_on: str = "inner",
-    bands: Sequence[str] | None = None,
     seed: int = 0,
     **options,
 ) -> Folds:
@@ -132,27 +122,20 @@ def train_folds(
     Parameters
     ----------
     sample
-        See `read_bands`, with ``galaxy_index`` and the labels.
-    output, suffix
-        Property, and which labels of it (`read_labels`).
-    by
-        ``"spectrum"`` (Set A) or ``"galaxy"`` (Set B), for folds and for what stops the training.
-    fold
-        Of each spectrum; default: `split_spectra`.
+        See `read_bands`; with ``galaxy_index``.
+    output
+        Of `UNITS`.
+    by, seed
+        See `spectool.models.bands.split_spectra`; networks and their held-out spectra follow the seed, too.
+    suffix
+        Of the labels' columns.
     only
-        Folds to train; spectra of others have no prediction.
+        Some folds; default: all.
     stop_on
         ``"inner"``: `hold_out` of the training spectra. ``"test"``: the fold that is predicted, as in the paper, which
         flatters; the same spectra train, so that nothing else differs.
-    bands
-        Default: the sample's.
-    seed
     **options
         Passed to `train_cnn`.
-
-    Returns
-    -------
-    Folds
 
     Raises
     ------
@@ -161,24 +144,15 @@ def train_folds(
     """
     if stop_on not in ("inner", "test"):
         raise ValueError(f'stop_on must be "inner" or "test", not {stop_on!r}')
-    bands = [str(band) for band in sample["band"].values] if bands is None else list(bands)
-    fold = split_spectra(sample, by=by, seed=seed) if fold is None else fold
+    bands, fold = [str(band) for band in sample["band"].values], split_spectra(sample, by=by, seed=seed)
     inputs, labels = read_bands(sample, bands), read_labels(sample, suffix=suffix, outputs=[output])
     predicted, models, histories = np.full(len(fold), np.nan), [], []
     for k in range(N_FOLDS) if only is None else only:
         test, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
         train, valid = hold_out(sample, rest, by=by, seed=[seed, k])
         valid = test if stop_on == "test" else valid
-        model, history = train_cnn(
-            inputs.take(train),
-            labels[train],
-            inputs.take(valid),
-            labels[valid],
-            outputs=[output],
-            bands=bands,
-            seed=seed + k,
-            **options,
-        )
+        data = inputs.take(train), labels[train], inputs.take(valid), labels[valid]
+        model, history = train_cnn(*data, outputs=[output], bands=bands, seed=seed + k, **options)
         predicted[test] = model.predict(model.encode(inputs.take(test)))[0][:, 0]
         models.append(model)
         histories.append(history)
@@ -204,24 +178,18 @@ def train_ensemble(
     n_members: int = 4,
     seed: int = 0,
     **options,
-) -> tuple[SedEnsemble, list[History]]:
+) -> tuple[BandEnsemble, list[History]]:
     """Train networks of age and metallicity together, with noise and gaps and errors; calibrate their errors."""
-    members, histories = [], []
-    for k in range(n_members):
-        model, history = train_cnn(
-            train,
-            labels,
-            valid,
-            valid_labels,
-            **{"outputs": tuple(UNITS), "bands": bands, "noise": True, "live": True, "seed": seed + k}
-            | options,
-        )
-        members.append(model)
-        histories.append(history)
-    return calibrate(SedEnsemble(members), valid, valid_labels, seed=seed), histories
+    data = train, labels, valid, valid_labels
+    choices = {"outputs": tuple(UNITS), "bands": bands, "noise": True, "live": True} | options
+    trained = [train_cnn(*data, seed=seed + k, **choices) for k in range(n_members)]
+    ensemble = BandEnsemble([model for model, _ in trained])
+    return calibrate(ensemble, valid, valid_labels, seed=seed), [history for _, history in trained]
 
 
-def calibrate(ensemble: SedEnsemble, valid: BandInputs, labels: np.ndarray, *, seed: int = 0) -> SedEnsemble:
+def calibrate(
+    ensemble: BandEnsemble, valid: BandInputs, labels: np.ndarray, *, seed: int = 0
+) -> BandEnsemble:
     """Scale errors so that 68.27% of validation labels lie within them, noise and gaps added as in training."""
     return ensemble.calibrate(add_noise(ensemble.members[0], valid, seed=seed), labels, seed=seed)
 
@@ -234,7 +202,7 @@ def add_noise(model: NarrowBandCNN, inputs: BandInputs, *, seed: int = 0, **opti
     return BandInputs(magnitude, 10**error, mask > 0)
 
 
-def predict_populations(sample: xr.Dataset, networks: SedEnsemble, *, batch_size: int = 16384) -> xr.Dataset:
+def predict_populations(sample: xr.Dataset, networks: BandEnsemble, *, batch_size: int = 16384) -> xr.Dataset:
     """Ages and metallicities of any sample of narrow-band fluxes, with what is doubtful about each spectrum.
 
     Parameters
@@ -272,24 +240,20 @@ def predict_populations(sample: xr.Dataset, networks: SedEnsemble, *, batch_size
     bad = len(networks.bands) - missing < least
     mean[bad], error[bad] = np.nan, np.nan
     why = "bands missing" if networks.needs_all_bands else f"fewer than {MIN_BANDS} bands"
-    told = "; ".join(f"{name}: {count}" for name, count in counts.items() if count) or "nothing amiss"
-    history = [sample.attrs.get("history", ""), f"predicted by {len(networks.members)} networks; {told}"]
-    if bad.any():
-        history[-1] += f"; {why}: {int(bad.sum())} spectra"
+    told = [f"predicted by {len(networks.members)} networks", describe_counts(counts)]
+    told += [f"{why}: {int(bad.sum())} spectra"] if bad.any() else []
     columns = {}
     for k, (name, unit) in enumerate(networks.units.items()):
         columns |= {name: (mean[:, k], unit), f"{name}_error": (error[:, k], "dex")}
     columns |= {"n_missing": (missing, ""), "reason": (np.where(bad, why, ""), "")}
     return xr.Dataset(
         {name: ("spectrum", value, {"units": unit}) for name, (value, unit) in columns.items()},
-        attrs={"history": "\n".join(filter(None, history))},
+        attrs={"history": f"{sample.attrs.get('history', '')}\n{'; '.join(told)}".strip()},
     )
 
 
-def load_networks(*names) -> SedEnsemble:
-    """Networks from files or by their shipped names, such as `NETWORKS`.
-
-    The array ``error_calibration`` of the first scales the errors.
+def load_networks(*names) -> BandEnsemble:
+    """Networks from files or by their shipped names; default: `NETWORKS`.
 
     Raises
     ------
@@ -298,9 +262,7 @@ def load_networks(*names) -> SedEnsemble:
     ValueError
         If a file holds another model, or networks do not go together.
     """
-    loaded = [load_model(name, expected="NarrowBandCNN") for name in names]
-    calibration = loaded[0][1].arrays.get("error_calibration") if loaded else None
-    return SedEnsemble([model for model, _ in loaded], calibration)
+    return load_band_ensemble(names or NETWORKS, "NarrowBandCNN")[0]
 
 
 def fold_name(output: str, *, by: str, suffix: str = "", fold: int) -> str:
@@ -316,10 +278,98 @@ def load_folds(output: str, *, by: str, suffix: str = "") -> list[NarrowBandCNN]
     return [load_model(name, expected="NarrowBandCNN")[0] for name in names]
 
 
-def _usable(inputs: BandInputs, labels, with_mask: bool, what: str):
-    """Spectra with some label and, without a mask channel, all bands."""
-    left = (~inputs.mask).sum(axis=1)
-    good = np.isfinite(labels).any(axis=1) & (left >= (MIN_BANDS if with_mask else inputs.mask.shape[1]))
-    if not good.any():
-        raise ValueError(f"no spectrum for {what} has a label and {'enough' if with_mask else 'all'} bands")
-    return (inputs, labels) if good.all() else (inputs.take(good), labels[good])
+def score_spectra(
+    predicted: np.ndarray, labels: np.ndarray, *, error: np.ndarray | None = None
+) -> dict[str, float]:
+    """The paper's figures of one property; spectra (N,) of which either value is not finite count for nothing.
+
+    Returns
+    -------
+    dict
+        ``n``, ``bias`` (median of prediction - label), ``sigma`` (1.4826 times the median absolute deviation, the
+        paper's), ``rmse`` [dex], ``mse`` [dex**2] and, with errors, ``coverage`` (share of labels within one error).
+    """
+    figures = score(predicted, labels, error)
+    names = {"n": "n", "bias": "median", "sigma": "robust_sigma", "rmse": "rmse", "mse": "mse"}
+    names |= {"coverage": "coverage"}
+    return {ours: figures[name] for ours, name in names.items() if name in figures}
+
+
+def correlate_residuals(age_off: np.ndarray, z_off: np.ndarray) -> float:
+    """Pearson's correlation coefficient of what ages and metallicities are off by (N,), where both are finite."""
+    both = np.isfinite(age_off) & np.isfinite(z_off)
+    return float(np.corrcoef(age_off[both], z_off[both])[0, 1])
+
+
+def score_noise(
+    networks: BandEnsemble,
+    inputs: BandInputs,
+    labels: np.ndarray,
+    *,
+    sn: Sequence[float] = SIGNAL_TO_NOISE,
+    noiser: NarrowBandCNN | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Scatter, error and coverage by the signal-to-noise ratio of the bands.
+
+    Parameters
+    ----------
+    networks
+        Any; those that cannot do with missing bands lose the spectra with a non-detection.
+    inputs, labels
+        Noise-free, in the order of the networks' bands; labels (N, property) in that of their outputs.
+    sn
+        Of the band of mean magnitude (`spectool.models.bands.NoisyBands`).
+    noiser
+        A network with channels for errors and gaps; default: the first of `networks`.
+    seed
+        The noise is the same at each ratio, but for its size.
+
+    Returns
+    -------
+    Dataset
+        Dims (sn, property): ``sigma``, ``bias``, ``error`` (median) [dex], ``coverage`` and ``kept``, the share of
+        spectra with a prediction.
+    """
+    noiser = networks.members[0] if noiser is None else noiser
+    options = {"clean": 0.0, "gaps": 0.0, "jitter": 0.0, "seed": seed}
+    parts = {value: add_noise(noiser, inputs, sn=(value, value), **options) for value in sn}
+    return score_parts(networks, parts, labels, "sn", _score)
+
+
+def score_missing(
+    networks: BandEnsemble,
+    inputs: BandInputs,
+    labels: np.ndarray,
+    *,
+    counts: Sequence[int] = (0, 2, 5, 10, 15, 20, 24),
+    seed: int = 0,
+) -> xr.Dataset:
+    """As `score_noise`, by the number of random bands that are missing from noise-free spectra: dim ``n_missing``."""
+    parts = {count: inputs.hide_random(count, seed=seed) for count in counts}
+    return score_parts(networks, parts, labels, "n_missing", _score)
+
+
+def _score(predicted, labels, error):
+    """The paper's bias and scatter, and errors."""
+    figures = score(predicted, labels, error)
+    return figures | score_spectra(predicted, labels)
+
+
+def read_experiments(path=EXPERIMENTS) -> dict:
+    """Figures by command of the tool; those that are dicts of an xarray Dataset come as such.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing has been measured.
+    """
+    return _restore(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _restore(value):
+    if not isinstance(value, dict):
+        return value
+    if "data_vars" in value:
+        return xr.Dataset.from_dict(value)
+    return {key: _restore(inner) for key, inner in value.items()}

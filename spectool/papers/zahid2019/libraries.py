@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
-from spectool.models.calibration import add_white_noise
+from spectool.models.chunked import add_white_noise
 from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
 from spectool.spectra import SIGMA_TO_FWHM
 from spectool.synth.grid import SSPGrid

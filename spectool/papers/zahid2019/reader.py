@@ -394,7 +394,7 @@ class MetallicityReader:
     def __init__(self, members=None) -> None:
         members = load() if members is None else members
         whole = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)
-        self.arrays, self.stacked = whole.arrays, whole.stacked
+        self.arrays, self.stacked = whole.arrays, whole
         self.outputs, self.units = whole.outputs, whole.units
         self.basis = ContinuumBasis.optical()
         if not np.array_equal(self.basis.kept_wavelength, whole.wavelength):

@@ -14,10 +14,11 @@ from spectool.models.chunked import (
     fit_chunk_basis,
     split_chunks,
 )
-from spectool.models.ensemble import ChunkedEnsemble, fit_errors
+from spectool.models.ensemble import ChunkedEnsemble
 from spectool.models.store import load_model, save_model
 from spectool.models.training import Step
 from spectool.papers.zahid2019 import network as paper
+from tools.make.metallicity_errors import fit_errors
 
 N_PIXELS = 263
 QUICK = {"adam_epochs": 12, "sgd_epochs": 4, "batch_size": 128, "lr": 1e-2, "progress": False}
@@ -257,7 +258,7 @@ def test_ensemble_comes_from_files(ensemble, toys, tmp_path):
     for k, member in enumerate(ensemble.members):
         arrays = ensemble.arrays if k == 0 else None
         names.append(save_model(tmp_path / f"m{k}", member, recipe={}, metrics={}, arrays=arrays))
-    loaded = paper.load(names)
+    loaded = paper.load(*names)
     sample = noisy(toys["test"], 20.0)
     for one, two in zip(
         paper.predict_ensemble(loaded, sample), paper.predict_ensemble(ensemble, sample), strict=True

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spectool.models import store
-from spectool.models.calibration import score_by_sn
+from spectool.models.chunked import score_by_sn
 from spectool.papers.zahid2019.network import ENSEMBLE
 from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout

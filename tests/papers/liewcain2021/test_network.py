@@ -1,12 +1,11 @@
-"""Splits, trainings and predictions of Liew-Cain et al. (2021) on toy galaxies; what shipped networks must be."""
+"""Trainings and predictions of Liew-Cain et al. (2021) on toy galaxies; what shipped networks must be."""
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models.bands import hold_out, read_bands, set_a_folds, set_b_folds, split_spectra
-from spectool.models.ensemble import SedEnsemble
-from spectool.papers.liewcain2021 import experiments as checks
+from spectool.models.bands import hold_out, read_bands
+from spectool.models.ensemble import BandEnsemble, band_importance
 from spectool.papers.liewcain2021 import network as paper
 from tests.models.ifu_toy import BANDS, make_galaxies
 
@@ -22,52 +21,15 @@ def sample():
 def ensemble():
     sample = make_galaxies(2400, 1, seed=5)
     inputs, labels = read_bands(sample, BANDS), paper.read_labels(sample)
-    rows = np.arange(len(labels))
-    train, valid = hold_out(sample, rows, by="galaxy", share=0.3)
-    return paper.train_ensemble(
-        inputs.take(train),
-        labels[train],
-        inputs.take(valid),
-        labels[valid],
-        bands=BANDS,
-        n_members=2,
-        epochs=12,
-        batch_size=64,
-        progress=False,
-    )[0]
+    train, valid = np.split(np.random.default_rng(0).permutation(2400), [1680])
+    data = inputs.take(train), labels[train], inputs.take(valid), labels[valid]
+    options = {"n_members": 2, "epochs": 12, "batch_size": 64, "progress": False}
+    return paper.train_ensemble(*data, bands=BANDS, **options)[0]
 
 
-def test_set_a_deals_out_each_galaxys_spectra():
-    sample = make_galaxies(9, 41)
-    fold = set_a_folds(sample)
-    for k in range(9):
-        count = np.bincount(fold[sample["galaxy_index"] == k], minlength=4)
-        assert count.min() == 10 and count.max() == 11
-    assert np.ptp(np.bincount(fold)) < 9
-    assert (set_a_folds(sample, seed=1) != fold).mean() > 0.5
-    np.testing.assert_array_equal(set_a_folds(sample), fold)
-
-
-def test_set_b_keeps_galaxies_whole():
-    sample = make_galaxies(10, 7)
-    fold = set_b_folds(sample)
-    per_galaxy = fold.reshape(10, 7)
-    assert (per_galaxy == per_galaxy[:, :1]).all()
-    assert sorted(np.bincount(per_galaxy[:, 0])) == [2, 2, 3, 3]
-    with pytest.raises(ValueError, match="3 galaxies cannot be split into 4"):
-        set_b_folds(make_galaxies(3, 5))
-    with pytest.raises(ValueError, match="not by 'colour'"):
-        split_spectra(sample, by="colour")
-
-
-def test_what_stops_the_training_is_of_the_training_set_and_of_its_kind(sample):
-    rows = np.flatnonzero(set_b_folds(sample) != 0)
-    galaxy = sample["galaxy_index"].values
-    for by, shared in (("spectrum", 24), ("galaxy", 0)):
-        train, valid = hold_out(sample, rows, by=by, seed=3)
-        np.testing.assert_array_equal(np.sort(np.concatenate([train, valid])), rows)
-        assert len(valid) / len(rows) == pytest.approx(0.2, abs=0.02)
-        assert len(np.intersect1d(galaxy[train], galaxy[valid])) == shared
+@pytest.fixture(scope="module")
+def folds(sample):
+    return paper.train_folds(sample, "log_age", by="galaxy", **QUICK)
 
 
 def test_labels_are_truth_or_fit_and_a_missing_one_is_named(sample):
@@ -94,13 +56,8 @@ def test_a_network_learns_what_labels_of_a_galaxy_are_off_by_if_it_has_seen_the_
         folds = paper.train_folds(
             sample, "log_age", suffix="_fit", by=by, only=[0], **QUICK | {"epochs": 16, "batch_size": 32}
         )
-        found[by] = checks.score_spectra(folds.predicted, sample["log_age_fit"].values)["sigma"]
+        found[by] = paper.score_spectra(folds.predicted, sample["log_age_fit"].values)["sigma"]
     assert found["galaxy"] > 1.3 * found["spectrum"]
-
-
-@pytest.fixture(scope="module")
-def folds(sample):
-    return paper.train_folds(sample, "log_age", by="galaxy", **QUICK)
 
 
 def test_every_spectrum_is_predicted_by_the_network_that_has_not_seen_it(sample, folds):
@@ -111,7 +68,7 @@ def test_every_spectrum_is_predicted_by_the_network_that_has_not_seen_it(sample,
         labels = sample["log_age"].values
         train, _ = hold_out(sample, np.flatnonzero(folds.fold != k), by="galaxy", seed=[0, k])
         assert float(model.out_mean) == pytest.approx(labels[train].mean(), rel=1e-4)
-    scores = checks.score_spectra(folds.predicted, sample["log_age"].values)
+    scores = paper.score_spectra(folds.predicted, sample["log_age"].values)
     assert scores["sigma"] < 0.5 * sample["log_age"].values.std()
 
 
@@ -142,16 +99,8 @@ def test_fine_tuning_starts_from_a_network_and_leaves_it_alone(sample, folds):
     inputs, labels = read_bands(sample, BANDS), paper.read_labels(sample, outputs=["log_age"])
     start = folds.models[0]
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    tuned, _ = paper.train_cnn(
-        inputs,
-        labels,
-        inputs,
-        labels,
-        outputs=["log_age"],
-        bands=BANDS,
-        start=start,
-        **QUICK | {"epochs": 1, "lr": 1e-6},
-    )
+    options = {"outputs": ["log_age"], "bands": BANDS, "start": start} | QUICK | {"epochs": 1, "lr": 1e-6}
+    tuned, _ = paper.train_cnn(inputs, labels, inputs, labels, **options)
     for name, value in start.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
         np.testing.assert_allclose(tuned.state_dict()[name], value, atol=1e-3)
@@ -162,7 +111,7 @@ def test_spectra_that_cannot_train_are_left_out(sample):
     inputs, labels = read_bands(sample, BANDS), paper.read_labels(sample, outputs=["log_age"])
     gaps = np.zeros(inputs.mask.shape, bool)
     gaps[:, 3] = True
-    with pytest.raises(ValueError, match="all bands"):
+    with pytest.raises(ValueError, match="nothing for training"):
         paper.train_cnn(inputs.hide(gaps), labels, inputs, labels, outputs=["log_age"], bands=BANDS)
     labels[5:] = np.nan
     model, _ = paper.train_cnn(
@@ -177,19 +126,19 @@ def test_errors_of_the_ensemble_hold_their_share_of_new_noisy_galaxies(ensemble)
     noisy = paper.add_noise(ensemble.members[0], inputs, seed=4)
     mean, error = ensemble.predict(noisy)
     for k in range(2):
-        scores = checks.score_spectra(mean[:, k], labels[:, k], error=error[:, k])
+        scores = paper.score_spectra(mean[:, k], labels[:, k], error=error[:, k])
         assert scores["coverage"] == pytest.approx(0.68, abs=0.05)
-    curve = checks.score_noise(ensemble, inputs, labels, sn=(5.0, 20.0, 100.0))
+    curve = paper.score_noise(ensemble, inputs, labels, sn=(5.0, 20.0, 100.0))
     assert (np.diff(curve["sigma"], axis=0) < 0).all() and (np.diff(curve["error"], axis=0) < 0).all()
-    missing = checks.score_missing(ensemble, inputs, labels, counts=(0, 10, 20))
+    missing = paper.score_missing(ensemble, inputs, labels, counts=(0, 10, 20))
     assert (np.diff(missing["error"], axis=0) > 0).all() and (missing["kept"] == 1).all()
 
 
 def test_networks_without_noise_lose_spectra_with_gaps(ensemble, folds):
     sample = make_galaxies(20, 20, seed=9)
     inputs, labels = read_bands(sample, BANDS), paper.read_labels(sample, outputs=["log_age"])
-    plain = SedEnsemble(folds.models)
-    curve = checks.score_noise(plain, inputs, labels, sn=(2.0, 1000.0), noiser=ensemble.members[0])
+    plain = BandEnsemble(folds.models)
+    curve = paper.score_noise(plain, inputs, labels, sn=(2.0, 1000.0), noiser=ensemble.members[0])
     assert curve["kept"].values[0] < 0.5 and curve["kept"].values[1] == 1
     assert np.isnan(curve["coverage"]).all() or (curve["coverage"] == 0).all()
 
@@ -214,41 +163,8 @@ def test_any_sample_is_predicted_in_batches_with_what_is_wrong(ensemble):
 
 
 def test_networks_without_a_mask_channel_say_that_bands_are_missing(sample, folds):
-    found = paper.predict_populations(sample.drop_sel(band="J0500"), SedEnsemble(folds.models[:1]))
+    found = paper.predict_populations(sample.drop_sel(band="J0500"), BandEnsemble(folds.models[:1]))
     assert (found["reason"] == "bands missing").all() and np.isnan(found["log_age"]).all()
-
-
-def test_a_type_is_predicted_by_the_networks_of_both(monkeypatch):
-    sample = make_galaxies(16, 6)
-    early = sample["is_early"].values[sample["galaxy_index"].values]
-    truth, asked_of = sample["log_age"].values, []
-
-    def ask(sample, output, seen, asked, **options):
-        galaxy = sample["galaxy_index"].values
-        assert len(np.intersect1d(galaxy[seen], galaxy[asked])) == 0
-        assert len(np.unique(early[seen])) == 1
-        asked_of.append(early[seen][0])
-        # Late types' networks are off by 1 dex, and scatter for early types.
-        off = np.where(early[asked], 1.0, 0.1) * np.where(np.arange(len(asked)) % 2, 1, -1)
-        return truth[asked] + (off if not early[seen][0] else 0.0)
-
-    monkeypatch.setattr(checks, "train_and_ask", ask)
-    table = checks.train_types(sample, "log_age")
-    assert asked_of == [True] * 4 + [False] * 4
-    assert (table["sigma"].sel(training="early") < 1e-6).all()
-    late = table["sigma"].sel(training="late")
-    assert float(late.sel(application="early")) > 5 * float(late.sel(application="late")) > 0.1
-
-
-def test_larger_training_sets_are_counted_and_scored(sample):
-    for by in paper.SETS.values():
-        curve = checks.train_sizes(
-            sample, "log_age", by=by, sizes=(0.1, 0.75), repeats=1, n_asked=200, **QUICK
-        )
-        assert curve["sigma"].shape == (2, 1)
-        assert float(curve["sigma"][1, 0]) < float(curve["sigma"][0, 0])
-        np.testing.assert_allclose(curve["n_spectra"], [0.1 * 1280, 0.75 * 1280], rtol=0.1)
-    np.testing.assert_allclose(curve["n_galaxies"], [3, 24])
 
 
 def test_scores_are_robust_and_leave_out_what_is_not_known():
@@ -258,13 +174,13 @@ def test_scores_are_robust_and_leave_out_what_is_not_known():
     predicted = label + off
     predicted[:500] += 50
     label[-3:] = np.nan
-    scores = checks.score_spectra(predicted, label, error=np.full(20000, 0.1))
+    scores = paper.score_spectra(predicted, label, error=np.full(20000, 0.1))
     assert scores["n"] == 19997 and scores["sigma"] == pytest.approx(0.1, rel=0.06)
     assert scores["bias"] == pytest.approx(0.02, abs=0.006) and scores["rmse"] > 5
     assert scores["coverage"] == pytest.approx(0.67 * 0.975, abs=0.02)
     assert scores["mse"] == pytest.approx(scores["rmse"] ** 2)
-    assert checks.score_spectra([np.nan], [1.0]) == {"n": 0}
-    assert checks.correlate_residuals(
+    assert paper.score_spectra([np.nan], [1.0]) == {"n": 0}
+    assert paper.correlate_residuals(
         np.array([1, 2, 3, np.nan]), np.array([-1, -2, -3, 5.0])
     ) == pytest.approx(-1)
 
@@ -272,7 +188,7 @@ def test_scores_are_robust_and_leave_out_what_is_not_known():
 def test_bands_that_tell_nothing_have_no_importance(ensemble):
     sample = make_galaxies(30, 20, seed=8)
     inputs, labels = read_bands(sample, BANDS), paper.read_labels(sample)
-    found = checks.band_importance(ensemble.members[0], inputs, labels)
+    found = band_importance(ensemble.members[0], inputs, labels, dim="band")
     assert found["importance"].dims == ("band", "property") and found.sizes == {
         "band": len(BANDS),
         "property": 2,
@@ -283,17 +199,6 @@ def test_bands_that_tell_nothing_have_no_importance(ensemble):
     assert float(share.sel(band=dip, property="log_z").sum()) > 2 * float(
         share.sel(band=dip, property="log_age").sum()
     )
-
-
-def test_experiments_are_kept_beside_each_other_and_come_back(tmp_path):
-    path = tmp_path / "figures.json"
-    curve = xr.Dataset({"sigma": ("size", [0.123456789, 0.2], {"units": "dex"})}, coords={"size": [0.1, 0.5]})
-    checks.write_experiment(path, "sizes", {"curve": curve.to_dict()})
-    checks.write_experiment(path, "folds", {"sigma": 0.1, "names": ["a", "b"]})
-    found = checks.read_experiments(path)
-    assert found["folds"] == {"sigma": 0.1, "names": ["a", "b"]}
-    xr.testing.assert_allclose(found["sizes"]["curve"], curve, rtol=1e-4)
-    assert found["sizes"]["curve"]["sigma"].attrs["units"] == "dex"
 
 
 def test_names_of_shipped_networks_tell_labels_set_property_and_fold():

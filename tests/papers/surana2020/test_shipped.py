@@ -5,12 +5,10 @@ import pytest
 
 from spectool.models import store
 from spectool.models.bands import read_inputs
-from spectool.models.ensemble import score_properties
 from spectool.papers.surana2020 import network as paper
 from spectool.papers.surana2020.sample import read_surana2020, select_taught
 
 NAMES = dict(zip(paper.UNITS, ("mass", "sfr", "dust"), strict=True))
-MEMBERS = [f"surana2020_ensemble{k}" for k in range(1, 6)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +25,7 @@ def few(unseen):
 
 @pytest.fixture(scope="module")
 def ensemble():
-    return paper.load_networks(*MEMBERS)
+    return paper.load_networks()
 
 
 def test_the_papers_networks_reach_table_3(unseen):
@@ -36,7 +34,7 @@ def test_the_papers_networks_reach_table_3(unseen):
         model, info = store.load_model(f"surana2020_{short}", expected="SedMLP")
         assert model.config["hidden"] == list(paper.RECIPES[name].hidden)
         mean, _ = model.predict(model.encode(read_inputs(unseen, model.bands)))
-        found = score_properties(mean, paper.read_labels(unseen, outputs=[name]), [name])[name]
+        found = paper.score_properties(mean, paper.read_labels(unseen, outputs=[name]), [name])[name]
         assert found["sigma"] <= paper.TABLE_3[name]["sigma"]
         assert found["r2_adjusted"] >= paper.TABLE_3[name]["r2_adjusted"]
         assert found["sigma"] == pytest.approx(info.metrics[name]["sigma"], rel=0.01)
@@ -51,7 +49,7 @@ def test_networks_taught_by_truth_come_nearer_to_it(few):
         for kind in ("", "truth_"):
             model, _ = store.load_model(f"surana2020_{kind}{short}")
             mean, _ = model.predict(model.encode(inputs))
-            spread.append(score_properties(mean, truth, [name])[name]["rmse"])
+            spread.append(paper.score_properties(mean, truth, [name])[name]["rmse"])
         assert spread[1] < 0.8 * spread[0]
 
 
@@ -59,7 +57,7 @@ def test_errors_hold_two_thirds_of_the_unseen(unseen, ensemble):
     networks, _ = ensemble
     mean, error = networks.predict(read_inputs(unseen, networks.bands))
     labels = paper.read_labels(unseen)
-    for row in score_properties(mean, labels, networks.outputs, error=error).values():
+    for row in paper.score_properties(mean, labels, networks.outputs, error=error).values():
         assert row["coverage"] == pytest.approx(0.6827, abs=0.03)
         assert row["sigma"] <= 0.12
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from spectool.models.bands import read_bands, split_spectra
-from spectool.papers.liewcain2021 import experiments as checks
 from spectool.papers.liewcain2021 import network as paper
 from spectool.papers.liewcain2021.sample import make_liewcain2021
 from spectool.surveys.califa import draw_califa
@@ -17,14 +16,14 @@ def sample():
 
 @pytest.mark.parametrize("suffix", ["", "_fit"])
 def test_the_split_decides_the_answer(sample, suffix):
-    experiments = checks.read_experiments()
+    experiments = paper.read_experiments()
     known = experiments["folds" + suffix]
     for output in paper.UNITS:
         sigma = {}
         for by in paper.SETS.values():
             fold, models = split_spectra(sample, by=by), paper.load_folds(output, by=by, suffix=suffix)
             predicted = paper.predict_folds(sample, fold, models)
-            sigma[by] = checks.score_spectra(predicted, sample[output + suffix].values)["sigma"]
+            sigma[by] = paper.score_spectra(predicted, sample[output + suffix].values)["sigma"]
             # What was written down is what the weights that came with it do.
             assert sigma[by] == pytest.approx(known[by][output]["sigma"], rel=1e-3)
         # Fitted labels have 0.07 dex of their own per spectrum, which no split can know.
@@ -34,7 +33,7 @@ def test_the_split_decides_the_answer(sample, suffix):
 
 def test_errors_hold_on_noisy_spectra_of_new_galaxies():
     sample = draw_califa(600, spectra_per_galaxy=5, seed=77, progress=False)
-    ensemble = paper.load_networks(*paper.NETWORKS)
+    ensemble = paper.load_networks()
     labels = paper.read_labels(sample)
     noisy = paper.add_noise(ensemble.members[0], read_bands(sample, ensemble.bands), seed=3)
     mean, error = ensemble.predict(noisy)

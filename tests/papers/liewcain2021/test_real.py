@@ -12,8 +12,6 @@ from spectool.papers.liewcain2021.network import fold_name, load_networks, predi
 from tools.make.bursts import fit_bursts, make_burst_library
 
 N_GALAXIES = 120
-ENSEMBLE = tuple(f"liewcain2021_ensemble{k}" for k in (1, 2, 3, 4))
-# As in test_zahid2019_real.py.
 QUICK = {"templates": (tuple(10 ** np.linspace(6.7, 10.1, 8)), (-1.7, -0.7, -0.4, 0.0, 0.4)), "mdegree": 6}
 
 
@@ -60,7 +58,7 @@ def compared(galaxies, bands):
         found = predict_populations(bands, load_networks(*names))
         table[f"network_{what}"] = found[f"log_{what}"].values
         table[f"burst_{what}"] = burst[f"log_{what}"].values
-    ensemble = predict_populations(bands, load_networks(*ENSEMBLE))
+    ensemble = predict_populations(bands, load_networks())
     for name in ("age", "z", "age_error", "z_error"):
         table[f"ensemble_{name}"] = ensemble[f"log_{name}"].values
     return table[(ppxf["fit_status"].values == 0) & np.isfinite(table).all(axis=1)]
@@ -113,7 +111,7 @@ def test_the_ensemble_does_without_missing_bands_but_its_errors_are_those_of_the
     Reddening by another E(B-V) of 0.03 moves ages by 0.012 dex, a tilt of 5% over the bands by 0.01: neither makes the
     offset. With it taken off, 37% of pPXF's ages lie within the errors (68% are to be had on the mock).
     """
-    found = predict_populations(bands, load_networks(*ENSEMBLE))
+    found = predict_populations(bands, load_networks())
     assert (found["reason"] == "").all() and (found["n_missing"] > 0).any()
     correlation, offset, scatter = told(compared, "ensemble", "age")
     assert correlation > 0.75 and abs(offset) < 0.35 and scatter < 0.2

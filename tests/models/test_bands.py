@@ -1,0 +1,433 @@
+"""Networks on bands: what they make of a sample, what they see of it, and what becomes of bad and missing fluxes."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from spectool.models import store
+from spectool.models.bands import (
+    KERNEL_SIGMA,
+    MAG_PER_LN,
+    N_FOLDS,
+    BandInputs,
+    NarrowBandCNN,
+    NoisyBands,
+    RandomBands,
+    SedMLP,
+    band_loss,
+    describe_counts,
+    hold_out,
+    join_inputs,
+    read_bands,
+    read_inputs,
+    split_spectra,
+    stack_labels,
+)
+from spectool.surveys.gama import BANDS as BROAD
+from tests.models import ifu_toy, sed_toy
+from tests.models.ifu_toy import BANDS
+
+NAMES = list(BROAD)
+ALL = ("log_mass", "log_sfr", "log_dust_luminosity")
+EVERYTHING = {"with_errors": True, "with_mask": True}
+
+
+def make_cnn(**options):
+    return NarrowBandCNN(**{"bands": BANDS, "outputs": ["log_age"], "units": ["dex(Gyr)"]} | options)
+
+
+def make_sed(outputs=("log_mass",), **options):
+    given = {"bands": NAMES, "hidden": (44, 66, 66), "outputs": outputs, "units": ["dex"] * len(outputs)}
+    return SedMLP(**given | options)
+
+
+@pytest.fixture
+def galaxies():
+    return sed_toy.make_galaxies(40)
+
+
+@pytest.fixture(scope="module")
+def fluxes():
+    """Inputs and labels of galaxies, some without GALEX."""
+    sample = sed_toy.make_galaxies(800, gaps=0.2)
+    return read_inputs(sample, NAMES), stack_labels(sample, suffix="_fit", outputs=ALL)
+
+
+@pytest.fixture(scope="module")
+def spectra():
+    return ifu_toy.make_galaxies(10, 20)
+
+
+@pytest.fixture(scope="module")
+def magnitudes(spectra):
+    """Inputs and labels of spectra of many bands."""
+    return read_bands(spectra, BANDS), spectra["log_age"].values[:, None]
+
+
+@pytest.fixture(params=["broad", "narrow"])
+def kind(request, fluxes, magnitudes):
+    """Inputs, labels and a function that makes a network of each kind."""
+    if request.param == "narrow":
+        return *magnitudes, make_cnn
+    inputs, labels = fluxes
+    return inputs, labels[:, :1], make_sed
+
+
+def taught(make, inputs, labels, **options):
+    model = make(**options)
+    model.set_statistics(inputs, labels)
+    return model
+
+
+def both(first, second):
+    """Bands of two samples in one."""
+    return xr.concat([first, second], "band", data_vars="minimal", coords="minimal", compat="override")
+
+
+def test_order_and_units_of_fluxes_do_not_matter(galaxies):
+    mixed = galaxies.isel(band=np.random.default_rng(0).permutation(len(NAMES)))
+    for name in ("flux", "flux_error"):
+        mixed[name] = (mixed[name] * 1e3).assign_attrs(units="mJy")
+    plain, found = read_inputs(galaxies, NAMES), read_inputs(mixed.transpose("band", "galaxy"), NAMES)
+    np.testing.assert_allclose(found.value, plain.value, rtol=1e-12)
+    np.testing.assert_allclose(found.error, plain.error, rtol=1e-12)
+    np.testing.assert_array_equal(plain.value, galaxies["flux"])
+    assert not plain.mask.any()
+
+
+def test_bad_fluxes_are_missing_and_counted_once(galaxies):
+    flux, error = galaxies["flux"].values, galaxies["flux_error"].values
+    flux[0, 0], flux[1, 1], flux[2, 2], flux[3, 3] = np.nan, -99, 9999, np.inf
+    error[4, 4], error[5, 5], error[6, 6] = 0, -1, np.nan
+    galaxies["mask"].values[7, 7] = True
+    flux[7, 7], flux[8, 5] = np.nan, -1e-6
+    found = read_inputs(galaxies, NAMES)
+    expected = np.zeros(flux.shape, bool)
+    expected[range(8), range(8)] = True
+    np.testing.assert_array_equal(found.mask, expected)
+    names = ("fluxes masked", "fluxes no data", "fluxes sentinel", "fluxes error not positive")
+    assert [found.counts[name] for name in names] == [1, 2, 2, 3]
+    assert "fluxes sentinel: 2" in describe_counts(found.counts)
+    # Negative fluxes are measurements.
+    assert found.value[8, 5] == -1e-6 and found.counts["negative fluxes, kept"] >= 1
+
+
+def test_absent_bands_are_missing_and_unknown_ones_left_out(galaxies):
+    other = galaxies.isel(band=[4]).assign_coords(band=["unheard-of"])
+    found = read_inputs(both(galaxies.sel(band=["r", "g"]), other), NAMES)
+    assert found.mask.sum(axis=1).tolist() == [19] * 40
+    assert not found.mask[:, [NAMES.index("g"), NAMES.index("r")]].any()
+    assert found.counts["bands not in the sample"] == 19
+    assert found.counts["bands unknown to the network, left out"] == 1
+    with pytest.raises(ValueError, match="none of the network's bands"):
+        read_inputs(other, NAMES)
+    with pytest.raises(ValueError, match="bands come twice: g"):
+        read_inputs(both(galaxies, galaxies.sel(band=["g"])), NAMES)
+    with pytest.raises(ValueError, match="lacks flux_error"):
+        read_inputs(galaxies.drop_vars("flux_error"), NAMES)
+
+
+def test_magnitudes_are_not_taken_for_fluxes(galaxies):
+    wrong = -2.5 * np.log10(np.maximum(galaxies["flux"], 1e-7) / 3631)
+    with pytest.raises(ValueError, match="look like magnitudes"):
+        read_inputs(galaxies.assign(flux=wrong.assign_attrs(units="Jy")), NAMES)
+    galaxies["flux"].values[3] = wrong.values[3]
+    found = read_inputs(galaxies, NAMES)
+    assert found.mask.all(axis=1).nonzero()[0].tolist() == [3]
+    assert found.counts["fluxes that look like magnitudes"] == 21
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [("", "flux has no unit"), ("mag(AB)", "no flux per frequency"), ("erg / s", "no flux per frequency")],
+)
+def test_a_unit_is_never_guessed(galaxies, unit, message):
+    with pytest.raises(ValueError, match=message):
+        read_inputs(galaxies.assign(flux=galaxies["flux"].assign_attrs(units=unit)), NAMES)
+
+
+def test_parts_join_to_the_whole(galaxies):
+    whole = read_inputs(galaxies, NAMES)
+    again = join_inputs(whole.take(slice(0, 10)), whole.take(np.arange(10, 40)))
+    np.testing.assert_array_equal(again.value, whole.value)
+    assert len(again) == 40
+
+
+def test_magnitudes_are_those_of_the_fluxes_in_any_order(spectra, magnitudes):
+    inputs = magnitudes[0]
+    np.testing.assert_allclose(10 ** (-0.4 * inputs.value), spectra["flux"], rtol=1e-5)
+    assert not inputs.mask.any() and not inputs.error.any()
+    assert describe_counts(inputs.counts) == "nothing amiss"
+    shuffled = spectra.isel(band=np.random.default_rng(0).permutation(len(BANDS)))
+    np.testing.assert_array_equal(read_bands(shuffled, BANDS).value, inputs.value)
+    with pytest.raises(ValueError, match="none of the network's bands"):
+        read_bands(spectra.assign_coords(band=[name + "x" for name in BANDS]), BANDS)
+    with pytest.raises(ValueError, match="lacks flux"):
+        read_bands(spectra.drop_vars("flux"), BANDS)
+
+
+@pytest.fixture(scope="module")
+def bad():
+    """One kind of bad flux per spectrum, with errors everywhere."""
+    sample = ifu_toy.make_galaxies(2, 4, noise=0.01).load()
+    flux, error = sample["flux"].values, sample["flux_error"].values
+    flux[0, 3], flux[1, 3], flux[2, 3] = np.nan, -99.0, -1e-9
+    flux[3, 3] = 0.5 * error[3, 3]
+    error[4, 3], error[5, 3] = 0.0, np.nan
+    sample["mask"].values[6, 3] = True
+    return sample
+
+
+def test_what_has_no_magnitude_is_missing_and_counted(bad):
+    inputs = read_bands(bad.drop_sel(band="J0500"), BANDS)
+    gone = inputs.mask.copy()
+    assert gone[:, BANDS.index("J0500")].all()
+    gone[:, BANDS.index("J0500")] = False
+    assert gone[:7, 3].all() and gone.sum() == 7
+    assert inputs.counts == {
+        "fluxes masked": 1,
+        "fluxes no data": 1,
+        "fluxes sentinel": 1,
+        "fluxes error not positive": 2,
+        "fluxes not detected": 2,
+        "bands unknown to the network, left out": 0,
+        "bands not in the sample": 1,
+    }
+    error = inputs.error[7, 4] / inputs.value.dtype.type(MAG_PER_LN)
+    assert error == pytest.approx(float((bad["flux_error"] / bad["flux"])[7, 4]), rel=1e-5)
+
+
+def test_without_a_mask_channel_a_gap_means_no_prediction(kind):
+    inputs, labels, make = kind
+    hidden = np.zeros(inputs.mask.shape, bool)
+    hidden[:7, 3] = True
+    inputs = inputs.hide(hidden)
+    mean, error = (model := taught(make, inputs, labels)).predict(model.encode(inputs))
+    np.testing.assert_array_equal(np.isnan(mean[:, 0]), inputs.mask.any(axis=1))
+    assert np.isnan(error).all()
+
+
+def test_what_is_missing_does_not_tell(kind):
+    inputs, labels, make = kind
+    inputs = inputs.hide_random(3, seed=0)
+    model = taught(make, inputs, labels, **EVERYTHING)
+    nonsense = (np.where(inputs.mask, 7.0, values) for values in (inputs.value, inputs.error))
+    other = BandInputs(*nonsense, inputs.mask, inputs.redshift)
+    np.testing.assert_array_equal(model.encode(inputs), model.encode(other))
+    assert np.isfinite(model.predict(model.encode(inputs))[0]).all()
+
+
+def test_a_stored_network_says_the_same(kind, tmp_path):
+    inputs, labels, make = kind
+    model = taught(make, inputs, labels, gaussian=True, **EVERYTHING)
+    path = store.save_model(tmp_path / "one", model, recipe={}, metrics={})
+    again, info = store.load_model(path, expected=type(model).__name__)
+    assert info.config == model.config
+    for ours, theirs in zip(
+        model.predict(model.encode(inputs)), again.predict(again.encode(inputs)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_batches_do_not_matter_and_errors_are_in_units_of_the_labels(kind):
+    inputs, labels, make = kind
+    model = taught(make, inputs, labels, gaussian=True, with_mask=True)
+    mean, sigma = model.predict(model.encode(inputs))
+    model.batch_size = 50
+    for one, other in zip(model.predict(model.encode(inputs)), (mean, sigma), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(sigma, np.broadcast_to(labels.std(axis=0), sigma.shape), rtol=0.5)
+
+
+def test_the_loss_is_that_of_what_is_known_and_the_gaussian_one_torchs(kind):
+    inputs, labels, make = kind
+    plain, gaussian = (taught(make, inputs, labels, gaussian=g, with_mask=True) for g in (False, True))
+    x, y = torch.from_numpy(plain.encode(inputs)), torch.from_numpy(labels.astype("f4"))
+    y[::3] = torch.nan
+    values = {name: float(value.detach()) for name, value in band_loss(plain, {"x": x, "y": y}, None).items()}
+    off = np.abs(plain.predict(x.numpy())[0] - y.numpy()) ** plain.power
+    name = {1: "mae", 2: "mse"}[plain.power]
+    assert values[name] == pytest.approx(np.nanmean(off), rel=1e-4)
+    assert values["loss"] == pytest.approx(np.nanmean(off) / labels.std() ** plain.power, rel=1e-4)
+    known = torch.isfinite(y[:, 0])
+    mean, log_var = (value[known] for value in gaussian(x))
+    scaled = ((y - gaussian.out_mean) / gaussian.out_scale)[known]
+    expected = nn.functional.gaussian_nll_loss(mean, scaled, log_var.exp())
+    loss = band_loss(gaussian, {"x": x, "y": y}, None)["loss"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (make_cnn, {"bands": ["a", "a"]}, "comes twice"),
+        (make_sed, {"units": []}, "0 units for 1 outputs"),
+        (make_cnn, {"kernels": (3, 3, 3)}, "two convolutions"),
+        (make_cnn, {"bands": ["a", "b"]}, "cannot be pooled"),
+        (make_sed, {"scaling": "log"}, "scaling must be"),
+    ],
+)
+def test_impossible_networks_are_named(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_empty_columns_and_other_widths_are_named(kind):
+    inputs, labels, make = kind
+    model, hidden = taught(make, inputs, labels), np.zeros(inputs.mask.shape, bool)
+    hidden[:, 5] = True
+    with pytest.raises(ValueError, match=f"band {model.bands[5]} has no finite value"):
+        model.set_statistics(inputs.hide(hidden), labels)
+    with pytest.raises(ValueError, match=f"output {model.outputs[0]} has no finite value"):
+        model.set_statistics(inputs, np.full(labels.shape, np.nan))
+    with pytest.raises(ValueError, match="do not fit this model"):
+        model.predict(np.zeros((3, 7)))
+
+
+def test_the_layers_are_those_of_the_authors_script():
+    model = make_cnn()
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv1d | nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in layers] == [(16, 1, 6), (16, 16, 8), (40, 16 * 4), (1, 40)]
+    assert model.convolutions[:-2](torch.zeros(3, 1, len(BANDS))).shape == (3, 16, len(BANDS))
+
+
+def test_the_brightness_of_a_spectrum_tells_nothing_and_its_shape_does(spectra, magnitudes):
+    model = taught(make_cnn, *magnitudes)
+
+    def ask(factor):
+        sample = spectra.assign(flux=spectra["flux"] * factor)
+        return model.predict(model.encode(read_bands(sample, BANDS)))[0]
+
+    np.testing.assert_allclose(ask(1000), ask(1), atol=1e-5)
+    assert np.median(np.abs(ask(np.linspace(1, 1.3, len(BANDS))) - ask(1))) > 1e-3
+    # Of a spectrum with gaps, too: the mean is over the bands that are there.
+    model = taught(make_cnn, *magnitudes, **EVERYTHING)
+    x = torch.from_numpy(model.encode(magnitudes[0].hide_random(5, seed=0)))
+    shifted = x.clone()
+    shifted[:, : len(BANDS)] += 3.0
+    torch.testing.assert_close(model(shifted)[0], model(x)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_statistics_make_the_magnitudes_standard(spectra, magnitudes):
+    model, seen = taught(make_cnn, *magnitudes), []
+    model.convolutions.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    model.predict(model.encode(magnitudes[0]))
+    x = seen[0][:, 0]
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(x.std(0, correction=0), 1, rtol=1e-3)
+    assert float(model.out_mean) == pytest.approx(spectra["log_age"].values.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scaling", ["linear", "asinh"])
+def test_statistics_make_the_fluxes_standard(fluxes, scaling):
+    inputs, labels = fluxes
+    model = taught(make_sed, inputs, labels, outputs=ALL, scaling=scaling, **EVERYTHING)
+    x, n = model.encode(inputs), len(NAMES)
+    missing = np.concatenate([np.zeros((len(x), 1), bool), np.tile(inputs.mask, 2)], axis=1)
+    values = np.where(missing, np.nan, x[:, : 2 * n + 1])
+    np.testing.assert_allclose(np.nanmean(values, axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.nanstd(values, axis=0), 1, atol=1e-4)
+    assert not x[:, : 2 * n + 1][missing].any()
+    np.testing.assert_array_equal(x[:, -n:], inputs.mask)
+    if scaling == "linear":
+        x, j = taught(make_sed, inputs, labels[:, :1]).encode(inputs), NAMES.index("r")
+        assert np.corrcoef(x[:, 1 + j], inputs.value[:, j])[0, 1] == pytest.approx(1)
+        assert model.groups["r"] == [1 + j, 1 + j + n, 1 + j + 2 * n]
+
+
+def test_initial_weights_are_normal_and_follow_the_seed():
+    model = make_sed(hidden=(400, 400))
+    assert model.dense[2].weight.std().item() == pytest.approx(KERNEL_SIGMA, rel=0.02)
+    assert not model.dense[2].bias.any()
+    assert torch.equal(model.dense[0].weight, make_sed(hidden=(400, 400)).dense[0].weight)
+    assert not torch.equal(model.dense[0].weight, make_sed(hidden=(400, 400), seed=1).dense[0].weight)
+
+
+def test_a_hidden_band_is_as_good_as_a_missing_one(fluxes):
+    inputs, labels = fluxes
+    model = taught(make_sed, inputs, labels, outputs=ALL, scaling="asinh", **EVERYTHING)
+    hidden = np.random.default_rng(0).random(inputs.mask.shape) < 0.3
+    x = torch.from_numpy(model.encode(inputs))
+    found = model.hide(x, torch.from_numpy(hidden)).numpy()
+    np.testing.assert_array_equal(found, model.encode(inputs.hide(hidden)))
+    with pytest.raises(ValueError, match="no mask channel"):
+        make_sed().hide(x, hidden)
+
+
+def test_errors_beyond_the_training_galaxies_are_taken_for_the_least_and_largest(fluxes):
+    inputs, labels = fluxes
+    model = taught(make_sed, inputs, labels, outputs=ALL, **EVERYTHING)
+    low, high = 10 ** model.error_range.numpy().astype(float)
+    for factor, limit in ((1e-4, low), (1e4, high)):
+        far, edge = (
+            BandInputs(inputs.value, error, inputs.mask, inputs.redshift)
+            for error in (inputs.error * factor, np.broadcast_to(limit, inputs.error.shape))
+        )
+        np.testing.assert_allclose(model.encode(far), model.encode(edge), atol=1e-4)
+    x = model.encode(inputs)[:, 22:43][~inputs.mask]
+    assert len(np.unique(x)) > 0.9 * x.size
+
+
+def test_added_noise_is_what_the_errors_say(magnitudes):
+    model = taught(make_cnn, *magnitudes, **EVERYTHING)
+    x = torch.from_numpy(model.encode(magnitudes[0])).repeat(20, 1)
+    noisy = NoisyBands(model, sn=(30.0, 30.0), jitter=0.0, clean=0.25, gaps=0.0)
+    found = noisy.disturb(x, torch.Generator().manual_seed(0))
+    before, after = x[:, : len(BANDS)], found[:, : len(BANDS)]
+    clean = (before == after).all(dim=1)
+    assert clean.float().mean() == pytest.approx(0.25, abs=0.03)
+    # One flux of noise per spectrum: 1/30 of that of the mean magnitude.
+    off = (10 ** (0.4 * (before - after)) - 1)[~clean] * 10 ** (-0.4 * before[~clean])
+    assert off.std() == pytest.approx(1 / 30, rel=0.02)
+    pull = (after - before)[~clean] / 10 ** found[~clean, len(BANDS) : 2 * len(BANDS)]
+    assert pull.std() == pytest.approx(1.0, abs=0.05) and (found[clean, len(BANDS)] == -3).all()
+
+
+def test_faint_bands_are_lost_and_gaps_are_runs(magnitudes):
+    model = taught(make_cnn, *magnitudes, **EVERYTHING)
+    x = torch.from_numpy(model.encode(magnitudes[0])).repeat(5, 1)
+    missing = slice(2 * len(BANDS), None)
+    faint = NoisyBands(model, sn=(2.0, 2.0), clean=0.0, gaps=0.0)
+    found = faint.disturb(x, torch.Generator().manual_seed(0))
+    gone = found[:, missing] > 0
+    assert 0.05 < gone.float().mean() < 0.5 and (found[:, : len(BANDS)][gone] == 0).all()
+    gaps = NoisyBands(model, sn=(1e4, 1e4), clean=0.0, gaps=1.0).disturb(x, torch.Generator().manual_seed(0))
+    share = (gaps[:, missing] > 0).float().mean(dim=0)
+    assert share[0] > 0.4 and share[-1] > 0.4 and share[len(BANDS) // 2] < 0.25
+    with pytest.raises(ValueError, match="takes errors in"):
+        NoisyBands(make_cnn())
+
+
+def test_hidden_bands_spare_galaxies_with_few(fluxes):
+    inputs, labels = fluxes
+    hider = RandomBands(taught(make_sed, inputs, labels, outputs=ALL, **EVERYTHING), full=0.25)
+    poor = inputs.hide(np.arange(len(NAMES)) >= 5)
+    assert (~hider.hide(poor, seed=0).mask).sum(axis=1).min() == 3
+    hidden = hider.hide(inputs, seed=0).mask & ~inputs.mask
+    assert 0.25 < (~hidden.any(axis=1)).mean() < 0.5
+    assert hidden.any(axis=0).all() and not hidden.all(axis=0).any()
+
+
+@pytest.mark.parametrize("by", ["spectrum", "galaxy"])
+def test_folds_are_quarters_of_each_galaxy_or_of_all_galaxies(by):
+    sample = ifu_toy.make_galaxies(9, 41)
+    fold, galaxy = split_spectra(sample, by=by, seed=3), sample["galaxy_index"].values
+    np.testing.assert_array_equal(fold, split_spectra(sample, by=by, seed=3))
+    assert (fold != split_spectra(sample, by=by, seed=4)).any()
+    counts = np.array([np.bincount(fold[galaxy == g], minlength=N_FOLDS) for g in range(9)])
+    if by == "galaxy":
+        assert ((counts > 0).sum(axis=1) == 1).all() and np.ptp((counts > 0).sum(axis=0)) <= 1
+    else:
+        assert np.ptp(counts, axis=1).max() <= 1 and np.ptp(counts.sum(axis=0)) < 9
+    train, valid = hold_out(sample, np.flatnonzero(fold != 0), by=by, seed=1)
+    assert len(np.intersect1d(train, valid)) == 0 and len(train) + len(valid) == (fold != 0).sum()
+    assert by == "spectrum" or len(np.intersect1d(galaxy[train], galaxy[valid])) == 0
+
+
+def test_what_cannot_be_split_is_said():
+    with pytest.raises(ValueError, match="cannot be split into 4 folds"):
+        split_spectra(ifu_toy.make_galaxies(3, 4), by="galaxy")
+    with pytest.raises(ValueError, match="not by 'luck'"):
+        split_spectra(ifu_toy.make_galaxies(5, 4), by="luck")
