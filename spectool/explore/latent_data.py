@@ -8,9 +8,9 @@ from spectool.measure.information import informativeness
 from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle
-from spectool.models.vae import BetaLoss, RandomCoverage, encode_sample, fit_statistics
-from spectool.papers.marziano2024.network import RECIPES, make_autoencoder
-from spectool.papers.marziano2024.sample import make_marziano2024
+from spectool.models.vae import BetaLoss, encode_sample, fit_statistics
+from spectool.papers.marziano2024.network import make_autoencoder, train
+from spectool.papers.marziano2024.sample import make_sample
 from spectool.prepare import prepare_spectra
 from spectool.surveys.sdss import packaged_spectra, read_sdss
 
@@ -48,7 +48,7 @@ ATLAS_COLUMNS = (
 
 def draw_galaxies(n, *, seed):
     """Draw mock galaxies of the training population, prepared for the models of Marziano (2024)."""
-    sample = make_marziano2024(n, seed=seed, progress=False)[["flux", *PARAMETERS]]
+    sample = make_sample(n, seed=seed, progress=False)[["flux", *PARAMETERS]]
     return sample.assign(mask=xr.zeros_like(sample["flux"], dtype=bool))
 
 
@@ -180,18 +180,17 @@ def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None
         if on_progress is not None:
             on_progress(min(1.0, history.seconds / seconds), float(history.column("valid_loss")[-1]))
 
-    history = fit(
+    history = train(
         network,
         {"flux": flux[:split]},
         {"flux": flux[split:]},
         # Annealed from above as in the paper's notebook: dimensions that are not needed stay closed.
         loss=BetaLoss(beta, start=10.0),
         max_seconds=seconds,
-        augment=RandomCoverage(wavelength),
         callbacks=[report],
         seed=seed,
+        epochs=1000,
         progress=False,
-        **{**RECIPES["light"], "epochs": 1000},
     )
     atlas = make_atlas(network, galaxies)
     scores = np.asarray(informativeness(atlas["latent"], galaxies["flux"]))

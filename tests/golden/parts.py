@@ -35,8 +35,9 @@ from spectool.papers.liewcain2021.network import load_networks as load_liewcain2
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
 from spectool.papers.liewcain2021.network import train_ensemble as train_liewcain2021
 from spectool.papers.liewcain2021.sample import make_liewcain2021
-from spectool.papers.marziano2024.network import make_autoencoder, predict_sample
-from spectool.papers.marziano2024.sample import make_marziano2024
+from spectool.papers.marziano2024 import make_sample as make_marziano2024
+from spectool.papers.marziano2024 import predict as predict_marziano2024
+from spectool.papers.marziano2024.network import make_autoencoder
 from spectool.papers.scourfield2023.network import make_arrays, make_model
 from spectool.papers.scourfield2023.network import train as train_denoiser
 from spectool.papers.scourfield2023.sample import add_noise, normalize_total
@@ -340,8 +341,7 @@ def autoencoder_training():
     history = fit(model, {"flux": flux}, {"flux": flux[:8]}, **how, seed=2, **QUIET)
     found = weights_of(model, "vae ") | history_of(history, "vae ")
     pca = fit_pca(scourfield2023()["flux"].values, n_latent=4, seed=0)
-    model, info = load_model("marziano2024_reference")
-    asked = predict_sample(model, info.arrays, marziano2024().isel(galaxy=[3, 4]), n_mock=100, seed=0)
+    asked = predict_marziano2024(marziano2024().isel(galaxy=[3, 4]), n_mock=100, seed=0)
     return found | weights_of(pca, "pca ") | arrays_of(asked, "reader ")
 
 

@@ -9,7 +9,6 @@ from spectool.models import vae
 from spectool.models.layers import GappyComponents, conv_shape
 from spectool.models.training import Step, fit, one_cycle
 from spectool.models.vae import ConvBetaVAE, RandomCoverage, fit_statistics
-from spectool.papers.marziano2024.network import CONFIGURATIONS, make_autoencoder
 from tools.recipes.marziano2024 import survey_mask
 
 N = 120
@@ -43,33 +42,12 @@ def tiny(**options):
     return model.eval()
 
 
-def test_the_papers_model_has_eleven_convolutions_from_4582_to_512():
-    model = make_autoencoder("paper")
-    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv1d)]
-    transposed = [m for m in model.modules() if isinstance(m, torch.nn.ConvTranspose1d)]
-    assert len(convolutions) == len(transposed) == 11
-    assert np.prod(model.flattened) == 512
-    assert model.head_mu.in_features == 512
-    assert model.head_mu.out_features == model.head_log_var.out_features == 32
-    with torch.inference_mode():
-        recon, mu, log_var = model(torch.ones(2, 4582))
-    assert recon.shape == (2, 4582)
-    assert mu.shape == log_var.shape == (2, 32)
-
-
 @pytest.mark.parametrize("strides", [(2, 2), (3, 5), (1, 4), (7, 2)])
 @pytest.mark.parametrize("n_pixels", [97, 100, 113])
 def test_transposed_convolutions_give_back_every_pixel(strides, n_pixels):
     model = ConvBetaVAE(n_pixels=n_pixels, n_latent=3, channels=(2, 4), strides=strides)
     assert model.decode(torch.zeros(2, 3)).shape == (2, n_pixels)
     assert conv_shape(n_pixels, strides)[-1] == model.flattened[1]
-
-
-def test_named_configurations_fit_the_pixels_of_the_paper():
-    for name in CONFIGURATIONS:
-        model = make_autoencoder(name)
-        with torch.inference_mode():
-            assert model.decode(torch.zeros(1, 32)).shape == (1, 4582)
 
 
 def test_kl_is_that_of_torch_distributions():
@@ -221,8 +199,6 @@ def test_latent_vectors_of_another_model_are_refused():
 
 
 def test_bad_options_are_told():
-    with pytest.raises(ValueError, match="no configuration 'papper'"):
-        make_autoencoder("papper")
     with pytest.raises(ValueError, match="finite numbers"):
         ConvBetaVAE(**TINY).set_statistics(np.full(N, np.nan), np.ones(N))
     with pytest.raises(ValueError, match="needs components of shape"):

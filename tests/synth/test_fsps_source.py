@@ -11,7 +11,7 @@ import pytest
 
 from spectool.models.vae import encode_sample, fit_statistics
 from spectool.papers.marziano2024.network import make_autoencoder
-from spectool.papers.marziano2024.sample import make_marziano2024
+from spectool.papers.marziano2024.sample import make_sample as make_marziano2024
 from spectool.papers.zahid2019.sample import make_basis, make_heldout, make_sample, training_table
 from spectool.synth.broadening import grid_fwhm
 from spectool.synth.grid import SSPGrid

@@ -146,22 +146,23 @@ def train_autoencoder(model, flux, parts, wavelength, options):
     }
     arrays = {"flux": flux}
     valid = dict(select(arrays, parts["valid"]))
-    coverage = None
-    if not options.full_coverage:
-        coverage = RandomCoverage(wavelength)
+    if options.full_coverage:
+        replaced = {"augment": None}
+    else:
         generator = torch.Generator().manual_seed(options.seed + 1)
-        valid["mask"] = coverage.draw(len(parts["valid"]), generator).numpy()
-    given = {name: getattr(options, name) for name in REPLACED if getattr(options, name) is not None}
-    return fit(
+        valid["mask"] = RandomCoverage(wavelength).draw(len(parts["valid"]), generator).numpy()
+        replaced = {}
+    replaced |= {name: getattr(options, name) for name in REPLACED if getattr(options, name) is not None}
+    return paper.train(
         model,
         select(arrays, parts["train"]),
         valid,
+        configuration=options.config,
         loss=losses[options.loss],
-        augment=coverage,
         max_seconds=None if options.minutes is None else 60.0 * options.minutes,
         seed=options.seed,
         **fit_options(options, options.name),
-        **paper.RECIPES[options.config] | given,
+        **replaced,
     )
 
 

@@ -1,18 +1,19 @@
-"""What the beta-VAE of Marziano (2024) says of a spectrum: its latent vector, and parameters read from it."""
+"""The beta-VAE of Marziano (2024): how it is trained, and what its latents say of a spectrum."""
 
 import numpy as np
 import xarray as xr
 
 from spectool.models.chunked import GaussianMLP, gaussian_loss
 from spectool.models.store import load_model
-from spectool.models.training import fit, one_cycle
-from spectool.models.vae import ConvBetaVAE, reconstruct
+from spectool.models.training import History, fit, one_cycle
+from spectool.models.vae import BetaLoss, ConvBetaVAE, RandomCoverage, reconstruct
 from spectool.papers import Predictor
 from spectool.prepare import NORM_WINDOW, prepare_spectra
 from spectool.spectra import sps_wavelength
+from spectool.synth.grid import SSPGrid
+from spectool.synth.population import draw_population
+from spectool.synth.synthesis import synthesize
 
-WEIGHTS = "marziano2024_reference"
-INFORMATIVE = 0.01  # eq. 11 above which a dimension counts
 INHERITED = "not in a normalised spectrum: inherited from the population's relations"
 
 # column: label, unit, note
@@ -67,6 +68,16 @@ RECIPES = {
     "light": {**_QUICK, "lr": 4e-3, "schedule": one_cycle(0.1), "epochs": 12},
     "reference": {**_QUICK, "lr": 4e-3, "schedule": one_cycle(0.03), "epochs": 1000},
 }
+# Of the network that reads parameters from latents.
+READER = {
+    "epochs": 30,
+    "batch_size": 128,
+    "lr": 3e-3,
+    "schedule": one_cycle(),
+    "optimizer": "adamw",
+    "weight_decay": 1e-3,
+    "patience": 8,
+}
 
 
 def make_autoencoder(name="paper", *, seed=0, **options) -> ConvBetaVAE:
@@ -82,34 +93,85 @@ def make_autoencoder(name="paper", *, seed=0, **options) -> ConvBetaVAE:
     return ConvBetaVAE(seed=seed, **{**CONFIGURATIONS[name], **options})
 
 
-def make_predictor(weights=WEIGHTS, *, n_mock=2000, seed=0):
-    """For `spectool.papers.ask_all`: the shipped reference model, asked about one spectrum after the other."""
-    model, info = load_model(weights, expected="ConvBetaVAE")
+def train(model, arrays, valid, *, configuration="light", seed=0, **options) -> History:
+    """Train as eq. 8 of the paper asks, beta annealed from 10 to 0.3, on spectra of which random parts are hidden.
 
-    def predict(prepared):
-        return predict_sample(model, info.arrays, prepared, n_mock=n_mock, seed=seed)
+    Parameters
+    ----------
+    model : ConvBetaVAE
+        From `make_autoencoder`, with `spectool.models.vae.fit_statistics` measured.
+    arrays, valid : dict
+        ``flux`` (N, n_pixels), and ``mask`` if there is one: to learn from, and to tell when to stop.
+    configuration : str
+        Whose recipe of `RECIPES`.
+    seed : int
+        Of shuffling, hidden parts and latent draws.
+    options
+        Of `spectool.models.training.fit`, to replace these.
 
-    title = "β-VAE (Marziano 2024)"
-    return Predictor(title, NORM_WINDOW, prepare_spectra, predict)
+    Returns
+    -------
+    History
+    """
+    recipe = {"loss": BetaLoss(0.3, start=10.0), "augment": RandomCoverage(model.wavelength.numpy())}
+    return fit(model, arrays, valid, seed=seed, **(recipe | RECIPES[configuration] | options))
 
 
-def predict_sample(model, arrays, prepared, *, n_mock=2000, seed=0):
-    """Latents, parameters and out-of-range flags of prepared spectra."""
+def load(name="reference"):
+    """A shipped network.
+
+    Parameters
+    ----------
+    name : str
+        "reference", "beta0.1", "beta0.3", "beta0.9" or "constant_beta0.3" (not annealed).
+
+    Returns
+    -------
+    model, info
+        As of `spectool.models.store.load_model`; ``info.arrays`` holds ``informative`` dimensions, the most informative
+        first, and the range of latents in training.
+    """
+    return load_model(f"marziano2024_{name}", expected="ConvBetaVAE")
+
+
+def predict(sample, network=None, *, n_mock=2000, seed=0):
+    """Parameters of spectra, with errors that a network learns for each from mock galaxies seen as it was.
+
+    Parameters
+    ----------
+    sample : xarray.Dataset
+        From `spectool.prepare.prepare_spectra`.
+    network : (model, info), optional
+        As `load` returns them; default: the reference.
+    n_mock : int
+        Mock galaxies for each spectrum.
+    seed : int
+        Of mock galaxies and training.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``value``, ``error`` (galaxy, quantity): `PARAMETERS`, then informative latents; ``out_of_range``, ``reason``,
+        ``remark``, ``chi2`` per pixel and ``chi2_limit``, which 99% of the mocks most like it are below (galaxy);
+        ``reconstruction``.
+    """
+    model, info = network or load()
     rng = np.random.default_rng(seed)
-    seen = reconstruct(model, prepared)
-    rows = [
-        _predict_one(model, arrays, seen.isel(galaxy=[g]), n_mock, rng) for g in range(seen.sizes["galaxy"])
-    ]
-    out = xr.concat(rows, dim="galaxy")
-    return out.assign(reconstruction=seen["reconstruction"])
+    seen = reconstruct(model, sample)
+    galaxies = [seen.isel(galaxy=[g]) for g in range(seen.sizes["galaxy"])]
+    rows = [_predict_one(model, info.arrays, galaxy, n_mock, rng) for galaxy in galaxies]
+    return xr.concat(rows, dim="galaxy").assign(reconstruction=seen["reconstruction"])
+
+
+def make_predictor() -> Predictor:
+    """For `spectool.papers.ask_all`: the shipped reference model, asked about one spectrum after the other."""
+    network = load()
+    title = "β-VAE (Marziano 2024)"
+    return Predictor(title, NORM_WINDOW, prepare_spectra, lambda prepared: predict(prepared, network))
 
 
 def draw_mocks(redshift, mask, ivar, n_mock, rng):
     """Mock galaxies near a redshift, normalised, with the mask and the noise of one prepared spectrum."""
-    from spectool.synth.grid import SSPGrid
-    from spectool.synth.population import draw_population
-    from spectool.synth.synthesis import synthesize
-
     grid = SSPGrid.embedded("optical")
     nearby = (max(redshift - 0.05, 0.003), max(redshift, 0.003) + 0.05)
     galaxies = draw_population(n_mock, grid_age=grid.age, seed=rng, redshift_range=nearby)
@@ -128,15 +190,10 @@ def draw_mocks(redshift, mask, ivar, n_mock, rng):
     return mocks
 
 
-def _chi2(seen, rows=256):
+def _chi2(seen):
     """Mean of squared residual over variance of the good pixels, per galaxy."""
     flux, model, ivar, mask = (seen[n].values for n in ("flux", "reconstruction", "ivar", "mask"))
-    out = np.empty(len(flux))
-    for first in range(0, len(flux), rows):
-        part = slice(first, first + rows)
-        weight = np.where(mask[part], 0, ivar[part])
-        out[part] = ((flux[part] - model[part]) ** 2 * weight).sum(axis=1)
-    return out / np.maximum((~mask).sum(axis=1), 1)
+    return ((flux - model) ** 2 * np.where(mask, 0, ivar)).sum(axis=1) / np.maximum((~mask).sum(axis=1), 1)
 
 
 def _nearest(latents, latent, count):
@@ -146,57 +203,33 @@ def _nearest(latents, latent, count):
     return np.argsort(distance)[:count]
 
 
-def _fit_reader(mocks, columns, rng):
+def _fit_reader(mocks, rng):
     """A network from latents to parameters, its errors scaled on mocks that it was not trained on."""
     x = mocks["latent"].values
-    y = np.stack([mocks[c].values for c in columns], axis=1).astype(np.float32)
+    y = np.stack([mocks[c].values for c in PARAMETERS], axis=1).astype(np.float32)
     held_out = rng.permutation(len(x)) < len(x) // 4
     train, valid = ({"x": x[rows], "y": y[rows]} for rows in (~held_out, held_out))
     network = GaussianMLP(n_in=x.shape[1], n_out=y.shape[1], hidden=(64, 64), seed=rng)
     network.set_statistics(train["x"], train["y"])
-    how = {
-        "epochs": 30,
-        "batch_size": 128,
-        "lr": 3e-3,
-        "optimizer": "adamw",
-        "weight_decay": 1e-3,
-        "patience": 8,
-    }
-    fit(
-        network,
-        train,
-        valid,
-        loss=gaussian_loss,
-        schedule=one_cycle(),
-        seed=int(rng.integers(2**31)),
-        progress=False,
-        **how,
-    )
+    seed = int(rng.integers(2**31))
+    fit(network, train, valid, loss=gaussian_loss, seed=seed, progress=False, **READER)
     network.calibrate(valid["x"], valid["y"])
     return network
 
 
-def _informative(arrays, n_latent):
-    """Indices of the informative dimensions (stored as indices or as booleans), or of all."""
-    stored = np.asarray(arrays.get("informative", np.arange(n_latent)))
-    return np.flatnonzero(stored) if stored.dtype == bool else stored.astype(int)
-
-
 def _predict_one(model, arrays, seen, n_mock, rng):
     latent, latent_error = seen["latent"].values[0], seen["latent_sigma"].values[0]
-    used = _informative(arrays, model.n_latent)
+    used = arrays["informative"]
     if not np.isfinite(latent).all():
         nothing = np.full(len(PARAMETERS), np.nan)
         reason = "masked out in preparation: it has no good pixel, or cannot be normalised"
         return _as_dataset(nothing, nothing, latent, latent_error, used, reason, np.nan, np.nan)
     mask, ivar = seen["mask"].values[0], seen["ivar"].values[0]
     mocks = reconstruct(model, draw_mocks(float(seen["redshift"].values[0]), mask, ivar, n_mock, rng))
-    network = _fit_reader(mocks, list(PARAMETERS), rng)
-    value, error = network.predict(latent[None])
+    value, error = _fit_reader(mocks, rng).predict(latent[None])
     alike = _nearest(mocks["latent"].values[:, used], latent[used], max(n_mock // 10, 20))
     chi2, limit = _chi2(seen)[0], np.quantile(_chi2(mocks.isel(galaxy=alike)), 0.99)
-    low = np.asarray(arrays.get("latent_min", mocks["latent"].values.min(axis=0)))
-    high = np.asarray(arrays.get("latent_max", mocks["latent"].values.max(axis=0)))
+    low, high = arrays["latent_min"], arrays["latent_max"]
     reasons = [
         f"latent {k} is {latent[k]:.2f}, in training {low[k]:.2f} to {high[k]:.2f}"
         for k in used

@@ -1,4 +1,4 @@
-"""Mock samples as the papers train on: galaxies drawn, synthesized and normalised in one call."""
+"""The mock sample of Marziano (2024): galaxies drawn, synthesized and normalised in one call."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 
 
-def make_marziano2024(n, *, seed, independent=False, grid=None, progress=True):
+def make_sample(n, *, seed, independent=False, grid=None, progress=True):
     """Noise-free rest-frame spectra as in Marziano (2024, Section 3.1), with the parameters that made them.
 
     Parameters
@@ -37,22 +37,21 @@ def make_marziano2024(n, *, seed, independent=False, grid=None, progress=True):
     )
 
 
-def normalize_mocks(sample, *, window=NORM_WINDOW):
-    """Divide noise-free spectra by their median in a window, in place: no second copy of a large sample.
+def normalize_mocks(sample):
+    """Divide noise-free spectra by their median over 5000-5500 A, in place: no second copy of a large sample.
 
     Parameters
     ----------
     sample : xarray.Dataset
         ``flux`` (galaxy, wavelength) without a mask, on a common rest-frame grid; its array is overwritten.
-    window : (float, float)
-        Rest wavelengths [Angstrom].
 
     Returns
     -------
     xarray.Dataset
         The sample, its flux without unit.
     """
-    inside = (sample["wavelength"].values >= window[0]) & (sample["wavelength"].values <= window[1])
+    low, high = NORM_WINDOW
+    inside = (sample["wavelength"].values >= low) & (sample["wavelength"].values <= high)
     flux = sample["flux"].values
     flux /= np.median(flux[:, inside], axis=1, keepdims=True)
     return sample.assign(flux=(sample["flux"].dims, flux, {"units": ""}))

@@ -1,12 +1,15 @@
 """What the beta-VAE says of a spectrum: errors, flags and reasons. Bad spectra are flagged, never invented."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
-from spectool.models.store import save_model
-from spectool.models.vae import ConvBetaVAE
+from spectool.models.vae import ConvBetaVAE, fit_statistics, reconstruct
 from spectool.papers.marziano2024 import network as marziano2024
+from spectool.papers.marziano2024.network import draw_mocks
 from spectool.prepare import prepare_spectra
 from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_sdss
@@ -25,15 +28,16 @@ def model():
     return model
 
 
+def as_network(model, **arrays):
+    wide = {"latent_min": np.full(32, -50.0), "latent_max": np.full(32, 50.0), "informative": np.array([2])}
+    return model, SimpleNamespace(arrays=wide | arrays)
+
+
 def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
     prepared = prepare_spectra(galaxies)
     prepared["mask"].values[1] = True
-    result = marziano2024.predict_sample(
-        model, {"informative": np.array([3, 5])}, prepared, n_mock=200, seed=3
-    )
-    again = marziano2024.predict_sample(
-        model, {"informative": np.array([3, 5])}, prepared, n_mock=200, seed=3
-    )
+    network = as_network(model, informative=np.array([3, 5]))
+    result, again = (marziano2024.predict(prepared, network, n_mock=200, seed=3) for _ in range(2))
     xr.testing.assert_identical(result, again)
     assert result["quantity"].values[-2:].tolist() == ["latent_3", "latent_5"]
     assert (result["error"].values[0] > 0).all() and np.isfinite(result["value"].values[0]).all()
@@ -43,9 +47,9 @@ def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
 
 
 def test_latents_outside_the_training_range_are_flagged(model, galaxies):
-    arrays = {"latent_min": np.full(32, 50.0), "latent_max": np.full(32, 60.0), "informative": np.array([2])}
+    network = as_network(model, latent_min=np.full(32, 50.0), latent_max=np.full(32, 60.0))
     prepared = prepare_spectra(galaxies.isel(galaxy=[0]))
-    result = marziano2024.predict_sample(model, arrays, prepared, n_mock=100)
+    result = marziano2024.predict(prepared, network, n_mock=100)
     assert result["out_of_range"].values[0]
     assert "latent 2 is" in str(result["reason"].values[0]) and "50.00 to 60.00" in str(
         result["reason"].values[0]
@@ -57,7 +61,7 @@ def test_a_spectrum_unlike_any_galaxy_is_flagged(model, galaxies):
     prepared = prepare_spectra(galaxies.isel(galaxy=[0]))
     good = ~prepared["mask"].values
     prepared["flux"].values[good] = np.where(np.arange(good.sum()) // 40 % 2, -8.0, 10.0)
-    result = marziano2024.predict_sample(model, {}, prepared, n_mock=100)
+    result = marziano2024.predict(prepared, as_network(model), n_mock=100)
     assert result["out_of_range"].values[0] and "worse than 99%" in str(result["reason"].values[0])
     assert result["chi2"].values[0] > result["chi2_limit"].values[0]
 
@@ -71,17 +75,48 @@ def test_mocks_are_seen_as_the_spectrum_is(galaxies):
     np.testing.assert_allclose(mocks["log_ssfr"], mocks["log_sfr"] - mocks["log_mass"])
 
 
-def test_the_predictor_reads_a_stored_model(model, galaxies, tmp_path):
-    path = save_model(tmp_path / "m", model, recipe={}, metrics={}, arrays={"informative": np.array([0])})
-    predictor = marziano2024.make_predictor(path, n_mock=60)
+def test_the_predictor_asks_the_shipped_network(galaxies, monkeypatch):
+    monkeypatch.setattr(
+        marziano2024, "draw_mocks", lambda z, mask, ivar, n, rng: draw_mocks(z, mask, ivar, 60, rng)
+    )
+    predictor = marziano2024.make_predictor()
     result = predictor.predict(predictor.prepare(galaxies.isel(galaxy=[0])))
-    assert result.sizes["quantity"] == len(marziano2024.PARAMETERS) + 1
+    assert result.sizes["quantity"] == len(marziano2024.PARAMETERS) + len(
+        marziano2024.load()[1].arrays["informative"]
+    )
+
+
+def test_training_is_the_papers_loss_on_hidden_parts(rng):
+    flux = rng.normal(1, 0.1, (24, 4582)).astype("f4")
+    model = marziano2024.make_autoencoder("light", n_latent=2)
+    fit_statistics(model, flux, sps_wavelength(), seed=0)
+    history = marziano2024.train(
+        model, {"flux": flux}, {"flux": flux}, epochs=1, batch_size=8, progress=False
+    )
+    record = history.records[0]
+    assert record["valid_loss"] == pytest.approx(record["valid_squared_error"] + 0.3 * record["valid_kl"])
+
+
+def test_configurations_fit_the_pixels():
+    for name in marziano2024.CONFIGURATIONS:
+        model = marziano2024.make_autoencoder(name)
+        assert model.decode(torch.zeros(1, 32)).shape == (1, 4582)
+    with pytest.raises(ValueError, match="no configuration 'papper'"):
+        marziano2024.make_autoencoder("papper")
+
+
+def test_the_papers_model_has_eleven_convolutions_from_4582_to_512():
+    model = marziano2024.make_autoencoder("paper")
+    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv1d)]
+    transposed = [m for m in model.modules() if isinstance(m, torch.nn.ConvTranspose1d)]
+    assert len(convolutions) == len(transposed) == 11
+    assert np.prod(model.flattened) == model.head_mu.in_features == 512
+    assert model.head_mu.out_features == model.head_log_var.out_features == 32
+    recon, mu, log_var = model(torch.ones(2, 4582))
+    assert recon.shape == (2, 4582) and mu.shape == log_var.shape == (2, 32)
 
 
 def test_the_shipped_encoder_takes_all_996_real_spectra(shared, capsys):
-    from spectool.models.store import load_model
-    from spectool.models.vae import reconstruct
-
     with np.load(shared / "data" / "sdss_galaxies.npz") as data:
         flux, ivar, first, step = (data[k] for k in ("flux", "ivar", "loglam0", "dloglam"))
     redshift = np.genfromtxt(
@@ -92,7 +127,7 @@ def test_the_shipped_encoder_takes_all_996_real_spectra(shared, capsys):
         {"flux": (dims, flux), "ivar": (dims, ivar), "redshift": ("galaxy", redshift)},
         coords={"observed_wavelength": ("wavelength", 10 ** (first + step * np.arange(flux.shape[1])))},
     )
-    model, info = load_model(marziano2024.WEIGHTS)
+    model, info = marziano2024.load()
     prepared = prepare_spectra(sample)
     seen = reconstruct(model, prepared)
     assert np.isfinite(seen["latent"].values).all() and np.isfinite(seen["reconstruction"].values).all()

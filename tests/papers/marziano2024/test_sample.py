@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from spectool.papers.marziano2024.sample import make_marziano2024, normalize_mocks
+from spectool.papers.marziano2024.sample import make_sample, normalize_mocks
 
 
 def test_sample_is_normalised_and_complete(grid):
-    sample = make_marziano2024(32, seed=5, grid=grid, progress=False)
+    sample = make_sample(32, seed=5, grid=grid, progress=False)
     window = (sample.wavelength > 5000) & (sample.wavelength < 5500)
     assert np.allclose(sample.flux[:, window.values].median("wavelength"), 1, rtol=1e-5)
     assert sample.flux.dtype == np.float32 and sample.flux.shape == (32, 4582)
@@ -17,12 +17,12 @@ def test_sample_is_normalised_and_complete(grid):
 
 
 def test_same_seed_same_bytes(grid):
-    first, second = (make_marziano2024(8, seed=5, grid=grid, progress=False) for _ in range(2))
+    first, second = (make_sample(8, seed=5, grid=grid, progress=False) for _ in range(2))
     assert first.flux.values.tobytes() == second.flux.values.tobytes()
 
 
 def test_normalising_works_in_place(grid):
-    sample = make_marziano2024(4, seed=5, grid=grid, progress=False)
+    sample = make_sample(4, seed=5, grid=grid, progress=False)
     sample["flux"] = sample.flux * 7
     memory = sample.flux.values
     assert np.shares_memory(normalize_mocks(sample).flux.values, memory)
