@@ -41,12 +41,8 @@ def query_vizier(
         The first rows; -1 for all.
     checksum : str, optional
         sha256 that the answer must have, in the place of the one recorded at the first download.
-    cache : path, optional
-        Default: the user's cache, as told by ``pooch``.
-    server : str
-        A mirror's name.
-    timeout : float
-        Seconds.
+    cache, server, timeout
+        A folder (default: the user's cache, as told by ``pooch``), a mirror's name, seconds.
 
     Returns
     -------
@@ -345,13 +341,8 @@ def query_catalogue(
         [1e-17 erg/s/cm2], increasing.
     redshift_range, star_forming, seed
         See `catalogue_sql`.
-    cache : path, optional
-        Default: the user's cache, as told by ``pooch``.
-    skyserver_url : str
-    data_release : int
-    timeout : float
-        Seconds for a bin.
-    progress : bool
+    cache, timeout
+        A folder (default: the user's cache, as told by ``pooch``), seconds for a bin.
 
     Returns
     -------
@@ -503,10 +494,8 @@ def read_real_sample(
         Galaxies per bin of H-alpha flux. A thousand spectra are some 160 MB on disk, 50 MB in memory.
     cache : path, optional
         Default: the user's cache, as told by ``pooch``. What is there needs no network.
-    base_url, n_connections, retries
-        Of `fetch_spectra`.
-    **options
-        Of `query_catalogue`.
+    base_url, n_connections, retries, **options
+        Of `fetch_spectra`, of `query_catalogue`.
 
     Returns
     -------

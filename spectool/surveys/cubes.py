@@ -1,9 +1,7 @@
 """Read what CALIFA distributes: data cubes (``*.V500.rscube.fits.gz``) as one spectrum for each spaxel."""
 
-import gzip
 import re
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +86,7 @@ def read_califa_cube(
     if medium not in ("air", "vacuum"):
         raise ValueError(f"medium is {medium!r}: it must be 'air' or 'vacuum'")
     path = Path(path).expanduser()
-    hdus = open_fits(_unpack(path), path.name)
+    hdus = open_fits(path, path.name)
     try:
         header, cube, error, bad = _planes(hdus)
         scale, note = _flux_scale(header)
@@ -139,19 +137,6 @@ def read_califa_cube(
         told += [f"{done}, {why}: {n} {what}" for why, n in zip(names, counts, strict=True) if n]
     galaxy = name or path.name.split(".")[0]
     return sample.assign_attrs(survey="CALIFA", galaxy_name=galaxy, history="\n".join(told))
-
-
-def _unpack(path):
-    """The bytes of a file that may be gzipped."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    content = path.read_bytes()
-    if not content.startswith(b"\x1f\x8b"):
-        return content
-    try:
-        return gzip.decompress(content)
-    except (EOFError, OSError, zlib.error) as problem:
-        raise ValueError(f"{path.name}: the gzip file is truncated or damaged; fetch it again") from problem
 
 
 def _planes(hdus):

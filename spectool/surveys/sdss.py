@@ -1,7 +1,9 @@
 """SDSS spectra: real files, and mock ones with the instrument's sampling, resolution and noise."""
 
+import gzip
 import io
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +36,18 @@ class SurveyWarning(UserWarning):
 
 
 def open_fits(source, name):
-    """Open a FITS file completely in memory, with errors that name it."""
+    """Open a FITS file, gzipped or not, completely in memory, with errors that name it."""
     if not isinstance(source, bytes):
         source = Path(source)
         if not source.is_file():
             raise FileNotFoundError(f"{name}: no such file")
         source = source.read_bytes()
+    try:
+        source = gzip.decompress(source) if source.startswith(b"\x1f\x8b") else source
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(
+            f"{name}: the gzip file is truncated or damaged ({error}); fetch it again"
+        ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
@@ -48,7 +56,7 @@ def open_fits(source, name):
             for hdu in hdus:
                 _ = hdu.data
         except (AstropyUserWarning, OSError, TypeError, ValueError, IndexError, KeyError) as error:
-            if not source.startswith(b"SIMPLE") and not source.startswith(b"\x1f\x8b"):
+            if not source.startswith(b"SIMPLE"):
                 raise ValueError(f"{name}: is not a FITS file") from error
             raise ValueError(
                 f"{name}: the FITS file is truncated or damaged ({error}); fetch it again"
@@ -204,27 +212,22 @@ def read_sdss(paths, *, skip_bad=False):
     Parameters
     ----------
     paths : path or sequence of paths
+        Spectra share the 1e-4 dex grid: shorter ones are padded with ivar 0 and mask True. Masked are also pixels that
+        are not finite and the and_mask bits of `BAD_BITS` (https://www.sdss4.org/dr17/algorithms/bitmasks/#SPPIXMASK).
     skip_bad : bool
         Leave out files that cannot be read, with a `SurveyWarning` that names each, in place of an error.
 
     Returns
     -------
     Dataset
-        dims (galaxy, wavelength): ``flux`` [1e-17 erg/s/cm2/A], ``ivar``, ``mask``, ``lsf_sigma``
-        (instrumental sigma, km/s; NaN where unknown); ``redshift`` (the pipeline's best), ``ra``, ``dec``
-        [deg], ``plate``, ``mjd``, ``fiberid``, ``spectral_class``; coordinates ``observed_wavelength``
-        [Angstrom, vacuum] and ``name``. Spectra share the 1e-4 dex grid: shorter ones are padded with ivar 0
-        and mask True.
+        dims (galaxy, wavelength): ``flux`` [1e-17 erg/s/cm2/A], ``ivar``, ``mask``, ``lsf_sigma`` (instrumental sigma,
+        km/s; NaN where unknown); ``redshift`` (the pipeline's best), ``ra``, ``dec`` [deg], ``plate``, ``mjd``,
+        ``fiberid``, ``spectral_class``; coordinates ``observed_wavelength`` [Angstrom, vacuum] and ``name``.
 
     Raises
     ------
     FileNotFoundError, ValueError
         Naming the file that is missing, truncated, damaged or no SDSS spectrum; or if no file is left.
-
-    Notes
-    -----
-    Masked are pixels with ivar 0, values that are not finite, and the and_mask bits of `BAD_BITS`
-    (https://www.sdss4.org/dr17/algorithms/bitmasks/#SPPIXMASK).
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     spectra, names = [], []
@@ -425,9 +428,9 @@ def observe_sdss(
 ):
     """Observe rest-frame galaxies with the SDSS spectrographs.
 
-    Redshift, flux calibration through the luminosity distance, SDSS's log-lambda pixels, blur to its
-    line-spread function (by the difference in quadrature to the templates' own resolution), and noise of
-    source, sky, read-out and calibration.
+    Redshift, flux calibration through the luminosity distance (Planck 2018), SDSS's log-lambda pixels, blur to its
+    line-spread function (by the difference in quadrature to the templates' own), and noise of source, sky, read-out
+    and calibration.
 
     Parameters
     ----------
@@ -440,26 +443,22 @@ def observe_sdss(
     wavelength : ndarray, optional
         SDSS pixels (constant steps of 1e-4 dex); default `sdss_wavelength`.
     fibre_fraction : float or array_like (galaxy,)
-        Share of the galaxy's light in the 3" fibre; a third is typical (Brinchmann et al. 2004, MNRAS 351,
-        1151).
+        Share of the galaxy's light in the 3" fibre; a third is typical (Brinchmann et al. 2004, MNRAS 351, 1151).
     median_flux : float or array_like (galaxy,), optional
         For spectra without unit, normalised to 1 at 5000-5500 A: the flux there [1e-17 erg/s/cm2/A].
     exposure : float
         Seconds; SDSS's standard is 2700.
-    noise : bool
-        Without it ``flux`` is what noise would be added to, and ``ivar`` stays that of the noise.
-    keep_truth : bool
-        Keep ``truth``, the same without noise.
+    noise, keep_truth : bool
+        Add noise; keep ``truth``, the flux without. ``ivar`` is that of the true variance in any case.
     batch_size : int
         Galaxies worked on at once; does not change the result.
 
     Returns
     -------
     Dataset
-        ``flux`` [1e-17 erg/s/cm2/A], ``ivar``, ``mask`` (pixels that the templates do not reach),
-        ``lsf_sigma`` (wavelength,) [km/s], coordinate ``observed_wavelength``, and all per-galaxy columns of
-        `sample`. ``ivar`` is that of the true variance. Where the templates are coarser than SDSS
-        (MILES in the blue arm, from redshifts of about 0.05) nothing is blurred and their own width stays.
+        ``flux`` [1e-17 erg/s/cm2/A], ``ivar``, ``mask`` (pixels that the templates do not reach), ``lsf_sigma``
+        (wavelength,) [km/s], coordinate ``observed_wavelength``, and all per-galaxy columns of `sample`. Where the
+        templates are coarser than SDSS (MILES in the blue arm, from redshifts of about 0.05) their own width stays.
 
     Raises
     ------
