@@ -284,7 +284,6 @@ def draw_califa(
         Of `spectool.surveys.jpas`.
     grid : SSPGrid, optional
         Default: the embedded one.
-    progress : bool
 
     Returns
     -------
@@ -292,12 +291,11 @@ def draw_califa(
         ``flux`` (spectrum, band) float32: f_nu, noise-free, its mean over the bands 1; ``mask`` (bands that the
         spectra do not reach). Per spectrum ``galaxy_index``, ``x``, ``y`` [arcsec], ``radius`` [R / Re], and the truth:
         ``log_age`` [dex(Gyr)] and ``log_z`` [dex], light-weighted as in `spectool.synth.describe`, ``a_v`` [mag] of the
-        dust before all stars; ``young_light``, the share of young light. Per galaxy ``galaxy_name``, ``is_early``,
-        ``log_mass``, ``log_sfr`` and ``log_ssfr`` (last 100 Myr; not below 10^-13 per yr), ``re``, ``inclination``,
-        ``a_v_mean``, ``bulge_fraction``, profiles (``age_at_re``, ``age_gradient`` ...: per Re, inside Re) and
-        nuisances (``tilt``, ``calibration`` (galaxy, node), ``dust_index``, ``dust1_ratio``, ``history_kind`` ...).
-        ``attrs["at_limit"]`` counts the spectra that are made of one population alone: they are as old as it is, not
-        as old as the profile asks.
+        dust before all stars, ``young_light`` (share). Per galaxy ``galaxy_name``, ``is_early``, ``log_mass``,
+        ``log_sfr`` and ``log_ssfr`` (last 100 Myr; not below 10^-13 per yr), ``re``, ``inclination``, ``a_v_mean``,
+        ``bulge_fraction``, profiles (``age_at_re``, ``age_gradient`` ...: per Re, inside Re) and nuisances (``tilt``,
+        ``calibration`` (galaxy, node), ``dust_index``, ``dust1_ratio``, ``history_kind`` ...). ``attrs["at_limit"]``
+        counts the spectra of one population alone: they are as old as it is, not as old as the profile asks.
 
     Raises
     ------
@@ -335,14 +333,10 @@ def draw_califa(
 
 
 def rebuild_galaxy(sample, galaxy, *, wavelength=None, grid=None):
-    """Spectra of one galaxy of a sample, anew: a sample keeps bands only.
+    """Spectra of one galaxy (by its row) of a sample of `draw_califa`, anew: a sample keeps bands only.
 
     Parameters
     ----------
-    sample : Dataset
-        Of `draw_califa`.
-    galaxy : int
-        Row in the sample's table of galaxies.
     wavelength : array_like, shape (n,), optional
         Pixel centres, vacuum, at rest [Angstrom]; default CALIFA's range in steps of 2 A.
     grid : SSPGrid, optional
@@ -354,11 +348,6 @@ def rebuild_galaxy(sample, galaxy, *, wavelength=None, grid=None):
         ``flux`` (spectrum, wavelength): f_lambda, broadened by the galaxy's velocity dispersion, with its errors of
         calibration, in units of its mean f_nu through the sample's bands (so that its photometry is the sample's
         ``flux``) times c / (5500 A)^2; the sample's columns of these spectra, and ``row``, their places in it.
-
-    Raises
-    ------
-    ValueError
-        If the sample has no such galaxy.
     """
     if not 0 <= galaxy < sample.sizes["galaxy"]:
         raise ValueError(f"the sample's galaxies are 0 to {sample.sizes['galaxy'] - 1}: there is no {galaxy}")

@@ -53,16 +53,13 @@ def read_califa_cube(
     redshift : float, optional
         Default: the header's ``MED_VEL`` [km/s] over c.
     center : (float, float), optional
-        Right ascension and declination [deg] of the galaxy's centre. Default: the brightest spaxel, which may be a
-        star in front.
+        Right ascension and declination [deg]. Default: the brightest spaxel, which may be a star in front.
     rest_frame : bool
         Divide the wavelengths by 1 + z (one z for all: rotation stays in), and conserve flux.
     medium : {"air", "vacuum"}
         What the file's wavelengths are in.
-    min_coverage : float
-        Spaxels with a smaller share of good pixels are left out; corners of the field miss parts of the range.
-    min_sn : float
-        Likewise those whose median signal-to-noise per pixel is lower.
+    min_coverage, min_sn : float
+        Spaxels with a smaller share of good pixels, or a lower median signal-to-noise per pixel, are left out.
     name : str, optional
         The galaxy's; default the file's, up to the first point.
 

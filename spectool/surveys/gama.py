@@ -65,22 +65,14 @@ FACILITIES = {
     "WISE": (1.0, {"W4": 0.99}),
     "Herschel": (0.93, {"P100": 0.99, "P160": 0.99}),
 }
-"""Share of galaxies that a facility's images cover, and of these the share that some of its bands do.
-
-Round numbers of our own: the bands are those that hold the mark of no coverage (-999) in GAMA's public table, the
-shares are guesses, not measurements, and are not adjusted to the paper's count.
-"""
+"""Share of galaxies that a facility's images cover, and of these the share that some of its bands do: guesses of ours,
+for the bands that hold the mark of no coverage (-999) in GAMA's public table."""
 _MEMBERS = {"GALEX": ("FUV", "NUV"), "Herschel": ("P100", "P160", "S250", "S350", "S500")}
 _BLOCK, _FRUITLESS = 8192, 16
 
 
 def load_filters(bands=None):
-    """Transmission curves of GAMA's bands, from ``sedpy``.
-
-    Parameters
-    ----------
-    bands : iterable of str, optional
-        Default: all of `BANDS`.
+    """Transmission curves of some of GAMA's `BANDS` (default: all), from ``sedpy``.
 
     Returns
     -------
@@ -178,13 +170,10 @@ def observe_gama(galaxies, *, seed, negative="keep", facilities=None):
     Parameters
     ----------
     galaxies : xarray.Dataset
-        With noise-free ``flux`` (galaxy, band) [Jy] in some of `BANDS`, ``redshift``, ``log_mass`` and
-        ``is_quiescent``.
+        With noise-free ``flux`` (galaxy, band) [Jy] in some of `BANDS`, ``redshift``, ``log_mass``, ``is_quiescent``.
     seed : int or numpy.random.Generator
     negative : {"keep", "zero"}
-        What becomes of fluxes that noise takes below zero: kept, as measured; or set to zero with their error. The
-        paper finds only 110 galaxies with a negative flux among 120,114, far fewer than noise makes in bands where
-        most galaxies are below 3 sigma (its Fig. 3): in its table they must have been removed.
+        What becomes of fluxes that noise takes below zero: kept, as measured, or set to zero with their error.
     facilities : dict, optional
         As `FACILITIES`, which is the default; ``{}`` for bands without gaps.
 

@@ -113,11 +113,8 @@ _BLUEST, _REDDEST = (FILTERS[name].wavelength for name in (BANDS[0], BANDS[-1]))
 DEPTHS = {
     name: 23.5 - 1.5 * (one.wavelength - _BLUEST) / (_REDDEST - _BLUEST) for name, one in FILTERS.items()
 }
-"""Five-sigma depths [AB mag in 3 arcsec]: from 23.5 in the bluest band to 22.0 in the reddest.
-
-The range is that of the narrow bands in miniJPAS (Bonoli et al. 2021, A&A 653, A31); that it falls evenly with
-wavelength is a simplification of ours.
-"""
+"""Five-sigma depths [AB mag in 3 arcsec], the range of miniJPAS's narrow bands (Bonoli et al. 2021, A&A 653, A31);
+that they fall evenly with wavelength is a simplification of ours."""
 
 
 def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN_COVERAGE):
@@ -130,23 +127,17 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN
         ``mask`` are honoured; pixels that are not finite are left out.
     bands : sequence of str
     frame : "rest" or "observed"
-        Where the bands lie. Between frames the column ``redshift`` is needed. The paper measured CALIFA's spectra at
-        rest; at z = 0.03 H-alpha would lie in J0680.
+        Where the bands lie. Between frames the column ``redshift`` is needed.
     min_coverage : float
-        Smallest share of a band that good pixels must cover. The rest is left out of both integrals of
-        `spectool.surveys.jpas.band_matrix`, as if f_nu were there what it is elsewhere in the band.
+        Smallest share of a band that good pixels must cover. The rest is left out of both integrals of `band_matrix`,
+        as if f_nu were there what it is elsewhere in the band.
 
     Returns
     -------
     Dataset, dims (spectrum, band)
         ``flux`` [Jy if the spectra are calibrated], ``flux_error`` if they have ``ivar`` (of independent pixels),
         ``mask``, ``coverage``, the columns of the spectra; coordinates ``band`` and ``band_wavelength`` [Angstrom].
-        How many bands are masked is in the history.
-
-    Warns
-    -----
-    PrepareWarning
-        If a spectrum covers no band.
+        How many bands are masked is in the history; spectra that cover no band are warned of (`PrepareWarning`).
 
     Raises
     ------
@@ -268,20 +259,14 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
 
 
 def to_magnitudes(sample):
-    """AB magnitudes of bands; what is not detected is masked.
-
-    Parameters
-    ----------
-    sample : Dataset
-        dims (spectrum, band)
-        Bands below a signal to noise of 1 have no magnitude; nor has flux that is not positive.
+    """AB magnitudes of bands, dims (spectrum, band); what is not detected is masked.
 
     Returns
     -------
     Dataset
-        The sample with ``magnitude`` and, where there are errors, ``magnitude_error`` (NaN where masked); ``mask``
-        holds the non-detections too, and the history their number. Flux without a unit gives magnitudes without a
-        zero point.
+        The sample with ``magnitude`` and, where there are errors, ``magnitude_error``, NaN where the flux is not
+        positive or below its error; ``mask`` holds these too, and the history their number. Flux without a unit gives
+        magnitudes without a zero point.
     """
     flux = sample["flux"].transpose("spectrum", "band")
     values, unit = flux.values, u.Unit(flux.attrs.get("units", ""))

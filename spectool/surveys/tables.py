@@ -83,12 +83,9 @@ def read_photometry(
     ----------
     source : path, astropy Table or pandas DataFrame
         FITS, VOTable, ECSV, or CSV.
-    columns : dict of str to str, optional
-        Band -> column. Default: recognised by name (`find_columns`). Bands of GAMA that the table lacks are masked.
-    errors : dict of str to str, optional
-        Band -> column of 1-sigma errors in the fluxes' unit. Default: by name (``r_err``, ``r_fluxerr``, ``e_r``, ...).
-    flags : dict of str to str, optional
-        Band -> column of flags. Default: the flux column's name with ``_flag``, where ``bad_flags`` are given.
+    columns, errors, flags : dict of str to str, optional
+        Band -> column of fluxes, of 1-sigma errors in their unit, of flags. Default: recognised by name (``r_flux``;
+        ``r_err``, ``r_fluxerr``, ``e_r``, ...; ``r_flux_flag``). Bands of GAMA that the table lacks are masked.
     bad_flags : str
         Letters; a flux whose flag holds one of them is masked. DustPedia's: "A", "C", "N" (artefacts, contamination,
         not covered; the small letters are minor).
@@ -98,8 +95,8 @@ def read_photometry(
     redshift, distance : str or array_like, optional
         Column or values; distance in Mpc. Default: a column named like `REDSHIFT_NAMES`.
     labels : dict of str to str, optional
-        Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `GAMA_LABELS`; names that
-        begin with ``log_`` are its logarithm, NaN where it is not positive.
+        Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `GAMA_LABELS`; names that begin with
+        ``log_`` are its logarithm, NaN where it is not positive.
     label_suffix : str
         Put after our names, to keep another code's answer apart from truth: "_cigale".
     sentinels : tuple of float
@@ -168,21 +165,10 @@ def read_photometry(
 
 
 def move_to_redshift(sample, redshift):
-    """Galaxies of known distance as they would appear at one redshift, their bands seeing the same rest wavelengths.
+    """Near galaxies as they would appear at one redshift: fluxes and errors times (1 + z) (D / d_L(z))^2.
 
-    Fluxes and errors are multiplied by (1 + z) (D / d_L(z))^2. For near galaxies, where the shift of the bands
-    (5% in wavelength for z = 0.05) is neglected.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        ``flux``, ``flux_error`` and ``distance`` [Mpc].
-    redshift : float
-
-    Returns
-    -------
-    xarray.Dataset
-        With ``redshift`` set; ``distance`` stays as it was.
+    The sample needs ``flux``, ``flux_error`` and ``distance`` [Mpc], which stays. The shift of the bands (5% in
+    wavelength for z = 0.05) is neglected.
     """
     if "distance" not in sample:
         raise ValueError("the sample has no distances: read it with distance=...")
@@ -438,9 +424,8 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     center : (float, float), optional
         Right ascension and declination [deg]. Default: the spaxel that is brightest in V (``Vcont_ssp``).
     by_zone : bool
-        One row for each of the zones (``cont_segm``) that Pipe3D binned its spaxels into, at their mean position: all
-        spaxels of a zone have the same values, and counting them one by one would understate errors. Otherwise one
-        row for each spaxel.
+        One row for each zone (``cont_segm``) that Pipe3D binned its spaxels into, at their mean position, or for each
+        spaxel: those of a zone have the same values, and counting them one by one would understate errors.
     name : str, optional
         The galaxy's; default that in the table.
 
