@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +42,12 @@ FWHM = 330.0
 N_CHUNKS = 25
 MARGIN = 20  # Angstrom beyond either end, that broadening reaches for
 LSF_RANGE = (4050.0, 5600.0)  # Angstrom: three quarters of the variance of the models' features lie here
+BATCH = 128
+MIN_CHUNK = 0.5
 SIGMA_STEP = 4.0  # km/s: galaxies whose broadening agrees to half of it share one operator
 
 
-def prepare_zahid2019(
-    sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_chunk=0.5, min_coverage=0.5, batch_size=128
-):
+def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_coverage=0.5):
     """Prepare spectra as Zahid et al. (2019, Sections 3.1 and 4): what its network was trained on.
 
     Bad pixels and sky lines masked, extinction corrected where E(B-V) is known, rest frame, pixels of 1 Angstrom,
@@ -71,11 +70,8 @@ def prepare_zahid2019(
         Total width of the spectra's lines [km/s].
     fwhm : float
         Width to broaden to [km/s].
-    min_chunk : float
-        Share of good pixels that each of the network's 25 chunks must have; a spectrum with less is masked out.
     min_coverage : float
         As of `spectool.prepare.resample`.
-    batch_size : int
 
     Returns
     -------
@@ -84,8 +80,8 @@ def prepare_zahid2019(
         continuum, the white noise that a pixel of 1 Angstrom had before broadening: sums over features have this noise,
         single pixels less (0 if it is not known); ``spectral_fwhm`` [km/s] before broadening; ``prepared_reason``: what
         is wrong with a spectrum, "" if nothing; and the per-galaxy columns. Spectra that cannot be used are masked
-        everywhere, and counted in ``attrs["history"]``: no good pixel, no redshift, chunks without enough good pixels
-        (or beyond the spectrum's end), no positive continuum.
+        everywhere, and counted in ``attrs["history"]``: no good pixel, no redshift, a chunk of the network's 25
+        without half of its pixels good (or beyond the spectrum's end), no positive continuum.
 
     Raises
     ------
@@ -94,72 +90,60 @@ def prepare_zahid2019(
     """
     noisy = "ivar" in sample
     out = mask_bad_pixels(sample)
-    reasons = _Reasons(out.sizes["galaxy"])
-    reasons.add(out["mask"].values.all(1), "no good pixel")
-    out = _in_rest_frame(out, ebv, reasons)
+    texts, unusable = [[] for _ in range(out.sizes["galaxy"])], np.zeros(out.sizes["galaxy"], bool)
+
+    def reject(rows, text):
+        for row in np.flatnonzero(rows & ~unusable):  # a first reason hides those that follow from it
+            texts[row].append(text)
+        unusable[rows] = True
+
+    reject(out["mask"].values.all(1), "no good pixel")
+    if not spectral_coordinate(out)[1]:
+        out = _to_rest_frame(out, ebv)
+        reject(out["mask"].values.all(1), "redshift not usable")
     width, source = _spectral_fwhm(out, spectral_fwhm)
     ends = _ends(out)
     wavelength = optical_wavelength()
     wide = np.arange(wavelength[0] - MARGIN, wavelength[-1] + MARGIN + 1)
     keep = np.pad(kept_pixels(wavelength), MARGIN)
-    out, noise = _resample(out, wide, min_coverage, batch_size)
+    out, noise = _resample(out, wide, min_coverage)
     bad = out["mask"].values[:, keep]
     extra = np.sqrt(np.clip(fwhm**2 - width**2, 0, None)) / SIGMA_TO_FWHM
     flux = broaden(out["flux"].values, extra, wide, bad=out["mask"].values, keep=keep, step=SIGMA_STEP)
     basis = ContinuumBasis.optical()
-    _name_chunks(reasons, bad, basis.kept_wavelength, ends, min_chunk)
-    flux, continuum = _normalize(flux, bad, basis, batch_size)
-    reasons.add(np.isnan(continuum[:, 0]), "the pseudo-continuum is not well above zero everywhere")
+    gaps = _name_gaps(bad, basis.kept_wavelength, ends)
+    for row in gaps.keys() - set(np.flatnonzero(unusable)):
+        texts[row].append(gaps[row])
+    unusable[list(gaps)] = True
+    parts = [slice(first, first + BATCH) for first in range(0, len(flux), BATCH)]
+    pairs = [normalize_continuum(flux[part], bad[part], basis) for part in parts]
+    flux, continuum = (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
+    reject(np.isnan(continuum[:, 0]), "the pseudo-continuum is not well above zero everywhere")
     for row in np.flatnonzero(width > fwhm):
-        reasons.add_to(row, f"resolution {width[row]:.0f} km/s is lower than the models' {fwhm:g} km/s")
-    bad = bad | reasons.fatal[:, None]
+        texts[row].append(f"resolution {width[row]:.0f} km/s is lower than the models' {fwhm:g} km/s")
+    bad = bad | unusable[:, None]
     sigma = np.zeros(flux.shape, "f4")
     if noisy:
         sigma = np.sqrt(noise[:, keep]) / np.where(bad, 1, continuum)
     elif "chunk_sigma" in out:
         chunk = np.repeat(np.arange(N_CHUNKS), [len(part) for part in _chunks()])
         sigma = out["chunk_sigma"].transpose("galaxy", "chunk").values[:, chunk]
-    sigma = np.where(bad, 0, sigma)
     out = add_history(
         out.drop_vars(["flux", "ivar", "mask", "wavelength"]).assign_attrs(fwhm_kms=float(fwhm)),
         f"broadened to {fwhm:g} km/s (FWHM) from {source}; {(width > fwhm).sum()} have a lower resolution",
     )
-    text = f"prepared as Zahid et al. (2019): {reasons.fatal.sum()} of {len(bad)} spectra masked out"
-    return add_history(_assemble(out, basis, np.where(bad, 0, flux), bad, sigma, width, reasons), text)
-
-
-def _assemble(columns, basis, flux, bad, sigma, width, reasons):
-    """The prepared sample."""
+    out = add_history(
+        out, f"prepared as Zahid et al. (2019): {unusable.sum()} of {len(bad)} spectra masked out"
+    )
     dims, about = ("galaxy", "wavelength"), {"units": "Angstrom", "description": "vacuum, rest frame"}
     noise = "noise of a pixel of 1 Angstrom over the pseudo-continuum, before broadening"
-    return columns.assign_coords(wavelength=("wavelength", basis.kept_wavelength, about)).assign(
-        flux=(dims, flux, {"units": "", "description": "flux / pseudo-continuum - 1"}),
+    return out.assign_coords(wavelength=("wavelength", basis.kept_wavelength, about)).assign(
+        flux=(dims, np.where(bad, 0, flux), {"units": "", "description": "flux / pseudo-continuum - 1"}),
         mask=(dims, bad, {"units": "", "description": "True = bad"}),
-        sigma=(dims, sigma.astype("f4"), {"units": "", "description": noise}),
+        sigma=(dims, np.where(bad, 0, sigma).astype("f4"), {"units": "", "description": noise}),
         spectral_fwhm=("galaxy", width, {"units": "km / s", "description": "of lines, before broadening"}),
-        prepared_reason=("galaxy", reasons.texts(), {"units": ""}),
+        prepared_reason=("galaxy", np.array(["; ".join(parts) for parts in texts], dtype=str), {"units": ""}),
     )
-
-
-class _Reasons:
-    """What is wrong with each galaxy, and whether it is too bad to be used."""
-
-    def __init__(self, count):
-        self.fatal = np.zeros(count, bool)
-        self._texts = [[] for _ in range(count)]
-
-    def add(self, rows, text):
-        """Spectra (bool per galaxy) that cannot be used; a first reason hides those that follow from it."""
-        for row in np.flatnonzero(rows & ~self.fatal):
-            self._texts[row].append(text)
-        self.fatal |= rows
-
-    def add_to(self, row, text):
-        """A flaw of one spectrum that can be used all the same."""
-        self._texts[row].append(text)
-
-    def texts(self):
-        return np.array(["; ".join(parts) for parts in self._texts], dtype=str)
 
 
 def _spectral_fwhm(sample, given):
@@ -207,17 +191,13 @@ def _instrument(sample):
     return np.sqrt(mean + box + np.where(count > 0, PIXEL_VELOCITY**2 / 12, 0))
 
 
-def _in_rest_frame(sample, ebv, reasons):
-    if spectral_coordinate(sample)[1]:
-        return sample
+def _to_rest_frame(sample, ebv):
     sample = mask_sky_lines(sample)
     if ebv is not None or "ebv" in sample:
         sample = correct_extinction(sample, ebv=ebv)
     else:
         sample = add_history(sample, "Galactic extinction left in: E(B-V) is not known")
-    sample = to_rest_frame(sample)
-    reasons.add(sample["mask"].values.all(1), "redshift not usable")
-    return sample
+    return to_rest_frame(sample)
 
 
 def _ends(sample):
@@ -232,12 +212,12 @@ def _ends(sample):
     return np.where(good.any(1)[:, None], ends, np.nan)
 
 
-def _resample(sample, wavelength, min_coverage, batch_size):
+def _resample(sample, wavelength, min_coverage):
     """The sample on pixels of 1 Angstrom, and the variance (galaxy, n) that white noise would have there."""
     old, _ = spectral_coordinate(sample)
     ivar = sample["ivar"].values
     density = np.divide(np.gradient(old, axis=-1), ivar, out=np.zeros(ivar.shape), where=ivar > 0)
-    options = {"min_coverage": min_coverage, "batch_size": batch_size}
+    options = {"min_coverage": min_coverage, "batch_size": BATCH}
     result = resample(sample, wavelength, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PrepareWarning)
@@ -250,29 +230,23 @@ def _chunks():
     return np.array_split(np.arange(N_KEPT), N_CHUNKS)
 
 
-def _name_chunks(reasons, bad, wavelength, ends, min_chunk):
-    """Name the spectra of which a chunk has too few good pixels, and whether they end there."""
-    chunks = _chunks()
+def _name_gaps(bad, wavelength, ends):
+    """Row -> what is wrong, of spectra of which a chunk has too few good pixels: also whether they end there."""
+    chunks, gaps = _chunks(), {}
     share = np.stack([1 - bad[:, chunk].mean(1) for chunk in chunks], axis=1)
-    poor = share < min_chunk
-    for row in np.flatnonzero(poor.any(1) & ~reasons.fatal):
+    poor = share < MIN_CHUNK
+    for row in np.flatnonzero(poor.any(1)):
         worst = int(np.argmin(share[row]))
         low, high = wavelength[chunks[worst][0]], wavelength[chunks[worst][-1]]
         text = f"{poor[row].sum()} of {N_CHUNKS} chunks lack good pixels: {share[row, worst]:.0%} are good in chunk "
         text += f"{worst + 1} ({low:.0f}-{high:.0f} A)"
         if ends[row, 0] > wavelength[0] + 1 or ends[row, 1] < wavelength[-1] - 1:
             text += f", the spectrum covers {ends[row, 0]:.0f}-{ends[row, 1]:.0f} A"
-        reasons.add_to(row, text)
-    reasons.fatal |= poor.any(1)
+        gaps[row] = text
+    return gaps
 
 
-def _normalize(flux, bad, basis, batch_size):
-    parts = [slice(first, first + batch_size) for first in range(0, len(flux), batch_size)]
-    pairs = [normalize_continuum(flux[part], bad[part], basis) for part in parts]
-    return (np.concatenate(arrays) for arrays in zip(*pairs, strict=True))
-
-
-FINE, DEAD, LOST_CHUNK, UNUSABLE = range(4)
+_, DEAD, LOST_CHUNK, UNUSABLE = range(4)
 REASONS = (
     "",
     "no good pixel",
@@ -297,103 +271,22 @@ OUTLIER_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was found of N spectra."""
-
-    values: dict
-    usable: np.ndarray
-    remarks: dict
-
-    @classmethod
-    def of_codes(cls, values, error):
-        """From results that have a ``code``: a place in `REASONS`."""
-        code = values["code"]
-        return cls(
-            values | {"error": error}, code == 0, {row: REASONS[code[row]] for row in np.flatnonzero(code)}
-        )
-
-
-def describe(found: Found, reader, columns: xr.Dataset) -> xr.Dataset:
-    """Results as a Dataset: see `spectool.papers.zahid2019.reader.predict`.
-
-    Parameters
-    ----------
-    found
-    reader
-        `spectool.papers.zahid2019.reader.MetallicityReader`.
-    columns
-        Per-galaxy columns to keep.
-    """
-    result = _answers(found, reader)
-    remarks = {row: [text] for row, text in found.remarks.items()}
-    outlier = ~found.usable
-    if "score" in found.values:
-        result |= _statistics(found, reader.basis.kept_wavelength)
-        outlier = outlier | (found.values["score"] >= -np.log10(FALSE_ALARMS))
-        for row in np.flatnonzero(outlier & found.usable):
-            name = BIN_STATISTICS[found.values["which"][row]]
-            where = result["outlier_wavelength"][0][row]
-            remarks.setdefault(row, []).append(SUSPECTS[name].format(found.values[name][row], where))
-    for row in np.flatnonzero(found.usable & _at_an_end(found, reader)):
-        remarks.setdefault(row, []).append(LIMIT)
-    reason = np.full(len(outlier), "", dtype=object)
-    for row, texts in remarks.items():
-        reason[row] = "; ".join(texts)
-    result["outlier"] = (outlier, "", "unlike the training spectra, or without an answer")
-    result["out_of_range"] = (reason != "", "", "not to be trusted as it is: see reason")
-    result["reason"] = (reason, "", "")
-    return columns.assign(
-        {
-            name: ("galaxy", values, {"units": unit} | ({"long_name": text} if text else {}))
-            for name, (values, unit, text) in result.items()
-        }
-    )
-
-
-def _answers(found, reader):
-    """Columns of every output: value, unit, description."""
-    result = {}
-    for k, (name, unit) in enumerate(zip(reader.outputs, reader.units, strict=True)):
-        for what, key, text in (
-            ("predicted", "mean", "mean of the networks"),
-            ("error", "error", "1 sigma, calibrated on held-out histories"),
-            ("spread", "spread", "standard deviation of the networks"),
-        ):
-            values = np.where(found.usable, found.values[key][:, k], np.nan).astype("f4")
-            result[f"{name.removesuffix('_lw')}_{what}"] = (values, unit, f"{name}: {text}")
-    return result
-
-
-def _statistics(found, wavelength):
-    """Columns of the statistics."""
-    result = {
-        f"outlier_{name}": (np.where(found.usable, found.values[name], np.nan).astype("f4"), "", text)
-        for name, text in OUTLIER_COLUMNS.items()
-    }
-    pixel = np.minimum(found.values["pixel"], len(wavelength) - 1)
-    where = np.where(found.usable, wavelength[pixel], np.nan).astype("f4")
-    return result | {"outlier_wavelength": (where, "Angstrom", "middle of the strongest run")}
-
-
-def _at_an_end(found, reader):
-    """Whether the metallicity is near an end of those that the networks were trained on."""
-    if "log_z_lw" not in reader.outputs:
-        return np.zeros(len(found.usable), bool)
-    log_z, nodes = found.values["mean"][:, reader.outputs.index("log_z_lw")], metallicities()
-    return ~((log_z > nodes[0] + EDGES[0]) & (log_z < nodes[-1] - EDGES[1]))
-
-
-ANSWERS = ("mean", "spread", "noise")
+ANSWERS = {
+    "predicted": ("mean", "mean of the networks"),
+    "error": ("error", "1 sigma, calibrated on held-out histories"),
+    "spread": ("spread", "standard deviation of the networks"),
+}
+"""End of a column's name -> key of what `MetallicityReader.read` gives, and words."""
 SUSPICIONS = ("chi2", "excess", "distance", "score", "pixel", "which")
+GROUP = 512
 
 
 class MetallicityReader:
-    """Networks, and what else is needed to read a batch of prepared spectra."""
+    """Networks, and what else is needed to read prepared spectra."""
 
-    def __init__(self, members=None) -> None:
-        members = load() if members is None else members
-        whole = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)
+    def __init__(self, networks=None) -> None:
+        networks = load() if networks is None else networks
+        whole = networks if isinstance(networks, ChunkedEnsemble) else ChunkedEnsemble(networks)
         self.arrays, self.stacked = whole.arrays, whole
         self.outputs, self.units = whole.outputs, whole.units
         self.basis = ContinuumBasis.optical()
@@ -415,7 +308,7 @@ class MetallicityReader:
 
     @torch.inference_mode()
     def read(self, x: torch.Tensor, noise: np.ndarray, bad: torch.Tensor, products) -> dict[str, np.ndarray]:
-        """Read a batch."""
+        """Read a group of spectra that were broadened alike."""
         outputs, gradient = self.stacked.answer(x)
         variance = noise_variance(gradient, products, torch.from_numpy(noise))
         variance += self.stacked.pixel_variance(gradient, bad) * self._missing**2
@@ -431,14 +324,79 @@ class MetallicityReader:
             found |= score_bin_outliers(self.arrays, x, variance, bad)
         return found
 
-    def calibrate(self, found, noise) -> np.ndarray:
-        """Errors (N, n_out) of what `read` found."""
+    def read_all(
+        self, sigma, noise, take, *, batch_size=GROUP, run=map, progress=False
+    ) -> dict[str, np.ndarray]:
+        """Read spectra batch by batch, in each those together that are broadened by one width (N,).
+
+        ``take(part)`` reads a batch and returns a function of its rows and of their operator: prepared spectra, their
+        bad pixels, and codes of what is wrong (places in `REASONS`).
+        """
+        n, n_out = len(sigma), len(self.outputs)
+        found = {name: np.full((n, n_out), np.nan, "f4") for name in ("mean", "spread", "noise")}
+        if self.knows_outliers:
+            found |= {name: np.zeros(n, "i2" if name in ("pixel", "which") else "f4") for name in SUSPICIONS}
+        found |= {"code": np.zeros(n, "i1")}
+        for width in np.unique(sigma):
+            self.broaden_by(width)
+
+        def work(start):
+            part = slice(start, min(start + batch_size, n))
+            get, widths, order = take(part), sigma[part], np.argsort(sigma[part], kind="stable")
+            for rows in np.split(order, np.flatnonzero(np.diff(widths[order])) + 1):
+                for first in range(0, len(rows), GROUP):
+                    some = rows[first : first + GROUP]
+                    operator, products = self.broaden_by(widths[some[0]])
+                    x, bad, code = get(some, operator)
+                    for name, values in (
+                        self.read(x, noise[part][some], bad, products) | {"code": code}
+                    ).items():
+                        found[name][part][some] = values
+            return part.stop - part.start
+
+        with tqdm(total=n, desc="metallicities", unit="galaxy", disable=not progress) as bar:
+            for n_done in run(work, range(0, n, batch_size)):
+                bar.update(n_done)
         level = np.sqrt(np.mean(np.square(noise), axis=1))
-        return scale_errors(self.arrays, *(found[name] for name in ANSWERS), level)
+        errors = scale_errors(self.arrays, found["mean"], found["spread"], found["noise"], level)
+        return found | {"error": errors}
 
-
-GROUP = 512
-MIN_CHUNK = 0.5
+    def describe(self, found, columns: xr.Dataset, usable, remarks) -> xr.Dataset:
+        """Results beside per-galaxy columns; remarks are words by row."""
+        result, n = {}, len(usable)
+        for k, (name, unit) in enumerate(zip(self.outputs, self.units, strict=True)):
+            for what, (key, text) in ANSWERS.items():
+                values = np.where(usable, found[key][:, k], np.nan).astype("f4")
+                result[f"{name.removesuffix('_lw')}_{what}"] = (values, unit, f"{name}: {text}")
+        remarks = {row: [text] for row, text in remarks.items()}
+        outlier = ~usable
+        if self.knows_outliers:
+            for name, text in OUTLIER_COLUMNS.items():
+                values = np.where(usable, found[name], np.nan).astype("f4")
+                result[f"outlier_{name}"] = (values, "", text)
+            pixel = np.minimum(found["pixel"], self.basis.kept_wavelength.size - 1)
+            where = np.where(usable, self.basis.kept_wavelength[pixel], np.nan).astype("f4")
+            result["outlier_wavelength"] = (where, "Angstrom", "middle of the strongest run")
+            outlier = outlier | (found["score"] >= -np.log10(FALSE_ALARMS))
+            for row in np.flatnonzero(outlier & usable):
+                name = BIN_STATISTICS[found["which"][row]]
+                text = SUSPECTS[name].format(found[name][row], where[row])
+                remarks.setdefault(row, []).append(text)
+        if "log_z_lw" in self.outputs:
+            log_z, nodes = found["mean"][:, self.outputs.index("log_z_lw")], metallicities()
+            inside = (log_z > nodes[0] + EDGES[0]) & (log_z < nodes[-1] - EDGES[1])
+            for row in np.flatnonzero(usable & ~inside):
+                remarks.setdefault(row, []).append(LIMIT)
+        reason = np.array(["; ".join(remarks.get(row, ())) for row in range(n)], dtype=object)
+        result["outlier"] = (outlier, "", "unlike the training spectra, or without an answer")
+        result["out_of_range"] = (reason != "", "", "not to be trusted as it is: see reason")
+        result["reason"] = (reason, "", "")
+        return columns.assign(
+            {
+                name: ("galaxy", values, {"units": unit} | ({"long_name": text} if text else {}))
+                for name, (values, unit, text) in result.items()
+            }
+        )
 
 
 def stream_metallicity(
@@ -485,78 +443,40 @@ def stream_metallicity(
     ValueError
         If spectra, table and widths do not belong together.
     """
-    rows, table = _open(source, table)
-    reader = MetallicityReader(networks)
-    sigma = _widths(extra_fwhm, table, len(rows))
-    noise = _noise(table, len(rows), reader.stacked.n_chunks)
-    for width in np.unique(sigma):
-        reader.broaden_by(width)
-    found = _empty(len(rows), reader)
-    starts = range(0, len(rows), batch_size)
+    flux, table = _open(source, table)
+    reader, n = MetallicityReader(networks), len(flux)
+    sigma, noise = _widths(extra_fwhm, table, n), _noise(table, n, reader.stacked.n_chunks)
 
-    def work(start):
-        part = slice(start, min(start + batch_size, len(rows)))
-        _read_batch(reader, rows.read(part), sigma[part], noise[part], {n: a[part] for n, a in found.items()})
-        return part.stop - part.start
+    def take(part):
+        batch = _read_rows(flux, part)
+        buffers = torch.empty(GROUP, flux.shape[1]), torch.empty(GROUP, reader.stacked.n_kept)
+
+        def get(rows, operator):
+            work, x = (buffer[: len(rows)] for buffer in buffers)
+            work.copy_(torch.from_numpy(np.ascontiguousarray(batch[rows])))
+            return x, *_prepare(work, x, operator, reader)
+
+        return get
 
     threads = n_workers() if threads is None else threads
-    with (
-        ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        tqdm(total=len(rows), desc="metallicities", unit="galaxy", disable=not progress) as bar,
-    ):
-        for n_done in pool.map(work, starts):
-            bar.update(n_done)
-    error = reader.calibrate(found, noise)
-    return describe(Found.of_codes(found, error), reader, _columns(table, len(rows)))
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = reader.read_all(sigma, noise, take, batch_size=batch_size, run=pool.map, progress=progress)
+    code = found["code"]
+    remarks = {row: REASONS[code[row]] for row in np.flatnonzero(code)}
+    columns = xr.Dataset(coords={"galaxy": np.arange(n)}).drop_vars("galaxy")
+    if table is not None:
+        columns = table[[name for name in table.data_vars if table[name].dims == ("galaxy",)]]
+    return reader.describe(found, columns, code == 0, remarks)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of an array; if that is a file, mapped no longer than they are needed."""
-
-    array: np.ndarray
-
-    def __len__(self):
-        return len(self.array)
-
-    def read(self, part):
-        """Rows of a slice."""
-        array = self.array
-        if not self._is_whole_map():
-            return array[part]
-        # Pages of a map count as this process's memory until it is closed: a map of its own for each batch.
-        start = array.offset + part.start * array.strides[0]
-        return np.memmap(array.filename, array.dtype, "r", start, (part.stop - part.start, *array.shape[1:]))
-
-    def _is_whole_map(self):
-        """A part of a map does not tell where in the file it begins."""
-        array = self.array
-        if not isinstance(array, np.memmap) or array.filename is None or not array.flags.c_contiguous:
-            return False
-        return Path(array.filename).stat().st_size == array.offset + array.nbytes
-
-
-def _empty(n, reader):
-    """Room for the results of all spectra."""
-    found = {name: np.full((n, len(reader.outputs)), np.nan, "f4") for name in ANSWERS}
-    if reader.knows_outliers:
-        found |= {name: np.zeros(n, "i2" if name in ("pixel", "which") else "f4") for name in SUSPICIONS}
-    return found | {"code": np.zeros(n, "i1")}
-
-
-def _read_batch(reader, flux, sigma, noise, found):
-    """Read a batch of stored spectra into its part of the results; those of one width go together."""
-    order = np.argsort(sigma, kind="stable")
-    buffers = torch.empty(GROUP, flux.shape[1]), torch.empty(GROUP, reader.stacked.n_kept)
-    for rows in np.split(order, np.flatnonzero(np.diff(sigma[order])) + 1):
-        for first in range(0, len(rows), GROUP):
-            some = rows[first : first + GROUP]
-            work, x = (buffer[: len(some)] for buffer in buffers)
-            work.copy_(torch.from_numpy(np.ascontiguousarray(flux[some])))
-            operator, products = reader.broaden_by(sigma[some[0]])
-            bad, code = _prepare(work, x, operator, reader)
-            for name, values in (reader.read(x, noise[some], bad, products) | {"code": code}).items():
-                found[name][some] = values
+def _read_rows(array, part):
+    """Rows of an array; those of a file through a map of their own, so that its pages are given back with the batch."""
+    # A part of a map does not tell where in the file it begins.
+    whole = isinstance(array, np.memmap) and array.filename is not None and array.flags.c_contiguous
+    if not whole or Path(array.filename).stat().st_size != array.offset + array.nbytes:
+        return array[part]
+    start = array.offset + part.start * array.strides[0]
+    return np.memmap(array.filename, array.dtype, "r", start, (part.stop - part.start, *array.shape[1:]))
 
 
 def _prepare(work, x, operator, reader):
@@ -589,7 +509,7 @@ def _open(source, table):
         )
     if table is not None and table.sizes["galaxy"] != len(source):
         raise ValueError(f"{len(source)} spectra, but a table of {table.sizes['galaxy']} galaxies")
-    return _Rows(source), table
+    return source, table
 
 
 def _widths(extra_fwhm, table, n):
@@ -613,13 +533,6 @@ def _noise(table, n, n_chunks):
     return np.nan_to_num(noise.astype(np.float32), nan=0.0, posinf=0.0)
 
 
-def _columns(table, n):
-    """Per-galaxy columns of a table, without what is only needed to read the spectra."""
-    if table is None:
-        return xr.Dataset(coords={"galaxy": np.arange(n)}).drop_vars("galaxy")
-    return table[[name for name in table.data_vars if table[name].dims == ("galaxy",)]]
-
-
 STAR_REDSHIFT = 0.002
 RANGE = (4050.0, 7300.0)
 TITLE = "Chunked networks (Zahid 2019)"
@@ -630,7 +543,7 @@ LABELS = {
 }
 
 
-def predict(sample: xr.Dataset, networks=None, *, batch_size: int = 512, **preparation) -> xr.Dataset:
+def predict(sample: xr.Dataset, networks=None, **preparation) -> xr.Dataset:
     """Read stellar metallicities from spectra.
 
     Parameters
@@ -641,8 +554,6 @@ def predict(sample: xr.Dataset, networks=None, *, batch_size: int = 512, **prepa
     networks
         Networks, as of `spectool.papers.zahid2019.network.load`; default: the shipped ones. Only those of
         ``zahid2019_mlp1`` know what errors and what outliers are.
-    batch_size
-        Spectra read at once.
     **preparation
         Options of `prepare_zahid2019`, for spectra that are not prepared yet.
 
@@ -671,27 +582,22 @@ def predict(sample: xr.Dataset, networks=None, *, batch_size: int = 512, **prepa
     another. A metal-poor young population is nearly featureless, and so is whatever has no features.
     """
     reader = MetallicityReader(networks)
-    if not _is_prepared(sample, reader):
+    wavelength = sample["wavelength"].values if "wavelength" in sample.coords else None
+    if not np.array_equal(wavelength, reader.basis.kept_wavelength):
         sample = prepare_zahid2019(sample, **preparation)
-    widths = _broadened_by(sample)
-    parts, noise = [], []
-    for start in range(0, sample.sizes["galaxy"], batch_size):
-        part = slice(start, start + batch_size)
-        some = sample.isel(galaxy=part)
-        bad = some["mask"].values if "mask" in some else np.zeros(some["flux"].shape, bool)
-        noise.append(_chunk_noise(some, bad, reader.stacked.starts))
-        parts.append(_read(reader, some["flux"].values, noise[-1], bad, widths[part]))
-    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    values["error"] = reader.calibrate(values, np.concatenate(noise))
-    usable = ~sample["mask"].values.all(axis=1) if "mask" in sample else np.ones(len(widths), bool)
-    columns = sample.drop_dims("wavelength")
-    return describe(Found(values, usable, _remarks(sample, usable)), reader, columns)
+    flux = sample["flux"].values
+    bad = sample["mask"].values if "mask" in sample else np.zeros(flux.shape, bool)
+    noise = _chunk_noise(sample, bad, reader.stacked.starts)
 
+    def take(part):
+        def get(rows, operator):  # bad pixels of prepared spectra are 0
+            x = np.ascontiguousarray(flux[part][rows], dtype=np.float32)
+            return torch.from_numpy(x), torch.from_numpy(bad[part][rows]), 0
 
-def _is_prepared(sample, reader):
-    return "wavelength" in sample.coords and np.array_equal(
-        sample["wavelength"].values, reader.basis.kept_wavelength
-    )
+        return get
+
+    found, usable = reader.read_all(_broadened_by(sample), noise, take), ~bad.all(axis=1)
+    return reader.describe(found, sample.drop_dims("wavelength"), usable, _remarks(sample, usable))
 
 
 def _broadened_by(prepared):
@@ -711,20 +617,6 @@ def _chunk_noise(prepared, bad, starts):
     square = np.where(bad, 0, prepared["sigma"].values.astype(float) ** 2)
     total, count = (np.add.reduceat(values, starts[:-1], axis=1) for values in (square, (~bad).astype(float)))
     return np.sqrt(total / np.maximum(count, 1)).astype(np.float32)
-
-
-def _read(reader, flux, noise, bad, widths):
-    """Read one batch: spectra that were broadened alike together."""
-    results = {}
-    for width in np.unique(widths):
-        rows = np.flatnonzero(widths == width)
-        x = torch.from_numpy(np.ascontiguousarray(flux[rows], dtype=np.float32))
-        # Bad pixels of prepared spectra are 0.
-        found = reader.read(x, noise[rows], torch.from_numpy(bad[rows]), reader.broaden_by(width)[1])
-        for name, values in found.items():
-            room = results.setdefault(name, np.empty((len(flux), *values.shape[1:]), values.dtype))
-            room[rows] = values
-    return results
 
 
 def _remarks(prepared, usable):
@@ -754,25 +646,22 @@ def make_predictor(networks=None) -> Predictor:
 
 def _as_answers(found):
     """In the form of `spectool.papers.Predictor`."""
-    names = [name for name in LABELS if f"{name.removesuffix('_lw')}_predicted" in found]
-    short = [name.removesuffix("_lw") for name in names]
-    values, errors = (
-        np.stack([found[f"{name}_{what}"].values for name in short], axis=1)
+    columns = {
+        name: name.removesuffix("_lw") for name in LABELS if f"{name.removesuffix('_lw')}_predicted" in found
+    }
+    value, error = (
+        np.stack([found[f"{short}_{what}"].values for short in columns.values()], axis=1)
         for what in ("predicted", "error")
     )
-    result = xr.Dataset(
-        {
-            "value": (("galaxy", "quantity"), values),
-            "error": (("galaxy", "quantity"), errors),
-            "out_of_range": ("galaxy", found["out_of_range"].values),
-            "reason": ("galaxy", found["reason"].values),
-            "outlier": ("galaxy", found["outlier"].values),
-        },
-        coords={
-            "quantity": names,
-            "unit": ("quantity", [found[f"{n}_predicted"].attrs["units"] for n in short]),
-        },
+    dims = ("galaxy", "quantity")
+    result = (
+        found[["out_of_range", "reason", "outlier"]]
+        .drop_attrs()
+        .assign(value=(dims, value), error=(dims, error))
     )
-    for k, column in enumerate(("label", "note")):
-        result = result.assign_coords({column: ("quantity", [LABELS[name][k] for name in names])})
-    return result
+    return result.assign_coords(
+        quantity=list(columns),
+        unit=("quantity", [found[f"{short}_predicted"].attrs["units"] for short in columns.values()]),
+        label=("quantity", [LABELS[name][0] for name in columns]),
+        note=("quantity", [LABELS[name][1] for name in columns]),
+    )

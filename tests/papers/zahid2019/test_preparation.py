@@ -156,13 +156,6 @@ def test_each_kind_of_bad_spectrum_is_named_and_masked(observed):
     assert "5 of 6 spectra masked out" in history(prepared)[-1]
 
 
-def test_half_a_chunk_may_be_asked_for_or_none(observed):
-    n = observed.sizes["wavelength"]
-    spoilt = without(observed, 2, flux=np.where(np.arange(n) < 1000, np.nan, observed["flux"][2]))
-    lenient = prepare_zahid2019(spoilt, min_chunk=0)
-    assert lenient["prepared_reason"][2] == "" and 0.1 < float(lenient["mask"][2].mean()) < 0.4
-
-
 def test_a_resolution_below_the_models_is_named_and_the_spectrum_kept(observed):
     wide = observed.assign(velocity_dispersion=("galaxy", np.array([60.0, 60, 60, 60, 60, 200])))
     prepared = prepare_zahid2019(wide)

@@ -8,7 +8,7 @@ import xarray as xr
 from spectool.broaden import broaden
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import ChunkedEnsemble
-from spectool.papers.zahid2019.reader import SIGMA_STEP, _Rows, stream_metallicity
+from spectool.papers.zahid2019.reader import SIGMA_STEP, _read_rows, stream_metallicity
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from tools.make.outlier_references import fit_bin_outliers
@@ -145,8 +145,8 @@ def test_a_map_is_mapped_batch_by_batch(flux, tmp_path):
     np.save(tmp_path / "flux.npy", flux)
     mapped = np.load(tmp_path / "flux.npy", mmap_mode="r")
     for rows in (mapped, mapped[10:40], mapped[20:], mapped[::2], flux):
-        np.testing.assert_array_equal(_Rows(rows).read(slice(5, 12)), rows[5:12])
-    assert _Rows(mapped).read(slice(5, 12)).base is not mapped.base
+        np.testing.assert_array_equal(_read_rows(rows, slice(5, 12)), rows[5:12])
+    assert _read_rows(mapped, slice(5, 12)).base is not mapped.base
 
 
 def test_what_does_not_belong_together_is_refused(flux, table, ensemble, tmp_path):
