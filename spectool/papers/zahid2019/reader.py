@@ -657,6 +657,7 @@ def _as_answers(found):
     result = (
         found[["out_of_range", "reason", "outlier"]]
         .drop_attrs()
+        .reset_coords(drop=True)
         .assign(value=(dims, value), error=(dims, error))
     )
     return result.assign_coords(
