@@ -22,8 +22,8 @@ def attribute(members, prepared, *, baseline=None, steps=STEPS, batch_size=256):
     prepared : Dataset
         ``flux`` (galaxy, wavelength), as the network takes it.
     baseline : array_like, shape (n_kept,), optional
-        Spectrum to start from. Default: zero flux, a continuum without a line, which no galaxy has; the mean of the
-        training spectra asks what sets a galaxy apart instead.
+        Spectrum to start from. Default: zero flux, a continuum without a line; the mean of the training spectra asks
+        what sets a galaxy apart instead.
     steps : int
         Of the integral (Gauss-Legendre).
     batch_size : int
@@ -147,10 +147,9 @@ def describe_filters(model, prepared, *, steps=STEPS):
     -------
     Dataset, dims (chunk, filter)
         ``peak`` [Angstrom]: the pixel of largest weight; ``band``: the Lick index whose share of the squared weights
-        exceeds its share of the chunk's pixels most ("" if none does), and that ``band_share`` of the weights;
-        ``metallicity_rho``, ``age_rho``: Spearman's correlation of what the filter lets through with the labels;
-        ``sign``: 1 or -1, that of ``metallicity_rho``; ``importance`` [dex]: mean absolute attribution of the
-        filter, which is the sum over its pixels. (chunk,): ``low``, ``high`` [Angstrom].
+        exceeds its share of the chunk's pixels most ("" if none does), and that ``band_share``; ``metallicity_rho``,
+        ``age_rho``: Spearman's correlation of what the filter lets through with the labels; ``sign`` of
+        ``metallicity_rho``; ``importance`` [dex]: mean absolute attribution. (chunk,): ``low``, ``high`` [Angstrom].
     """
     flux = _read(prepared)
     curves, chunk = model.filters(), np.asarray(model.chunk_index)
@@ -187,9 +186,8 @@ def describe_filters(model, prepared, *, steps=STEPS):
 def filter_patterns(model, prepared):
     """What in the spectra makes a filter let more through: how they change with it.
 
-    Weights alone mislead: they may be large where spectra hardly differ, or cancel what pixels have in common.
-    The pattern is the covariance of the filter's output with the flux, divided by the output's standard deviation
-    (Haufe et al. 2014, NeuroImage 87, 96, eq. 6).
+    The covariance of the filter's output with the flux, divided by the output's standard deviation (Haufe et al. 2014,
+    NeuroImage 87, 96, eq. 6): weights alone are large where spectra hardly differ, too.
 
     Parameters
     ----------

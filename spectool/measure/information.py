@@ -33,17 +33,13 @@ def estimate_at(place, x, y, n_bootstrap):
         SelectComponentsParamHolder(n_inits=1, threshold_components=1e-3, max_components=10),
     )
     good = np.isfinite(x) & np.isfinite(y)
-    pairs = np.stack([_normal_scores(x[good]), _normal_scores(y[good])], axis=1)
+    # Ranks become quantiles of the standard normal distribution; equal values share theirs.
+    pairs = np.stack([ndtri(rankdata(v[good]) / (good.sum() + 1)) for v in (x, y)], axis=1)
     # Its progress bar, one per pair, would bury ours; its warnings tell of fits that needed all components.
     with patch.object(gmm_mi.mi, "tqdm", partial(tqdm, disable=True)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mi, error = estimator.fit_estimate(pairs, mi_dist_params=MIDistParamHolder(n_bootstrap=n_bootstrap))
     return place, (float(mi), float("nan" if error is None else error))
-
-
-def _normal_scores(values):
-    """Ranks turned into quantiles of the standard normal distribution; equal values share theirs."""
-    return ndtri(rankdata(values) / (values.size + 1))
 
 
 def informativeness(latent, flux):
@@ -169,13 +165,13 @@ def mutual_information_matrix(
         warnings.warn("interrupted: the pairs that were not done are NaN", stacklevel=2)
     # Completion order varies; sorted sums do not.
     bias, scatter = (np.mean(sorted(shuffled)), np.std(sorted(shuffled))) if shuffled else (np.nan, np.nan)
-    units = {"units": ""}
+    both, nat = ("first", "second"), {"units": "", "description": "nat"}
     return xr.Dataset(
         {
-            "mi": (("first", "second"), mi[0], units | {"long_name": "mutual information [nat]"}),
-            "mi_error": (("first", "second"), mi[1], units | {"long_name": "its bootstrap error [nat]"}),
-            "bias": ((), bias, units | {"long_name": "mean estimate of shuffled pairs [nat]"}),
-            "bias_scatter": ((), scatter, units | {"long_name": "scatter of shuffled pairs [nat]"}),
+            "mi": (both, mi[0], nat),
+            "mi_error": (both, mi[1], nat),
+            "bias": ((), bias, nat),
+            "bias_scatter": ((), scatter, nat),
         },
         coords={"first": left_names, "second": right_names},
         attrs={"n_galaxies": len(rows), "n_bootstrap": n_bootstrap, "interrupted": int(interrupted)},
@@ -220,9 +216,8 @@ def _check_pair(x, y, names):
 def _as_table(values):
     """Columns (galaxy, k) as float64 and their names."""
     if isinstance(values, xr.Dataset):
-        names = [
-            n for n in values.data_vars if values[n].dims == ("galaxy",) and values[n].dtype.kind in "fiu"
-        ]
+        columns = values.data_vars.items()
+        names = [name for name, v in columns if v.dims == ("galaxy",) and v.dtype.kind in "fiu"]
         if not names:
             raise ValueError("the Dataset has no numeric per-galaxy column")
         return np.stack([values[n].values.astype(float) for n in names], axis=1), names

@@ -22,7 +22,6 @@ class Relation:
     scale: str
     reference: str
     note: str = ""
-    approximate: bool = False
 
     def __call__(self, log_mass):
         """Metallicity at given masses, NaN beyond the relation's; `scale` says of what."""
@@ -50,7 +49,6 @@ _ROWS = (
         "Stands in for Scholte & Saintonge (2023, MNRAS 518, 353), the reference of Scourfield et al. (2023), of whose "
         "curve we found no public numbers: same first author, another sample (DESI, not SDSS) and scale. Approximate: "
         "compare scatter and shape, not the zero point.",
-        True,
     ),
     Relation(
         "Tremonti et al. 2004",
@@ -131,7 +129,6 @@ STELLAR_RELATIONS = {relation.name: relation for relation in _STELLAR_ROWS}
 """Name -> `Relation` of the stars: log Z/Zsun, Zsun = `Z_SUN`."""
 
 
-MAD_TO_SIGMA = 1.482602
 BIN_WIDTH = 0.2
 N_MASS, N_SFR = 15, 10
 
@@ -220,27 +217,18 @@ def scatter_about(relation, log_mass, oxygen):
     Returns
     -------
     dict
-        [dex]: ``rms`` about the relation; ``offset``, the median residual; ``std`` about the mean residual (blind to a
-        constant between scales) and ``std_error``, from the residuals' fourth moment; ``robust``, 1.48 times the median
-        absolute deviation from ``offset``. And ``n``, ``n_left_out``.
+        [dex]: ``offset``, the median residual; ``std`` about the mean residual (blind to a constant between scales)
+        and ``std_error``, from the residuals' fourth moment. And ``n``, ``n_left_out``.
     """
     log_mass = np.asarray(log_mass, float)
     (residual,), left_out = finite_rows(np.asarray(oxygen, float) - relation(log_mass))
     n = residual.size
+    found = dict.fromkeys(("offset", "std", "std_error"), np.nan) | {"n": n, "n_left_out": left_out}
     if n < 2:
-        empty = dict.fromkeys(("rms", "offset", "std", "robust", "std_error"), np.nan)
-        return empty | {"n": n, "n_left_out": left_out}
-    offset, variance = np.median(residual), residual.var(ddof=1)
-    fourth = np.mean((residual - residual.mean()) ** 4)
-    return {
-        "rms": float(np.sqrt(np.mean(residual**2))),
-        "offset": float(offset),
-        "std": float(np.sqrt(variance)),
-        "robust": float(MAD_TO_SIGMA * np.median(np.abs(residual - offset))),
-        "std_error": float(np.sqrt(max(fourth - variance**2, 0) / n / (4 * variance))) if variance else 0.0,
-        "n": n,
-        "n_left_out": left_out,
-    }
+        return found
+    variance, fourth = residual.var(ddof=1), np.mean((residual - residual.mean()) ** 4)
+    error = float(np.sqrt(max(fourth - variance**2, 0) / n / (4 * variance))) if variance else 0.0
+    return found | {"offset": float(np.median(residual)), "std": float(np.sqrt(variance)), "std_error": error}
 
 
 def residuals(log_mass, value, *, bins=None, min_count=10):

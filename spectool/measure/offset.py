@@ -236,22 +236,20 @@ def _stack_answers(views, predict, draws):
 
 def _offset_dataset(steps, parts, single, count, mass, n_left_out):
     total = parts.sum(axis=0)
-    label = single["median_label"] - single["stack_label"]
     used = np.isfinite(total).all(axis=1)
     share = np.where(used, count, 0) / max(count[used].sum(), 1)
     mean = np.einsum("sbd,b->sd", np.where(used[:, None], parts, 0), share if used.any() else share * np.nan)
+    drawn = {
+        "contribution": (("step", "bin"), parts),
+        "mean": (("step",), mean),
+        "mean_offset": ((), mean.sum(axis=0)),
+        "offset": (("bin",), total),
+        "label_offset": (("bin",), single["median_label"] - single["stack_label"]),
+    }
     dex = {"units": "dex"}
-    columns = {
-        "contribution": (("step", "bin"), parts[..., 0], dex),
-        "contribution_error": (("step", "bin"), parts[..., 1:].std(axis=-1), dex),
-        "mean": ("step", mean[:, 0], dex),
-        "mean_error": ("step", mean[:, 1:].std(axis=-1), dex),
-        "offset": ("bin", total[:, 0], dex),
-        "offset_error": ("bin", total[:, 1:].std(axis=-1), dex),
-        "mean_offset": ((), mean[:, 0].sum(), dex),
-        "mean_offset_error": ((), mean[:, 1:].sum(axis=0).std(), dex),
-        "label_offset": ("bin", label[:, 0], dex),
-        "label_offset_error": ("bin", label[:, 1:].std(axis=-1), dex),
+    columns = {name: (dims, values[..., 0], dex) for name, (dims, values) in drawn.items()}
+    columns |= {f"{name}_error": (dims, v[..., 1:].std(axis=-1), dex) for name, (dims, v) in drawn.items()}
+    columns |= {
         "log_mass": ("bin", np.array(mass), {"units": "dex(Msun)"}),
         "count": ("bin", count, {"units": ""}),
     }

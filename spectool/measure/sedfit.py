@@ -49,6 +49,15 @@ RANGES = {"log_mass": (3.0, 14.0), "log_sfr": (-7.0, 5.0), "log_dust_luminosity"
 QUANTILES = {"_fit": 0.5, "_fit_low": 0.16, "_fit_high": 0.84}
 _TINY = 1e-30
 
+SCORES = {
+    "bias": "dex",
+    "scatter": "dex",
+    "rms": "dex",
+    "r2": "",
+    "coverage": "",
+    "half_width": "dex",
+    "n": "",
+}
 DEEPER = 10.0
 RATE_BIN, MIN_COUNT = 0.5, 30
 STATED = "error stated by the fit"
@@ -64,17 +73,15 @@ def draw_library(n=N_MODELS, *, averages, seed, redshift_step=REDSHIFT_STEP, pro
     averages : BandAverages
     seed : int or numpy.random.Generator
     redshift_step : float
-        Between nodes, fluxes are interpolated linearly. Half-way between nodes 0.02 apart 99% of the fluxes are good to
-        1.4%, 99.9% to 4.3% (0.01: 0.5 and 1.7%).
+        Between nodes, fluxes are interpolated linearly: half-way between nodes 0.02 apart 99% are good to 1.4%.
     progress : bool
 
     Returns
     -------
     xarray.Dataset, dims (redshift, model, band)
         ``flux`` [Jy / Msun], float32: at 10 Mpc, of a galaxy whose stars weighed 1 Msun when they formed, at rest and
-        moved to each redshift. ``log_mass`` (surviving), ``log_sfr`` (100 Myr), ``log_dust_luminosity`` of that
-        galaxy; the parameters drawn, ``age_form`` [Gyr] among them, by which models are sorted. 50,000 models, 26
-        redshifts and 21 bands are 109 MB.
+        moved to each redshift; its ``log_mass`` (surviving), ``log_sfr`` (100 Myr), ``log_dust_luminosity``; the
+        parameters drawn, ``age_form`` [Gyr] among them, by which models are sorted. 26 redshifts and 21 bands: 109 MB.
     """
     nodes = redshift_nodes(float(averages.redshift[-1]), redshift_step)
     models = draw_models(n, age=averages.grid.age, seed=seed)
@@ -126,22 +133,14 @@ def draw_models(n, *, age, seed):
         "dust1": (tau_v * (1 - mu), "", "extra optical depth of young stars"),
         "dust2": (tau_v * mu, "", "optical depth of all stars"),
         # All alike, but drawn: what follows has its place in the stream of random numbers.
-        "dust_index": (
-            rng.uniform(DUST_SLOPE, DUST_SLOPE, n),
-            "",
-            "power-law index of the attenuation curve",
-        ),
+        "dust_index": (rng.uniform(DUST_SLOPE, DUST_SLOPE, n), "", "power-law index of the attenuation"),
         "qpah": (rng.uniform(0.47, 4.58, n), "%", "PAH mass fraction of the dust"),
         "umin": (10 ** rng.uniform(-1.0, 1.39, n), "", "weakest starlight that heats the dust"),
         "gamma": (10 ** rng.uniform(-4.0, -0.7, n), "", "fraction of the dust heated by stronger starlight"),
     }
-    models = xr.Dataset(
-        {
-            name: ("galaxy", values, {"units": unit, "long_name": text})
-            for name, (values, unit, text) in columns.items()
-        },
-        coords={"age": ("age", np.asarray(age, float), {"units": "yr"})},
-    )
+    models = xr.Dataset(coords={"age": ("age", np.asarray(age, float), {"units": "yr"})})
+    for name, (values, unit, text) in columns.items():
+        models[name] = ("galaxy", values, {"units": unit, "long_name": text})
     models["log_z_star"].attrs["z_sun"] = models["log_z_gas"].attrs["z_sun"] = 0.02
     return models.assign(mass_formed=(("galaxy", "age"), mass.astype("f4"), {"units": "Msun"}))
 
@@ -178,14 +177,12 @@ def _exponential(edges, onset, rate):
 def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_bands=3, progress=True):
     """Fit every galaxy with every model of a library.
 
-    Each model is scaled to the galaxy's fluxes and weighs exp(-chi^2 / 2). Models older than the universe at the
-    galaxy's redshift are left out. Missing bands are dropped; negative fluxes count as measured. Other than in MAGPHYS,
-    16 and 84% contain the error of the amplitude (added in quadrature; 0.01-0.05 dex).
+    Each model is scaled to the galaxy's fluxes and weighs exp(-chi^2 / 2). Models older than the universe are left out;
+    missing bands are dropped; negative fluxes count as measured. 16 and 84% contain the error of the amplitude.
 
     On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths in 7 bands at a total S/N of 5-17,
     but 52-61% in 21 bands at 17-55: 50,000 models are too few there. ``model_error`` makes up for it, and makes labels
-    smoother: between libraries of other seeds they scatter by 0.019, 0.056 and 0.038 dex (mass, rate, dust luminosity)
-    with 0.1, by 0.029, 0.137 and 0.092 dex with 0.02.
+    smoother: between libraries of other seeds those of the rate scatter by 0.056 dex with 0.1, by 0.137 dex with 0.02.
 
     Parameters
     ----------
@@ -205,12 +202,11 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     Returns
     -------
     xarray.Dataset
-        ``sample`` with, for ``log_mass``, ``log_sfr`` and ``log_dust_luminosity``, the columns ``*_fit`` (median),
-        ``*_fit_low`` and ``*_fit_high`` (16 and 84%); ``chi2_fit`` and ``best_model`` (index in the library; -1) of
-        the best model, ``log_amplitude_fit`` (mass formed by it), ``n_bands_fit``, and ``fit_reason``: "" or why a
-        galaxy was not fitted, its columns being NaN. Values whose flux is not finite or a sentinel (-99, 9999, ...),
-        whose error is not above 0, or that look like magnitudes are taken as missing, and counted in
-        ``attrs["history"]``.
+        ``sample`` with, for each of `PROPERTIES`, the columns ``*_fit`` (median), ``*_fit_low`` and ``*_fit_high`` (16
+        and 84%); ``chi2_fit`` and ``best_model`` (index in the library; -1) of the best model, ``log_amplitude_fit``
+        (mass formed by it), ``n_bands_fit``, and ``fit_reason``: "" or why a galaxy was not fitted, its columns being
+        NaN. Fluxes that are not finite, a sentinel (-99, 9999, ...) or like magnitudes, or whose error is not above 0,
+        are taken as missing, and counted in ``attrs["history"]``.
 
     Raises
     ------
@@ -219,9 +215,7 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
         magnitudes.
     """
     if batch_size < 1 or not model_error >= 0:
-        raise ValueError(
-            f"batch_size must be 1 or more and model_error not negative: {batch_size}, {model_error}"
-        )
+        raise ValueError(f"batch_size {batch_size} must be 1 or more, model_error {model_error} not negative")
     flux, error, missing, redshift, reason = _read(sample, library, min_bands)
     good = np.flatnonzero(reason == "")
     near, weight, log_scale = scale_fluxes(
@@ -460,8 +454,8 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
     Parameters
     ----------
     fitted : xarray.Dataset
-        With, for each of ``log_mass``, ``log_sfr``, ``log_dust_luminosity``, a column with the ending ``truth`` and one
-        with the ending ``prediction``; and, for the coverage, ``prediction`` + ``_low`` and ``_high``.
+        For each of `PROPERTIES` a column with the ending ``truth`` and one with the ending ``prediction``; for the
+        coverage also ``prediction`` + ``_low`` and ``_high``.
     truth, prediction : str
         Endings.
 
@@ -472,30 +466,17 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
         (share of the variance explained), ``coverage`` (share of truths between low and high; NaN without these),
         ``half_width`` (median of half of high - low) [dex]; ``n``, rows where both are finite.
     """
-    names = {
-        "bias": "dex",
-        "scatter": "dex",
-        "rms": "dex",
-        "r2": "",
-        "coverage": "",
-        "half_width": "dex",
-        "n": "",
-    }
     rows = [_score(fitted, name + truth, name + prediction) for name in PROPERTIES]
-    return xr.Dataset(
-        {
-            name: ("property", np.array([row[name] for row in rows]), {"units": unit})
-            for name, unit in names.items()
-        },
-        coords={"property": list(PROPERTIES)},
-    )
+    scores = xr.Dataset(coords={"property": list(PROPERTIES)})
+    for name, unit in SCORES.items():
+        scores[name] = ("property", np.array([row[name] for row in rows]), {"units": unit})
+    return scores
 
 
 def _score(fitted, truth, prediction):
     true, estimate = (fitted[name].values.astype(float) for name in (truth, prediction))
     used = np.isfinite(true) & np.isfinite(estimate)
-    row = dict.fromkeys(("bias", "scatter", "rms", "r2", "coverage", "half_width"), np.nan)
-    row["n"] = int(used.sum())
+    row = dict.fromkeys(SCORES, np.nan) | {"n": int(used.sum())}
     if not used.any():
         return row
     error = (estimate - true)[used]
