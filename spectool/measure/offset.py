@@ -83,7 +83,7 @@ def stellar_fwhm(sample):
     Returns
     -------
     ndarray, shape (galaxy,)
-        FWHM [km/s], of instrument and stars at rest 5500 Angstrom.
+        FWHM at rest 5500 Angstrom [km/s].
     """
     observed = AT * (1 + np.asarray(sample["redshift"], float))
     instrument = np.maximum(KM_S / resolving_power(observed), KM_S * TEMPLATE_FWHM / AT)
@@ -224,8 +224,7 @@ def _stack_answers(views, predict, draws):
         flux = view() if callable(view) else view
         for b, rows in draws.items():
             members = rows[0]
-            order = np.argsort(members)
-            place = order[np.searchsorted(members[order], rows)]
+            place = np.searchsorted(members, rows)
             share = np.stack([np.bincount(p, minlength=members.size) for p in place]) / members.size
             known = np.isfinite(flux[members])
             weight = share @ known

@@ -18,8 +18,6 @@ PACKAGES = (
 )  # fmt: skip
 COLUMNS = ("name", "paper", "ours", "tolerance", "status", "note")
 
-Limits = float | tuple[float | None, float | None]
-
 
 class ScoreError(AssertionError):
     """A figure is out of its tolerance, or too many differ from the paper."""
@@ -57,27 +55,14 @@ def _limits(name, what, value):
     return low, high
 
 
-def score(
-    name: str,
-    *,
-    paper: float,
-    ours: float,
-    tolerance: Limits,
-    note: str = "",
-    expected: Limits | None = None,
-    experiment: str = "",
-) -> dict:
+def score(name, *, paper, ours, tolerance, note="", expected=None, experiment=""):
     """One row: the paper's figure and ours, within a distance or between limits, or differing as ``expected``."""
     paper, ours = _number(name, "paper", paper), _number(name, "ours", ours)
     tolerance = _limits(name, "tolerance", tolerance)
     if expected is not None and not experiment.strip():
-        raise ValueError(
-            f"score {name!r} expects another figure than the paper's: name the experiment that shows why"
-        )
+        raise ValueError(f"score {name!r} expects another figure: name the experiment that shows why")
     if expected is None and experiment:
-        raise ValueError(
-            f"score {name!r} names an experiment but not the figure expected from it (expected=...)"
-        )
+        raise ValueError(f"score {name!r} names an experiment but not the figure expected=... from it")
     status = WITHIN if _agrees(ours, paper, tolerance) else OUT
     if status == OUT and expected is not None and _holds(name, ours, expected, tolerance):
         status = DIFFERS

@@ -49,15 +49,7 @@ RANGES = {"log_mass": (3.0, 14.0), "log_sfr": (-7.0, 5.0), "log_dust_luminosity"
 QUANTILES = {"_fit": 0.5, "_fit_low": 0.16, "_fit_high": 0.84}
 _TINY = 1e-30
 
-SCORES = {
-    "bias": "dex",
-    "scatter": "dex",
-    "rms": "dex",
-    "r2": "",
-    "coverage": "",
-    "half_width": "dex",
-    "n": "",
-}
+SCORES = ("bias", "scatter", "rms", "r2", "coverage", "half_width", "n")
 DEEPER = 10.0
 RATE_BIN, MIN_COUNT = 0.5, 30
 STATED = "error stated by the fit"
@@ -468,8 +460,9 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
     """
     rows = [_score(fitted, name + truth, name + prediction) for name in PROPERTIES]
     scores = xr.Dataset(coords={"property": list(PROPERTIES)})
-    for name, unit in SCORES.items():
-        scores[name] = ("property", np.array([row[name] for row in rows]), {"units": unit})
+    for name in SCORES:
+        units = {"units": "" if name in ("r2", "coverage", "n") else "dex"}
+        scores[name] = ("property", np.array([row[name] for row in rows]), units)
     return scores
 
 
