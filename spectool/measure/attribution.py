@@ -7,12 +7,12 @@ import xarray as xr
 from spectool.measure.indices import LICK, index_band
 from spectool.measure.stats import spearman
 
-STEPS = 64
-MIN_PIXELS = 0.25
+_STEPS = 64
+_MIN_PIXELS = 0.25
 """Pixels per Angstrom of a band of which enough is kept."""
 
 
-def attribute(members, prepared, *, baseline=None, steps=STEPS, batch_size=256):
+def attribute(members, prepared, *, baseline=None, steps=_STEPS, batch_size=256):
     """Integrated gradients of a network's first answer, pixel by pixel, by captum.
 
     Parameters
@@ -111,7 +111,7 @@ def share_by_index(attributed):
     for name in LICK:
         low, high = index_band(name)
         pixels = (wavelength >= low) & (wavelength <= high)
-        if pixels.sum() > MIN_PIXELS * (high - low):
+        if pixels.sum() > _MIN_PIXELS * (high - low):
             rows.append((name, low, high, pixels))
     rows.append(("elsewhere", np.nan, np.nan, ~np.any([pixels for *_, pixels in rows], axis=0)))
     share = np.stack([size[:, pixels].sum(1) / total for *_, pixels in rows])
@@ -132,7 +132,7 @@ def share_by_index(attributed):
     return xr.Dataset(data, coords={"index": [row[0] for row in rows]})
 
 
-def describe_filters(model, prepared, *, steps=STEPS):
+def describe_filters(model, prepared, *, steps=_STEPS):
     """A table of a `ChunkedMLP`'s filters: where each looks, what it follows, and how much it matters.
 
     Parameters

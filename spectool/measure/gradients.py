@@ -11,10 +11,10 @@ MAX_INCLINATION = 89.0
 MAX_RADIUS = 1.0  # effective radii
 MIN_BEYOND = 1
 FRACTION = 0.75
-CHUNK = 4_000_000
+_CHUNK = 4_000_000
 """Numbers held at once (galaxies x resamplings x spectra)."""
 
-PROBLEMS = ("too few spectra inside", "too few spectra beyond", "all at one radius")
+GRADIENT_PROBLEMS = ("too few spectra inside", "too few spectra beyond", "all at one radius")
 
 
 def deproject(x, y, *, position_angle, inclination, re=1.0):
@@ -72,8 +72,8 @@ def fit_gradients(sample, *, columns, min_spectra=25, n_bootstrap=100, seed, kee
         the slopes; ``<column>_gradient_error``, that divided by sqrt(1/0.75 - 1), as subsamples share most of their
         spectra (the delete-d jackknife, Shao & Wu 1989); ``<column>_central``, the lines' mean value at radius 0.
         ``n_inside``, ``n_beyond``, ``n_left_out`` (spectra whose radius, or any column, is not finite) and
-        ``gradient_problem``, one of `PROBLEMS` where there is no gradient, which is NaN then. ``attrs["history"]`` has
-        the counts. With ``keep_fits``, ``<column>_slopes`` and ``<column>_centrals`` (galaxy, bootstrap).
+        ``gradient_problem``, one of `GRADIENT_PROBLEMS` where there is no gradient, which is NaN then. With
+        ``keep_fits``, ``<column>_slopes`` and ``<column>_centrals`` (galaxy, bootstrap).
 
     Raises
     ------
@@ -97,25 +97,27 @@ def fit_gradients(sample, *, columns, min_spectra=25, n_bootstrap=100, seed, kee
         return np.bincount(index[rows], minlength=n_galaxies)
 
     n_inside, n_beyond, n_left_out = count(inside), count(usable & ~inside), count(~usable)
-    problem = np.full(n_galaxies, "", dtype=f"U{max(map(len, PROBLEMS))}")
-    problem[n_beyond < MIN_BEYOND] = PROBLEMS[1]
-    problem[n_inside < max(min_spectra, 3)] = PROBLEMS[0]
+    problem = np.full(n_galaxies, "", dtype=f"U{max(map(len, GRADIENT_PROBLEMS))}")
+    problem[n_beyond < MIN_BEYOND] = GRADIENT_PROBLEMS[1]
+    problem[n_inside < max(min_spectra, 3)] = GRADIENT_PROBLEMS[0]
     rows, members = _members(index, inside, n_inside, problem == "")
     slopes = np.full((len(columns), n_galaxies, n_bootstrap), np.nan)
     centrals = slopes.copy()
     rng = np.random.default_rng(seed)
-    step = max(CHUNK // (n_bootstrap * max(members.shape[1], 1)), 1)
+    step = max(_CHUNK // (n_bootstrap * max(members.shape[1], 1)), 1)
     for first in range(0, rows.size, step):
         part = slice(first, first + step)
         slopes[:, rows[part]], centrals[:, rows[part]] = _resample(
             radius[members[part]], values[:, members[part]], n_inside[rows[part]], n_bootstrap, rng
         )
-    problem[(problem == "") & ~np.isfinite(slopes).all(axis=(0, 2))] = PROBLEMS[2]
+    problem[(problem == "") & ~np.isfinite(slopes).all(axis=(0, 2))] = GRADIENT_PROBLEMS[2]
     out = _to_dataset(sample, columns, slopes, centrals, problem == "", keep_fits)
     for name, counts in (("n_inside", n_inside), ("n_beyond", n_beyond), ("n_left_out", n_left_out)):
         out[name] = ("galaxy", counts, {"units": ""})
     out["gradient_problem"] = ("galaxy", problem, {"units": ""})
-    counts = [f"{(problem == what).sum()} have {what}" for what in PROBLEMS if (problem == what).any()]
+    counts = [
+        f"{(problem == what).sum()} have {what}" for what in GRADIENT_PROBLEMS if (problem == what).any()
+    ]
     text = f"gradients of {(problem == '').sum()} of {n_galaxies} galaxies within {MAX_RADIUS:g} Re"
     text += f"; {n_left_out.sum()} spectra left out" if n_left_out.any() else ""
     return add_history(out, "; ".join([text, *counts]))

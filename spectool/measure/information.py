@@ -18,8 +18,8 @@ from spectool.parallel import n_workers, release_memory
 THRESHOLD_FIT = 1e-4
 """Log-likelihood at which a fit stops; 1e-3 biases estimates of mixtures by 40%: never loosen it."""
 
-INFORMATIVE = 0.01
-FEWEST = 100
+_INFORMATIVE = 0.01
+_FEWEST = 100
 BATCH = 256  # galaxies read at once
 
 
@@ -92,8 +92,8 @@ def informativeness(latent, flux):
 
 
 def n_informative(scores):
-    """Number of dimensions whose `informativeness` exceeds `INFORMATIVE`."""
-    return int((scores > INFORMATIVE).sum())
+    """Number of dimensions whose `informativeness` exceeds `_INFORMATIVE`."""
+    return int((scores > _INFORMATIVE).sum())
 
 
 def mutual_information_matrix(
@@ -204,9 +204,9 @@ def _run(jobs, n_jobs, progress):
 
 def _check_pair(x, y, names):
     good = np.isfinite(x) & np.isfinite(y)
-    if good.sum() < FEWEST:
+    if good.sum() < _FEWEST:
         raise ValueError(
-            f"{names[0]!s} and {names[1]!s}: {good.sum()} finite pairs, at least {FEWEST} are needed"
+            f"{names[0]!s} and {names[1]!s}: {good.sum()} finite pairs, at least {_FEWEST} are needed"
         )
     for values, name in zip((x, y), names, strict=True):
         if np.ptp(values[good]) == 0:

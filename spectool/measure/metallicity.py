@@ -15,9 +15,9 @@ CASE_B = 2.86
 SOLAR_OXYGEN = 8.69
 """12 + log(O/H) of the Sun (Asplund et al. 2009, ARA&A 47, 481): the zero point of Curti et al. (2020)."""
 
-MIN_SN = {"Hα": 15.0}
+_MIN_SN = {"Hα": 15.0}
 
-REASONS = (
+_REASONS = (
     "",
     "not measured",
     "flux not positive",
@@ -47,7 +47,7 @@ def _fluxes(line_table, lines):
 
 
 def _why_unusable(flux, error, cuts, code):
-    """Overwrite, in place, an index into `REASONS` where lines cannot be used."""
+    """Overwrite, in place, an index into `_REASONS` where lines cannot be used."""
     with np.errstate(divide="ignore", invalid="ignore"):
         for line, cut in cuts.items():
             code[~(flux[line] / error[line] >= cut)] = 3
@@ -88,9 +88,9 @@ def balmer_decrement(line_table, *, min_sn=3.0):
     columns |= {"a_h_alpha": k_alpha * ebv, "a_h_alpha_error": k_alpha * ebv_error}
     out = xr.Dataset({n: (like.dims, v, {"units": "mag"}) for n, v in columns.items()}, coords=like.coords)
     out["ebv_clipped"] = (like.dims, clipped, {"units": "", "description": "negative E(B-V), set to 0"})
-    out["dust_reason"] = (like.dims, np.array(REASONS[:4])[code], {"units": ""})
+    out["dust_reason"] = (like.dims, np.array(_REASONS[:4])[code], {"units": ""})
     text = (
-        f"{int(usable.sum())} of {usable.size} have a Balmer decrement; {_count_reasons(code, REASONS[:4])}"
+        f"{int(usable.sum())} of {usable.size} have a Balmer decrement; {_count_reasons(code, _REASONS[:4])}"
     )
     text += f"; {int(clipped.sum())} negative, set to 0"
     return out.assign_attrs(n_clipped=int(clipped.sum()), history=text)
@@ -238,7 +238,7 @@ def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=N
     -------
     Dataset
         The table's columns without ``line``, and ``oxygen``, ``oxygen_error`` [dex] (NaN if not valid),
-        ``valid``, ``reason`` (one of `REASONS`). The calibration's own scatter is not in the errors, but in the
+        ``valid``, ``reason`` (one of `_REASONS`). The calibration's own scatter is not in the errors, but in the
         attributes of ``oxygen``, with scale, reference and the Sun's value.
 
     Raises
@@ -264,17 +264,15 @@ def metallicity(line_table, *, calibration="PP04 O3N2", deredden=False, min_sn=N
         oxygen=(dims, np.where(valid, result.value, np.nan), attrs),
         oxygen_error=(dims, np.where(valid, spread, np.nan), {"units": "dex"}),
         valid=(dims, valid, {"units": ""}),
-        reason=(dims, np.array(REASONS)[code], {"units": ""}),
+        reason=(dims, np.array(_REASONS)[code], {"units": ""}),
     )
-    text = (
-        f"{rule.name}: {int(valid.sum())} of {valid.size} have a metallicity; {_count_reasons(code, REASONS)}"
-    )
+    text = f"{rule.name}: {int(valid.sum())} of {valid.size} have a metallicity; {_count_reasons(code, _REASONS)}"
     return add_history(out, text)
 
 
 def _why_not(given, lines, rule, min_sn):
-    """Index into `REASONS`; S/N and signs are those of the fluxes as given."""
-    cuts = MIN_SN if min_sn is None else min_sn
+    """Index into `_REASONS`; S/N and signs are those of the fluxes as given."""
+    cuts = _MIN_SN if min_sn is None else min_sn
     cuts = cuts if isinstance(cuts, dict) else dict.fromkeys(rule.lines, float(cuts))
     code = np.where(rule(lines).valid, 0, 5).astype(np.int8)
     for corrected in _fluxes(lines, rule.lines)[0].values():

@@ -63,7 +63,6 @@ _ROWS = (
         (8.5, 11.1),
         "PP04 O3N2",
         "Kewley & Ellison (2008, ApJ 681, 1183), Table 2, row PP04 O3N2",
-        "SDSS galaxies on the very scale of Scourfield et al. (2023, eq. 6).",
     ),
     Relation(
         "Andrews & Martini 2013",
@@ -83,8 +82,6 @@ _ROWS = (
 
 RELATIONS = {relation.name: relation for relation in _ROWS}
 """Name -> `Relation` of the gas. Masses are for a Kroupa or Chabrier IMF (0.03 dex apart, not told apart)."""
-
-# Papers that count from another solar metallicity are shifted to `Z_SUN`.
 
 # Zahid et al. (2017), Table 4: log Z/Zsun (0.0142) in bins of 0.1 dex around log M* = 8.55, 8.65, ... 10.95. Here the
 # mean over its five bins of star-formation rate, which hold equally many galaxies each.
@@ -111,7 +108,6 @@ _STELLAR_ROWS = (
         (8.55, 10.95),
         "single bursts of FSPS (MIST, MILES) fitted to stacks of star-forming SDSS galaxies, weighted by light",
         "Zahid et al. (2017, ApJ 847, 18), Table 4, mean over its five bins of star-formation rate",
-        "Fig. 3 of Zahid et al. (2019) shows its fit to bins of mass alone, of which we found no public numbers. "
         "Counted from Zsun = 0.0142 there, from 0.02 here: 0.149 dex lower for the same metals.",
     ),
     Relation(
@@ -120,8 +116,7 @@ _STELLAR_ROWS = (
         (8.91, 11.91),
         "five absorption indices of single SDSS galaxies against BC03 models, weighted by light, Zsun = 0.02",
         "Gallazzi et al. (2005, MNRAS 362, 41), Table 2, medians",
-        "Of galaxies of all kinds, most massive ones quiescent. The mock galaxies were drawn from it, so to find it "
-        "again says nothing about galaxies.",
+        "Of galaxies of all kinds. The mock galaxies were drawn from it: to find it again says nothing about galaxies.",
     ),
 )
 
@@ -163,7 +158,6 @@ def running_median(x, y, *, bins=None, min_count=10):
     bins : array_like, optional
         Edges; the lower belongs to a bin, as does the last one's upper. Default `mass_bins`.
     min_count : int
-        Bins with fewer have NaN.
 
     Returns
     -------

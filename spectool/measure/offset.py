@@ -13,10 +13,10 @@ from spectool.surveys.sdss import resolving_power
 TARGET_FWHM = 330.0  # km/s
 TEMPLATE_FWHM = 2.5  # Angstrom: spectra of mocks are nowhere sharper than their templates
 AT = 5500.0  # Angstrom, at which the instrument's share of a width is taken
-AMPLITUDE, SCALE = 0.03, 300.0
+ERROR_AMPLITUDE, ERROR_SCALE = 0.03, 300.0
 """Errors of the flux calibration, relative, and their nodes' distance [Angstrom]."""
 MEDIAN, NONLINEAR = "stacking: median, not light-weighted mean", "labels not log-linear"
-RESOLUTION, CALIBRATION, NOISE = "resolution", "flux calibration", "signal to noise"
+RESOLUTION, CALIBRATION, SIGNAL_TO_NOISE = "resolution", "flux calibration", "signal to noise"
 
 
 def flux_predictor(members):
@@ -48,10 +48,10 @@ def flux_predictor(members):
 def distort_calibration(flux, wavelength, *, seed):
     """Multiply each spectrum by a smooth random error of its flux calibration."""
     flux, wavelength = np.asarray(flux), np.asarray(wavelength, float)
-    nodes = np.arange(wavelength[0] - SCALE, wavelength[-1] + 2 * SCALE, SCALE)
+    nodes = np.arange(wavelength[0] - ERROR_SCALE, wavelength[-1] + 2 * ERROR_SCALE, ERROR_SCALE)
     rng = np.random.default_rng(seed)
     curve = make_interp_spline(nodes, rng.standard_normal((nodes.size, len(flux))), k=3)(wavelength).T
-    return (flux * np.exp(AMPLITUDE * curve)).astype(flux.dtype)
+    return (flux * np.exp(ERROR_AMPLITUDE * curve)).astype(flux.dtype)
 
 
 def add_noise(flux, relative_sigma, *, seed):
@@ -129,7 +129,7 @@ def observed_views(flux, wavelength, *, fwhm, assumed_fwhm, relative_sigma, seed
         "as they should be": lambda: broadened(filled, fwhm),
         RESOLUTION: lambda: broadened(filled, assumed_fwhm),
         CALIBRATION: lambda: broadened(distorted(), assumed_fwhm),
-        NOISE: lambda: broadened(noisy(), assumed_fwhm),
+        SIGNAL_TO_NOISE: lambda: broadened(noisy(), assumed_fwhm),
     }
 
 

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from spectool.parallel import n_workers
 
-KINDS = ("linear", "mlp")
+PROBES = ("linear", "mlp")
 TEST_SIZE = 0.25
 N_FIT = 20_000
-FEWEST = 50
+_FEWEST = 50
 
 
 def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
@@ -58,7 +58,7 @@ def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
     spread = truth[train].std(axis=0)
     if np.any(spread == 0):
         raise ValueError(f"{names[int(np.argmin(spread))]} is constant: there is nothing to find")
-    predicted = np.stack([_fit_predict(kind, z, truth, train, test, rng) for kind in KINDS])
+    predicted = np.stack([_fit_predict(kind, z, truth, train, test, rng) for kind in PROBES])
     expected = truth[test]
     score = np.stack([r2_score(expected, p, multioutput="raw_values") for p in predicted])
     error = [[r2_score(expected[k], p[k], multioutput="raw_values") for k in resampled] for p in predicted]
@@ -70,7 +70,7 @@ def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
             "truth": (("test_galaxy", "parameter"), expected),
             "predicted": (("kind", "test_galaxy", "parameter"), predicted),
         },
-        coords={"kind": list(KINDS), "parameter": names, "test_galaxy": rows[test]},
+        coords={"kind": list(PROBES), "parameter": names, "test_galaxy": rows[test]},
         attrs={"n_train": len(train), "n_test": len(test), "n_left_out": left_out},
     )
 
@@ -182,9 +182,9 @@ def _usable(latent, parameters, names):
     if len(z) != len(truth):
         raise ValueError(f"{len(z)} latent vectors, but parameters of {len(truth)} galaxies")
     good = np.isfinite(z).all(axis=1) & np.isfinite(truth).all(axis=1)
-    if good.sum() < FEWEST:
+    if good.sum() < _FEWEST:
         raise ValueError(
-            f"{good.sum()} galaxies are finite in latents and parameters; a probe needs {FEWEST}"
+            f"{good.sum()} galaxies are finite in latents and parameters; a probe needs {_FEWEST}"
         )
     return z[good], truth[good], np.flatnonzero(good), int((~good).sum())
 

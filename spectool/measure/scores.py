@@ -16,7 +16,7 @@ PACKAGES = (
     "spectool", "numpy", "scipy", "torch", "xarray", "astropy", "scikit-learn", "gmm-mi", "ppxf", "bokeh",
     "ipywidgets", "jupyterlab",
 )  # fmt: skip
-COLUMNS = ("name", "paper", "ours", "tolerance", "status", "note")
+_COLUMNS = ("name", "paper", "ours", "tolerance", "status", "note")
 
 
 class ScoreError(AssertionError):
@@ -68,7 +68,7 @@ def score(name, *, paper, ours, tolerance, note="", expected=None, experiment=""
         status = DIFFERS
     if status != WITHIN and experiment:
         note = f"{note} Experiment: {experiment}".strip()
-    return dict(zip(COLUMNS, (name, paper, ours, tolerance, status, note), strict=True))
+    return dict(zip(_COLUMNS, (name, paper, ours, tolerance, status, note), strict=True))
 
 
 def _holds(name, ours, expected, tolerance):
@@ -100,7 +100,7 @@ def _tolerance_text(tolerance):
 def table(rows: list[dict]) -> pd.DataFrame:
     """The rows as a table of text for the reader, one line per figure."""
     texts = {"paper": _text, "ours": _text, "tolerance": _tolerance_text}
-    shown = pd.DataFrame([{k: texts.get(k, str)(row[k]) for k in COLUMNS} for row in rows], columns=COLUMNS)
+    shown = pd.DataFrame([{k: texts.get(k, str)(row[k]) for k in _COLUMNS} for row in rows], columns=_COLUMNS)
     return shown.rename(columns={"name": "figure", "note": "why they may differ"}).set_index("figure")
 
 
@@ -168,7 +168,7 @@ def read(path: Path) -> dict:
     """What `write` wrote; a ``ValueError`` for any other file."""
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        if set(result["rows"][0]) != set(COLUMNS):
+        if set(result["rows"][0]) != set(_COLUMNS):
             raise KeyError("rows")
     except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path} is not a result written by spectool.measure.scores: {error}") from error

@@ -9,18 +9,17 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.measure.stats import group_rows, percentiles_by_group
+from spectool.models.bands import describe_counts, read_inputs
 from spectool.prepare import add_history
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance, measure_photometry
-from spectool.surveys.tables import SENTINELS, are_magnitudes
 from spectool.synth import relations, sfh
 from spectool.synth.population import age_of_universe
 
 PROPERTIES = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_dust_luminosity": "dex(solLum)"}
 
 N_MODELS = 50_000
-REDSHIFT_STEP = 0.02
 LOWEST_REDSHIFT = 1e-3
-DUST_SLOPE = -0.7
+_DUST_SLOPE = -0.7
 _ONSET_GYR = (0.1, 13.5)
 _BURSTS_PER_GYR = np.log(2) / 2  # none within 2 Gyr in half of the galaxies
 _BURST_SHARE, _BURST_GYR = (0.03, 4.0), (0.03, 0.3)
@@ -43,7 +42,7 @@ CELL = 0.0025
 """Galaxies whose redshifts differ by less are compared with models at one redshift, off by 0.00125 at most."""
 NEGLIGIBLE = 20.0
 """Models this much above the smallest chi-square are dropped: at most 0.14% of the weight in 32 galaxies tried."""
-BIN = 0.005
+_BIN = 0.005
 RANGES = {"log_mass": (3.0, 14.0), "log_sfr": (-7.0, 5.0), "log_dust_luminosity": (2.0, 15.0)}
 """Of the posteriors [dex]; what lies beyond is counted in the outermost bins."""
 QUANTILES = {"_fit": 0.5, "_fit_low": 0.16, "_fit_high": 0.84}
@@ -55,7 +54,7 @@ RATE_BIN, MIN_COUNT = 0.5, 30
 STATED = "error stated by the fit"
 
 
-def draw_library(n=N_MODELS, *, averages, seed, redshift_step=REDSHIFT_STEP, progress=True):
+def draw_library(n=N_MODELS, *, averages, seed, redshift_step=0.02, progress=True):
     """Draw models and compute their fluxes on a grid of redshifts: some 17,000 models and redshifts a second.
 
     Parameters
@@ -125,7 +124,7 @@ def draw_models(n, *, age, seed):
         "dust1": (tau_v * (1 - mu), "", "extra optical depth of young stars"),
         "dust2": (tau_v * mu, "", "optical depth of all stars"),
         # All alike, but drawn: what follows has its place in the stream of random numbers.
-        "dust_index": (rng.uniform(DUST_SLOPE, DUST_SLOPE, n), "", "power-law index of the attenuation"),
+        "dust_index": (rng.uniform(_DUST_SLOPE, _DUST_SLOPE, n), "", "power-law index of the attenuation"),
         "qpah": (rng.uniform(0.47, 4.58, n), "%", "PAH mass fraction of the dust"),
         "umin": (10 ** rng.uniform(-1.0, 1.39, n), "", "weakest starlight that heats the dust"),
         "gamma": (10 ** rng.uniform(-4.0, -0.7, n), "", "fraction of the dust heated by stronger starlight"),
@@ -173,14 +172,13 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     missing bands are dropped; negative fluxes count as measured. 16 and 84% contain the error of the amplitude.
 
     On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths in 7 bands at a total S/N of 5-17,
-    but 52-61% in 21 bands at 17-55: 50,000 models are too few there. ``model_error`` makes up for it, and makes labels
-    smoother: between libraries of other seeds those of the rate scatter by 0.056 dex with 0.1, by 0.137 dex with 0.02.
+    but 52-61% in 21 bands at 17-55, where models are too few; ``model_error`` makes up for it.
 
     Parameters
     ----------
     sample : xarray.Dataset, dims (galaxy, band)
-        ``flux``, ``flux_error`` [Jy], ``redshift`` and, if there, ``mask`` (True: missing). Bands by name, in any
-        order; all must be in the library.
+        ``flux``, ``flux_error`` in a unit of flux per frequency, ``redshift`` and, if there, ``mask`` (True: missing).
+        Bands by name, in any order; all must be in the library.
     library : xarray.Dataset
         See `draw_library`.
     batch_size : int
@@ -197,29 +195,26 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
         ``sample`` with, for each of `PROPERTIES`, the columns ``*_fit`` (median), ``*_fit_low`` and ``*_fit_high`` (16
         and 84%); ``chi2_fit`` and ``best_model`` (index in the library; -1) of the best model, ``log_amplitude_fit``
         (mass formed by it), ``n_bands_fit``, and ``fit_reason``: "" or why a galaxy was not fitted, its columns being
-        NaN. Fluxes that are not finite, a sentinel (-99, 9999, ...) or like magnitudes, or whose error is not above 0,
-        are taken as missing, and counted in ``attrs["history"]``.
+        NaN. What is taken as missing (see `spectool.models.bands.read_inputs`) is counted in ``attrs["history"]``.
 
     Raises
     ------
     ValueError
-        If a column or band is missing, a band comes twice, units are not Jy, or most galaxies' fluxes look like
-        magnitudes.
+        If a column or band is missing, a band comes twice, a unit is not stated or is none of flux, or most galaxies'
+        fluxes look like magnitudes.
     """
     if batch_size < 1 or not model_error >= 0:
         raise ValueError(f"batch_size {batch_size} must be 1 or more, model_error {model_error} not negative")
-    flux, error, missing, redshift, reason = _read(sample, library, min_bands)
+    inputs, reason = _read(sample, library, min_bands)
     good = np.flatnonzero(reason == "")
-    near, weight, log_scale = scale_fluxes(
-        flux[good], error[good], missing[good], model_error, redshift[good]
-    )
+    near, weight, log_scale = scale_fluxes(inputs.take(good), model_error)
     names = [name + end for name in PROPERTIES for end in QUANTILES]
-    columns = {name: np.full(redshift.size, np.nan) for name in (*names, "chi2_fit", "log_amplitude_fit")}
-    best = np.full(redshift.size, -1)
+    columns = {name: np.full(reason.size, np.nan) for name in (*names, "chi2_fit", "log_amplitude_fit")}
+    best = np.full(reason.size, -1)
     properties = {name: _tensor(library[name].values) for name in PROPERTIES}
     bar = tqdm(total=good.size, desc="fit", unit="galaxy", disable=not progress)
     with torch.inference_mode(), bar:
-        for z, batches in _near_in_redshift(redshift[good], batch_size):
+        for z, batches in _near_in_redshift(inputs.redshift[good], batch_size):
             models = place_library(library, z, bands=sample["band"].values)
             squares = models * models
             for rows in batches:
@@ -235,53 +230,34 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     out = {name: ("galaxy", values, {"units": units[name]}) for name, values in columns.items()}
     text = "index in the library; -1: not fitted"
     out["best_model"] = ("galaxy", best, {"units": "", "description": text})
-    out["n_bands_fit"] = ("galaxy", (~missing).sum(axis=1), {"units": ""})
+    out["n_bands_fit"] = ("galaxy", (~inputs.mask).sum(axis=1), {"units": ""})
     out["fit_reason"] = ("galaxy", reason, {"units": "", "description": '"": fitted'})
     text = f"fitted with a library, model error {model_error:g}"
     text += f"; {(reason != '').sum()} of {reason.size} galaxies not fitted"
-    if bad := (missing & ~_masked(sample)).sum():
-        text += f"; {bad} fluxes without a finite value and a positive error, sentinels or magnitudes, taken as missing"
+    text += f"; {describe_counts(inputs.counts)}"
     return add_history(sample.assign(out), text).assign_attrs(model_error=model_error)
 
 
 def _read(sample, library, min_bands):
-    """Fluxes, errors, where they are missing, redshifts, and why each galaxy cannot be fitted, "" where it can."""
-    if lacking := [name for name in ("flux", "flux_error", "redshift") if name not in sample]:
-        raise ValueError(f"the sample lacks {', '.join(lacking)}")
-    for name in ("flux", "flux_error"):
-        if sample[name].attrs.get("units", "Jy") != "Jy":
-            raise ValueError(f"{name} must be in Jy, not {sample[name].attrs['units']!r}: convert it")
-    bands = list(sample["band"].values)
-    if twice := sorted({band for band in bands if bands.count(band) > 1}):
-        raise ValueError(f"bands come twice: {', '.join(twice)}")
+    """Inputs as networks read them, and why each galaxy cannot be fitted, "" where it can."""
+    bands = [str(band) for band in sample["band"].values]
     if unknown := [band for band in bands if band not in library.indexes["band"]]:
         raise ValueError(
             f"the library has no bands {', '.join(unknown)}: leave them out, or draw a library with averages of them"
         )
     if (np.diff(library["age_form"].values) < 0).any():
         raise ValueError("the library must be sorted by age_form, as draw_library makes it")
-    both = ("galaxy", "band")
-    flux, error = (sample[n].transpose(*both).values.astype(float) for n in ("flux", "flux_error"))
-    missing = _masked(sample) | ~(np.isfinite(flux) & np.isfinite(error) & (error > 0))
-    missing |= np.isin(flux, SENTINELS) | np.isin(error, SENTINELS)
-    missing |= are_magnitudes(flux, missing, bands, "the sample")[:, None]
-    redshift = sample["redshift"].values.astype(float)
-    highest = float(library["redshift"].values[-1])
-    inside = (redshift > 0) & (redshift <= highest * (1 + 1e-9))
-    few, positive = (~missing).sum(axis=1) < min_bands, (np.where(missing, -1.0, flux) > 0).any(axis=1)
+    inputs, highest = read_inputs(sample, bands), float(library["redshift"].values[-1])
+    inside = (inputs.redshift > 0) & (inputs.redshift <= highest * (1 + 1e-9))
+    few = (~inputs.mask).sum(axis=1) < min_bands
+    positive = (np.where(inputs.mask, -1.0, inputs.value) > 0).any(axis=1)
     texts = f"redshift is not in 0-{highest:g}", f"fewer than {min_bands} bands", "no flux above zero"
-    reason = np.select([~inside, few, ~positive], texts, "").astype(object)
-    return flux, error, missing, redshift, reason
+    return inputs, np.select([~inside, few, ~positive], texts, "").astype(object)
 
 
-def _masked(sample):
-    if "mask" not in sample:
-        return np.zeros((sample.sizes["galaxy"], sample.sizes["band"]), bool)
-    return sample["mask"].transpose("galaxy", "band").values.astype(bool)
-
-
-def scale_fluxes(flux, error, missing, model_error, redshift):
+def scale_fluxes(inputs, model_error):
     """Fluxes relative to each galaxy's highest one, so that float32 holds them, and their weights."""
+    flux, error, missing, redshift = inputs.value, inputs.error, inputs.mask, inputs.redshift
     variance = error**2 + (model_error * np.maximum(flux, 0.0)) ** 2
     weight = np.where(missing, 0.0, 1.0 / np.where(missing, 1.0, variance))
     flux = np.where(missing, 0.0, flux)
@@ -293,11 +269,9 @@ def scale_fluxes(flux, error, missing, model_error, redshift):
 
 def _near_in_redshift(redshift, batch_size):
     """Redshifts of the cells that hold galaxies, and the rows in each, in batches."""
-    cells = np.round(redshift / CELL).astype(int)
-    order = np.argsort(cells, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
-        if rows.size:
-            yield CELL * cells[rows[0]], np.split(rows, range(batch_size, rows.size, batch_size))
+    cells, place = np.unique(np.round(redshift / CELL).astype(int), return_inverse=True)
+    for cell, rows in zip(cells, group_rows(place, cells.size), strict=True):
+        yield CELL * cell, np.split(rows, range(batch_size, rows.size, batch_size))
 
 
 def place_library(library, redshift, *, bands=None):
@@ -361,11 +335,11 @@ def find_posteriors(gain, curvature, properties, log_scale):
     values = {}
     for name, unit in properties.items():
         low, high = RANGES[name]
-        n_bins = round((high - low) / BIN)
-        place = unit.index_select(0, model).add_(log_amplitude).sub_(low).div_(BIN)
+        n_bins = round((high - low) / _BIN)
+        place = unit.index_select(0, model).add_(log_amplitude).sub_(low).div_(_BIN)
         place = place.clamp_(0, n_bins - 1).long().add_(galaxy, alpha=n_bins)
         histogram = torch.zeros(len(gain) * n_bins).scatter_add_(0, place, weight)
-        values[name] = low + BIN * histogram_quantiles(histogram.view(-1, n_bins)).numpy()
+        values[name] = low + _BIN * histogram_quantiles(histogram.view(-1, n_bins)).numpy()
     return values, best
 
 
@@ -408,19 +382,19 @@ def nearest_models(sample, library, *, n=5):
     ValueError
         As `fit_library`, and if a galaxy cannot be fitted; the row is named.
     """
-    flux, error, missing, redshift, reason = _read(sample, library, 1)
+    inputs, reason = _read(sample, library, 1)
     if (failed := np.flatnonzero(reason != "")).size:
         raise ValueError(f"row {failed[0]}: {reason[failed[0]]}")
-    near, weight, log_scale = scale_fluxes(flux, error, missing, MODEL_ERROR, redshift)
+    near, weight, log_scale = scale_fluxes(inputs, MODEL_ERROR)
     total = (weight * near**2).sum(axis=1)
     columns = {name: [] for name in ("model", "chi2", "model_flux", *PROPERTIES)}
-    for i, z in enumerate(redshift):
+    for i, z in enumerate(inputs.redshift):
         models = place_library(library, z, bands=sample["band"].values)
         rows = (torch.from_numpy(values[i : i + 1].astype("f4")) for values in (near, weight))
         gain, curvature = match_models(*rows, models, models * models)
         best, index = gain[0].topk(n)
         log_unit = 0.5 * torch.log10(best / curvature[0, index]).double().numpy()
-        at_galaxy = np.log10(near[i].max()) - np.log10(flux[i][~missing[i]].max())
+        at_galaxy = np.log10(near[i].max()) - np.log10(inputs.value[i][~inputs.mask[i]].max())
         columns["model"].append(index.numpy())
         columns["chi2"].append(total[i] - best.double().numpy())
         columns["model_flux"].append(models[index].double().numpy() * 10 ** (log_unit - at_galaxy)[:, None])

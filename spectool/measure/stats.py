@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-FEWEST = 10
+_FEWEST = 10
 _CHUNK = 4_000_000  # numbers in memory at once while bootstrapping
 
 
@@ -35,7 +35,7 @@ def spearman(x, y, *, control=None, n_bootstrap=300, seed=0):
     """Spearman's rank correlation, at fixed rank of a third quantity if asked, and its error."""
     columns, left_out = finite_rows(x, y) if control is None else finite_rows(x, y, control)
     columns, n = np.stack(columns), columns[0].size
-    if n < FEWEST:
+    if n < _FEWEST:
         return Correlation(np.nan, np.nan, n, left_out)
     rho = float(_rank_correlation(columns[:, None])[0])
     if not n_bootstrap:
@@ -82,10 +82,7 @@ def percentiles_by_group(values, groups, *, min_count=1):
     return found
 
 
-N_BINS = 10
-
-
-def running_percentiles(x, y, *, n_bins=N_BINS):
+def running_percentiles(x, y, *, n_bins=10):
     """Percentiles of recovered in equal bins of original flux (Scourfield et al. 2023, Fig. 9).
 
     Parameters

@@ -6,7 +6,7 @@ import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 
-from spectool.measure.gradients import PROBLEMS, add_radius, deproject, fit_gradients
+from spectool.measure.gradients import GRADIENT_PROBLEMS, add_radius, deproject, fit_gradients
 
 
 def make_galaxies(n_galaxies, n_spectra, *, scatter, seed=3):
@@ -74,7 +74,7 @@ def test_columns_share_spectra_and_draws():
 
 def test_a_batch_in_parts_is_as_good(monkeypatch):
     sample = make_galaxies(40, 100, scatter=0.0)
-    monkeypatch.setattr("spectool.measure.gradients.CHUNK", 20_000)
+    monkeypatch.setattr("spectool.measure.gradients._CHUNK", 20_000)
     found = fit_gradients(sample, columns=["log_age"], seed=6)
     np.testing.assert_allclose(found["log_age_gradient"], sample["slope"], rtol=1e-9)
 
@@ -92,7 +92,7 @@ def test_galaxies_without_gradient_are_told_and_counted():
     sample["log_age"] = -0.3 * sample["radius"]
     sample["galaxy_name"] = ("galaxy", list("abcde"))  # the last has no spectra at all
     found = fit_gradients(sample, columns=["log_age"], seed=1)
-    few, beyond, lever = PROBLEMS
+    few, beyond, lever = GRADIENT_PROBLEMS
     assert found["gradient_problem"].values.tolist() == ["", few, beyond, lever, few]
     np.testing.assert_allclose(found["log_age_gradient"], [-0.3] + [np.nan] * 4, rtol=1e-9)
     assert np.isnan(found["log_age_gradient_error"][1:]).all()

@@ -97,7 +97,7 @@ def test_the_right_correction_is_no_step_and_views_are_the_same_each_time():
     first, same, distorted, noisy = (view() for view in views.values())
     np.testing.assert_array_equal(first, same)
     assert np.abs(distorted / same - 1).max() > 0.03
-    np.testing.assert_array_equal(noisy, views[offset.NOISE]())
+    np.testing.assert_array_equal(noisy, views[offset.SIGNAL_TO_NOISE]())
     too_sharp = observed_views(flux, WAVELENGTH, fwhm=fwhm, assumed_fwhm=fwhm + 130, **options)
     np.testing.assert_allclose(too_sharp[offset.RESOLUTION](), flux, rtol=1e-4)
 
@@ -148,7 +148,7 @@ def test_the_continuum_takes_smooth_calibration_errors_away_and_bad_spectra_are_
     _, _, flux = make_galaxies(30)
     predict = flux_predictor(Dips(ContinuumBasis.optical().keep))
     before = predict(flux)
-    monkeypatch.setattr(offset, "SCALE", 1000.0)
+    monkeypatch.setattr(offset, "ERROR_SCALE", 1000.0)
     smooth = distort_calibration(flux, WAVELENGTH, seed=1)
     assert np.abs(predict(smooth) - before).max() < 0.05 * before.std()
     flux[2] = np.nan
