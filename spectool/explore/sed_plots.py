@@ -8,7 +8,7 @@ from bokeh.plotting import figure
 from spectool.explore.metallicity_plots import MASS_LABEL, SFR_LABEL, flat_legend
 from spectool.explore.spectrum import TOOLS
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
-from spectool.models.bands import FACILITIES
+from spectool.models.bands import FACILITY_BANDS
 
 LABELS = {"log_mass": MASS_LABEL, "log_sfr": SFR_LABEL, "log_dust_luminosity": "log L dust (L☉)"}
 NAMES = {
@@ -19,7 +19,7 @@ NAMES = {
 COLORS = dict(zip(LABELS, (CYCLE[0], CYCLE[2], CYCLE[1]), strict=True))
 FACILITY_COLORS = dict(
     zip(
-        FACILITIES,
+        FACILITY_BANDS,
         (OKABE_ITO[name] for name in ("reddish_purple", "blue", "bluish_green", "orange", "vermillion")),
         strict=False,
     )
@@ -33,7 +33,7 @@ LIMIT = 1.0  # S/N below which a flux is drawn as an upper limit of 3 sigma
 def band_colors(bands):
     """Colour of each band by its facility; grey where it has none (the redshift)."""
     of_band = {
-        band: FACILITY_COLORS[facility] for facility, members in FACILITIES.items() for band in members
+        band: FACILITY_COLORS[facility] for facility, members in FACILITY_BANDS.items() for band in members
     }
     return [of_band.get(str(band), MUTED) for band in bands]
 
@@ -166,7 +166,9 @@ def plot_low_sn(sample, *, threshold=3.0, height=320):
         y_range=Range1d(0, 1.05 * max(float((poor + missing).max()), 1.0)),
     )
     tips = [("", "@x (@facility)"), ("poor", "@poor{0,0} (@share{0.0}%)"), ("no flux", "@missing{0,0}")]
-    for facility, members in (FACILITIES | {"other": set(bands).difference(*FACILITIES.values())}).items():
+    for facility, members in (
+        FACILITY_BANDS | {"other": set(bands).difference(*FACILITY_BANDS.values())}
+    ).items():
         some = np.isin(bands, list(members))
         if not some.any():
             continue

@@ -9,7 +9,7 @@ import xarray as xr
 
 from spectool.explore.latent_state import single_thread
 from spectool.measure.sedfit import PROPERTIES, fit_library, nearest_models
-from spectool.models.bands import FACILITIES
+from spectool.models.bands import FACILITY_BANDS
 from spectool.papers.surana2020.network import predict_properties
 from spectool.surveys.gama import BANDS
 
@@ -19,9 +19,9 @@ MISTAKE = 1000.0
 """What fluxes in mJy are too high by if they are taken for Jy."""
 N_NEAREST = 5
 GROUPS = {
-    "GALEX": FACILITIES["GALEX"],
-    "WISE": FACILITIES["WISE"],
-    "Herschel": FACILITIES["PACS"] + FACILITIES["SPIRE"],
+    "GALEX": FACILITY_BANDS["GALEX"],
+    "WISE": FACILITY_BANDS["WISE"],
+    "Herschel": FACILITY_BANDS["PACS"] + FACILITY_BANDS["SPIRE"],
 }
 """Bands that a button drops together."""
 

@@ -15,13 +15,12 @@ from torch import nn
 from spectool.models.layers import predict_normal
 from spectool.surveys.tables import SENTINELS, are_magnitudes
 
-MIN_BANDS = 3
 MIN_SN = 1.0
 """Below this flux over error, a narrow band is a non-detection."""
 MAG_PER_LN = 2.5 / np.log(10.0)
 ERROR_RANGE = (1e-3, 1.0)
 """Magnitudes within which errors are told to a network."""
-FACILITIES = {
+FACILITY_BANDS = {
     "GALEX": ("FUV", "NUV"),
     "SDSS": ("u", "g", "r", "i", "z"),
     "VIKING": ("X", "Y", "J", "H", "K"),
@@ -228,19 +227,34 @@ def select_usable(inputs: BandInputs, labels, least: int, what: str) -> tuple[Ba
 
 
 class BandNetwork(nn.Module):
-    """What networks on bands share: names, scales of the outputs, loss and predictions."""
+    """What networks on bands share: names, scales of the outputs, loss and predictions.
+
+    `with_errors`: take in the errors of the bands. `with_mask`: take in which bands are missing; without, a galaxy
+    with a missing band has no prediction. `gaussian`: give a variance beside each output. ``groups`` has the columns
+    of the inputs that each band has.
+    """
 
     power = 2
     """Of the residuals whose mean is the loss of a network without a Gaussian head."""
     batch_size = 2048
 
-    def __init__(self, *, bands, outputs, units, with_errors, with_mask, gaussian, **config) -> None:
+    def __init__(
+        self,
+        config: dict,
+        *,
+        bands: Sequence[str],
+        outputs: Sequence[str],
+        units: Sequence[str],
+        with_errors: bool = False,
+        with_mask: bool = False,
+        gaussian: bool = False,
+    ) -> None:
         super().__init__()
         if len(set(bands)) != len(bands):
             raise ValueError(f"a band comes twice among {', '.join(bands)}")
         if len(units) != len(outputs):
             raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
-        self.config = {"bands": list(bands), "outputs": list(outputs), "units": list(units), **config}
+        self.config = config | {"bands": list(bands), "outputs": list(outputs), "units": list(units)}
         self.config |= {"with_errors": with_errors, "with_mask": with_mask, "gaussian": gaussian}
         self.bands, self.outputs, self.units = tuple(bands), tuple(outputs), tuple(units)
         self.with_errors, self.with_mask, self.gaussian = with_errors, with_mask, gaussian
@@ -288,37 +302,22 @@ class NarrowBandCNN(BandNetwork):
     def __init__(
         self,
         *,
-        bands: Sequence[str],
-        outputs: Sequence[str],
-        units: Sequence[str],
         filters: Sequence[int] = (16, 16),
         kernels: Sequence[int] = (6, 8),
         pool: int = 8,
         hidden: Sequence[int] = (40,),
-        with_errors: bool = False,
-        with_mask: bool = False,
-        gaussian: bool = False,
         seed: int | np.random.Generator = 0,
+        **common,
     ) -> None:
         if len(filters) != 2 or len(kernels) != 2:
             raise ValueError("this network has two convolutions: give two filters and two kernels")
-        super().__init__(
-            bands=bands,
-            outputs=outputs,
-            units=units,
-            filters=list(filters),
-            kernels=list(kernels),
-            pool=pool,
-            hidden=list(hidden),
-            with_errors=with_errors,
-            with_mask=with_mask,
-            gaussian=gaussian,
-        )
-        if len(bands) < pool:
-            raise ValueError(f"{len(bands)} bands cannot be pooled by {pool}")
-        n = len(bands)
+        config = {"filters": list(filters), "kernels": list(kernels), "pool": pool, "hidden": list(hidden)}
+        super().__init__(config, **common)
+        n = len(self.bands)
+        if n < pool:
+            raise ValueError(f"{n} bands cannot be pooled by {pool}")
         self.n_in = n * self.n_channels
-        self.groups = {band: [j + n * k for k in range(self.n_channels)] for j, band in enumerate(bands)}
+        self.groups = {band: [j + n * k for k in range(self.n_channels)] for j, band in enumerate(self.bands)}
         self.register_buffer("in_mean", torch.zeros(n))
         self.register_buffer("in_scale", torch.ones(n))
         with torch.random.fork_rng(devices=[]):
@@ -373,40 +372,20 @@ class NarrowBandCNN(BandNetwork):
 class SedMLP(BandNetwork):
     """Dense layers with ReLU from fluxes and redshift to one or more properties (Section 2.3).
 
-    Inputs are standardised: no mean, unit variance over the training galaxies. Beyond the paper it can take the errors
-    of the fluxes in, do with missing bands, and say how sure it is.
+    Inputs are standardised: no mean, unit variance over the training galaxies.
 
     Parameters
     ----------
-    bands
-        Names of the bands, in the order of the fluxes.
     hidden
         Widths of the hidden layers.
-    outputs, units
-        Name and unit of each property.
     scaling
         ``"linear"``: fluxes and redshift as they are, as in the paper. ``"asinh"``: asinh(flux / s), with s the median
         error of the band, linear through zero and logarithmic far above, and the logarithm of the redshift.
-    with_errors
-        Take in the logarithm of each flux's error, held within the training galaxies' range: beyond it, a network would
-        be surer than it has ever had reason to be.
-    with_mask
-        Take in which bands are missing: their fluxes and errors are replaced by the mean ones, and a channel per band
-        tells so. Without, a galaxy with a missing band has no prediction.
-    gaussian
-        Give a variance beside each property.
     seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
-
-    Attributes
-    ----------
-    groups : dict of str to list of int
-        Columns of the inputs that each band, and ``"redshift"``, has.
-
-    Raises
-    ------
-    ValueError
-        If a band comes twice, there is not a unit for each output, or the scaling is unknown.
+        Of the initial weights.
+    **common
+        Of `BandNetwork`. Errors are held within the training galaxies' range: beyond it, a network would be surer than
+        it has ever had reason to be.
     """
 
     power = 1
@@ -415,33 +394,20 @@ class SedMLP(BandNetwork):
     def __init__(
         self,
         *,
-        bands: Sequence[str],
         hidden: Sequence[int],
-        outputs: Sequence[str],
-        units: Sequence[str],
         scaling: str = "linear",
-        with_errors: bool = False,
-        with_mask: bool = False,
-        gaussian: bool = False,
         seed: int | np.random.Generator = 0,
+        **common,
     ) -> None:
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, not {scaling!r}")
-        super().__init__(
-            bands=bands,
-            hidden=list(hidden),
-            outputs=outputs,
-            units=units,
-            scaling=scaling,
-            with_errors=with_errors,
-            with_mask=with_mask,
-            gaussian=gaussian,
-        )
+        super().__init__({"hidden": list(hidden), "scaling": scaling}, **common)
         self.scaling = scaling
-        n = len(bands)
+        n = len(self.bands)
         self.n_in = 1 + n * self.n_channels
         # redshift, fluxes, then errors and marks of missing bands
-        self.groups = {band: [1 + j + n * k for k in range(self.n_channels)] for j, band in enumerate(bands)}
+        blocks = range(self.n_channels)
+        self.groups = {band: [1 + j + n * k for k in blocks] for j, band in enumerate(self.bands)}
         self.groups["redshift"] = [0]
         self.register_buffer("softening", torch.ones(n))
         self.register_buffer("in_mean", torch.zeros(self.n_in))
@@ -591,7 +557,7 @@ class RandomBands:
         def random(*shape):
             return torch.rand(n, *shape, generator=generator)
 
-        rows = [np.isin(self.model.bands, members) for members in FACILITIES.values()]
+        rows = [np.isin(self.model.bands, members) for members in FACILITY_BANDS.values()]
         rows = [row for row in rows if row.any()] or [np.zeros(len(self.model.bands), bool)]
         groups = torch.from_numpy(np.array(rows, dtype=np.float32))
         only = (random(1) * len(groups)).long() == torch.arange(len(groups))

@@ -92,7 +92,7 @@ def coverage(value, error, reference) -> tuple[float, float]:
     return share, float(np.sqrt(max(share * (1 - share), 1e-12) / good.sum()))
 
 
-def score(predicted, reference, error=None) -> dict[str, float]:
+def figures_of_merit(predicted, reference, error=None) -> dict[str, float]:
     """Figures of merit of predictions (N,) of one quantity, in its unit; where either is not finite, it does not count.
 
     ``n``, and of prediction - reference: ``bias`` (mean), ``median``, ``sigma`` (standard deviation), ``robust_sigma``

@@ -36,14 +36,9 @@ class GaussianMLP(nn.Module):
         for what, given in (("names", names), ("units", units)):
             if given and len(given) != n_out:
                 raise ValueError(f"{len(given)} {what} for {n_out} outputs")
-        self.config = {
-            "n_in": int(n_in),
-            "n_out": int(n_out),
-            "hidden": [int(h) for h in hidden],
-            "names": list(names),
-            "units": list(units),
-        }
-        self.n_in, self.n_out, self.names, self.units = int(n_in), int(n_out), tuple(names), tuple(units)
+        self.config = {"n_in": n_in, "n_out": n_out, "hidden": list(hidden)}
+        self.config |= {"names": list(names), "units": list(units)}
+        self.n_in, self.n_out, self.names, self.units = n_in, n_out, tuple(names), tuple(units)
         for name, length in (("in", n_in), ("out", n_out)):
             self.register_buffer(f"{name}_mean", torch.zeros(length))
             self.register_buffer(f"{name}_scale", torch.ones(length))
@@ -124,11 +119,6 @@ class ChunkedMLP(nn.Module):
     ----------
     chunk_index : ndarray of int, shape (n_kept,)
         Chunk of each pixel.
-
-    Raises
-    ------
-    ValueError
-        If the wavelengths do not increase, are fewer than the chunks, or there is not a unit for each output.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from spectool.models.bands import FACILITIES, BandInputs, BandNetwork
+from spectool.models.bands import FACILITY_BANDS, BandInputs, BandNetwork
 from spectool.models.calibration import ONE_SIGMA
 from spectool.models.chunked import ChunkedMLP, split_chunks
 from spectool.models.store import load_model
@@ -168,7 +168,9 @@ class ChunkedEnsemble:
             ]
             return torch.stack(squares).sqrt()
         sigma = sigma if sigma.ndim == 2 else np.broadcast_to(sigma[:, None], (len(sigma), self.n_chunks))
-        variance = noise_variance(gradient, self._products, torch.from_numpy(np.ascontiguousarray(sigma)))
+        variance = white_noise_variance(
+            gradient, self._products, torch.from_numpy(np.ascontiguousarray(sigma))
+        )
         return variance.clamp(min=0).sqrt()
 
     def _noise(self, sigma, shape) -> np.ndarray:
@@ -193,7 +195,7 @@ class ChunkedEnsemble:
 
 
 @torch.inference_mode()
-def noise_variance(gradient: torch.Tensor, products: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+def white_noise_variance(gradient: torch.Tensor, products: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Variance (n_out, B) of the mean answer that white noise `sigma` (B, n_chunks) brings, to first order."""
     per_chunk = [(torch.bmm(of_output, products) * of_output).sum(dim=2) for of_output in gradient]
     return (torch.stack(per_chunk) * sigma.T.square()).sum(dim=1)
@@ -227,7 +229,7 @@ class BandEnsemble:
         if len({member.bands for member in self.members}) > 1:
             raise ValueError("the networks take different bands")
         if self.calibration is None:
-            object.__setattr__(self, "calibration", np.zeros((2 + len(FACILITIES), len(self.outputs))))
+            object.__setattr__(self, "calibration", np.zeros((2 + len(FACILITY_BANDS), len(self.outputs))))
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -308,7 +310,7 @@ def load_band_ensemble(names: Sequence, expected: str) -> tuple[BandEnsemble, di
 def missing_shares(mask: np.ndarray, bands: Sequence[str]) -> np.ndarray:
     """What the calibration depends on, for each galaxy's mask (N, band)."""
     shares = [np.ones(len(mask))]
-    for members in FACILITIES.values():
+    for members in FACILITY_BANDS.values():
         columns = np.isin(bands, members)
         shares.append(mask[:, columns].mean(axis=1) if columns.any() else np.zeros(len(mask)))
     return np.stack([*shares, mask.mean(axis=1) ** 2], axis=1)

@@ -20,7 +20,7 @@ from bokeh.models import (
 
 from spectool.explore import sed_checks_plots, sed_network_plots, sed_plots
 from spectool.explore.style import FIGURE_WIDTH, to_bokeh
-from spectool.models.bands import FACILITIES, SedMLP, read_inputs
+from spectool.models.bands import FACILITY_BANDS, SedMLP, read_inputs
 from spectool.models.training import History
 from spectool.papers.surana2020.network import RECIPES, TABLE_3, UNITS, score_properties
 from spectool.surveys.gama import BANDS
@@ -75,7 +75,7 @@ def test_histograms_count_every_galaxy(sample):
 def test_poor_fluxes_are_counted_by_facility_and_missing_ones_apart(sample):
     plot = sed_plots.plot_low_sn(sample, threshold=5)
     bars = glyphs(plot, VBar)
-    assert labels(plot) == [*FACILITIES, "no flux"]
+    assert labels(plot) == [*FACILITY_BANDS, "no flux"]
     counted = {band: n for r in bars[:-1] for band, n in zip(drawn(r, "x"), drawn(r, "top"), strict=True)}
     sn = sample["flux"] / sample["flux_error"]
     for band in BANDS:
@@ -215,7 +215,7 @@ def test_importance_is_coloured_by_facility():
         np.testing.assert_allclose(bars["high"] - bars["low"], 0.2 * value[:, k])
         color = dict(zip(bars["y"], bars["color"], strict=True))
         assert color["g"] == color["z"] == sed_plots.FACILITY_COLORS["SDSS"] != color["K"]
-    assert labels(plots[-1]) == [*FACILITIES, "redshift"]
+    assert labels(plots[-1]) == [*FACILITY_BANDS, "redshift"]
     assert sum(plot.width for plot in plots) <= 1000
 
 

@@ -1,11 +1,20 @@
-"""The network whose first layer is a bank of narrow-band filters."""
+"""The network of narrow-band filters on chunks, the one with a Gaussian head, and scores by S/N."""
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
-from spectool.models.chunked import ChunkedMLP
+from spectool.models.chunked import (
+    ChunkedMLP,
+    GaussianMLP,
+    add_white_noise,
+    gaussian_loss,
+    rms_of_all,
+    score_by_sn,
+)
 from spectool.models.store import load_model, save_model
+from spectool.models.training import fit, one_cycle
 
 WAVELENGTH = np.arange(4050.0, 4050.0 + 263)
 
@@ -105,3 +114,100 @@ def test_bad_options_are_told(model):
         model.predict(np.zeros((3, 100)))
     with pytest.raises(ValueError, match="age_lw has no finite label"):
         model.set_statistics(np.zeros((3, 263)), np.array([[1.0, np.nan]] * 3))
+
+
+def data(n, seed):
+    """One output with noise that grows with the input, one that is pure noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
+    noise = 0.1 + 0.4 * (x[:, :1] > 0)
+    first = 100 + 10 * (np.sin(2 * x[:, :1]) + noise * rng.normal(size=(n, 1)))
+    return {"x": x, "y": np.hstack([first, rng.normal(size=(n, 1))]).astype(np.float32)}
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    train, valid = data(4000, 0), data(2000, 1)
+    train["y"][::7, 1] = np.nan
+    mlp = GaussianMLP(n_in=2, n_out=2, hidden=(32,))
+    mlp.set_statistics(train["x"], train["y"])
+    how = {"epochs": 15, "batch_size": 64, "lr": 1e-2, "schedule": one_cycle(), "progress": False}
+    fit(mlp, train, valid, loss=gaussian_loss, **how)
+    mlp.calibrate(valid["x"], valid["y"])
+    return mlp
+
+
+def test_finds_the_mean_and_the_noise(gaussian):
+    test = data(2000, 2)
+    mean, sigma = gaussian.predict(test["x"])
+    assert np.abs(mean[:, 0] - 100 - 10 * np.sin(2 * test["x"][:, 0])).mean() < 0.6
+    quiet = test["x"][:, 0] < -0.1
+    loud = test["x"][:, 0] > 0.1
+    assert np.median(sigma[quiet, 0]) == pytest.approx(1.0, rel=0.25)
+    assert np.median(sigma[loud, 0]) == pytest.approx(5.0, rel=0.25)
+    # The other output is pure noise, and is said to be.
+    assert np.abs(mean[:, 1]).max() < 0.35
+    assert np.median(sigma[:, 1]) == pytest.approx(1.0, rel=0.1)
+
+
+def test_errors_cover_two_thirds(gaussian):
+    test = data(4000, 3)
+    mean, sigma = gaussian.predict(test["x"])
+    covered = (np.abs(mean - test["y"]) < sigma).mean(axis=0)
+    # 68.27% scaled on 2000 galaxies, asserted on 4000: three times both samples' errors.
+    allowed = 3 * np.sqrt(0.6827 * 0.3173 * (1 / 2000 + 1 / 4000))
+    np.testing.assert_allclose(covered, 0.6827, atol=allowed)
+
+
+def test_bad_input_of_the_gaussian_network_is_told(gaussian):
+    with pytest.raises(ValueError, match=r"takes \(N, 2\)"):
+        gaussian.predict(np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="3 names for 2 outputs"):
+        GaussianMLP(n_in=2, n_out=2, names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="column 1 of the outputs has no finite value"):
+        gaussian.set_statistics(np.zeros((3, 2)), np.array([[1.0, np.nan]] * 3))
+
+
+def test_an_input_that_is_not_finite_gives_nan(gaussian):
+    mean, sigma = gaussian.predict(np.array([[0.0, np.nan], [0.0, 0.0]]))
+    assert np.isnan(mean[0]).all()
+    assert np.isnan(sigma[0]).all()
+    assert np.isfinite(mean[1]).all()
+    assert [values.shape for values in gaussian.predict(np.zeros((0, 2)))] == [(0, 2)] * 2
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    x = np.random.default_rng(0).normal(0, 0.01, (4000, 25)).astype("f4")
+    return xr.Dataset({"flux": (("galaxy", "wavelength"), x)})
+
+
+def test_noise_has_the_asked_for_size(quiet):
+    x = quiet["flux"].values
+    assert (add_white_noise(x, 20.0, seed=1) - x).std() == pytest.approx(0.05, rel=0.02)
+    np.testing.assert_array_equal(add_white_noise(x, np.inf, seed=1), x)
+
+
+def test_mean_of_pixels_has_the_error_of_a_mean(quiet):
+    """The predictor is the mean of 25 pixels plus 0.1: noise of 1/SN moves it by a fifth of that."""
+    truth = quiet["flux"].values.mean(axis=1, dtype=float)
+
+    def predict(x, sigma):
+        return x.mean(axis=1) + 0.1, sigma / 5
+
+    found = score_by_sn(lambda x, s: (predict(x, s)[0] - 0.1, s / 5), quiet, truth, levels=(50.0, 5.0))
+    for sn, name in ((50.0, "50"), (5.0, "5")):
+        assert found[name]["rms"] == pytest.approx(0.2 / sn, rel=0.05)
+        assert found[name]["median_error"] == pytest.approx(0.2 / sn)
+        assert abs(found[name]["coverage"] - 0.6827) < 4 * found[name]["coverage_error"]
+    biased = score_by_sn(lambda x, s: predict(x, s)[0], quiet, truth, levels=(np.inf,))
+    assert biased["inf"]["bias"] == pytest.approx(0.1, rel=1e-4)
+    assert "coverage" not in biased["inf"]
+    assert rms_of_all(found) == pytest.approx(np.sqrt((found["50"]["rms"] ** 2 + found["5"]["rms"] ** 2) / 2))
+
+
+def test_all_are_asked_about_the_same_noise(quiet):
+    seen = []
+    for _ in range(2):
+        score_by_sn(lambda x, s: seen.append(x) or x[:, 0], quiet, np.zeros(4000), levels=(10.0,), seed=3)
+    np.testing.assert_array_equal(*seen)

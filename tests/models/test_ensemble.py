@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from spectool.broaden import make_broadening
-from spectool.models.bands import FACILITIES, SedMLP, read_inputs
+from spectool.models.bands import FACILITY_BANDS, SedMLP, read_inputs
 from spectool.models.chunked import ChunkedMLP
 from spectool.models.ensemble import (
     BandEnsemble,
     ChunkedEnsemble,
     band_importance,
     missing_shares,
-    noise_variance,
+    white_noise_variance,
 )
 from spectool.prepare import kept_pixels, optical_wavelength
 from spectool.surveys.gama import BANDS
@@ -65,7 +65,7 @@ def test_the_gradient_is_that_of_autograd(spectra, hidden):
 def test_noise_is_that_of_the_whole_gradient(members, spectra, rng):
     ensemble = ChunkedEnsemble(members)
     sigma = torch.from_numpy(rng.uniform(0.01, 0.1, (5, ensemble.n_chunks)).astype("f4"))
-    got = noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
+    got = white_noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
     x = spectra.clone().requires_grad_()
     mean = torch.stack([m(x) for m in members]).mean(dim=0)
     per_pixel = sigma[:, members[0].chunk_index]
@@ -78,12 +78,12 @@ def test_noise_before_broadening(members, spectra):
     """With equal noise everywhere, all that is left out is what pixels at the edges of chunks share."""
     ensemble, operator = ChunkedEnsemble(members), make_broadening(120.0, WAVELENGTH, keep=KEEP)
     sigma = torch.full((5, ensemble.n_chunks), 0.05)
-    got = noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(operator), sigma)
+    got = white_noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(operator), sigma)
     x = spectra.clone().requires_grad_()
     torch.stack([m(x) for m in members]).mean(dim=0)[:, 0].sum().backward()
     wanted = np.square(0.05 * operator.transpose(x.grad.numpy())).sum(axis=1)
     np.testing.assert_allclose(got[0].numpy(), wanted, rtol=0.1)
-    white = noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
+    white = white_noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
     assert (got < 0.5 * white).all()
 
 
@@ -160,7 +160,7 @@ def test_what_the_calibration_depends_on():
     mask = np.zeros((2, len(BANDS)), bool)
     mask[1, 4:] = True
     shares = missing_shares(mask, list(BANDS))
-    assert shares.shape == (2, 2 + len(FACILITIES)) and shares[0].tolist() == [1] + [0] * 7
+    assert shares.shape == (2, 2 + len(FACILITY_BANDS)) and shares[0].tolist() == [1] + [0] * 7
     assert shares[1] == pytest.approx([1, 0, 0.6, 1, 1, 1, 1, (17 / 21) ** 2])
 
 

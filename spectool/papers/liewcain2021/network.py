@@ -25,7 +25,7 @@ from spectool.models.bands import (
     split_spectra,
     stack_labels,
 )
-from spectool.models.calibration import score
+from spectool.models.calibration import figures_of_merit
 from spectool.models.ensemble import BandEnsemble, load_band_ensemble, score_parts
 from spectool.models.store import load_model
 from spectool.models.training import History, fit, one_cycle
@@ -137,10 +137,6 @@ def train_folds(
     **options
         Passed to `train_cnn`.
 
-    Raises
-    ------
-    ValueError
-        If `stop_on` is unknown.
     """
     if stop_on not in ("inner", "test"):
         raise ValueError(f'stop_on must be "inner" or "test", not {stop_on!r}')
@@ -220,11 +216,6 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble, *, batch_siz
         Dim spectrum: each property [dex] and ``<property>_error`` (1 sigma; NaN from networks without), ``n_missing``
         bands, and ``reason``: "" or why a spectrum has no prediction. What was found wrong is counted in
         ``attrs["history"]``.
-
-    Raises
-    ------
-    ValueError
-        As `read_bands`.
     """
     n, names = sample.sizes["spectrum"], networks.outputs
     mean, error = (np.empty((n, len(names)), np.float32) for _ in range(2))
@@ -253,15 +244,7 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble, *, batch_siz
 
 
 def load_networks(*names) -> BandEnsemble:
-    """Networks from files or by their shipped names; default: `NETWORKS`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file or name.
-    ValueError
-        If a file holds another model, or networks do not go together.
-    """
+    """Networks from files or by their shipped names; default: `NETWORKS`. FileNotFoundError if there is none."""
     return load_band_ensemble(names or NETWORKS, "NarrowBandCNN")[0]
 
 
@@ -281,15 +264,10 @@ def load_folds(output: str, *, by: str, suffix: str = "") -> list[NarrowBandCNN]
 def score_spectra(
     predicted: np.ndarray, labels: np.ndarray, *, error: np.ndarray | None = None
 ) -> dict[str, float]:
-    """The paper's figures of one property; spectra (N,) of which either value is not finite count for nothing.
-
-    Returns
-    -------
-    dict
-        ``n``, ``bias`` (median of prediction - label), ``sigma`` (1.4826 times the median absolute deviation, the
-        paper's), ``rmse`` [dex], ``mse`` [dex**2] and, with errors, ``coverage`` (share of labels within one error).
+    """The paper's figures of one property (N,): ``n``, ``bias`` (median of prediction - label), ``sigma`` (1.4826 times
+    the median absolute deviation), ``rmse`` [dex], ``mse`` [dex**2] and, with errors, ``coverage``.
     """
-    figures = score(predicted, labels, error)
+    figures = figures_of_merit(predicted, labels, error)
     names = {"n": "n", "bias": "median", "sigma": "robust_sigma", "rmse": "rmse", "mse": "mse"}
     names |= {"coverage": "coverage"}
     return {ours: figures[name] for ours, name in names.items() if name in figures}
@@ -315,15 +293,13 @@ def score_noise(
     Parameters
     ----------
     networks
-        Any; those that cannot do with missing bands lose the spectra with a non-detection.
+        Those that cannot do with missing bands lose the spectra with a non-detection.
     inputs, labels
         Noise-free, in the order of the networks' bands; labels (N, property) in that of their outputs.
     sn
-        Of the band of mean magnitude (`spectool.models.bands.NoisyBands`).
+        Of the band of mean magnitude. The noise is the same at each, but for its size.
     noiser
         A network with channels for errors and gaps; default: the first of `networks`.
-    seed
-        The noise is the same at each ratio, but for its size.
 
     Returns
     -------
@@ -352,18 +328,12 @@ def score_missing(
 
 def _score(predicted, labels, error):
     """The paper's bias and scatter, and errors."""
-    figures = score(predicted, labels, error)
+    figures = figures_of_merit(predicted, labels, error)
     return figures | score_spectra(predicted, labels)
 
 
 def read_experiments(path=EXPERIMENTS) -> dict:
-    """Figures by command of the tool; those that are dicts of an xarray Dataset come as such.
-
-    Raises
-    ------
-    FileNotFoundError
-        If nothing has been measured.
-    """
+    """Figures by command of the tool; those that are dicts of an xarray Dataset come as such."""
     return _restore(json.loads(path.read_text(encoding="utf-8")))
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import xarray as xr
 
 from spectool.models.bands import (
-    FACILITIES,
-    MIN_BANDS,
+    FACILITY_BANDS,
     BandInputs,
     RandomBands,
     SedMLP,
@@ -21,7 +20,7 @@ from spectool.models.bands import (
     select_usable,
     stack_labels,
 )
-from spectool.models.calibration import score
+from spectool.models.calibration import figures_of_merit
 from spectool.models.ensemble import BandEnsemble, load_band_ensemble, score_parts
 from spectool.models.outliers import score_band_outliers
 from spectool.models.training import History, fit, one_cycle, split
@@ -31,6 +30,7 @@ UNITS = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_dust_luminos
 FRACTIONS = (0.64, 0.16, 0.20)
 LEARNING_RATE, BATCH_SIZE = 1e-3, 256
 N_INPUTS = 22
+MIN_BANDS = 3
 _COLUMNS = ("sigma", "rmse", "mad", "r2_adjusted", "seconds")
 TABLE_3 = {
     "log_mass": dict(zip(_COLUMNS, (0.0577, 0.0582, 0.0399, 0.9885, 1110), strict=True)),
@@ -126,10 +126,6 @@ def train_network(
     model, history
         The model has the weights of its best epoch. ``mae`` in the history is in dex.
 
-    Raises
-    ------
-    ValueError
-        If no galaxy has all bands, or an output is unknown.
     """
     unknown = [name for name in outputs if name not in UNITS]
     if unknown:
@@ -176,10 +172,8 @@ def train_ensemble(
     seed: int = 0,
     **options,
 ) -> tuple[BandEnsemble, list[History]]:
-    """Train networks of all properties with Gaussian heads, errors taken in, and bands hidden; calibrate their errors.
-
-    Members differ in their initial weights, the order of galaxies and the bands hidden (Lakshminarayanan et al.
-    2017).
+    """Train networks of all properties with Gaussian heads, errors taken in, and bands hidden (Lakshminarayanan et al.
+    2017); calibrate their errors.
     """
     choices = ensemble_options(epochs=options.pop("epochs", None)) | options
     trained = [
@@ -236,11 +230,6 @@ def predict_properties(
         ``reason``: "" or, separated by commas, why a galaxy has no prediction or a doubtful one, ``out_of_range``
         (True: doubtful or none), and ``outlier_score``. What was found wrong with values is counted in
         ``attrs["history"]``.
-
-    Raises
-    ------
-    ValueError
-        As `read_inputs`.
     """
     inputs = read_inputs(sample, networks.bands)
     mean, error = networks.predict(inputs)
@@ -278,16 +267,8 @@ def predict_properties(
 
 
 def load_networks(*names) -> tuple[BandEnsemble, dict[str, np.ndarray]]:
-    """Networks from files or by their shipped names (default: `NETWORKS`), and the arrays of the first.
-
-    Those that begin with ``outlier_`` are the reference for `predict_properties`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file or name.
-    ValueError
-        If a file holds another model, or networks do not go together.
+    """Networks from files or by their shipped names (default: `NETWORKS`), and the arrays of the first, of which those
+    that begin with ``outlier_`` are the reference for `predict_properties`. FileNotFoundError if there is none.
     """
     return load_band_ensemble(names or NETWORKS, "SedMLP")
 
@@ -295,27 +276,18 @@ def load_networks(*names) -> tuple[BandEnsemble, dict[str, np.ndarray]]:
 def score_properties(
     predicted: np.ndarray, labels: np.ndarray, outputs: Sequence[str], *, error: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """The figures of Table 3, and the coverage of errors.
-
-    Parameters
-    ----------
-    predicted, labels
-        (N, property); rows where either is not finite count for nothing.
-    outputs
-        Names of the properties.
-    error
-        (N, property), 1 sigma.
+    """The figures of Table 3 by property, and the coverage of errors, for arrays (N, property).
 
     Returns
     -------
     dict
         By property: ``n``, ``bias``, ``sigma`` (the paper's error), ``rmse``, ``mad``, ``r2``, ``coverage`` and
-        ``error`` of `spectool.models.calibration.score`, and ``r2_adjusted`` for 22 inputs.
+        ``error`` of `spectool.models.calibration.figures_of_merit`, and ``r2_adjusted`` for 22 inputs.
     """
     columns = ("n", "bias", "sigma", "rmse", "mad", "r2", "coverage", "error")
     scores = {}
     for k, name in enumerate(outputs):
-        figures = score(predicted[:, k], labels[:, k], None if error is None else error[:, k])
+        figures = figures_of_merit(predicted[:, k], labels[:, k], None if error is None else error[:, k])
         scores[name] = {column: figures[column] for column in columns if column in figures}
         n = figures["n"]
         if n:
@@ -332,16 +304,7 @@ def missing_curve(
     counts: Sequence[int] = (0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18),
     seed=0,
 ) -> xr.Dataset:
-    """Scatter, error and coverage as random bands go missing.
-
-    Parameters
-    ----------
-    ensemble
-        With mask channels.
-    inputs, labels
-        Of galaxies that have all bands; labels (N, property) in the ensemble's order.
-    counts
-        Numbers of bands to hide, others for each galaxy.
+    """Scatter, error and coverage as random bands go missing from galaxies that have all; labels (N, property).
 
     Returns
     -------
@@ -349,11 +312,11 @@ def missing_curve(
         Dims (n_missing, property): ``sigma``, ``bias``, ``error`` (median predicted) [dex], ``coverage``.
     """
     parts = {count: inputs.hide_random(count, seed=seed) for count in counts}
-    return score_parts(ensemble, parts, labels, "n_missing", score).drop_vars("kept")
+    return score_parts(ensemble, parts, labels, "n_missing", figures_of_merit).drop_vars("kept")
 
 
 def missing_facilities(ensemble: BandEnsemble, inputs: BandInputs, labels: np.ndarray) -> xr.Dataset:
     """As `missing_curve`, without each of the surveys in turn: dim ``facility``, "none" first."""
-    hidden = {name: np.isin(ensemble.bands, members) for name, members in FACILITIES.items()}
+    hidden = {name: np.isin(ensemble.bands, members) for name, members in FACILITY_BANDS.items()}
     parts = {"none": inputs} | {name: inputs.hide(gone) for name, gone in hidden.items() if gone.any()}
-    return score_parts(ensemble, parts, labels, "facility", score).drop_vars("kept")
+    return score_parts(ensemble, parts, labels, "facility", figures_of_merit).drop_vars("kept")

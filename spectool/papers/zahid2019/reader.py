@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from spectool.broaden import broaden, fill_bad, make_broadening
 from spectool.measure.line_spectra import line_spread
-from spectool.models.ensemble import ChunkedEnsemble, noise_variance, scale_errors
-from spectool.models.outliers import BIN, BIN_STATISTICS, score_bin_outliers
+from spectool.models.ensemble import ChunkedEnsemble, scale_errors, white_noise_variance
+from spectool.models.outliers import BIN, BIN_STATISTICS, FALSE_ALARMS, score_bin_outliers
 from spectool.papers import Predictor
 from spectool.papers.zahid2019.network import load
 from spectool.parallel import n_workers
@@ -258,7 +258,6 @@ SUSPECTS = {
     "excess": "{:.0f} sigma off at {:.0f} A: unmasked line, nucleus, wrong redshift or artefact?",
     "distance": "principal components {:.0f} sigma from those of the training spectra",
 }
-FALSE_ALARMS = 0.01
 EDGES = (0.2, 0.15)
 """How near to the lowest and the highest metallicity of the training spectra an answer is a limit [dex]: of old stars
 with 0.005 and 5 Zsun, beyond either, the networks say -1.89 to -1.80 and 0.26 to 0.28."""
@@ -310,7 +309,7 @@ class MetallicityReader:
     def read(self, x: torch.Tensor, noise: np.ndarray, bad: torch.Tensor, products) -> dict[str, np.ndarray]:
         """Read a group of spectra that were broadened alike."""
         outputs, gradient = self.stacked.answer(x)
-        variance = noise_variance(gradient, products, torch.from_numpy(noise))
+        variance = white_noise_variance(gradient, products, torch.from_numpy(noise))
         variance += self.stacked.pixel_variance(gradient, bad) * self._missing**2
         single = len(outputs) == 1
         found = {
