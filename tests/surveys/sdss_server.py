@@ -1,4 +1,4 @@
-"""SkyServer and the Science Archive in small, on loopback: what they answer, and what can go wrong with them."""
+"""SkyServer, the Science Archive and VizieR in small, on loopback: what they answer, and what can go wrong."""
 
 import io
 import re
@@ -43,34 +43,33 @@ def catalogue_rows(n=24, seed=1):
     """Rows of the joined tables of MPA-JHU, one galaxy a row, H-alpha spread evenly over the paper's bins."""
     rng = np.random.default_rng(seed)
     alpha = 10 ** np.linspace(0.25, 3.35, n)
-    table = Table(
-        {
-            "specobjid": 299489677444933632 + np.arange(n),
-            "plate": np.full(n, 266),
-            "mjd": np.full(n, 51602),
-            "fiberid": 1 + np.arange(n),
-            "run2d": np.full(n, "26"),
-            "ra": rng.uniform(140, 150, n),
-            "dec": rng.uniform(0, 1, n),
-            "redshift": np.full(n, 0.03),
-            "sn_median": np.full(n, 20.0),
-            "sdss_class": np.full(n, "GALAXY"),
-            "subclass": np.where(np.arange(n) % 2, "STARFORMING", ""),
-            "ebv": np.full(n, 0.05),
-            "velocity_dispersion": np.full(n, 80.0),
-            "bptclass": np.ones(n, int),
-            "log_mass": rng.uniform(9, 11, n),
-            "log_mass_p16": np.full(n, 9.0),
-            "log_mass_p84": np.full(n, 11.0),
-            "log_sfr": rng.uniform(-1, 1, n),
-            "log_sfr_p16": np.full(n, -1.0),
-            "log_sfr_p84": np.full(n, 1.0),
-            "oxygen_mpa_jhu": np.full(n, 8.9),
-            "lick_hd_a": np.full(n, 4.0),
-            "lick_hd_a_error": np.full(n, 0.5),
-            "d4000_n": np.full(n, 1.3),
-        }
-    )
+    same = {
+        "plate": 266,
+        "mjd": 51602,
+        "run2d": "26",
+        "redshift": 0.03,
+        "sn_median": 20.0,
+        "sdss_class": "GALAXY",
+    }
+    same |= {
+        "ebv": 0.05,
+        "velocity_dispersion": 80.0,
+        "bptclass": 1,
+        "log_mass_p16": 9.0,
+        "log_mass_p84": 11.0,
+    }
+    same |= {"log_sfr_p16": -1.0, "log_sfr_p84": 1.0, "oxygen_mpa_jhu": 8.9, "lick_hd_a": 4.0}
+    same |= {"lick_hd_a_error": 0.5, "d4000_n": 1.3}
+    columns = {name: np.full(n, value) for name, value in same.items()} | {
+        "specobjid": 299489677444933632 + np.arange(n),
+        "fiberid": 1 + np.arange(n),
+        "ra": rng.uniform(140, 150, n),
+        "dec": rng.uniform(0, 1, n),
+        "subclass": np.where(np.arange(n) % 2, "STARFORMING", ""),
+        "log_mass": rng.uniform(9, 11, n),
+        "log_sfr": rng.uniform(-1, 1, n),
+    }
+    table = Table(columns)
     for line in CATALOGUE_LINES.values():
         table[f"{line}_flux"] = alpha * 0.1
         table[f"{line}_flux_err"] = alpha * 0.01
@@ -79,21 +78,13 @@ def catalogue_rows(n=24, seed=1):
 
 
 class Archive:
-    """What the server holds, and what it was asked.
+    """What the server holds (``rows``, ``spectra`` by file name, a ``votable``), and what it was ``asked``.
 
-    Attributes
-    ----------
-    rows : astropy.table.Table
-    spectra : dict of str to bytes
-        By file name.
-    broken : dict of str to int or str
-        File name (or "catalogue") -> HTTP status, or "truncated": the connection closes half-way.
-    asked : list of str
-        Paths of all requests.
+    ``broken``: file name, "catalogue" or "votable" -> HTTP status, or "truncated": the connection closes half-way.
     """
 
     def __init__(self, rows):
-        self.rows, self.broken, self.asked, self.url, self.note = rows, {}, [], "", ""
+        self.rows, self.broken, self.asked, self.url, self.votable = rows, {}, [], "", b""
         keys = zip(
             rows["plate"], rows["mjd"], rows["fiberid"], rows["redshift"], rows["h_alpha_flux"], strict=True
         )
@@ -135,16 +126,19 @@ def serve(rows=None):
             if isinstance(fault, int):
                 self.send_error(fault)
             elif is_query:
-                answer = archive.note or archive.answer_sql(parse_qs(parsed.query)["cmd"][0])
-                self._send(answer.encode(), "text/plain")
+                self._send(archive.answer_sql(parse_qs(parsed.query)["cmd"][0]).encode())
             elif name in archive.spectra:
-                self._send(archive.spectra[name], "application/fits", whole=fault != "truncated")
+                self._send(archive.spectra[name], whole=fault != "truncated")
             else:
                 self.send_error(404)
 
-        def _send(self, content, kind, whole=True):
+        def do_POST(self):
+            archive.asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            fault = archive.broken.get("votable")
+            self.send_error(fault) if fault else self._send(archive.votable)
+
+        def _send(self, content, whole=True):
             self.send_response(200)
-            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content if whole else content[: len(content) // 2])
