@@ -5,6 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.denoising_toy import toy as toy
+from tests.denoising_toy import trained as trained
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -3,7 +3,7 @@
 import optuna
 
 from spectool.papers.scourfield2023.network import make_arrays, suggest
-from tests.models.conftest import make_toy
+from tests.denoising_toy import make_toy
 from tools.make.random_search import search
 
 

@@ -37,6 +37,8 @@ DROPOUT = 0.0
 SCALE = 0.2
 #: Added to the variance of a pixel, normalised flux squared (Section 3.2, after Portillo et al. 2020).
 SOFTENING = 2e-6
+#: Where the galaxies of Section 5 are moved to.
+DESI_REDSHIFT = 0.1
 
 
 def pixel_weights(sigma, mask) -> np.ndarray:
@@ -104,8 +106,8 @@ def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value[good], dtype=np.float32) for name, value in arrays.items()}
 
 
-def add_desi_noise(sample: xr.Dataset, *, seed, redshift: float = 0.1) -> xr.Dataset:
-    """The galaxies as DESI would see them at one redshift, normalised: the "DESI-like spectra" of Section 5.
+def add_desi_noise(sample: xr.Dataset, *, seed) -> xr.Dataset:
+    """The galaxies as DESI would see them at z = 0.1, normalised: the "DESI-like spectra" of Section 5.
 
     Parameters
     ----------
@@ -113,8 +115,6 @@ def add_desi_noise(sample: xr.Dataset, *, seed, redshift: float = 0.1) -> xr.Dat
         From `spectool.papers.scourfield2023.sample.make_sample`.
     seed
         Of the noise.
-    redshift
-        Where the galaxies are moved to.
 
     Returns
     -------
@@ -122,9 +122,8 @@ def add_desi_noise(sample: xr.Dataset, *, seed, redshift: float = 0.1) -> xr.Dat
         The sample with ``noisy`` and ``noisy_sigma`` (galaxy, wavelength), and ``noisy_norm``: flux units at the new
         redshift per normalised unit. Spectra that drown in the noise are masked out.
     """
-    seen = normalize_total(
-        observe_desi_like(sample, seed=seed, redshift=redshift), constant=sample.attrs["constant"]
-    )
+    seen = observe_desi_like(sample, seed=seed, redshift=DESI_REDSHIFT)
+    seen = normalize_total(seen, constant=sample.attrs["constant"])
     norm, dims = seen["norm"].values, ("galaxy", "wavelength")
     lost = ~np.isfinite(norm)
     sigma = seen["desi_sigma"].values / np.where(lost, 1.0, norm)[:, None]

@@ -2,15 +2,28 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from torch.distributions import Normal
 
+from spectool.models.denoise import DenseAutoencoder
+from spectool.models.training import Step
 from spectool.papers.scourfield2023.network import (
     add_desi_noise,
     make_arrays,
     make_model,
+    pixel_weights,
     score,
     split_validation,
+    weighted_loss,
+    weighted_squares,
 )
+
+TINY = {"n_pixels": 30, "n_latent": 2, "widths": (12, 8), "dropout": 0.0}
+
+
+def step():
+    return Step(0.0, 0.0, True, torch.Generator().manual_seed(0))
 
 
 def test_arrays_are_target_input_and_weights_of_the_original(toy):
@@ -76,3 +89,42 @@ def test_desi_noise_is_normalised_known_and_repeatable(toy):
     np.testing.assert_array_equal(seen["noisy"], add_desi_noise(sample, seed=3)["noisy"])
     np.testing.assert_array_equal(seen["flux"], sample["flux"])
     assert len(make_arrays(seen)["input"]) == 30
+
+
+def test_weights_soften_the_best_pixels_and_leave_out_the_bad():
+    sigma = np.array([[0.0, 0.001, 0.1, np.nan, np.inf, 0.1]])
+    mask = np.array([[False, False, False, False, False, True]])
+    weight = pixel_weights(sigma, mask)
+    np.testing.assert_allclose(weight, [[0, 1 / 3e-6, 1 / 0.010002, 0, 0, 0]], rtol=1e-6)
+    assert weight.dtype == np.float32
+
+
+def test_reconstruction_is_the_gaussian_log_likelihood_of_the_softened_errors():
+    rng = np.random.default_rng(0)
+    target, predicted = (torch.from_numpy(rng.normal(size=(4, 30))) for _ in range(2))
+    sigma = torch.from_numpy(rng.uniform(0.01, 0.1, (4, 30)))
+    weight = torch.from_numpy(pixel_weights(sigma.numpy(), False)).double()
+    softened = Normal(target, (sigma**2 + 2e-6).sqrt())
+    expected = (softened.log_prob(target) - softened.log_prob(predicted)).sum(dim=1)
+    torch.testing.assert_close(weighted_squares(predicted, target, weight), expected, rtol=1e-5, atol=0)
+
+
+def test_a_vae_minimises_reconstruction_plus_divergence_and_an_ae_the_first():
+    batch = {"flux": torch.rand(5, 30), "input": torch.rand(5, 30), "weight": torch.rand(5, 30)}
+    vae = weighted_loss(DenseAutoencoder(**TINY), batch, step())
+    assert vae["loss"] == vae["reconstruction"] + vae["kl"]
+    ae = weighted_loss(DenseAutoencoder(**TINY, variational=False), batch, step())
+    assert ae["loss"] == ae["reconstruction"]
+    assert "kl" not in ae
+
+
+def test_the_target_is_the_original_and_masked_pixels_do_not_count():
+    model = DenseAutoencoder(**TINY, variational=False)
+    batch = {"flux": torch.rand(5, 30), "input": torch.rand(5, 30), "weight": torch.ones(5, 30)}
+    predicted = model(batch["input"])[0]
+    expected = 0.5 * (predicted - batch["flux"]).square().sum(dim=1).mean()
+    torch.testing.assert_close(weighted_loss(model, batch, step())["loss"], expected)
+    batch["weight"][:, 7] = 0
+    before = weighted_loss(model, batch, step())["loss"]
+    batch["flux"][:, 7] = 1e3
+    assert weighted_loss(model, batch, step())["loss"] == before

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.papers.scourfield2023.sample import add_noise, normalize_total
-
 N_PIXELS = 120
 CONSTANT = 7.0
 
 
 def make_toy(n=400, *, seed=0, sigma=0.04, original_sn=40.0):
     """Normalised spectra with truth, own noise and added noise, as `make_sample` and `add_noise` give them."""
+    from spectool.papers.scourfield2023.sample import add_noise, normalize_total
+
     rng = np.random.default_rng(seed)
     wavelength = np.geomspace(3700.0, 7900.0, N_PIXELS)
     x = np.linspace(-1, 1, N_PIXELS)
