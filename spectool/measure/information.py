@@ -80,7 +80,8 @@ def informativeness(latent, flux):
         sum_x = sum_x + x.sum(axis=0)
         sum_z = sum_z + z[rows].T @ np.ones(x.shape)
         sum_zx = sum_zx + z[rows].T @ x
-    covariance = (sum_zx - sum_z * (sum_x / n)) / n
+    # By columns: the mean adds one pixel after the other, and stored scores depend on the order.
+    covariance = np.asfortranarray(sum_zx - sum_z * (sum_x / n)) / n
     dims = [d for d in latent.dims if d != "galaxy"]
     return xr.DataArray(
         np.abs(covariance).mean(axis=1),
