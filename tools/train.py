@@ -21,7 +21,7 @@ import torch
 
 from spectool.papers import list_papers
 from spectool.parallel import n_workers
-from tools import recipes
+from tools import command, recipes
 
 
 def main(arguments=None) -> dict:
@@ -31,7 +31,7 @@ def main(arguments=None) -> dict:
         raise SystemExit(f"{__doc__}\nKEY is one of {', '.join(list_papers())}")
     paper = importlib.import_module(f"tools.recipes.{key}")
     given = vars(make_parser(key, paper).parse_args(rest[:-1]))
-    names, quick = given.pop("recipe"), given.pop("quick")
+    names, quick = given.pop("what"), given.pop("quick")
     found = {}
     for name in names:
         options = choose(key, name, **((paper.QUICK if quick else {}) | given))
@@ -45,36 +45,21 @@ def choose(key: str, recipe: str, **given) -> SimpleNamespace:
     """Options of a recipe: what is `given`, else the recipe's, else the defaults."""
     paper = importlib.import_module(f"tools.recipes.{key}")
     defaults = {name: default for name, (default, _) in (recipes.OPTIONS | paper.OPTIONS).items()}
-    options = defaults | {"name": f"{key}_{recipe}"} | paper.RECIPES[recipe] | given
+    options = defaults | {"quiet": False, "name": f"{key}_{recipe}"} | paper.RECIPES[recipe] | given
     return SimpleNamespace(paper=key, recipe=recipe, **options)
 
 
 def make_parser(key: str, paper) -> argparse.ArgumentParser:
     """Command line of one paper: the names of its recipes, and an option for each of its `OPTIONS`."""
-    parser = argparse.ArgumentParser(
+    parser = command.make_parser(
+        paper.__doc__,
+        recipes.OPTIONS | paper.OPTIONS,
+        paper.RECIPES,
         prog=f"python -m tools.train {key}",
-        description=paper.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("recipe", nargs="+", choices=tuple(paper.RECIPES))
     parser.add_argument("--quick", action="store_true", default=False, help="a tiny trial of everything")
-    for name, (default, text) in (recipes.OPTIONS | paper.OPTIONS).items():
-        kind = {"type": read_value if default is None else type(default)}
-        if isinstance(default, bool):
-            kind = {"action": argparse.BooleanOptionalAction}
-        elif isinstance(default, tuple):
-            kind = {"type": type(default[0]), "nargs": "+"}
-        parser.add_argument(f"--{name.replace('_', '-')}", help=f"{text} (default: {default})", **kind)
     return parser
-
-
-def read_value(text: str):
-    """A number if it is one."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ from tools.make.randomised_domain import randomise
 from tools.make.scourfield2023_selection import measure_candidates as measure_scourfield2023
 from tools.make.scourfield2023_selection import screen_block
 from tools.make.ssp_mixtures import draw_ssp_mixtures
-from tools.make.stacks import StackSums
+from tools.make.stacks import average_spectra, sum_spectra
 from tools.make.zahid2019_selection import screen
 
 
@@ -220,9 +220,7 @@ def observations():
     found |= arrays_of(measure_stellar_bands(real), "stellar bands ")
     found |= arrays_of(draw_ssp_mixtures(20, seed=1), "mixtures ")
     found |= flatten(fit_error_model(liewcain2021()), "labels model ")
-    stacks = StackSums()
-    stacks.add(zahid2019())
-    found |= arrays_of(stacks.to_dataset(), "stacks ")
+    found |= arrays_of(average_spectra([sum_spectra(zahid2019())], zahid2019()), "stacks ")
     block = draw_block(3)
     found |= {"screened zahid2019": screen(block)}
     found |= arrays_of(

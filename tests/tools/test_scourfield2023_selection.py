@@ -44,25 +44,22 @@ def test_a_second_run_measures_nothing_and_selects_the_same(made, monkeypatch):
     folder, arguments, report = made
     before = read_products("uniform", path=folder / "selection.nc")
 
-    def fail(*args, **options):
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(tool, "measure_block", fail)
+    monkeypatch.setattr(tool, "screen_block", lambda *args, **options: pytest.fail("measured again"))
     assert tool.main(arguments) == report
     assert read_products("uniform", path=folder / "selection.nc").identical(before)
 
 
 def test_an_interrupted_run_goes_on_with_the_missing_block(made, monkeypatch):
     folder, arguments, report = made
-    lost = sorted((folder / "cache").rglob("block_0001.npz"))
+    lost = sorted((folder / "cache").rglob("block_0001.nc"))
     assert len(lost) == 2  # the uniform and the star-forming sample share their candidates
     lost[0].unlink()
-    measured, original = [], tool.measure_block
+    measured, original = [], tool.screen_block
 
-    def count(block, *args):
+    def count(block, *args, **options):
         measured.append(block)
-        return original(block, *args)
+        return original(block, *args, **options)
 
-    monkeypatch.setattr(tool, "measure_block", count)
+    monkeypatch.setattr(tool, "screen_block", count)
     assert tool.main(arguments) == report
     assert measured == [1]

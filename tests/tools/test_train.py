@@ -162,7 +162,7 @@ def test_options_are_the_recipes_unless_given(capsys):
             ["mass", "--epochs", "3", "--no-live", "--scaling", "asinh"]
         )
     )
-    assert given == {"recipe": ["mass"], "quick": False, "epochs": 3, "live": False, "scaling": "asinh"}
+    assert given == {"what": ["mass"], "quick": False, "epochs": 3, "live": False, "scaling": "asinh"}
     with pytest.raises(SystemExit, match=", ".join(list_papers())):
         train.main(["nobody2000"])
     with pytest.raises(SystemExit):

@@ -1,6 +1,7 @@
 """The tool fills memory maps, goes on where it was, and what it kept can be rebuilt from the numbers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import xarray as xr
 
 from spectool.papers.zahid2019.sample import rebuild, stored_flux
 from tools.make import zahid2019_selection as tool
-from tools.make.zahid2019_selection import CUTS, open_memmap
+from tools.make.zahid2019_selection import CUTS
 
 
 def run(what, folder, **more):
     options = {"--size": 90, "--blocks": 1, "--cache": folder, **more}
-    return tool.main([what, "--quiet", *(str(part) for pair in options.items() for part in pair)])
+    return tool.main([what, "--quiet", *(str(part) for pair in options.items() for part in pair)])[what]
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +25,10 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("what", ["main", "null"])
 def test_spectra_are_rebuilt_from_the_numbers(made, what):
-    flux, table = open_memmap(made[what]["folder"])
+    flux, table = tool.open_memmap(Path(made[what]["folder"]))
     assert flux.shape == (90, 3251) and table.sizes["galaxy"] == 90
+    assert isinstance(flux, np.memmap) and tuple(table.data_vars) == tool.COLUMNS
+    assert all("units" in column.attrs for column in table.data_vars.values())
     rows = np.array([0, 1, 60, 89])
     again = rebuild(table["candidate"].values[rows], null=what == "null")
     np.testing.assert_allclose(stored_flux(again).astype("f4"), flux[rows].astype("f4"), atol=4e-3, rtol=4e-3)
@@ -42,7 +45,7 @@ def test_counts_of_the_cuts_fall_and_what_is_left_is_the_sample(made):
 
 
 def test_selected_galaxies_pass_every_cut(made):
-    _, table = open_memmap(made["main"]["folder"])
+    _, table = tool.open_memmap(Path(made["main"]["folder"]))
     assert (table["r_magnitude"] < 17.77).all() and (
         table["line_sn"].sel(line=["Hβ", "Hα", "[N II] 6583"]) >= 5
     ).all()
@@ -52,7 +55,7 @@ def test_selected_galaxies_pass_every_cut(made):
 def test_stacks_hold_the_sample(made):
     folder = made["main"]["folder"]
     with xr.open_dataset(f"{folder}/stacks.nc", engine="h5netcdf") as stacks:
-        _, table = open_memmap(folder)
+        _, table = tool.open_memmap(Path(folder))
         mass = table["log_mass"].values
         assert int(stacks["n_galaxies"].sum()) == ((mass >= 8.5) & (mass < 11.0)).sum()
         assert stacks["flux"].shape == (25, 3661)
@@ -61,21 +64,25 @@ def test_stacks_hold_the_sample(made):
 def test_an_interrupted_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatch):
     original = tool.select_batch
 
-    def stop(batch, options):
+    def stop(what, batch, options):
         if batch == 1:
             raise KeyboardInterrupt
-        return original(batch, options)
+        return original(what, batch, options)
 
     with monkeypatch.context() as patch:
         patch.setattr(tool, "select_batch", stop)
         with pytest.raises(KeyboardInterrupt):
             run("main", tmp_path)
+    with pytest.raises(FileNotFoundError, match="not complete: run python -m tools"):
+        tool.open_memmap(next(tmp_path.iterdir()))
     batches = []
-    monkeypatch.setattr(tool, "select_batch", lambda b, options: batches.append(b) or original(b, options))
+    monkeypatch.setattr(
+        tool, "select_batch", lambda what, b, options: batches.append(b) or original(what, b, options)
+    )
     report = run("main", tmp_path)
     assert batches[0] == 1
     assert report["counts"] == made["main"]["counts"]
-    (flux, table), (before, expected) = (open_memmap(r["folder"]) for r in (report, made["main"]))
+    (flux, table), (before, expected) = (tool.open_memmap(Path(r["folder"])) for r in (report, made["main"]))
     np.testing.assert_array_equal(flux, before)
     xr.testing.assert_equal(table, expected)
     again = run("main", tmp_path)
@@ -83,7 +90,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatc
 
 
 def test_quick_fluxes_are_compared_with_ppxf():
-    report = tool.main(["check", "--size", "4", "--quiet"])
+    report = tool.main(["check", "--size", "4", "--quiet"])["check"]
     assert report["galaxies"] == 4
     assert report["Hα"]["median ratio to pPXF"] == pytest.approx(1, abs=0.03)
     assert report["ms per galaxy"]["ppxf"] > report["ms per galaxy"]["gaussian"]

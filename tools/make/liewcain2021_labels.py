@@ -7,8 +7,6 @@ Five minutes on one
 core.
 """
 
-import argparse
-
 import numpy as np
 import xarray as xr
 
@@ -16,6 +14,7 @@ from spectool.measure.populations import fit_populations
 from spectool.papers.liewcain2021.sample import FITTED, LABELS, PIVOT, ErrorModel
 from spectool.spectra import KM_S
 from spectool.surveys.califa import draw_califa, rebuild_galaxy
+from tools.command import make_parser
 
 SAMPLE_SEED = 2021
 SN = 40.0
@@ -27,17 +26,20 @@ _V500_DISPERSION = 126.0
 _PIXEL = 100.0  # km/s: V500 has pixels of 2 A
 
 
+OPTIONS = {
+    "galaxies": (36, ""),
+    "per_galaxy": (6, ""),
+    "sn": (SN, "per Angstrom at 5500 A"),
+    "regul": (REGUL, "pPXF's regularisation"),
+    "seed": (6, "of the choice of spectra and their noise"),
+    "workers": (None, ""),
+    "table": (None, "netCDF file for the fitted labels"),
+}
+
+
 def main(arguments=None):
     """Fit, print, and write the table if asked; returns the ErrorModel."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--galaxies", type=int, default=36)
-    parser.add_argument("--per-galaxy", type=int, default=6)
-    parser.add_argument("--sn", type=float, default=SN, help="per Angstrom at 5500 A")
-    parser.add_argument("--regul", type=float, default=REGUL, help="pPXF's regularisation")
-    parser.add_argument("--seed", type=int, default=6, help="of the choice of spectra and their noise")
-    parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--table", help="netCDF file for the fitted labels")
-    options = parser.parse_args(arguments)
+    options = make_parser(__doc__, OPTIONS).parse_args(arguments)
     sample = draw_califa(seed=SAMPLE_SEED, progress=False)
     labels = fit_labels(
         sample,

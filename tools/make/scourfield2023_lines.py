@@ -10,12 +10,10 @@ on two cores, after tools/train.py has made the models.
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 import xarray as xr
 
@@ -26,12 +24,18 @@ from spectool.models.denoise import denoise
 from spectool.models.store import load_model
 from spectool.papers.scourfield2023 import network as paper
 from spectool.papers.scourfield2023.sample import SELECTION, SIGMA, TEST_NOISE_SEED, add_noise, make_sample
+from tools.command import CACHE, make_parser
 
 DATA = SELECTION.parent
 KEPT = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
 COLUMNS = (
     "candidate", "redshift", "log_mass", "log_sfr", "log_z_gas", "spectral_class", "h_alpha_flux", "norm", "sn_median",
 )  # fmt: skip
+OPTIONS = {
+    "n": (None, "so many galaxies (a trial)"),
+    "out": (DATA, "folder"),
+    "cache": (CACHE / "fits", "where fits are kept"),
+}
 N_VALID = 1000
 MANTISSA_BITS = 8
 NULL_TRAINED, TRAINED = "scourfield2023_null_vae6", "scourfield2023_mzr_vae6"
@@ -39,19 +43,11 @@ NULL_TRAINED, TRAINED = "scourfield2023_null_vae6", "scourfield2023_mzr_vae6"
 
 def main(arguments=None) -> None:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("lines", "mzr", "null"), nargs="+")
-    parser.add_argument("--n", type=int, help="so many galaxies (a trial)")
-    parser.add_argument("--out", type=Path, default=DATA)
-    parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "fits")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
+    options = make_parser(__doc__, OPTIONS, PRODUCTS).parse_args(arguments)
     torch.set_num_threads(1)
     options.cache.mkdir(parents=True, exist_ok=True)
     for what in options.what:
-        product = {"lines": measure_uniform, "mzr": measure_mzr, "null": measure_null}[what](options)
+        product = PRODUCTS[what](options)
         path = write(product, options.out / f"scourfield2023_{what}.nc")
         print(json.dumps({"file": path.name, "mb": path.stat().st_size / 1e6, **count_failures(product)}))
 
@@ -209,6 +205,8 @@ def count_failures(product) -> dict:
     bad = (product["fit_status"].values != 0).sum(axis=1)
     return {"failed": dict(zip(product["source"].values.tolist(), bad.tolist(), strict=True))}
 
+
+PRODUCTS = {"lines": measure_uniform, "mzr": measure_mzr, "null": measure_null}
 
 if __name__ == "__main__":
     main()

@@ -9,20 +9,17 @@ constant of the normalisation is found from the uniform sample's training spectr
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import joblib
 import numpy as np
-import pooch
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.io import atomic
+from spectool.io import read_or_make
 from spectool.measure.classes import CLASSES, classify
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.papers.scourfield2023.sample import (
@@ -39,8 +36,15 @@ from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.grid import embedded_grid
 from spectool.synth.sfh import share_younger_than
 from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights
+from tools.command import CACHE, make_parser
 
 PILOT_BLOCKS = 4
+OPTIONS = {
+    "seed": (SEED, ""),
+    "blocks": (None, "instead of the recipes' (a trial)"),
+    "out": (SELECTION, "file"),
+    "cache": (CACHE / "candidates", "where measured candidates are kept"),
+}
 MAGNITUDE_LIMIT = 17.77
 """r of SDSS's main galaxy sample (Strauss et al. 2002, AJ 124, 1810)."""
 _ALPHA_PER_PHOTON = 1.37e-12 / L_SUN
@@ -75,7 +79,7 @@ SAMPLES = {
 
 def main(arguments=None) -> dict:
     """Do what the command line says; the figures are printed and returned."""
-    options = parse(arguments)
+    options = make_parser(__doc__, OPTIONS).parse_args(arguments)
     samples = {}
     for name, recipe in SAMPLES.items():
         if options.blocks:
@@ -90,19 +94,6 @@ def main(arguments=None) -> dict:
     report = {name: summarize(sample) for name, sample in samples.items()}
     print(json.dumps(report, indent=1))
     return report
-
-
-def parse(arguments) -> argparse.Namespace:
-    """Options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--blocks", type=int, help="instead of the recipes' (for a trial)")
-    parser.add_argument("--out", type=Path, default=SELECTION)
-    parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "candidates")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(arguments)
 
 
 def predict_h_alpha(galaxies):
@@ -252,16 +243,13 @@ def measure_pool(recipe, options) -> xr.Dataset:
     probability = make_probability(recipe, options)
     stated = json.dumps([options.seed, recipe.metallicity_sfr, probability.tolist()])
     folder = options.cache / f"scourfield2023_{hashlib.sha256(stated.encode()).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {block: folder / f"block_{block:04d}.npz" for block in range(recipe.n_blocks)}
-    missing = [block for block, path in files.items() if not path.exists()]
-    jobs = (joblib.delayed(measure_block)(b, probability, recipe, options.seed, files[b]) for b in missing)
-    done = joblib.Parallel(n_jobs=n_workers(), return_as="generator_unordered")(jobs)
-    for _ in tqdm(done, total=len(missing), desc="candidates", unit="block", disable=options.quiet):
-        pass
-    tables = [dict(np.load(path)) for path in files.values()]
-    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    return xr.Dataset({name: ("galaxy", values) for name, values in columns.items()})
+    jobs = (
+        joblib.delayed(measure_block)(k, probability, recipe, options.seed, folder / f"block_{k:04d}.nc")
+        for k in range(recipe.n_blocks)
+    )
+    tables = joblib.Parallel(n_jobs=n_workers(), return_as="generator")(jobs)
+    bar = tqdm(tables, total=recipe.n_blocks, desc="candidates", unit="block", disable=options.quiet)
+    return xr.concat(list(bar), "galaxy")
 
 
 def make_probability(recipe, options) -> np.ndarray:
@@ -274,13 +262,16 @@ def make_probability(recipe, options) -> np.ndarray:
     return keep_probability(np.concatenate(pilot), recipe.n_blocks / n, recipe.wanted)
 
 
-def measure_block(block, probability, recipe, seed, path) -> None:
-    """One block's table, written so that it is whole or not there."""
+def measure_block(block, probability, recipe, seed, path) -> xr.Dataset:
+    """One block's table, kept in a file."""
     torch.set_num_threads(1)
-    galaxies = screen_block(block, probability, seed=seed, metallicity_sfr=recipe.metallicity_sfr)
-    table = measure_candidates(galaxies, seed=seed)
-    with atomic(path) as part:
-        np.savez_compressed(part, **{name: table[name].values for name in table.data_vars})
+
+    def measure():
+        galaxies = screen_block(block, probability, seed=seed, metallicity_sfr=recipe.metallicity_sfr)
+        table = measure_candidates(galaxies, seed=seed)
+        return xr.Dataset({name: ("galaxy", table[name].values) for name in table.data_vars})
+
+    return read_or_make(path, measure)
 
 
 def find_constant(sample, options) -> float:

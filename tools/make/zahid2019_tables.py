@@ -11,14 +11,12 @@ memory maps of ``tools.make.zahid2019_selection`` and the weights of zahid2019. 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pooch
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
@@ -29,10 +27,17 @@ from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_metallicity
 from spectool.papers.zahid2019.sample import DATA, FILES, SEED, read_products
 from spectool.prepare import optical_wavelength
+from tools.command import CACHE, make_parser
 from tools.make.scourfield2023_lines import round_mantissa
 from tools.make.zahid2019_selection import BLOCKS, SIZES, open_memmap, write_selection
 
 SAMPLES = {"galaxies": "main", "null": "null"}
+OPTIONS = {
+    "size": (None, "of a sample that is not the whole one (a trial)"),
+    "blocks": (BLOCKS, "that the sample was made with"),
+    "cache": (CACHE / "zahid2019", "folder of samples"),
+    "out": (DATA, "folder"),
+}
 ROWS = 4096
 #: What is kept of each galaxy, and in steps of what: whole numbers compress.
 STEPS = {
@@ -52,16 +57,7 @@ STEPS = {
 
 def main(arguments=None) -> dict:
     """Do what the command line says; the figures are printed and returned."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=COMMANDS, nargs="+")
-    parser.add_argument("--size", type=int, help="of a sample that is not the whole one (a trial)")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="that the sample was made with")
-    parser.add_argument("--cache", type=Path, default=Path(pooch.os_cache("spectool")) / "zahid2019")
-    parser.add_argument("--out", type=Path, default=DATA)
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    options = parser.parse_args(arguments)
+    options = make_parser(__doc__, OPTIONS, COMMANDS).parse_args(arguments)
     torch.set_num_threads(1)
     report = {}
     for what in options.what:

@@ -10,17 +10,15 @@ import hashlib
 import json
 from pathlib import Path
 
-import pooch
-
 from spectool.models import store
+from tools.command import CACHE
 
 OPTIONS = {
     "seed": (0, "of splits and of the first network; the next has the next"),
     "threads": (None, "default: what the machine grants; small networks gain nothing"),
     "name": (None, "of the file or, for several, what their names begin with; default: KEY_RECIPE"),
     "out": (store.SHIPPED, "folder to write into"),
-    "cache": (Path(pooch.os_cache("spectool")), "folder for samples and checkpoints"),
-    "quiet": (False, "no progress bars"),
+    "cache": (CACHE, "folder for samples and checkpoints"),
 }
 ELSEWHERE = {"threads", "name", "out", "cache", "quiet", "results"}
 """Options that do not change what is trained."""

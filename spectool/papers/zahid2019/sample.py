@@ -550,7 +550,7 @@ def read_products(name="main", *, path=None):
     -------
     Dataset
         "main", "null": per galaxy ``candidate``, for `rebuild`, and what is known and was measured of it. "stacks":
-        (stack, wavelength) as of `tools.make.stacks.StackSums.to_dataset`; per stack ``spectral_fwhm`` [km/s], of
+        (stack, wavelength) as of `tools.make.stacks.average_spectra`; per stack ``spectral_fwhm`` [km/s], of
         its lines, and from a fit with pPXF ``ppxf_log_z_lw``, its error, ``ppxf_age_lw`` and ``ppxf_fit_seconds``.
         "bins": along ``sample`` ("galaxies", "null") ``flux`` (galaxy, wavelength) as of
         `spectool.papers.zahid2019.reader.prepare_zahid2019`, in order of mass and then of rate; medians ``log_mass``

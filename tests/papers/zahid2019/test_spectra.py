@@ -12,7 +12,7 @@ from spectool.papers.zahid2019.sample import (
 )
 from spectool.prepare import kept_pixels, optical_wavelength, stack_wavelength
 from spectool.spectra import pixel_edges
-from tools.make.zahid2019_selection import COLUMNS, MemoryMap, open_memmap, screen
+from tools.make.zahid2019_selection import screen
 
 
 @pytest.fixture(scope="module")
@@ -79,35 +79,3 @@ def test_noise_per_chunk_against_a_loop(sample):
     sample = sample.copy(deep=True)
     sample["mask"].values[0, np.array_split(kept, 25)[3]] = True
     assert np.isnan(chunk_sigma(sample)[0]).sum() == 1
-
-
-def with_lines(sample):
-    import xarray as xr
-
-    about = xr.DataArray(np.ones((sample.sizes["galaxy"], 6)), dims=("galaxy", "line"))
-    return sample.assign(line_flux=about, line_sn=about, gas_dispersion=sample["velocity_dispersion"])
-
-
-def test_a_memory_map_is_written_in_batches_and_read_back(sample, tmp_path):
-    whole = with_lines(sample)
-    store = MemoryMap(tmp_path / "some", 30)
-    assert store.write(0, 0, whole.isel(galaxy=slice(12))) == 12
-    with pytest.raises(FileNotFoundError, match="not complete: run the tool again"):
-        open_memmap(tmp_path / "some")
-    store = MemoryMap(tmp_path / "some", 30)  # as after an interrupt
-    assert store.write(1, 12, whole.isel(galaxy=slice(12, None))) == 18
-    store.finish(2, {"counts": {"drawn": 40}}, {"redshift": ""}, list("abcdef"))
-    flux, table = open_memmap(tmp_path / "some")
-    assert isinstance(flux, np.memmap) and tuple(table.data_vars) == COLUMNS
-    np.testing.assert_array_equal(flux, stored_flux(whole)[:30])
-    np.testing.assert_array_equal(table["candidate"], whole["candidate"][:30])
-    np.testing.assert_allclose(table["chunk_sigma"], chunk_sigma(whole)[:30])
-    assert all("units" in table[name].attrs for name in table.data_vars)
-    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == ["flux.npy", "table.nc"]
-    with pytest.raises(ValueError, match="is for 30 galaxies, not 31"):
-        MemoryMap(tmp_path / "some", 31)
-
-
-def test_a_folder_without_spectra_says_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make them with tools/make/zahid2019_selection\.py"):
-        open_memmap(tmp_path)
