@@ -52,9 +52,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def grid():
     """The embedded optical SSP grid."""
-    from spectool.synth.grid import SSPGrid
+    from spectool.synth.grid import embedded_grid
 
-    return SSPGrid.embedded("optical")
+    return embedded_grid()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,11 @@ CLASSES = (
 )
 UNCLASSIFIED = "unclassified"
 NET_COLUMNS = ("net_h_alpha_sn", "net_h_beta_sn")
+_BROAD = {
+    "broad_h_alpha_sn": 5.0,
+    "broad_gain": 30.0,
+    "broad_h_alpha_ew": 5.0,
+}  # what broad lines have to exceed
 BPT_LINES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583")
 
 
@@ -33,16 +38,6 @@ def _hyperbola(log_n2, asymptote, offset):
     return np.divide(0.61, x - asymptote, out=curve, where=inside) + offset
 
 
-def bpt_class(log_n2, log_o3):
-    """Classes on the BPT diagram (Baldwin, Phillips & Terlevich 1981)."""
-    log_n2, log_o3 = np.broadcast_arrays(np.asarray(log_n2, float), np.asarray(log_o3, float))
-    result = np.full(log_n2.shape, "composite", dtype="<U12")
-    result[log_o3 <= kauffmann2003(log_n2)] = "star-forming"
-    result[log_o3 > kewley2001(log_n2)] = "AGN"
-    result[np.isnan(log_n2) | np.isnan(log_o3)] = UNCLASSIFIED
-    return result
-
-
 def log_ratio(numerator, denominator):
     """log10 of a flux ratio; NaN, without a warning, where either is not positive."""
     a, b = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
@@ -51,7 +46,7 @@ def log_ratio(numerator, denominator):
     return np.where(usable, np.log10(ratio), np.nan)
 
 
-def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_gain=30.0, min_broad_ew=5.0):
+def classify(line_table, *, net=True, min_sn=3.0):
     """The five classes of Scourfield (2023, Section 2) from measured lines."""
     _check(line_table, net)
     flux, sn = (
@@ -74,7 +69,7 @@ def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_ga
     name[emission] = "emission line galaxy"
     name[emission & detected & (log_o3 > kewley2001(log_n2))] = "narrow-line AGN"
     name[missing] = UNCLASSIFIED
-    name[_is_broad(line_table, min_broad_sn, min_broad_gain, min_broad_ew)] = "broad-line AGN"
+    name[_is_broad(line_table)] = "broad-line AGN"
     name[failed] = UNCLASSIFIED
     result = line_table.assign(
         spectral_class=("galaxy", name, {"units": "", "reference": "Scourfield et al. (2023), Section 2"}),
@@ -84,13 +79,11 @@ def classify(line_table, *, net=True, min_sn=3.0, min_broad_sn=5.0, min_broad_ga
     return add_history(result, _count(name, int((emission & ~detected & ~missing).sum())))
 
 
-def _is_broad(line_table, min_sn, min_gain, min_ew):
-    if "broad_h_alpha_sn" not in line_table:
-        return np.zeros(line_table.sizes["galaxy"], bool)
-    broad = line_table["broad_h_alpha_sn"].values > min_sn
-    for column, limit in (("broad_gain", min_gain), ("broad_h_alpha_ew", min_ew)):
+def _is_broad(line_table):
+    broad = np.full(line_table.sizes["galaxy"], "broad_h_alpha_sn" in line_table)
+    for column, limit in _BROAD.items():
         if column in line_table:
-            broad = broad & (line_table[column].values > limit)
+            broad &= line_table[column].values > limit
     return broad
 
 

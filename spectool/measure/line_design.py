@@ -281,26 +281,17 @@ FINE = 75.0  # km/s: template pixels are at most so wide
 
 def template_pixels(spectra):
     """Template pixels per pixel of the spectra, their edges, sigma [km/s] to blur, ln of the first wavelength."""
+    (low, high), step = spectra.reach, spectra.step
     ratio = int(np.ceil(spectra.velscale / FINE))
-    edges = template_edges(*spectra.reach, spectra.step, ratio)
-    centres = np.sqrt(edges[1:] * edges[:-1])
-    lsf = template_lsf(edges, spectra.lsf_at(centres), ratio)
-    return ratio, edges, lsf, float(np.log(np.mean(centres[:ratio])))
-
-
-def template_edges(low, high, step, ratio):
-    """Edges of template pixels, uniform in log wavelength, `ratio` of them per pixel of the spectra."""
     margin = int(np.ceil(1000 / KM_S / step)) * ratio
     count = int(np.ceil(np.log(high / low) / step)) * ratio + 2 * margin
-    return np.exp(np.log(low) + step / ratio * (np.arange(count + 1) - margin))
-
-
-def template_lsf(edges, lsf, ratio):
-    """Sigma [km/s] that is left to blur into template pixels, their own width taken off."""
+    edges = np.exp(np.log(low) + step / ratio * (np.arange(count + 1) - margin))
+    centres = np.sqrt(edges[1:] * edges[:-1])
     pixel = np.log(edges[1] / edges[0]) * KM_S
     # Spectra on coarser pixels than their native ones were rebinned: the native pixel's width came in twice.
     own = pixel**2 / 12 if ratio == 1 else -(PIXEL_VELOCITY**2) / 12
-    return np.sqrt(np.maximum(lsf**2 - own, (0.2 * pixel) ** 2))
+    lsf = np.sqrt(np.maximum(spectra.lsf_at(centres) ** 2 - own, (0.2 * pixel) ** 2))
+    return ratio, edges, lsf, float(np.log(np.mean(centres[:ratio])))
 
 
 def stellar_templates(edges, lsf, grid, *, selection="compact", reddening=REDDENING):

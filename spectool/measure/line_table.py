@@ -1,13 +1,90 @@
-"""Tables of what was fitted to spectra: lines, columns, status and what to say of it."""
+"""Tables of what was fitted to spectra: results as they come, lines, columns, status and what to say of it."""
+
+import time
+import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
 
+from spectool.io import atomic
+from spectool.parallel import run_jobs
 from spectool.prepare import add_history
 from spectool.spectra import LINES
 
 OK, BAD_INPUT, FAILED = 0, 1, 2
+_NOT_FITTED = -1
+SAVE_EVERY = 10.0  # seconds
+
+
+def attempt(fit, *job):
+    """The result of a fit, or that it failed: whatever it stumbles over is that galaxy's message."""
+    try:
+        return fit(*job)
+    except Exception as error:  # noqa: BLE001
+        return {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
+
+
+class Results:
+    """Results galaxy by galaxy, kept in a file too if one is named."""
+
+    def __init__(self, n_galaxies, shapes, *, path=None, fingerprint=""):
+        self.values = {name: np.full((n_galaxies, *shape), np.nan) for name, shape in shapes.items()}
+        self.values["status"] = np.full(n_galaxies, _NOT_FITTED, np.int8)
+        self.values["message"] = np.full(n_galaxies, "not fitted: interrupted", dtype="<U200")
+        self.path, self.fingerprint = None if path is None else Path(path), fingerprint
+        self._saved = time.monotonic()
+        if self.path is not None and self.path.exists():
+            self._load()
+
+    @property
+    def status(self):
+        """What became of each galaxy; what was not fitted has failed."""
+        return np.where(self.values["status"] == _NOT_FITTED, FAILED, self.values["status"])
+
+    def fill(self, function, setup, job, *, chunk, progress=True, **options):
+        """Fit what is pending by `function(setup, jobs)`, and say whether all is done: an interrupt keeps what is."""
+        rows = np.flatnonzero(self.values["status"] == _NOT_FITTED)
+        jobs = ((setup, [job(int(k)) for k in rows[i : i + chunk]]) for i in range(0, rows.size, chunk))
+        bar = {"total": len(self.status), "initial": len(self.status) - rows.size, "disable": not progress}
+        try:
+            complete = run_jobs(function, jobs, self._add, **bar, **options)
+        finally:
+            self._save()
+        if not complete:
+            text = f"interrupted: {(self.values['status'] == _NOT_FITTED).sum()} spectra are not fitted"
+            kept = f"; the others are kept in {self.path}" if self.path else ""
+            warnings.warn(text + kept, stacklevel=3)
+        return complete
+
+    def _add(self, done):
+        for row, result in done:
+            for name in self.values.keys() & result:
+                self.values[name][row] = result[name]
+        if time.monotonic() - self._saved > SAVE_EVERY:
+            self._save()
+        return len(done)
+
+    def _save(self):
+        if self.path is None:
+            return
+        with atomic(self.path) as part, part.open("wb") as file:
+            np.savez(file, fingerprint=self.fingerprint, **self.values)
+        self._saved = time.monotonic()
+
+    def _load(self):
+        try:
+            with np.load(self.path) as archive:
+                kept = {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path} is no checkpoint of fit_lines ({error}): remove it") from error
+        if str(kept.get("fingerprint")) != self.fingerprint:
+            raise ValueError(
+                f"{self.path} holds fits of other spectra or with other settings: remove it, or choose another file"
+            )
+        self.values = {name: kept[name] for name in self.values}
 
 
 def galaxy_columns(sample):
@@ -69,7 +146,8 @@ def add_status(table, status, message):
     """Columns that say which fits are there, and why others are not."""
     about = {"units": "", "description": "0 ok, 1 bad input, 2 failed"}
     table["fit_status"] = ("galaxy", np.asarray(status, np.int8), about)
-    table["fit_message"] = ("galaxy", np.asarray(message, dtype=str), {"units": ""})
+    # As narrow as the longest message: they are many.
+    table["fit_message"] = ("galaxy", np.array([str(text) for text in message], dtype=str), {"units": ""})
     return table
 
 

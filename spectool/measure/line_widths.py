@@ -132,14 +132,13 @@ class WidthMassRelation:
         return np.interp(np.asarray(log_mass, float), self.log_mass, self.fwhm)
 
 
-def fit_width_mass(stacks, *, degree=2):
+def fit_width_mass(stacks):
     """The relation of width and mass, a polynomial through what stacks say.
 
     Parameters
     ----------
     stacks : Dataset
         ``log_mass`` and, unless it is measured here, ``spectral_fwhm``.
-    degree : int
 
     Returns
     -------
@@ -150,22 +149,22 @@ def fit_width_mass(stacks, *, degree=2):
     Raises
     ------
     ValueError
-        If fewer than ``degree + 2`` stacks have a width.
+        If fewer than four stacks have a width.
     """
     widths = stacks if "spectral_fwhm" in stacks else stacks.assign(spectral_fwhm(stacks).data_vars)
     mass, fwhm = widths["log_mass"].values.astype(float), widths["spectral_fwhm"].values.astype(float)
     known = np.isfinite(mass) & np.isfinite(fwhm)
-    if known.sum() < degree + 2:
-        raise ValueError(f"only {known.sum()} stacks have a line width; a relation needs {degree + 2}")
+    if known.sum() < 4:
+        raise ValueError(f"only {known.sum()} stacks have a line width; a relation needs 4")
     mass, fwhm = mass[known], fwhm[known]
-    polynomial = np.polynomial.Polynomial.fit(mass, fwhm, degree)
+    polynomial = np.polynomial.Polynomial.fit(mass, fwhm, 2)
     nodes = np.linspace(mass.min(), mass.max(), 51)
-    scatter = float(np.std(fwhm - polynomial(mass), ddof=degree + 1))
+    scatter = float(np.std(fwhm - polynomial(mass), ddof=3))
     return WidthMassRelation(nodes, np.maximum.accumulate(polynomial(nodes)), scatter)
 
 
-def extra_fwhm(log_mass, relation, target=TARGET):
-    """What a galaxy of some mass lacks to the target width, in quadrature.
+def extra_fwhm(log_mass, relation):
+    """What a galaxy of some mass lacks to `TARGET`, 330 km/s, in quadrature.
 
     Parameters
     ----------
@@ -173,17 +172,15 @@ def extra_fwhm(log_mass, relation, target=TARGET):
         [dex Msun]
     relation : callable
         Mass to width [km/s], such as `WidthMassRelation`.
-    target : float
-        [km/s]
 
     Returns
     -------
     extra : ndarray, shape (galaxy,)
-        sqrt(target^2 - width^2) [km/s]; 0 where lines are wider than the target already, NaN where the mass is not
+        sqrt(330^2 - width^2) [km/s]; 0 where lines are wider already, NaN where the mass is not
         finite.
     above : ndarray of bool, shape (galaxy,)
         Where they are wider.
     """
     width = np.asarray(relation(log_mass), float)
     width = np.where(np.isfinite(np.asarray(log_mass, float)), width, np.nan)
-    return np.sqrt(np.clip(target**2 - width**2, 0, None)), width > target
+    return np.sqrt(np.clip(TARGET**2 - width**2, 0, None)), width > TARGET

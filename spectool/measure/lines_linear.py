@@ -107,9 +107,7 @@ def factorize(flux, ivar, operator, width):
     prior = (operator.spread * amplitude[:, None]) ** -2
     n_effective = (diagonal / (diagonal + prior)).nan_to_num().sum(1)
     diagonal += prior + _RIDGE * diagonal + (diagonal == 0)
-    factor, info = torch.linalg.cholesky_ex(normal)
-    failed = (info > 0) | ~torch.isfinite(right).all(1)
-    factor[failed] = torch.eye(n, dtype=torch.float64)
+    factor, failed = _cholesky(normal, right)
     whitened = torch.linalg.solve_triangular(factor, right[..., None], upper=False)[..., 0]
     pad = (width, width)
     return Continuum(
@@ -157,10 +155,15 @@ def _schur(continuum, blocks, used):
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     diagonal += _RIDGE * diagonal + (1 - keep)
     right = right * keep
+    factor, failed = _cholesky(matrix, right)
+    return factor, right, failed
+
+
+def _cholesky(matrix, right):
     factor, info = torch.linalg.cholesky_ex(matrix)
     failed = (info > 0) | ~torch.isfinite(right).all(1)
     factor[failed] = torch.eye(matrix.shape[1], dtype=torch.float64)
-    return factor, right, failed
+    return factor, failed
 
 
 def broad_lines(continuum, blocks, solution, used):
@@ -179,23 +182,19 @@ class LineEliminator:
     def __init__(self, design, operator, members=None):
         if members is not None:
             column = np.unique(design.column[members], return_inverse=True)[1]
-            chosen = {
-                name: getattr(design, name)[members] for name in ("wavelength", "ratio", "start", "lsf")
-            }
+            chosen = {n: getattr(design, n)[members] for n in ("wavelength", "ratio", "start", "lsf")}
             design = replace(design, column=column, reported=np.arange(len(members)), **chosen)
         self.design = design
         self.windows = torch.from_numpy(design.windows)
-        padded = torch.nn.functional.pad(operator.vectors, (design.width, design.width))
-        self.padded = padded
-        self.vectors = padded[:, self.windows].permute(1, 2, 0).contiguous()  # (member, width, k)
+        self.padded = torch.nn.functional.pad(operator.vectors, (design.width, design.width))
+        self.vectors = self.padded[:, self.windows].permute(1, 2, 0).contiguous()  # (member, width, k)
         self.share = torch.zeros(design.n_columns, len(design.column), dtype=torch.float64)
         self.share[design.column, np.arange(len(design.column))] = torch.from_numpy(design.ratio)
         first = np.unique(design.column, return_index=True)[1]
         self.first, self.column = torch.from_numpy(first), torch.from_numpy(design.column)
         self.other = torch.from_numpy(np.setdiff1d(np.arange(len(design.column)), first))
         self.pairs = design.overlaps()
-        widths = np.diff(design.edges)
-        self.pixel_width = torch.from_numpy(widths[design.windows])
+        self.pixel_width = torch.from_numpy(np.diff(design.edges)[design.windows])
 
     def __call__(self, continuum, velocity, dispersion):
         """Blocks for the batch with these kinematics, Tensors of shape (batch,) or (1,) [km/s]."""
@@ -264,7 +263,7 @@ class LineEliminator:
 class Fitter:
     """What all batches share; see `measure_lines_linear`."""
 
-    wavelength: np.ndarray
+    wavelength: torch.Tensor
     design: LineDesign
     operator: ContinuumOperator
     all_lines: LineEliminator
@@ -291,7 +290,6 @@ def measure_lines_linear(
     continuum="templates",
     broad=True,
     doublets=DOUBLETS,
-    scale_errors=False,
     keep_fit=False,
     batch_size=512,
     grid=None,
@@ -301,13 +299,12 @@ def measure_lines_linear(
     if len(dispersions) < 1 or min(dispersions) < 0:
         raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
     fitter = _prepare(spectra, tuple(lines), tuple(dispersions), continuum, velocity, broad, doublets, grid)
-    scale = ("upwards" if scale_errors else None) if spectra.has_ivar else "always"
     parts = []
     with torch.inference_mode():
         for first in range(0, max(len(spectra.flux), 1), batch_size):
             flux, ivar = spectra.weights(slice(first, first + batch_size))
             flux = torch.from_numpy(np.where(ivar > 0, flux, 0.0))
-            parts.append(_fit_batch(flux, torch.from_numpy(ivar), fitter, scale, keep_fit))
+            parts.append(_fit_batch(flux, torch.from_numpy(ivar), fitter, not spectra.has_ivar, keep_fit))
     result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return _tabulate(sample, lines, spectra, result, keep_fit)
 
@@ -356,7 +353,7 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
     centre = np.array([LINES[name] for name in lines])
     local = np.abs(wavelength[:, None] / centre - 1) * KM_S <= _LOCAL
     return Fitter(
-        wavelength=wavelength,
+        wavelength=torch.from_numpy(wavelength),
         design=design,
         operator=operator,
         all_lines=LineEliminator(design, operator),
@@ -368,7 +365,7 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
     )
 
 
-def _fit_batch(flux, ivar, fitter, scale, keep_fit):
+def _fit_batch(flux, ivar, fitter, rescale, keep_fit):
     """Fit one batch; flux and ivar (batch, n) float64 Tensors. Returns a dict of arrays."""
     operator, design = fitter.operator, fitter.design
     continuum = factorize(flux, ivar, operator, design.width)
@@ -398,9 +395,8 @@ def _fit_batch(flux, ivar, fitter, scale, keep_fit):
     result["chi2"] = (residual**2 * ivar).sum(1) / freedom.clamp(min=1)
     result["failed"] = failed | continuum.failed
     result |= {"gas_velocity": speed, "gas_dispersion": dispersion, "n_good": (ivar > 0).sum(1)}
-    if scale:
-        factor = result["chi2"] ** 0.5
-        factor = (factor if scale == "always" else factor.clamp(min=1))[:, None]
+    if rescale:
+        factor = (result["chi2"] ** 0.5)[:, None]
         result |= {name: result[name] * factor for name in ("error", "peak_error")}
     if keep_fit:
         result |= {"continuum": stars, "line_model": model}
@@ -516,7 +512,7 @@ def describe(residual, ivar, stars, blocks, member_flux, covariance, fitter):
 
 def _net_balmer(rest, ivar, profile, member_flux, fitter):
     """Signal-to-noise ratios of Hα and Hβ without regard to the stars; ``rest`` has no emission lines."""
-    design, wavelength = fitter.design, torch.from_numpy(fitter.wavelength)
+    design = fitter.design
     result = {}
     for key, name in (("net_h_alpha_sn", "Hα"), ("net_h_beta_sn", "Hβ")):
         found = np.flatnonzero(np.isclose(design.wavelength[design.reported], LINES[name]))
@@ -524,7 +520,7 @@ def _net_balmer(rest, ivar, profile, member_flux, fitter):
         if found.size:
             own = line_model(design, profile, member_flux, members=[int(design.reported[found[0]])])
             flux = torch.where(ivar > 0, rest + own, 0.0)
-            area, error = net_line(flux, ivar, wavelength, LINES[name])
+            area, error = net_line(flux, ivar, fitter.wavelength, LINES[name])
             result[key] = area / error
     result["balmer_absorption_sn"] = -torch.fmin(result["net_h_alpha_sn"], result["net_h_beta_sn"])
     return result

@@ -1,17 +1,11 @@
 """Emission lines with pPXF, in parallel."""
 
-import hashlib
-import json
-import time
-import warnings
-import zipfile
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+import joblib
 import numpy as np
 from scipy.optimize import nnls
 
-from spectool.io import atomic
 from spectool.measure.line_design import (
     DOUBLETS,
     FINE,
@@ -23,8 +17,7 @@ from spectool.measure.line_design import (
     template_pixels,
 )
 from spectool.measure.line_spectra import read_spectra
-from spectool.measure.line_table import BAD_INPUT, FAILED, OK, assemble_table, flux_units
-from spectool.parallel import run_jobs
+from spectool.measure.line_table import BAD_INPUT, FAILED, OK, Results, assemble_table, attempt, flux_units
 from spectool.spectra import KM_S, LINES
 from spectool.synth.grid import embedded_grid
 
@@ -50,8 +43,6 @@ _BROAD_WIDTHS = (900.0, 1800.0, 3600.0)
 _BROAD_SN, _BROAD_GAIN = 5.0, 30.0
 _BROAD_WIDTH = 10.0  # equivalent width of Hα [Angstrom]
 CHUNK = 32  # spectra per job
-SAVE_EVERY = 10.0  # seconds
-_NOT_FITTED = -1
 
 
 @dataclass(frozen=True)
@@ -74,11 +65,6 @@ class FitSetup:
     rounds: int = 1
     rescale: bool = False
     keep_fit: bool = False
-
-    def with_plain_arrays(self):
-        """The same with arrays that are no memory maps, whose every use would cost some microseconds more."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: np.asarray(v) for k, v in arrays.items() if isinstance(v, np.ndarray)})
 
 
 def fit_lines(
@@ -168,7 +154,7 @@ def fit_lines(
     ValueError
         If the sample, a line or an option is none that can be fitted.
     """
-    _require_ppxf()
+    require_ppxf()
     if kinematics not in ("free", "fixed"):
         raise ValueError(f"kinematics are 'free' or 'fixed', not {kinematics!r}")
     grid = embedded_grid() if grid is None else grid
@@ -189,45 +175,16 @@ def fit_lines(
     shapes = dict.fromkeys(("flux", "error", "peak", "peak_error", "an"), (len(lines),))
     shapes |= {"gas": (2,), "star": (2,), "broad": (), "chi2": ()}
     shapes |= dict.fromkeys(("continuum", "line_model"), (n_pixels,)) if keep_fit else {}
-    known = "" if checkpoint is None else fingerprint(setup, spectra, star, gas)
+    arrays = [values for name, values in vars(spectra).items() if name != "coordinate"]
+    known = "" if checkpoint is None else joblib.hash([vars(setup), arrays, star, gas])
     results = Results(count, shapes, path=checkpoint, fingerprint=known)
-    rows = results.pending()
 
     def job(k):
-        return int(k), *spectra.at_rest(k), (0.0, star[k]), (0.0, gas[k])
+        return k, *spectra.at_rest(k), (0.0, star[k]), (0.0, gas[k])
 
-    jobs = ((setup, [job(k) for k in rows[i : i + CHUNK]]) for i in range(0, rows.size, CHUNK))
-    bar = {"total": count, "initial": count - rows.size, "desc": "fitting lines", "disable": not progress}
-    try:
-        complete = run_jobs(fit_chunk, jobs, results.add, workers=n_workers, backend=backend, **bar)
-    finally:
-        results.save()
-    if not complete:
-        text = f"interrupted: {results.pending().size} spectra are not fitted"
-        text += f"; the others are kept in {results.path}" if results.path else ""
-        warnings.warn(text, stacklevel=2)
-    table = _tabulate(sample, results.values, lines, spectra, keep_fit)
-    return table.assign_attrs(interrupted=int(not complete))
-
-
-def _require_ppxf():
-    try:
-        import ppxf.ppxf  # noqa: F401
-    except ImportError as error:
-        raise ImportError("line fits need the package ppxf (pip install 'ppxf>=9.4')") from error
-
-
-def _per_galaxy(value, count, name):
-    value = np.broadcast_to(np.asarray(value, float), count)
-    if not (np.isfinite(value) & (value > 0)).all():
-        raise ValueError(f"{name} must be positive [km/s]")
-    return value
-
-
-def _tabulate(sample, values, lines, spectra, keep_fit):
-    left = values["status"] == _NOT_FITTED
-    status = np.where(left, FAILED, values["status"])
-    message = np.where(left, "not fitted: interrupted", values["message"])
+    options = {"workers": n_workers, "backend": backend, "desc": "fitting lines", "progress": progress}
+    complete = results.fill(fit_chunk, setup, job, chunk=CHUNK, **options)
+    values = results.values
     columns = {
         "gas_velocity": (values["gas"][:, 0], "km / s"),
         "gas_dispersion": (values["gas"][:, 1], "km / s"),
@@ -237,7 +194,23 @@ def _tabulate(sample, values, lines, spectra, keep_fit):
         "chi2": (values["chi2"], ""),
     }
     how = {"what": "lines fitted with pPXF", "keep_fit": keep_fit}
-    return assemble_table(sample, lines, spectra, status, message, values, columns, **how)
+    table = assemble_table(sample, lines, spectra, results.status, values["message"], values, columns, **how)
+    return table.assign_attrs(interrupted=int(not complete))
+
+
+def require_ppxf():
+    """Raise a helpful ImportError if pPXF is missing."""
+    try:
+        import ppxf.ppxf  # noqa: F401
+    except ImportError as error:
+        raise ImportError("these fits need the package ppxf (pip install 'ppxf>=9.4')") from error
+
+
+def _per_galaxy(value, count, name):
+    value = np.broadcast_to(np.asarray(value, float), count)
+    if not (np.isfinite(value) & (value > 0)).all():
+        raise ValueError(f"{name} must be positive [km/s]")
+    return value
 
 
 def make_setup(spectra, lines, doublets, broad, grid, selection, reddening, **options):
@@ -280,15 +253,10 @@ def line_columns(lines, velscale, *, doublets=None):
 
 def fit_chunk(setup, jobs):
     """Fit several spectra."""
-    setup, done = setup.with_plain_arrays(), []
-    begun = {}
-    for row, *job in jobs:
-        try:
-            result = fit_spectrum(setup, *job, begun)
-        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
-            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
-        done.append((row, result))
-    return done
+    # Workers get memory maps, whose every use costs some microseconds more.
+    plain = {name: np.asarray(v) for name, v in vars(setup).items() if isinstance(v, np.ndarray)}
+    setup, begun = replace(setup, **plain), {}
+    return [(row, attempt(fit_spectrum, setup, *job, begun)) for row, *job in jobs]
 
 
 def fit_spectrum(setup, flux, noise, log_first, star, gas, begun):
@@ -600,66 +568,3 @@ def local_rms(fit, residual):
     near = np.abs(fit.good - place[:, None]) <= max(int(_LOCAL / setup.velscale), 5)
     count = near.sum(axis=1)
     return np.sqrt(near @ residual[fit.good] ** 2 / np.where(count > 0, count, np.nan))
-
-
-class Results:
-    """Results galaxy by galaxy, kept in a file too if one is named."""
-
-    def __init__(self, n_galaxies, shapes, *, path=None, fingerprint=""):
-        self.values = {name: np.full((n_galaxies, *shape), np.nan) for name, shape in shapes.items()}
-        self.values["status"] = np.full(n_galaxies, _NOT_FITTED, np.int8)
-        self.values["message"] = np.full(n_galaxies, "", dtype="<U200")
-        self.path, self.fingerprint = None if path is None else Path(path), fingerprint
-        self._saved = time.monotonic()
-        if self.path is not None and self.path.exists():
-            self._load()
-
-    def pending(self):
-        """Rows that are still to be fitted."""
-        return np.flatnonzero(self.values["status"] == _NOT_FITTED)
-
-    def add(self, done):
-        """Take over what `fit_chunk` returned."""
-        for row, result in done:
-            for name, value in result.items():
-                self.values[name][row] = value
-        if time.monotonic() - self._saved > SAVE_EVERY:
-            self.save()
-        return len(done)
-
-    def save(self):
-        """Write the file, whole or not at all."""
-        if self.path is None:
-            return
-        with atomic(self.path) as part, part.open("wb") as file:
-            np.savez(file, fingerprint=self.fingerprint, **self.values)
-        self._saved = time.monotonic()
-
-    def _load(self):
-        try:
-            with np.load(self.path) as archive:
-                kept = {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path} is no checkpoint of fit_lines ({error}): remove it") from error
-        if str(kept.get("fingerprint")) != self.fingerprint:
-            raise ValueError(
-                f"{self.path} holds fits of other spectra or with other settings: remove it, or choose another file"
-            )
-        self.values = {name: kept[name] for name in self.values}
-
-
-def fingerprint(setup, spectra, *arrays):
-    """A hash of spectra and settings, by which a checkpoint is known."""
-    digest, options = hashlib.sha256(), {}
-    for name, value in vars(setup).items():
-        if not isinstance(value, np.ndarray):
-            options[name] = value
-        elif not name.endswith("rfft"):
-            digest.update(np.ascontiguousarray(value).tobytes())
-    digest.update(json.dumps(options, sort_keys=True).encode())
-    for k in range(len(spectra.flux)):
-        flux, noise, log_first = spectra.at_rest(k)
-        digest.update(flux.tobytes() + noise.tobytes() + np.float64(log_first).tobytes())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -9,9 +9,18 @@ from scipy.optimize import nnls
 
 from spectool.measure.line_design import select_populations, stellar_templates, template_pixels
 from spectool.measure.line_spectra import read_spectra
-from spectool.measure.line_table import BAD_INPUT, FAILED, OK, add_status, galaxy_columns, note_fits
+from spectool.measure.line_table import (
+    BAD_INPUT,
+    FAILED,
+    OK,
+    Results,
+    add_status,
+    attempt,
+    galaxy_columns,
+    note_fits,
+)
+from spectool.measure.lines_ppxf import require_ppxf
 from spectool.parallel import n_workers as granted_workers
-from spectool.parallel import run_jobs
 from spectool.prepare import kept_pixels, mask_bad_pixels, resample, spectral_coordinate
 from spectool.spectra import KM_S
 from spectool.surveys.sdss import PIXEL_VELOCITY
@@ -26,6 +35,17 @@ METALLICITIES = (-2.3, -1.7, -0.7, -0.4, 0.0, 0.4, 0.7)
 FIT_RANGE = (4050.0, 7300.0)
 _CHUNK = 4  # spectra per job
 _UNIFORM = 0.02  # share of a pixel by which steps may differ
+_UNITS = {
+    "log_z_lw": "dex",
+    "age_lw": "Gyr",
+    "stellar_velocity": "km / s",
+    "stellar_dispersion": "km / s",
+    "chi2": "",
+    "residual_rms": "",
+    "fit_seconds": "s",
+    "log_z_lw_error": "dex",
+    "age_lw_error": "dex",
+}
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ def fit_populations(
     ValueError
         If sample or options are none that can be fitted.
     """
-    _require_ppxf()
+    require_ppxf()
     grid = embedded_grid() if grid is None else grid
     if mdegree < 0 or not regul >= 0 or n_bootstrap < 0:
         raise ValueError("mdegree, regul and n_bootstrap must not be negative")
@@ -145,31 +165,29 @@ def fit_populations(
         good = (noise > 0) & np.isfinite(flux) & keep(np.exp(log_first + spectra.step * np.arange(n_pixels)))
         return k, flux, noise, good, log_first, (seed, k)
 
-    results = {}
-
-    def take(done):
-        results.update(done)
-        return len(done)
-
-    workers = n_workers or granted_workers()
+    shapes = dict.fromkeys(_UNITS, ())
+    shapes |= {"light_share": setup.light.shape, "model": (n_pixels,)} if keep_fit else {}
+    results, workers = Results(count, shapes), n_workers or granted_workers()
     chunk = _CHUNK if workers > 1 else 1
-    jobs = ((setup, [job(k) for k in range(i, min(i + chunk, count))]) for i in range(0, count, chunk))
-    bar = {"total": count, "desc": "fitting populations", "disable": not progress}
-    workers = min(workers, -(-count // chunk))
-    complete = run_jobs(fit_chunk, jobs, take, workers=workers, backend=backend, **bar)
-    if not complete:
-        warnings.warn(f"interrupted: {count - len(results)} spectra are not fitted", stacklevel=2)
-    table = _tabulate(galaxies, results, spectra, setup, keep_fit)
+    options = {"workers": min(workers, -(-count // chunk)), "backend": backend, "progress": progress}
+    complete = results.fill(fit_chunk, setup, job, chunk=chunk, desc="fitting populations", **options)
+    table = galaxy_columns(galaxies)
+    table = table.rename({name: f"true_{name}" for name in ("log_z_lw", "age_lw", "chi2") if name in table})
+    for name, units in _UNITS.items():
+        if n_bootstrap or not name.endswith("_error"):
+            table[name] = ("galaxy", results.values[name], {"units": units})
+    table = add_status(table, results.status, results.values["message"])
+    if keep_fit:
+        shares, models = (results.values[name].astype(np.float32) for name in ("light_share", "model"))
+        log_z, log_age = ("metallicity", setup.log_z), ("age", setup.log_age)
+        places = {"log_z": (*log_z, {"units": "dex"}), "log_age": (*log_age, {"units": "dex(Gyr)"})}
+        table = table.assign_coords({spectra.coordinate.name: spectra.coordinate} | places)
+        table["light_share"] = (("galaxy", "metallicity", "age"), shares, {"units": ""})
+        table["model"] = (("galaxy", "wavelength"), models, {"units": spectra.units})
+    table = note_fits(table, f"stellar populations fitted with pPXF in `{variable}`", spectra)
     name = str(grid.provenance.get("name", ""))
     table = table.assign_attrs(interrupted=int(not complete), z_sun=grid.z_sun, library=name)
     return table.rename(galaxy=row_dim) if row_dim != "galaxy" else table
-
-
-def _require_ppxf():
-    try:
-        import ppxf.ppxf  # noqa: F401
-    except ImportError as error:
-        raise ImportError("population fits need the package ppxf (pip install 'ppxf>=9.4')") from error
 
 
 def _log_pixels(sample, variable, fit_range):
@@ -228,14 +246,10 @@ def _make_setup(spectra, grid, selection, **settings):
 
 def fit_chunk(setup, jobs):
     """Fit several spectra."""
-    done = {}
+    done = []
     for row, *job in jobs:
         begun = time.perf_counter()
-        try:
-            result = _fit(setup, *job)
-        except Exception as error:  # noqa: BLE001  (whatever pPXF stumbles over is that galaxy's message)
-            result = {"status": FAILED, "message": f"{type(error).__name__}: {error}"[:200]}
-        done[row] = result | {"fit_seconds": time.perf_counter() - begun}
+        done.append((row, attempt(_fit, setup, *job) | {"fit_seconds": time.perf_counter() - begun}))
     return done
 
 
@@ -319,36 +333,3 @@ def _bootstrap(setup, found, flux, noise, pixels, seed):
         means.append(_means(setup, _light_share(setup, weights)))
     error = np.std(means, axis=0, ddof=1) if len(means) > 1 else np.full(2, np.nan)
     return {"log_z_lw_error": float(error[0]), "age_lw_error": float(error[1])}
-
-
-def _tabulate(sample, results, spectra, setup, keep_fit):
-    table = galaxy_columns(sample)
-    table = table.rename({n: f"true_{n}" for n in ("log_z_lw", "age_lw", "chi2") if n in table})
-    columns = {
-        "log_z_lw": "dex",
-        "age_lw": "Gyr",
-        "stellar_velocity": "km / s",
-        "stellar_dispersion": "km / s",
-        "chi2": "",
-        "residual_rms": "",
-        "fit_seconds": "s",
-    }
-    columns |= {"log_z_lw_error": "dex", "age_lw_error": "dex"} if setup.n_bootstrap else {}
-    count, n_pixels = spectra.flux.shape
-    rows = [results.get(k, {"status": FAILED, "message": "not fitted: interrupted"}) for k in range(count)]
-    for name, units in columns.items():
-        table[name] = ("galaxy", np.array([row.get(name, np.nan) for row in rows]), {"units": units})
-    table = add_status(table, [row["status"] for row in rows], [row["message"] for row in rows])
-    if keep_fit:
-        coordinate = spectra.coordinate
-        nothing, empty = np.full(n_pixels, np.nan), np.full(setup.light.shape, np.nan)
-        shares = np.stack([row.get("light_share", empty) for row in rows]).astype(np.float32)
-        models = np.stack([row.get("model", nothing) for row in rows]).astype(np.float32)
-        log_z, log_age = (
-            ("metallicity", setup.log_z, {"units": "dex"}),
-            ("age", setup.log_age, {"units": "dex(Gyr)"}),
-        )
-        table = table.assign_coords({coordinate.name: coordinate, "log_z": log_z, "log_age": log_age})
-        table["light_share"] = (("galaxy", "metallicity", "age"), shares, {"units": ""})
-        table["model"] = (("galaxy", "wavelength"), models, {"units": spectra.units})
-    return note_fits(table, f"stellar populations fitted with pPXF in `{spectra.variable}`", spectra)

@@ -7,7 +7,6 @@ import xarray as xr
 from spectool.measure.classes import (
     BPT_LINES,
     CLASSES,
-    bpt_class,
     classify,
     kauffmann2003,
     kewley2001,
@@ -52,18 +51,6 @@ def test_nothing_forms_stars_beyond_the_asymptotes():
     assert np.isnan(kewley2001(np.nan))
     x = np.linspace(-1.25, 0.04, 300)  # they cross at -1.28
     assert (kauffmann2003(x) < kewley2001(x)).all()
-
-
-@pytest.mark.parametrize("log_n2", [-1.1, -0.6, -0.3])
-def test_either_side_of_each_curve_is_its_own_class(log_n2):
-    above, below = (bpt_class(log_n2, kewley2001(log_n2) + d) for d in (1e-6, -1e-6))
-    assert (above, below) == ("AGN", "composite")
-    above, below = (bpt_class(log_n2, kauffmann2003(log_n2) + d) for d in (1e-6, -1e-6))
-    assert (above, below) == ("composite", "star-forming")
-
-
-def test_agn_lie_right_of_the_asymptotes_whatever_their_excitation():
-    assert bpt_class([0.5, 0.1, np.nan], [-2.0, -2.0, 0.0]).tolist() == ["AGN", "composite", "unclassified"]
 
 
 def test_log_ratio_of_fluxes_that_have_no_logarithm_is_nan(recwarn):

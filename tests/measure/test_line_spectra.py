@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from spectool.measure.line_spectra import line_spread
-from spectool.measure.lines_linear import measure_lines_linear, net_line
+from spectool.measure.lines_linear import measure_lines_linear
 from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.prepare import resample, to_rest_frame
 from spectool.surveys.sdss import observe_sdss, sdss_wavelength
@@ -64,22 +63,3 @@ def test_a_sample_says_what_its_resolution_is():
     np.testing.assert_allclose(
         real[1], np.hypot(299792.458 / 2.3548 / 1961.3, 69.03 / np.sqrt(12)), rtol=1e-3
     )
-
-
-def test_net_line_is_the_area_above_the_local_continuum():
-    """On a slope, in emission and in absorption, with the error of linear least squares."""
-    wavelength = torch.from_numpy(BINS.copy())
-    sigma = 250.0 * 6564.6 / 299792.458
-    shape = torch.exp(-0.5 * ((wavelength - 6564.6) / sigma) ** 2) / (np.sqrt(2 * np.pi) * sigma)
-    slope = 1 + (wavelength - 6564.6) / 2000
-    flux = torch.stack([slope + 5 * shape, slope - 3 * shape, slope])
-    ivar = torch.full_like(flux, 400.0)
-    area, error = net_line(flux, ivar, wavelength, 6564.6)
-    np.testing.assert_allclose(area, [5, -3, 0], atol=1e-9)
-    inside = np.abs(BINS / 6564.6 - 1) * 299792.458 <= 2500
-    design = np.stack([shape.numpy(), np.ones(825), BINS - 6564.6])[:, inside]
-    np.testing.assert_allclose(error, np.sqrt(np.linalg.inv(400 * design @ design.T)[0, 0]), rtol=1e-9)
-    ivar[0, np.abs(BINS - 6564.6) < 8] = 0
-    ivar[1] = 0
-    assert torch.isnan(net_line(flux, ivar, wavelength, 6564.6)[0]).tolist() == [True, True, False]
-    assert torch.isnan(net_line(flux, ivar, wavelength, 9000.0)[0]).all()

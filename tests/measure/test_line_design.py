@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from ppxf import sps_util
@@ -9,17 +11,25 @@ from spectool.measure.line_design import (
     REDDENING,
     select_populations,
     stellar_templates,
-    template_edges,
-    template_lsf,
+    template_pixels,
 )
-from spectool.synth.grid import SSPGrid
 
 SELECTION = ((1e7, 1e9, 1e10), (-0.4, 0.0))
 
 
-@pytest.fixture(scope="module")
-def grid():
-    return SSPGrid.embedded()
+@dataclass
+class Pixels:
+    """What `template_pixels` asks of spectra."""
+
+    velscale: float = 276.0
+    reach: tuple = (3700.0, 7900.0)
+
+    @property
+    def step(self):
+        return self.velscale / 299792.458
+
+    def lsf_at(self, wavelength):
+        return np.full(wavelength.size, 80.0)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +72,7 @@ def test_a_selection_that_is_none_is_refused(grid, selection):
 
 
 def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
-    edges = template_edges(3700, 7900, 276 / 299792.458, 4)
-    lsf = np.full(edges.size - 1, 80.0)
+    _, edges, lsf, _ = template_pixels(Pixels())
     first = stellar_templates(edges, lsf, grid)
     assert stellar_templates(edges, lsf, grid) is first
     assert stellar_templates(edges, lsf + 1, grid) is not first
@@ -73,33 +82,26 @@ def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
 
 
 def test_dust_reddens_as_a_power_law(grid):
-    edges = template_edges(3700, 7900, 276 / 299792.458, 1)
-    lsf = np.zeros(edges.size - 1)
+    _, edges, lsf, _ = template_pixels(Pixels())
     clear, dusty = stellar_templates(edges, lsf, grid, selection=((1e9,), (0.0,)), reddening=(0.0, 1.0))
     centres = np.sqrt(edges[1:] * edges[:-1])
     depth = -np.log(dusty / clear)
     np.testing.assert_allclose(np.ptp(depth - (centres / 5500) ** -0.7), 0, atol=1e-9)
 
 
-def test_template_pixels_fit_into_those_of_the_spectra():
-    step = 276 / 299792.458
-    edges = template_edges(3700, 7900, step, 4)
-    np.testing.assert_allclose(np.diff(np.log(edges)), step / 4)
-    assert edges[0] < 3700 * (1 - 900 / 299792)
-    assert edges[-1] > 7900 * (1 + 900 / 299792)
-    assert (edges.size - 1) % 4 == 0
-
-
-def test_the_own_pixel_is_taken_off_the_resolution_once():
-    edges = np.exp(np.linspace(np.log(4000), np.log(5000), 1000))
-    pixel = np.log(edges[1] / edges[0]) * 299792.458
-    left = template_lsf(edges, np.full(edges.size - 1, 70.0), 1)
-    np.testing.assert_allclose(left**2 + pixel**2 / 12, 70.0**2)
-
-
 def test_a_range_without_the_grid_is_refused(grid, tmp_path):
     with pytest.raises(ValueError, match="no pixel within"):
         write_ppxf_templates(grid, tmp_path / "none.npz", wavelength_range=(20000, 30000))
     with pytest.raises(ValueError, match="beyond the grid"):
-        edges = template_edges(700, 900, 1e-3, 1)
-        stellar_templates(edges, np.zeros(edges.size - 1), grid)
+        stellar_templates(np.linspace(700.0, 900.0, 101), np.zeros(100), grid)
+
+
+@pytest.mark.parametrize(("velscale", "own"), [(276.0, -(69.0297**2)), (69.0, 69.0**2)])
+def test_template_pixels_fit_into_those_of_the_spectra(velscale, own):
+    """And a pixel's own width is in the resolution once, whether spectra were rebinned or not."""
+    ratio, edges, lsf, log_start = template_pixels(Pixels(velscale))
+    assert ratio == (4 if velscale > 75 else 1) and (edges.size - 1) % ratio == 0
+    np.testing.assert_allclose(np.diff(np.log(edges)) * 299792.458, velscale / ratio)
+    assert edges[0] < 3700 * (1 - 900 / 299792) and edges[-1] > 7900 * (1 + 900 / 299792)
+    np.testing.assert_allclose(lsf**2 + own / 12, 80.0**2, rtol=1e-6)
+    assert np.exp(log_start) == pytest.approx(edges[: ratio + 1].mean(), rel=1e-5)
