@@ -144,8 +144,6 @@ def score_on_library(
     n: int = 2000,
     sn: float = np.inf,
     seed: int = HELDOUT_TEST_SEED,
-    log_z_edges=LOG_Z_EDGES,
-    log_age_edges=LOG_AGE_EDGES,
 ) -> xr.Dataset:
     """Bias and scatter of predicted metallicities of held-out histories made of a grid's stars."""
     prepared = make_heldout(n, seed=seed, grid=grid)
@@ -156,40 +154,34 @@ def score_on_library(
     found = np.asarray(predict(seen), float)
     if found.shape != (n,):
         raise ValueError(f"the predictor gave values of shape {found.shape} for {n} spectra")
-    truth = prepared["log_z_lw"].values
-    known = np.isfinite(found)
+    truth, known = prepared["log_z_lw"].values, np.isfinite(found)
     off = np.where(known, found - truth, np.nan)
-    columns = {name: ((), value, {"units": unit}) for name, value, unit in _overall(off, found, truth, known)}
-    places = {"log_z": (truth, log_z_edges, "dex")}
-    places["log_age"] = (np.log10(prepared["age_lw"].values), log_age_edges, "dex(Gyr)")
+    good, bivariate = off[known], known.sum() > 2
+    overall = {
+        "bias": (np.mean(good) if good.size else np.nan, "dex"),
+        "scatter": (np.std(good) if good.size else np.nan, "dex"),
+        "rms": (np.sqrt(np.mean(good**2)) if good.size else np.nan, "dex"),
+        "correlation": (np.corrcoef(found[known], truth[known])[0, 1] if bivariate else np.nan, ""),
+        "slope": (np.polyfit(truth[known], found[known], 1)[0] if bivariate else np.nan, ""),
+        "n_missing": (int((~known).sum()), ""),
+    }
+    columns = {name: ((), value, {"units": unit}) for name, (value, unit) in overall.items()}
+    places = {
+        "log_z": (truth, LOG_Z_EDGES, "dex"),
+        "log_age": (np.log10(prepared["age_lw"].values), LOG_AGE_EDGES, "dex(Gyr)"),
+    }
     coords = {}
     for name, (values, edges, unit) in places.items():
         edges = np.asarray(edges, float)
         coords[name] = (name, 0.5 * (edges[1:] + edges[:-1]), {"units": unit})
         which = np.clip(np.digitize(values, edges) - 1, 0, edges.size - 2)
         groups = [off[(which == k) & known] for k in range(edges.size - 1)]
-        by_bin = {
-            "bias": [np.mean(g) if g.size else np.nan for g in groups],
-            "scatter": [np.std(g) if g.size else np.nan for g in groups],
-        }
-        for statistic, numbers in by_bin.items():
-            columns[f"{statistic}_by_{name}"] = (name, np.array(numbers), {"units": "dex"})
-        columns[f"n_by_{name}"] = (name, np.array([g.size for g in groups]), {"units": ""})
-    told = {"library": str(grid.provenance.get("name", "")), "sn": float(sn), "seed": int(seed), "n": int(n)}
-    return xr.Dataset(columns, coords, told)
-
-
-def _overall(off, found, truth, known):
-    good = off[known]
-    bivariate = known.sum() > 2
-    return (
-        ("bias", np.mean(good) if good.size else np.nan, "dex"),
-        ("scatter", np.std(good) if good.size else np.nan, "dex"),
-        ("rms", np.sqrt(np.mean(good**2)) if good.size else np.nan, "dex"),
-        ("correlation", np.corrcoef(found[known], truth[known])[0, 1] if bivariate else np.nan, ""),
-        ("slope", np.polyfit(truth[known], found[known], 1)[0] if bivariate else np.nan, ""),
-        ("n_missing", int((~known).sum()), ""),
-    )
+        for statistic, of in (("bias", np.mean), ("scatter", np.std)):
+            numbers = np.array([of(group) if group.size else np.nan for group in groups])
+            columns[f"{statistic}_by_{name}"] = (name, numbers, {"units": "dex"})
+        columns[f"n_by_{name}"] = (name, np.array([group.size for group in groups]), {"units": ""})
+    about = {"library": str(grid.provenance.get("name", "")), "sn": float(sn), "seed": int(seed), "n": int(n)}
+    return xr.Dataset(columns, coords, about)
 
 
 def compare_libraries(

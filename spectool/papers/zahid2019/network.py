@@ -30,6 +30,7 @@ TIME_RESOLVED = (*INTERVAL_OUTPUTS, "log_age_lw")
 ADAM_EPOCHS, SGD_EPOCHS, BATCH_SIZE, PATIENCE = 80, 500, 1024, 100
 LR, SGD_LR = 1e-2, 3e-2
 L1, L2 = 1e-5, 0.0
+EVALUATED = 8192  # spectra at once
 _LOG_OF = {"log_age_lw": "age_lw", "log_age_interval": "age_interval"}
 
 
@@ -103,22 +104,22 @@ class Watch:
         self.best["last"] = weights
 
 
-def arrays_with_noise(prepared, model, outputs, loss, *, levels=SN_LEVELS) -> dict:
+def arrays_with_noise(prepared, model, outputs, loss) -> dict:
     """Every spectrum at every S/N: arrays ``x``, ``y``, ``sigma`` for `fit` and `evaluate`."""
     x, (y, _) = prepared["flux"].values, make_labels(prepared, outputs)
     x = loss.basis.project(x, model) if loss.basis is not None else x
-    rows = np.tile(np.arange(len(x)), len(levels))
-    sigma = np.repeat(1.0 / np.asarray(levels, np.float32), len(x)).astype(np.float32)
+    rows = np.tile(np.arange(len(x)), len(SN_LEVELS))
+    sigma = np.repeat(1.0 / np.asarray(SN_LEVELS, np.float32), len(x)).astype(np.float32)
     return {"x": Rows(x, rows), "y": y[rows], "sigma": sigma}
 
 
-def evaluate(model, loss, arrays, *, seed: int = 0, batch_size: int = 8192) -> float:
+def evaluate(model, loss, arrays) -> float:
     """Squared error, in units of the labels' variance, on arrays from `arrays_with_noise`, noise always alike."""
-    step = Step(0.0, 0.0, False, torch.Generator().manual_seed(seed))
+    step = Step(0.0, 0.0, False, torch.Generator().manual_seed(0))
     total, n = 0.0, len(arrays["y"])
     with torch.inference_mode():
-        for start in range(0, n, batch_size):
-            rows = np.arange(start, min(start + batch_size, n))
+        for start in range(0, n, EVALUATED):
+            rows = np.arange(start, min(start + EVALUATED, n))
             batch = {name: torch.from_numpy(np.asarray(a[rows], np.float32)) for name, a in arrays.items()}
             total += float(loss(model, batch, step)["squared_error"]) * len(rows)
     return total / n

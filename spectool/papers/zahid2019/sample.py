@@ -143,15 +143,6 @@ def make_basis(grid, *, wavelength=None, fwhm=FWHM):
     )
 
 
-def compose(basis, table):
-    """Training galaxies as sums of the basis: four intervals of one metallicity and one of another."""
-    dims = ("galaxy", "wavelength")
-    flux = _Composer(basis)(table)
-    return table.assign(
-        flux=(dims, flux, dict(basis["flux"].attrs)), **label_galaxies(basis, table)
-    ).assign_coords(wavelength=basis["wavelength"])
-
-
 def label_galaxies(basis, table):
     """Labels of training galaxies."""
     duration, base, interval, varied = (table[name].values.astype(int) for name in _ROWS)
@@ -163,24 +154,24 @@ def label_galaxies(basis, table):
     return make_labels(light, light * log_z, light * basis["log_age"].values[place])
 
 
-class _Composer:
-    """Sums of basis spectra, batch by batch."""
+def composer(basis):
+    """A function of a table's rows that sums basis spectra: four intervals of one metallicity and one of another."""
+    parts = torch.from_numpy(basis["flux"].values)
+    whole = parts.sum(1)
 
-    def __init__(self, basis):
-        self._parts = torch.from_numpy(basis["flux"].values)
-        self._whole = self._parts.sum(1)
-
-    def __call__(self, table):
+    def compose(table):
         duration, metallicity, interval, varied = (
             torch.from_numpy(table[name].values.astype("i8")) for name in _ROWS
         )
-        flux = self._whole[duration, metallicity]
-        flux -= self._parts[duration, interval, metallicity]
-        flux += self._parts[duration, interval, varied]
+        flux = whole[duration, metallicity]
+        flux -= parts[duration, interval, metallicity]
+        flux += parts[duration, interval, varied]
         return flux.numpy()
 
+    return compose
 
-def make_sample(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batch_size=512, progress=False):
+
+def make_sample(grid=None, *, table=None, dtype="float16", batch_size=512, progress=False):
     """The training set of the paper as its network takes it: 46,305 prepared spectra with their labels.
 
     Composed, continuum-normalised (Section 4) and kept batch by batch: the spectra themselves are never all in memory.
@@ -191,8 +182,6 @@ def make_sample(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batch_size
         Default: the embedded one. The paper's is FSPS: `SSPGrid.from_fsps`.
     table : Dataset, optional
         Rows of `training_table`; default: all.
-    fwhm : float
-        Resolution [km/s].
     dtype : str
         Of the result; float16 takes 229 MB and is good to 5e-4 of a feature's depth.
     batch_size : int
@@ -211,14 +200,14 @@ def make_sample(grid=None, *, table=None, fwhm=FWHM, dtype="float16", batch_size
         As `make_basis`.
     """
     continuum = ContinuumBasis.optical()
-    basis = make_basis(grid or SSPGrid.embedded(), wavelength=continuum.kept_wavelength, fwhm=fwhm)
+    basis = make_basis(grid or SSPGrid.embedded(), wavelength=continuum.kept_wavelength)
     table = training_table() if table is None else table
-    composer = _Composer(basis)
+    compose = composer(basis)
     starts = range(0, table.sizes["galaxy"], batch_size)
     flux = np.empty((table.sizes["galaxy"], continuum.kept_wavelength.size), dtype)
     for first in tqdm(starts, desc="composing", unit="batch", disable=not progress):
         part = slice(first, first + batch_size)
-        flux[part] = normalize_continuum(composer(table.isel(galaxy=part)), None, continuum)[0]
+        flux[part] = normalize_continuum(compose(table.isel(galaxy=part)), None, continuum)[0]
     return _as_prepared(table.assign(label_galaxies(basis, table)), flux, continuum, basis.attrs)
 
 
@@ -428,7 +417,7 @@ def _operator():
     return matrix, (matrix @ np.diff(edges)).astype("f4")
 
 
-def to_angstrom(sample, *, min_coverage=0.5):
+def to_angstrom(sample):
     """Rebin observed candidates to 3700-7360 A in steps of 1 A."""
     matrix, width = _operator()
     good = ~sample["mask"].values
@@ -441,7 +430,7 @@ def to_angstrom(sample, *, min_coverage=0.5):
     ivar = sample["ivar"].values
     variance = np.divide(1, ivar, out=np.zeros_like(ivar), where=good)
     flux, variance = apply(sample["flux"].values) * share, apply(variance) * share * width
-    truth, bad = apply(sample["truth"].values), covered < min_coverage
+    truth, bad = apply(sample["truth"].values), covered < 0.5
     dims, wavelength = ("galaxy", "wavelength"), stack_wavelength()
     values = {
         "flux": np.where(bad, 0, flux),

@@ -8,7 +8,8 @@ import xarray as xr
 
 from spectool.papers.zahid2019.sample import (
     HELDOUT_SEED,
-    compose,
+    composer,
+    label_galaxies,
     make_basis,
     make_heldout,
     make_sample,
@@ -21,6 +22,13 @@ from spectool.synth.histories import draw_histories, durations, equal_light_inte
 from spectool.synth.synthesis import describe, synthesize
 
 COARSE = np.arange(4062.5, 7300, 25.0)
+
+
+def compose(basis, table):
+    """Training galaxies with their spectra and labels."""
+    flux = {"flux": (("galaxy", "wavelength"), composer(basis)(table), dict(basis["flux"].attrs))}
+    labels = label_galaxies(basis, table)
+    return table.assign(**flux, **labels).assign_coords(wavelength=basis["wavelength"])
 
 
 @pytest.fixture(scope="module")
