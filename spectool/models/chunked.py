@@ -110,10 +110,6 @@ class ChunkedMLP(nn.Module):
         Nodes per chunk.
     hidden
         Widths of the dense layers (the paper's "x and y").
-    outputs, units
-        Name and unit of each output.
-    seed
-        Of the initial weights: an int or a `numpy.random.Generator`.
 
     Attributes
     ----------
@@ -140,16 +136,10 @@ class ChunkedMLP(nn.Module):
             raise ValueError(f"{wave.size} pixels cannot be cut into {n_chunks} chunks")
         if len(units) != len(outputs):
             raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
-        self.config = {
-            "wavelength": wave.tolist(),
-            "n_chunks": int(n_chunks),
-            "n_filters": int(n_filters),
-            "hidden": [int(h) for h in hidden],
-            "outputs": list(outputs),
-            "units": list(units),
-        }
+        self.config = {"wavelength": wave.tolist(), "n_chunks": n_chunks, "n_filters": n_filters}
+        self.config |= {"hidden": list(hidden), "outputs": list(outputs), "units": list(units)}
         self.wavelength, self.outputs, self.units = wave, tuple(outputs), tuple(units)
-        self.n_kept, self.n_chunks, self.n_filters = wave.size, int(n_chunks), int(n_filters)
+        self.n_kept, self.n_chunks, self.n_filters = wave.size, n_chunks, n_filters
         lengths = [len(part) for part in np.array_split(wave, n_chunks)]
         self.chunk_index = np.repeat(np.arange(n_chunks), lengths)
         self.n_long = self.n_kept % self.n_chunks
@@ -196,16 +186,20 @@ class ChunkedMLP(nn.Module):
 
     def preactivations(self, x: torch.Tensor) -> torch.Tensor:
         """What the filters let through of spectra (B, n_kept), before the sigmoid: (B, n_chunks, n_filters)."""
-        curves, n_long = self.responses().transpose(1, 2), self.n_long
+        curves = self.responses().transpose(1, 2)
+        through = [torch.bmm(pixels, curves[chunks, :length]) for pixels, chunks, length in self.cut(x)]
+        return torch.cat(through).transpose(0, 1) + self.bias
+
+    def cut(self, x: torch.Tensor):
+        """Pixels of the longer and of the shorter chunks, (n, B, length); which chunks these are; their length."""
         length = self.n_kept // self.n_chunks
-        cut = n_long * (length + 1)
-        found = []
-        if n_long:
-            long = x[:, :cut].unflatten(1, (n_long, length + 1)).transpose(0, 1)
-            found.append(torch.bmm(long, curves[:n_long]))
-        short = x[:, cut:].unflatten(1, (self.n_chunks - n_long, length)).transpose(0, 1)
-        found.append(torch.bmm(short, curves[n_long:, :length]))
-        return torch.cat(found).transpose(0, 1) + self.bias
+        end = self.n_long * (length + 1)
+        for part, chunks, size in (
+            (x[:, :end], slice(0, self.n_long), length + 1),
+            (x[:, end:], slice(self.n_long, self.n_chunks), length),
+        ):
+            if part.shape[1]:
+                yield part.unflatten(1, (-1, size)).transpose(0, 1), chunks, size
 
     def head(self, preactivations: torch.Tensor) -> torch.Tensor:
         """Outputs (B, n_out) in their units, from `preactivations` (B, n_chunks, n_filters)."""
@@ -292,16 +286,11 @@ def assign_levels(n: int, levels: Sequence[float], generator: torch.Generator) -
     return sigma[which[torch.randperm(n, generator=generator)]]
 
 
-def filter_covariance(responses: torch.Tensor) -> torch.Tensor:
-    """W W^T of each chunk's filters (n_chunks, n_filters, pixel): (n_chunks, n_filters, n_filters)."""
-    return torch.bmm(responses, responses.transpose(1, 2))
-
-
 def draw_filtered(responses: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Noise behind the filters, (B, n_chunks, n_filters), of spectra with white noise of deviations `sigma` (B,)."""
     n_chunks, n_filters, _ = responses.shape
     # Double precision and a little ridge: filters may become alike, or nothing, while they are trained.
-    covariance = filter_covariance(responses).double()
+    covariance = torch.bmm(responses, responses.transpose(1, 2)).double()
     trace = covariance.diagonal(dim1=1, dim2=2).mean(dim=1).detach()
     ridge = (1e-6 * trace + 1e-20)[:, None, None] * torch.eye(n_filters, dtype=torch.float64)
     factor = torch.linalg.cholesky(covariance + ridge).to(responses.dtype)
@@ -359,8 +348,3 @@ def score_by_sn(
             of_errors = {"coverage_error": sampling, "median_error": float(np.median(error))}
             scores[f"{sn:g}"] |= {"coverage": share, **of_errors}
     return scores
-
-
-def rms_of_all(scores: dict[str, dict[str, float]]) -> float:
-    """Root of the mean over levels of the squared rms, which training minimises."""
-    return float(np.sqrt(np.mean([entry["rms"] ** 2 for entry in scores.values()])))

@@ -39,7 +39,6 @@ class ChunkedEnsemble:
         self.chunk_index, self.n_filters = first.chunk_index, first.n_filters
         lengths = np.bincount(first.chunk_index, minlength=first.n_chunks)
         self.starts = np.concatenate([[0], np.cumsum(lengths)])
-        self.n_long, self.length = first.n_long, first.n_kept // first.n_chunks
         with torch.no_grad():
             self.curves = torch.cat([m.responses().transpose(1, 2) for m in members], dim=2).contiguous()
             self.bias = torch.cat([m.bias for m in members], dim=1)[:, None].clone()
@@ -102,20 +101,10 @@ class ChunkedEnsemble:
         outputs = outputs * self.scale[:, None] + self.mean[:, None]
         return outputs, torch.stack([self._gradient(layers, k) for k in range(len(self.outputs))])
 
-    def _parts(self, x):
-        """Pixels of the longer and of the shorter chunks, (n, B, length); which chunks these are; their length."""
-        cut = self.n_long * (self.length + 1)
-        for part, chunks, length in (
-            (x[:, :cut], slice(0, self.n_long), self.length + 1),
-            (x[:, cut:], slice(self.n_long, self.n_chunks), self.length),
-        ):
-            if part.shape[1]:
-                yield part.unflatten(1, (-1, length)).transpose(0, 1), chunks, length
-
     def _filter(self, x):
         """What all filters let through, (n_chunks, B, n_members * n_filters)."""
         through = x.new_empty(self.n_chunks, len(x), self.curves.shape[2])
-        for pixels, chunks, length in self._parts(x):
+        for pixels, chunks, length in self.members[0].cut(x):
             torch.baddbmm(self.bias[chunks], pixels, self.curves[chunks, :length], out=through[chunks])
         return through
 
@@ -132,7 +121,7 @@ class ChunkedEnsemble:
     def pixel_variance(self, gradient: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         """Variance (n_out, B) that errors of deviation 1 in some pixels (B, n_kept; bool) bring, each on its own."""
         result = torch.zeros(gradient.shape[0], gradient.shape[2])
-        for hit, chunks, length in self._parts(pixels):
+        for hit, chunks, length in self.members[0].cut(pixels):
             curves = self.curves[chunks, :length].transpose(1, 2)
             for k, of_output in enumerate(gradient[:, chunks]):
                 result[k] += torch.bmm(of_output, curves).square_().mul_(hit).sum(dim=(0, 2))

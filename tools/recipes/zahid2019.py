@@ -224,7 +224,7 @@ def score(model: ChunkedMLP, samples) -> dict:
 def score_levels(predict, test, truth) -> dict:
     """Scores by S/N, and the rms of all."""
     by_sn = scores.score_by_sn(predict, test, truth, seed=SCORE_SEED)
-    return {"by_sn": by_sn, "rms": scores.rms_of_all(by_sn)}
+    return {"by_sn": by_sn, "rms": float(np.sqrt(np.mean([entry["rms"] ** 2 for entry in by_sn.values()])))}
 
 
 def keep(options, name, model, metrics, history, *, arrays=(), curves=(), **more) -> dict:
