@@ -81,13 +81,7 @@ READER = {
 
 
 def make_autoencoder(name="paper", *, seed=0, **options) -> ConvBetaVAE:
-    """An untrained network by the name of its configuration (see `CONFIGURATIONS`), with options replaced.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-    """
+    """An untrained network by the name of its configuration (see `CONFIGURATIONS`), with options replaced."""
     if name not in CONFIGURATIONS:
         raise ValueError(f"no configuration {name!r}; there are {', '.join(CONFIGURATIONS)}")
     return ConvBetaVAE(seed=seed, **{**CONFIGURATIONS[name], **options})
@@ -118,12 +112,7 @@ def train(model, arrays, valid, *, configuration="light", seed=0, **options) -> 
 
 
 def load(name="reference"):
-    """A shipped network.
-
-    Parameters
-    ----------
-    name : str
-        "reference", "beta0.1", "beta0.3", "beta0.9" or "constant_beta0.3" (not annealed).
+    """A shipped network: "reference", "beta0.1", "beta0.3", "beta0.9" or "constant_beta0.3" (not annealed).
 
     Returns
     -------

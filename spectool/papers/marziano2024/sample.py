@@ -38,18 +38,7 @@ def make_sample(n, *, seed, independent=False, grid=None, progress=True):
 
 
 def normalize_mocks(sample):
-    """Divide noise-free spectra by their median over 5000-5500 A, in place: no second copy of a large sample.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        ``flux`` (galaxy, wavelength) without a mask, on a common rest-frame grid; its array is overwritten.
-
-    Returns
-    -------
-    xarray.Dataset
-        The sample, its flux without unit.
-    """
+    """Divide noise-free spectra by their median over 5000-5500 A, in place: no second copy of a large sample."""
     low, high = NORM_WINDOW
     inside = (sample["wavelength"].values >= low) & (sample["wavelength"].values <= high)
     flux = sample["flux"].values

@@ -65,13 +65,7 @@ def weighted_loss(model, batch, step) -> dict[str, torch.Tensor]:
 
 
 def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
-    """Arrays for `spectool.models.training.fit`, from a sample with noise added.
-
-    Parameters
-    ----------
-    sample
-        From `spectool.papers.scourfield2023.sample.add_noise`: ``flux``, ``ivar`` (of the original spectra),
-        ``mask``, ``noisy`` and ``noisy_sigma``.
+    """Arrays for `spectool.models.training.fit`, from a sample that went through `add_noise`.
 
     Returns
     -------
@@ -107,14 +101,7 @@ def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def add_desi_noise(sample: xr.Dataset, *, seed) -> xr.Dataset:
-    """The galaxies as DESI would see them at z = 0.1, normalised: the "DESI-like spectra" of Section 5.
-
-    Parameters
-    ----------
-    sample
-        From `spectool.papers.scourfield2023.sample.make_sample`.
-    seed
-        Of the noise.
+    """The galaxies of `make_sample` as DESI would see them at z = 0.1, normalised: "DESI-like" (Section 5).
 
     Returns
     -------
@@ -136,13 +123,7 @@ def add_desi_noise(sample: xr.Dataset, *, seed) -> xr.Dataset:
 
 
 def split_validation(n: int, n_valid: int = N_VALID, *, seed) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and to validate with, each sorted; 2,000 of the paper's 8,000 are validation.
-
-    Raises
-    ------
-    ValueError
-        If nothing would be left to train on.
-    """
+    """Rows to train on and to validate with, each sorted; 2,000 of the paper's 8,000 are validation."""
     if not 0 < n_valid < n:
         raise ValueError(f"{n_valid} of {n} spectra for validation leave none to train on")
     order = np.random.default_rng(seed).permutation(n)
@@ -154,15 +135,12 @@ def make_model(kind: str, n_latent: int, flux, wavelength=None, *, seed=0, **opt
 
     Parameters
     ----------
-    kind
-        ``"ae"`` or ``"vae"``.
-    n_latent
+    kind : {"ae", "vae"}
+    n_latent : int
         2, 4, 6 or 10; others need ``widths``.
-    flux
-        (N, n_pixels) original training spectra.
-    wavelength
-        (n_pixels,) Angstrom.
-    seed
+    flux : ndarray, shape (N, n_pixels)
+        Original training spectra, at `wavelength` [Angstrom].
+    seed : int
         Of the initial weights.
     options
         Of `DenseAutoencoder`, in place of the tables'; ``dropout`` is `DROPOUT` unless given, the table's if None.
@@ -192,11 +170,11 @@ def train(model: DenseAutoencoder, arrays, valid, *, seed=0, **options) -> Histo
 
     Parameters
     ----------
-    model
+    model : DenseAutoencoder
         From `make_model`.
-    arrays, valid
+    arrays, valid : dict
         From `make_arrays`: to learn from, and to tell when to stop.
-    seed
+    seed : int
         Of shuffling and latent draws.
     options
         Of `spectool.models.training.fit`, to replace these.
@@ -215,20 +193,12 @@ def train(model: DenseAutoencoder, arrays, valid, *, seed=0, **options) -> Histo
 
 
 def load(kind: str = "vae", n_latent: int = 6):
-    """A shipped de-noiser that was trained as in the paper.
-
-    Parameters
-    ----------
-    kind
-        "ae", "vae" or "pca".
-    n_latent
-        Of `LATENT_SIZES`.
+    """A shipped de-noiser that was trained as in the paper: "ae", "vae" or "pca" of `n_latent` dimensions.
 
     Returns
     -------
     model, info
-        As of `spectool.models.store.load_model`; ``info.arrays`` of the AEs and VAEs hold errors and the course of
-        the training.
+        As of `spectool.models.store.load_model`; ``info.arrays`` of AEs and VAEs hold errors and the training's course.
 
     Raises
     ------
@@ -242,14 +212,9 @@ def load(kind: str = "vae", n_latent: int = 6):
 
 
 def predict(sample: xr.Dataset, network=None) -> xr.Dataset:
-    """De-noise spectra, as `spectool.models.denoise.denoise`.
+    """De-noise spectra of `add_noise` or `add_desi_noise`, as `spectool.models.denoise.denoise`.
 
-    Parameters
-    ----------
-    sample
-        From `spectool.papers.scourfield2023.sample.add_noise` or `add_desi_noise`.
-    network
-        Model and info, as `load` returns them; default: the VAE with six latent dimensions.
+    `network` is what `load` returns; default: the VAE with six latent dimensions.
     """
     model, info = network or load()
     return denoise(model, sample, errors=info.arrays)
@@ -260,12 +225,11 @@ def score(model, arrays, truth=None) -> tuple[dict, dict]:
 
     Parameters
     ----------
-    model
-        `DenseAutoencoder` or `PCAModel`.
-    arrays
+    model : DenseAutoencoder or PCAModel
+    arrays : dict
         From `make_arrays`.
-    truth
-        (N, n_pixels) noise-free spectra, if they are known.
+    truth : ndarray, shape (N, n_pixels), optional
+        Noise-free spectra.
 
     Returns
     -------

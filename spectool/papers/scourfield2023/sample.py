@@ -48,13 +48,7 @@ MIN_FRACTION = 0.9
 
 
 def rest_wavelength():
-    """Pixel centres of the paper: 825 logarithmic bins of 276 km/s between 3700 and 7900 Angstrom.
-
-    Returns
-    -------
-    ndarray, shape (825,)
-        Vacuum wavelength [Angstrom]; the outer pixels' edges are 3700 and 7900 Angstrom.
-    """
+    """Pixel centres of the paper [Angstrom], (825,): logarithmic bins of 276 km/s between 3700 and 7900 Angstrom."""
     step = np.log(RANGE[1] / RANGE[0]) / N_PIXELS
     return RANGE[0] * np.exp(step * (np.arange(N_PIXELS) + 0.5))
 
@@ -95,10 +89,7 @@ def observe_candidates(galaxies, *, seed=SEED):
 
 
 def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=True, batch_size=512):
-    """Candidates by their numbers, in the order asked for.
-
-    Any galaxy comes out the same whichever others are asked for with it, its noise included (to the rounding of
-    float32).
+    """Candidates by their numbers, in the order asked for: each the same whichever others are asked for with it.
 
     Parameters
     ----------
@@ -152,16 +143,9 @@ def fill_masked(flux, mask):
 
 
 def total_variance(flux):
-    """Sum over the pixels of the variance over the galaxies (what a PCA's components share out).
+    """Sum over the pixels of the variance over the galaxies, which the components of a PCA share out.
 
-    Parameters
-    ----------
-    flux : array_like, shape (galaxy, wavelength)
-        Rows that hold a value that is not finite are left out.
-
-    Returns
-    -------
-    float
+    Rows of `flux` (galaxy, wavelength) that hold a value that is not finite are left out.
     """
     flux = np.asarray(flux)
     good = np.isfinite(flux).all(axis=1)
@@ -171,8 +155,7 @@ def total_variance(flux):
 def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
     """Divide each spectrum by its summed flux and multiply it by one constant (Scourfield et al. 2023, Section 2).
 
-    Masked pixels are filled by interpolation, so that the sum does not depend on how many there are; they stay
-    masked, with ``ivar`` 0, but ``flux`` holds the filled value, because a dense network has to be given a number.
+    Masked pixels hold an interpolated ``flux``, so that the sum does not depend on their number; they stay masked.
     Spectra with too few good pixels, or whose sum is not positive, are masked out whole (flux 0) and counted.
 
     Parameters
@@ -233,14 +216,14 @@ def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
     sigma : float or array_like (wavelength,) or (galaxy, wavelength)
         In normalised units.
     unit_noise : array_like (galaxy, wavelength), optional
-        Standard normal numbers to scale by `sigma` in place of ones drawn with `seed`: the same noise at any level.
+        Standard normal numbers to scale by `sigma` in place of ones drawn with `seed`.
 
     Returns
     -------
     Dataset
-        With ``noisy`` (galaxy, wavelength), whose sum is the constant again, ``noisy_scale`` (noisy = (flux + noise)
-        times it), and ``noisy_sigma`` (galaxy, wavelength), the added noise after scaling. Spectra whose noise takes
-        the sum below a tenth of what it was keep scale NaN and ``noisy`` 0 and are masked and counted.
+        With ``noisy``, whose sum is the constant again, ``noisy_scale`` (noisy = (flux + noise) times it), and
+        ``noisy_sigma``, the added noise after scaling. Spectra whose noise takes the sum below a tenth of what it was
+        keep scale NaN and ``noisy`` 0 and are masked and counted.
 
     Raises
     ------
@@ -302,12 +285,7 @@ def read_products(sample="uniform", *, path=SELECTION):
         Per galaxy ``candidate``, ``spectral_class`` (measured), ``h_alpha_flux`` (measured, 1e-17 erg/s/cm2),
         ``h_alpha_bin`` (0-9), ``split`` ("train", "test"); ``attrs``: ``constant`` (of `normalize_total`), and as JSON
         ``counts`` (class -> number per bin), ``proportions`` (candidates in the paper's Table 1), ``natural`` (shares
-        of the classes among the candidates before they were weighted), ``recipe``.
-
-    Raises
-    ------
-    ValueError
-        If there is no such sample.
+        of the classes before the candidates were weighted), ``recipe``.
     """
     if sample not in _SAMPLES:
         raise ValueError(f"no sample {sample!r}; choose from {', '.join(_SAMPLES)}")
