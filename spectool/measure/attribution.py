@@ -24,10 +24,8 @@ def attribute(members, prepared, *, baseline=None, steps=_STEPS, batch_size=256)
     baseline : array_like, shape (n_kept,), optional
         Spectrum to start from. Default: zero flux, a continuum without a line; the mean of the training spectra asks
         what sets a galaxy apart instead.
-    steps : int
-        Of the integral (Gauss-Legendre).
-    batch_size : int
-        Spectra x steps per pass are at most 8192.
+    steps, batch_size : int
+        Of the integral (Gauss-Legendre); spectra at once.
 
     Returns
     -------
@@ -98,10 +96,9 @@ def share_by_index(attributed):
     Returns
     -------
     Dataset, dim ``index``
-        The indices of `spectool.measure.indices.LICK` of which enough is kept, then "elsewhere" (no band of them).
-        ``low``, ``high``: band [Angstrom, vacuum]; ``n_pixels``; ``share``: of the sum of absolute attributions, mean
-        over galaxies, and its ``share_error``; ``pixel_share``; ``gain``: the ratio of the two, 1 if the band were as
-        good as any; ``net`` [dex]: sum of the attributions, mean over galaxies. Bands overlap (Mg b lies in Mg2).
+        The Lick indices of which enough is kept, then "elsewhere". ``low``, ``high``: band [Angstrom, vacuum];
+        ``n_pixels``; ``share``: of the sum of absolute attributions, mean over galaxies, and its ``share_error``;
+        ``pixel_share``; ``gain``: the ratio of the two; ``net`` [dex]: sum of the attributions, mean over galaxies.
     """
     wavelength = attributed["wavelength"].values
     values = attributed["attribution"].values.astype(float)

@@ -48,10 +48,9 @@ REST_RANGE = (3700.0, 7560.0)
 def measure_indices(sample, *, variable="flux", names=COMMON):
     """D4000 and Lick indices at the spectra's own resolution.
 
-    D4000 is the ratio of the mean flux per frequency in 4000-4100 and 3850-3950 Angstrom (Balogh et al. 1999). A Lick
-    index is the equivalent width [Angstrom] below the straight line through the mean fluxes of its two side bands; a
-    molecular one (`MOLECULAR`) is -2.5 log10 of the mean flux relative to that line [mag] (Worthey et al. 1994, eqs. 1
-    and 2). No correction to the Lick resolution is made: compare only spectra of one resolution.
+    D4000 is the ratio of the mean flux per frequency in 4000-4100 and 3850-3950 Angstrom (Balogh et al. 1999); a Lick
+    index the equivalent width [Angstrom] below the straight line through its two side bands, a molecular one -2.5 log10
+    of the mean flux relative to that line [mag] (Worthey et al. 1994, eqs. 1 and 2). Compare spectra of one resolution.
 
     Parameters
     ----------
@@ -113,9 +112,9 @@ class _Pixels:
         enough = covered >= INDEX_COVERAGE * span
         return np.where(enough, total / np.where(enough, covered, 1) * span, np.nan)
 
-    def mean(self, band):
-        """Mean flux in a band, (galaxy,)."""
-        return self.integral(band, self.flux) / (band[1] - band[0])
+    def mean(self, band, values):
+        """Mean of `values` in a band, (galaxy,)."""
+        return self.integral(band, values) / (band[1] - band[0])
 
 
 def _measure(pixels, name):
@@ -132,14 +131,13 @@ def _measure(pixels, name):
 def _d4000(pixels):
     blue, red = (air_to_vacuum(np.array(band)) for band in D4000)
     per_frequency = pixels.flux * pixels.centre**2
-    low = pixels.integral(blue, per_frequency) / (blue[1] - blue[0])
-    high = pixels.integral(red, per_frequency) / (red[1] - red[0])
+    low, high = (pixels.mean(band, per_frequency) for band in (blue, red))
     return np.where(low > 0, high / np.where(low > 0, low, 1), np.nan)
 
 
 def _equivalent_width(pixels, band, blue, red):
     band, blue, red = (air_to_vacuum(np.array(b)) for b in (band, blue, red))
-    left, right = pixels.mean(blue)[:, None], pixels.mean(red)[:, None]
+    left, right = (pixels.mean(side, pixels.flux)[:, None] for side in (blue, red))
     at = (pixels.centre - blue.mean()) / (red.mean() - blue.mean())
     continuum = left + (right - left) * at
     positive = np.where(continuum > 0, continuum, np.nan)

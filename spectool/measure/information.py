@@ -114,10 +114,8 @@ def mutual_information_matrix(
         A Dataset's numeric per-galaxy variables, or a DataArray whose second dimension is labelled by its coordinate.
         Without ``b``: all pairs within ``a``.
     seed : int or numpy.random.Generator
-    n_max : int
-        Use at most so many galaxies, the same for every pair.
-    n_bootstrap, n_shuffles : int
-        Resamplings for each error; shuffles, spread over the pairs, for the bias.
+    n_max, n_bootstrap, n_shuffles : int
+        Galaxies at most, the same for every pair; resamplings for each error; shuffles over all pairs for the bias.
     n_jobs : int, optional
         Processes; default `spectool.parallel.n_workers`.
     progress : bool

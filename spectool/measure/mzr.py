@@ -248,12 +248,9 @@ def spearman_at_fixed_mass(log_mass, first, second, *, bins=None, min_count=10, 
     Parameters
     ----------
     log_mass, first, second : array_like, shape (n,)
-        Say metallicity and star formation, or true and measured metallicity. Galaxies with a value missing are left
-        out and counted.
-    bins, min_count
-        Of the running medians.
-    n_bootstrap, seed
-        As for `spearman`. The running medians are not redrawn.
+        Say metallicity and star formation, or true and measured metallicity. Rows with a value missing are left out.
+    bins, min_count, n_bootstrap, seed
+        As for `running_median` and `spearman`; the running medians are not redrawn.
 
     Returns
     -------
@@ -279,10 +276,9 @@ def bin_mass_and_sfr(log_mass, log_sfr, log_z):
     -------
     Dataset
         (mass_bin, sfr_bin): medians ``log_mass``, ``log_sfr``, ``log_z``; ``excess``, the median distance from the
-        straight line of log Z on mass within the mass bin; ``log_z_error``, the standard error of both; ``count``.
-        (mass_bin,): ``rho`` and ``rho_error``, Spearman's correlation of log Z with SFR at fixed rank of mass.
-        ``attrs``: ``n_left_out``. A bin has a width, and both SFR and log Z rise with mass: without ``excess`` and the
-        partial correlation, a sample without any trend at fixed mass seems to have a positive one.
+        straight line of log Z on mass within the mass bin, as bins have a width; ``log_z_error``, the standard error
+        of both; ``count``. (mass_bin,): ``rho`` and ``rho_error``, Spearman's correlation of log Z with SFR at fixed
+        rank of mass. ``attrs``: ``n_left_out``.
 
     Raises
     ------

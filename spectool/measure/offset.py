@@ -25,7 +25,7 @@ def flux_predictor(members):
     Parameters
     ----------
     members : module or sequence of modules
-        With ``predict`` of prepared spectra, such as `spectool.models.chunked.ChunkedMLP`; of several, the mean.
+        With ``predict`` of prepared spectra; of several, the mean.
 
     Returns
     -------
@@ -139,12 +139,8 @@ def explain_offset(
     """Take apart the offset between the median of galaxies and their stack, in bins of mass.
 
     With p the predictor, x the spectra of a bin, S their mean and w their shares of its light, the first view's offset
-    is
-
-        median p(x) - p(S) = [median p(x) - sum w p(x)] + [sum w p(x) - p(S)].
-
-    The first bracket is what stacking does to any quantity; the second is 0 for a predictor that is linear in flux, or
-    that always answers with the label. Each further view changes the offset by its own step; all add up to the last's.
+    median p(x) - p(S) is the sum of [median p(x) - sum w p(x)], what stacking does to any quantity, and of [sum w p(x)
+    - p(S)], 0 for a predictor that is linear in flux. Each further view adds its own step.
 
     Parameters
     ----------
@@ -158,11 +154,8 @@ def explain_offset(
         Of the mass bins.
     light : array_like, shape (galaxy,), optional
         Light of each normalised spectrum; default: mean flux of the first view.
-    n_bootstrap : int
-        Resamplings of the galaxies of a bin, for errors.
-    min_count : int
-        Bins with fewer galaxies have NaN.
-    seed : int
+    n_bootstrap, min_count, seed : int
+        Resamplings of a bin's galaxies, for errors; bins with fewer galaxies have NaN.
 
     Returns
     -------

@@ -25,8 +25,7 @@ _FEWEST = 50
 def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
     """How well a linear model and a small network find each parameter in the latents, on galaxies not fitted.
 
-    A high linear R^2 says that the parameter is laid out along a direction of latent space; what only the network finds
-    is there, but curled up. Correlated parameters inherit each other's R^2.
+    What only the network finds is there, but curled up. Correlated parameters inherit each other's R^2.
 
     Parameters
     ----------
@@ -34,7 +33,6 @@ def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
     parameters : Dataset
         Per-galaxy columns, numeric. Galaxies with any value that is not finite are left out and counted.
     seed : int or numpy.random.Generator
-        Split, network and bootstraps.
     n_bootstrap : int
         Resamplings of the test galaxies for the error of R^2.
 
