@@ -172,8 +172,8 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     missing bands are dropped; negative fluxes count as measured. 16 and 84% contain the error of the amplitude.
 
     On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths in 7 bands at a total S/N of 5-17,
-    but 52-61% in 21 bands at 17-55, where models are too few. ``model_error`` makes up for it, and makes labels smoother:
-    between libraries of other seeds those of the rate scatter by 0.056 dex with 0.1, by 0.137 dex with 0.02.
+    but 52-61% in 21 bands at 17-55, where models are too few. ``model_error`` makes up for it and makes labels
+    smoother: between libraries of other seeds rates scatter by 0.056 dex with 0.1, by 0.137 dex with 0.02.
 
     Parameters
     ----------
