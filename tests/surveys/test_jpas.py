@@ -239,20 +239,24 @@ def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat):
     assert np.allclose(bright["magnitude_error"], expected, equal_nan=True)
 
 
-def test_errors_for_people(flat):
+@pytest.mark.parametrize(
+    ("bands", "says"),
+    [(["J0385"], "no band 'J0385'"), (["J0400", "J0400"], "named twice"), ("J0400", "sequence of names")],
+)
+def test_bands_that_are_none_are_named(bands, says):
+    with pytest.raises(ValueError, match=says):
+        band_matrix(np.arange(4000.0, 6000.0, 2.0), bands)
+
+
+def test_what_cannot_be_measured_is_named(flat):
     wavelength = np.arange(4000.0, 6000.0, 2.0)
-    with pytest.raises(ValueError, match="no band 'J0385'"):
-        band_matrix(wavelength, ["J0385"])
-    with pytest.raises(ValueError, match="named twice"):
-        band_matrix(wavelength, ["J0400", "J0400"])
-    with pytest.raises(ValueError, match="sequence of names"):
-        band_matrix(wavelength, "J0400")
+    spectra = make_spectra(wavelength, wavelength)
     with pytest.raises(ValueError, match="must increase"):
         band_matrix(wavelength[::-1])
     with pytest.raises(ValueError, match='"rest" or "observed"'):
-        measure_bands(make_spectra(wavelength, wavelength), frame="galaxy")
+        measure_bands(spectra, frame="galaxy")
     with pytest.raises(ValueError, match="need the column `redshift`"):
-        measure_bands(make_spectra(wavelength, wavelength).drop_vars("redshift"), frame="observed")
+        measure_bands(spectra.drop_vars("redshift"), frame="observed")
     with pytest.raises(ValueError, match="dims \\(galaxy, wavelength\\)"):
         measure_bands(flat)
     noisy = observe_jpas(flat, seed=1, magnitude=20.0)

@@ -130,21 +130,14 @@ def test_masked_cells_and_text_in_numbers(table):
         read_photometry(table, units="Jy")
 
 
-def test_units_are_said_by_the_caller_or_the_table_never_guessed(table):
-    with pytest.raises(ValueError, match=r"column 'FUV_flux' has no unit: say it, such as units=\"Jy\""):
-        read_photometry(table)
+def test_units_may_be_the_tables(table):
     milli = table.copy()
     for band in FIVE:
         for name in (f"{band}_flux", f"{band}_fluxerr"):
             milli[name] = 1e3 * milli[name]
             milli[name].unit = "mJy"
-    assert np.allclose(
-        read_photometry(milli)["flux"], read_photometry(table, units="Jy")["flux"], equal_nan=True
-    )
-    with pytest.raises(ValueError, match="is in W / m2, which is no flux per frequency"):
-        read_photometry(table, units="W / m2")
-    with pytest.raises(ValueError, match="'janskies' is not a unit"):
-        read_photometry(table, units="janskies")
+    ours = read_photometry(table, units="Jy")["flux"]
+    assert np.allclose(read_photometry(milli)["flux"], ours, equal_nan=True)
 
 
 def test_milli_janskys_taken_for_janskys_are_flagged(table):
@@ -221,7 +214,24 @@ def test_a_bare_z_is_no_band_without_its_error():
     assert sample["band"].values[~sample["mask"].values[0]].tolist() == ["u"]
 
 
-def test_what_is_not_there_is_named(table, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"columns": {"r": "nowhere"}}, "no columns nowhere; there are CATAID"),
+        ({"labels": {"log_age": "age"}}, "no column 'age' for log_age"),
+        ({"redshift": "zed"}, "no column 'zed' of redshift"),
+        ({"redshift": [0.1, 0.2, 0.3]}, r"redshift has shape \(3,\) for 8 galaxies"),
+        ({"units": "W / m2"}, "is in W / m2, which is no flux per frequency"),
+        ({"units": "janskies"}, "'janskies' is not a unit"),
+        ({"units": None}, r"column 'FUV_flux' has no unit: say it, such as units=\"Jy\""),
+    ],
+)
+def test_what_is_not_there_or_no_unit_is_named(table, options, says):
+    with pytest.raises(ValueError, match=f"table: .*{says}"):
+        read_photometry(table, **({"units": "Jy"} | options))
+
+
+def test_files_that_are_no_catalogue_are_named(table, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_photometry(tmp_path / "none.fits")
     broken = tmp_path / "broken.fits"
@@ -230,14 +240,6 @@ def test_what_is_not_there_is_named(table, tmp_path):
         read_photometry(broken)
     with pytest.raises(ValueError, match="table: no band of GAMA among the columns CATAID, Z"):
         read_photometry(table["CATAID", "Z"], units="Jy")
-    with pytest.raises(ValueError, match="no columns nowhere; there are CATAID"):
-        read_photometry(table, columns={"r": "nowhere"}, units="Jy")
-    with pytest.raises(ValueError, match="no column 'age' for log_age"):
-        read_photometry(table, units="Jy", labels={"log_age": "age"})
-    with pytest.raises(ValueError, match="no column 'zed' of redshift"):
-        read_photometry(table, units="Jy", redshift="zed")
-    with pytest.raises(ValueError, match=r"redshift has shape \(3,\) for 8 galaxies"):
-        read_photometry(table, units="Jy", redshift=[0.1, 0.2, 0.3])
 
 
 def test_unknown_redshifts_are_told(table):
@@ -278,6 +280,8 @@ def test_positions_are_those_of_the_package(spaxels):
     np.testing.assert_allclose(sample["radius"] * RE, spaxels["rad_arc"][rows], atol=0.03)
     np.testing.assert_allclose(sample["log_age_fit"], spaxels["age_lwt"][rows] - 9, atol=1e-6)
     assert sample["galaxy_name"].item() == "NGC4047"
+    # the column of age errors holds none
+    np.testing.assert_allclose(spaxels["e_age_lwt"], spaxels["age_mwt"] - 9, atol=1e-5)
     # LEDA's centre is the light's to within a spaxel
     light = read_pipe3d(spaxels, by_zone=False)
     assert np.abs(light["x"] - sample["x"]).max() < 1
@@ -294,10 +298,6 @@ def test_the_solar_metallicity_is_that_of_the_table(path, spaxels):
     assert np.median(solar) == pytest.approx(Z_SUN, rel=1e-3)
 
 
-def test_the_column_of_age_errors_holds_none(spaxels):
-    np.testing.assert_allclose(spaxels["e_age_lwt"], spaxels["age_mwt"] - 9, atol=1e-5)
-
-
 def test_gradients_of_a_real_galaxy(path):
     sample = with_radii(read_pipe3d(path, center=LEDA["center"]))
     assert sample.sizes["spectrum"] == 1098
@@ -312,18 +312,11 @@ def test_gradients_of_a_real_galaxy(path):
         # discs of CALIFA are older and richer in metals inside (Gonzalez Delgado et al. 2015)
         assert found[f"{column}_gradient"].item() < -5 * error
         assert 0.005 < error < 0.05
-
-
-def test_zones_counted_by_their_spaxels_move_the_gradient(spaxels):
-    by_zone, by_spaxel = (
-        fit_gradients(
-            with_radii(read_pipe3d(spaxels, center=LEDA["center"], by_zone=z)), columns=COLUMNS, seed=1
-        )
-        for z in (True, False)
-    )
-    # the outer zones, of many spaxels each, weigh more: 813 spaxels are 628 zones
-    assert by_spaxel["n_inside"] > by_zone["n_inside"]
-    assert by_spaxel["log_age_fit_gradient"] > by_zone["log_age_fit_gradient"]
+    # counted by their spaxels, the outer zones weigh more: 813 spaxels are 628 zones
+    spaxels = with_radii(read_pipe3d(path, center=LEDA["center"], by_zone=False))
+    by_spaxel = fit_gradients(spaxels, columns=COLUMNS, seed=1)
+    assert by_spaxel["n_inside"] > found["n_inside"]
+    assert by_spaxel["log_age_fit_gradient"] > found["log_age_fit_gradient"]
 
 
 def test_what_is_wrong_is_told(tmp_path, spaxels):
