@@ -137,21 +137,3 @@ def test_batches_do_not_change_the_result(spectra, table):
     again = measure_gaussian_lines(spectra.isel(galaxy=slice(50, 80)), batch_size=7)
     np.testing.assert_allclose(again["line_flux"], table["line_flux"][50:80], rtol=2e-3, atol=2e-2)
     np.testing.assert_array_equal(again["candidate"], spectra["candidate"][50:80])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lines": ("Hγ", "Hω")}, "no line 'Hω'"),
-        ({"lines": ()}, "at least one line"),
-        ({"dispersions": ()}, "at least one and not negative"),
-        (
-            {"continuum": ContinuumTemplates(np.ones((1, 5)), np.array([np.inf]))},
-            "does not fit spectra of 3000",
-        ),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(options, message):
-    sample, basis = flat_spectra(FLUX, 120.0)
-    with pytest.raises(ValueError, match=message):
-        measure_gaussian_lines(sample, **{"continuum": basis} | options)

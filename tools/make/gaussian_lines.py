@@ -13,7 +13,6 @@ import torch
 from spectool.measure.line_design import (
     DOUBLETS,
     NUISANCE,
-    choose_lines,
     continuum_templates,
     gaussian_on_pixels,
 )
@@ -56,21 +55,11 @@ def measure_candidates(galaxies, *, seed):
 
 
 def measure_gaussian_lines(
-    sample,
-    *,
-    lines=MEASURED,
-    dispersions=DISPERSIONS,
-    lsf=None,
-    continuum=None,
-    grid=None,
-    batch_size=512,
+    sample, *, lines=MEASURED, dispersions=DISPERSIONS, lsf=None, continuum=None, batch_size=512
 ):
     """Line fluxes of spectra at rest, on one common grid."""
-    choose_lines(lines, DOUBLETS)  # raises for names of no line
-    if not len(dispersions) or not min(dispersions) >= 0:
-        raise ValueError(f"dispersions must be at least one and not negative, not {dispersions}")
     spectra = read_spectra(sample, "flux", lsf)
-    design = _make_design(spectra, tuple(lines), tuple(dispersions), continuum, grid)
+    design = _make_design(spectra, tuple(lines), tuple(dispersions), continuum)
     parts = []
     with torch.inference_mode():
         for first in range(0, max(len(spectra.flux), 1), batch_size):
@@ -82,12 +71,10 @@ def measure_gaussian_lines(
     return _assemble(sample, lines, flux, error, np.where(np.isfinite(place), width, np.nan), spectra)
 
 
-def _make_design(spectra, lines, dispersions, continuum, grid):
+def _make_design(spectra, lines, dispersions, continuum):
     wavelength = spectra.wavelength
     if continuum is None:
-        continuum = continuum_templates(wavelength, grid=grid, n_components=N_COMPONENTS, degree=DEGREE)
-    if continuum.vectors.shape[1] != wavelength.size:
-        raise ValueError(f"the continuum basis does not fit spectra of {wavelength.size} pixels")
+        continuum = continuum_templates(wavelength, n_components=N_COMPONENTS, degree=DEGREE)
     vectors = torch.from_numpy(continuum.vectors.astype("f4"))
     k, m = np.triu_indices(len(vectors))
     a, b = np.triu_indices(len(lines))
