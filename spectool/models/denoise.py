@@ -320,22 +320,7 @@ def denoise(model, sample: xr.Dataset, *, errors=None) -> xr.Dataset:
 
 
 def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArray:
-    """What the noise-free spectra could be, (draw, galaxy, wavelength): predictions with errors as `draw_errors` gives.
-
-    Parameters
-    ----------
-    denoised
-        From `denoise`, with ``flux_error``.
-    arrays
-        The model's `ModelInfo.arrays`.
-    n, seed
-        How many, and of what.
-
-    Raises
-    ------
-    ValueError
-        If the spectra have no errors.
-    """
+    """What the noise-free spectra could be, (draw, galaxy, wavelength): `denoise`'s, and `draw_errors` of theirs."""
     if "flux_error" not in denoised:
         raise ValueError("these spectra have no errors: call denoise with errors=info.arrays")
     flux = denoised["flux"]

@@ -199,46 +199,34 @@ def fit(
 
     Parameters
     ----------
-    model
-        Any module that `loss` understands.
+    model, loss
+        Any module, and ``loss(model, batch, step)`` -> dict of scalar tensors, means over the batch, with ``"loss"``.
     train, valid
         Named arrays of equal first length: NumPy (memory-mapped too), zarr, torch or `Rows`; a batch is the same dict
-        with floats as float32 tensors. Only the rows of a batch are read at a time. `valid` is used as it is: mask it
-        beforehand if `augment` masks `train`.
-    loss
-        ``loss(model, batch, step)`` -> dict of scalar tensors, means over the batch, with ``"loss"``.
-    epochs
-        At most so many passes.
-    batch_size
-        Rows per optimiser step.
+        with floats as float32 tensors. Only the rows of a batch are read at a time.
+    epochs, patience
+        At most so many passes; stop after so many without a lower validation loss (None = never).
+    batch_size, clip
+        Rows per optimiser step; largest norm of its gradient (None = as it is).
     lr, schedule
-        Learning rate, and a factor of it by `Step`, taken at every batch (such as `one_cycle`); None = constant.
+        Learning rate, and a factor of it by `Step`, taken at every batch (such as `one_cycle`).
     weight_decay, optimizer
         ``"adam"``: coupled, an L2 penalty in the gradient; ``"adamw"``: decoupled (Loshchilov & Hutter 2019);
-        ``"fused adam"``: as the first, in one pass over the weights, seven times as quick for large dense layers;
-        ``"sgd"``: stochastic gradient descent with a Nesterov momentum of 0.9 and coupled weight decay.
-    patience
-        Stop after so many epochs without a lower validation loss; None = never.
+        ``"fused adam"``: as the first, seven times as quick for large dense layers; ``"sgd"``: with a Nesterov momentum
+        of 0.9 and coupled weight decay.
     plateau
         Lower the learning rate tenfold when the validation loss has not dropped by 10% in five epochs; stop when it
         has not in five more.
     max_seconds
-        Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint`
-        counted. The learning curve then depends on the machine's speed.
+        Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint` counted.
     augment
-        ``augment(batch, step)`` -> batch, for each training batch anew.
+        ``augment(batch, step)`` -> batch, for each training batch anew; `valid` is used as it is.
     callbacks
         Called with the `History` after each epoch.
     checkpoint
-        A safetensors file: written at the end of an epoch when a minute has passed since the last time, and read at
-        the start if it is there, so that a killed training goes on where it was. A finished training leaves its file.
-    clip
-        Largest norm of the gradient; None = as it is.
+        A safetensors file, written every minute and at the end; a killed training goes on where it was.
     seed
-        Of shuffling, augmentation and noise: the same seed gives the same weights (on one machine, without
-        `max_seconds`).
-    progress
-        Show a progress bar.
+        Of shuffling, augmentation and noise: the same weights on one machine, without `max_seconds`.
 
     Raises
     ------

@@ -47,10 +47,8 @@ class BetaLoss:
     beta
         Weight of the divergence (Higgins et al. 2016).
     start
-        Begin with this beta and change it geometrically to `beta` over 60% of the training. A `start` far above
-        `beta` opens the dimensions one after the other, the most useful first, where a constant beta lets many
-        share the same information and takes long to close them again (the idea of the annealed capacity of
-        Burgess et al. 2018, in terms of beta). None = constant. Validation always uses `beta`.
+        Begin with this beta and change it geometrically to `beta` over 60% of the training (the idea of the annealed
+        capacity of Burgess et al. 2018). None = constant. Validation always uses `beta`.
     """
 
     beta: float = 0.3
@@ -285,9 +283,8 @@ def encode_sample(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
     model
         A trained model.
     sample
-        Has ``flux`` (galaxy, wavelength), normalised and on the model's pixels, and optionally ``mask`` (True
-        = bad) and ``ivar`` (0 = no information). Pixels that are masked, not finite, or without information
-        are told to the encoder as missing.
+        ``flux`` (galaxy, wavelength), normalised and on the model's pixels, and optionally ``mask`` (True = bad) and
+        ``ivar``. Pixels that are masked, not finite, or of no ``ivar`` are missing to the encoder.
 
     Returns
     -------
@@ -336,15 +333,11 @@ def decode_latent(model: ConvBetaVAE, z: np.ndarray) -> np.ndarray:
 def reconstruct(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
     """`encode_sample`, with the decoded mean as ``reconstruction`` (same dims as ``flux``).
 
-    The reconstruction covers all the model's pixels, those without data too: there it is a prediction.
-    ``unusable_pixel`` (same dims, bool) says which.
+    It covers all the model's pixels, those without data too: there it is a prediction.
     """
     encoded, dims = encode_sample(model, sample), sample["flux"].dims
     attrs = {**sample["flux"].attrs, "long_name": "decoded mean of the latent posterior"}
-    return encoded.assign(
-        reconstruction=(dims, decode_latent(model, encoded["latent"].values), attrs),
-        unusable_pixel=(dims, usable_pixels(model, sample)[1], {"units": ""}),
-    )
+    return encoded.assign(reconstruction=(dims, decode_latent(model, encoded["latent"].values), attrs))
 
 
 def usable_pixels(model: ConvBetaVAE, sample: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
