@@ -97,18 +97,9 @@ def check_claims(
 class Predictor(NamedTuple):
     """A trained model, ready to be asked about spectra.
 
-    Attributes
-    ----------
-    title : str
-    wavelength_range : (float, float)
-        What it reads, in the rest frame [Angstrom].
-    prepare : callable
-        From an observed sample to one that it takes.
-    predict : callable
-        From a prepared sample to a Dataset: ``value``, ``error`` (galaxy, quantity); ``out_of_range``, ``reason``
-        (galaxy); on the quantities the coordinates ``label``, ``unit``, ``note``.
-    min_fraction : float
-        Share of the range that good pixels must cover.
+    It reads `wavelength_range` [Angstrom, rest frame], of which good pixels must cover `min_fraction`. `prepare` takes
+    an observed sample to one that `predict` takes, which gives a Dataset: ``value``, ``error`` (galaxy, quantity);
+    ``out_of_range``, ``reason`` (galaxy); on the quantities the coordinates ``label``, ``unit``, ``note``.
     """
 
     title: str
@@ -130,12 +121,7 @@ class Answer(NamedTuple):
 def register(name: str, make_predictor: Callable[[], Predictor]) -> None:
     """Add a model of one's own to those that `ask_all` asks.
 
-    Parameters
-    ----------
-    name
-        Of the model.
-    make_predictor
-        Returns a `Predictor`; called whenever the model is asked.
+    `make_predictor` returns a `Predictor`, and is called whenever the model is asked.
 
     Raises
     ------
@@ -150,15 +136,8 @@ def register(name: str, make_predictor: Callable[[], Predictor]) -> None:
 def ask_all(sample: xr.Dataset) -> list[Answer]:
     """Ask the models of all papers, and those that were registered, about a sample.
 
-    Parameters
-    ----------
-    sample
-        Observed spectra, as `spectool.surveys.read_spectrum` gives them.
-
-    Returns
-    -------
-    list of Answer
-        Those that do not apply included, with the reason.
+    The sample holds observed spectra, as `spectool.surveys.read_spectrum` gives them. Models that do not apply answer
+    with the reason.
     """
     packages = {key: importlib.import_module(f"{__name__}.{key}") for key in list_papers()}
     makers = {

@@ -106,8 +106,8 @@ def add_desi_noise(sample: xr.Dataset, *, seed) -> xr.Dataset:
     Returns
     -------
     Dataset
-        The sample with ``noisy`` and ``noisy_sigma`` (galaxy, wavelength), and ``noisy_norm``: flux units at the new
-        redshift per normalised unit. Spectra that drown in the noise are masked out.
+        The sample (of `make_sample`) with ``noisy`` and ``noisy_sigma`` (galaxy, wavelength), and ``noisy_norm``: flux
+        units at the new redshift per normalised unit. Spectra that drown in the noise are masked out.
     """
     seen = observe_desi_like(sample, seed=seed, redshift=DESI_REDSHIFT)
     seen = normalize_total(seen, constant=sample.attrs["constant"])

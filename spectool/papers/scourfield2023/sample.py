@@ -95,10 +95,6 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
     ----------
     ids : array_like of int
         block * 4096 + row.
-    seed : int
-    progress : bool
-    keep_truth : bool
-        Keep ``truth``.
     metallicity_sfr : bool
         With False, the candidates of the null test (other galaxies under the same numbers).
     batch_size : int

@@ -118,19 +118,7 @@ def _smooth_noise(rng, n, pixel):
 
 
 def network_predictor(members) -> Callable[[xr.Dataset], np.ndarray]:
-    """What `score_on_library` takes, out of networks.
-
-    Parameters
-    ----------
-    members
-        A `spectool.models.chunked.ChunkedMLP`, a list of them, or what
-        `spectool.papers.zahid2019.network.load` gives.
-
-    Returns
-    -------
-    callable
-        Prepared spectra -> log Z (galaxy,), the networks' first output [dex].
-    """
+    """What `score_on_library` takes, of one network, a list of them, or what `load` gives: its first output [dex]."""
     from spectool.papers.zahid2019.network import predict_ensemble
 
     members = [members] if not hasattr(members, "__len__") and hasattr(members, "filters") else members

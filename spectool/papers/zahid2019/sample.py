@@ -472,17 +472,12 @@ def _mean_inside(flux, bad):
 
 
 def stored_flux(sample):
-    """Spectra in the stored form.
-
-    Parameters
-    ----------
-    sample : Dataset
-        From `to_angstrom`.
+    """Spectra of `to_angstrom` in the stored form.
 
     Returns
     -------
     ndarray, shape (galaxy, 3251), float16
-        On `spectool.prepare.optical_wavelength`.
+        On `spectool.prepare.optical_wavelength`, relative to the mean flux of 4400-4450 A; NaN where bad.
     """
     part = _inside((4050.0, 7300.0))
     flux = sample["flux"].values[:, part] / sample["norm"].values[:, None]
@@ -492,11 +487,6 @@ def stored_flux(sample):
 
 def chunk_sigma(sample):
     """Noise of a pixel of 1 A relative to the mean flux, in each of the 25 chunks of pixels that the network is given.
-
-    Parameters
-    ----------
-    sample : Dataset
-        From `to_angstrom`.
 
     Returns
     -------
@@ -567,12 +557,6 @@ def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batc
         block * 4096 + row.
     null : bool
         Those of the null sample (other galaxies under the same numbers).
-    seed : int
-    keep_truth : bool
-        Keep the noise-free spectrum, ``truth``.
-    progress : bool
-    batch_size : int
-        Galaxies synthesized at once.
 
     Returns
     -------
