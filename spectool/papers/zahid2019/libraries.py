@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
 from spectool.models.chunked import add_white_noise
+from spectool.papers.zahid2019.network import predict_ensemble
 from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
 from spectool.spectra import SIGMA_TO_FWHM
 from spectool.synth.grid import SSPGrid
@@ -119,8 +120,6 @@ def _smooth_noise(rng, n, pixel):
 
 def network_predictor(members) -> Callable[[xr.Dataset], np.ndarray]:
     """What `score_on_library` takes, of one network, a list of them, or what `load` gives: its first output [dex]."""
-    from spectool.papers.zahid2019.network import predict_ensemble
-
     members = [members] if not hasattr(members, "__len__") and hasattr(members, "filters") else members
     return lambda prepared: predict_ensemble(members, prepared)[0][:, 0]
 

@@ -19,6 +19,8 @@ from spectool.models.chunked import (
     draw_pixels,
     fit_chunk_basis,
 )
+from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.store import load_model
 from spectool.models.training import History, Rows, Step, fit, one_cycle
 
 OUTPUTS = ("log_z_lw",)
@@ -288,17 +290,12 @@ def load(*names: str):
     FileNotFoundError
         If a file is not there.
     """
-    from spectool.models.ensemble import ChunkedEnsemble
-    from spectool.models.store import load_model
-
     loaded = [load_model(name, expected="ChunkedMLP") for name in names or ENSEMBLE]
     return ChunkedEnsemble([model for model, _ in loaded], loaded[0][1].arrays)
 
 
 def predict_ensemble(members, prepared: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, calibrated error and spread, each (galaxy, output), of prepared spectra."""
-    from spectool.models.ensemble import ChunkedEnsemble
-
     ensemble = members if isinstance(members, ChunkedEnsemble) else ChunkedEnsemble(members)
     if not np.array_equal(prepared["wavelength"].values, ensemble.wavelength):
         raise ValueError(
