@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import warnings
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,18 +70,25 @@ def query_vizier(
 
 def _ask_vizier(catalogue, columns, n_rows, server, timeout):
     """VizieR's answer, as it comes."""
-    from astroquery.exceptions import TimeoutError as AstroqueryTimeout
     from astroquery.vizier import Vizier
 
     client = Vizier(columns=list(columns), row_limit=n_rows, timeout=timeout, vizier_server=server)
-    try:
+    with _reaching(f"VizieR ({server})", catalogue):
         answer = client.get_catalogs_async(catalogue)
         answer.raise_for_status()
-    except (OSError, AstroqueryTimeout) as error:
-        raise ConnectionError(
-            f"VizieR ({server}) could not be reached ({error}): {catalogue} needs a network the first time"
-        ) from error
     return answer.content
+
+
+@contextmanager
+def _reaching(archive, what):
+    """Say in our words that an archive could not be reached."""
+    from astroquery.exceptions import TimeoutError as AstroqueryTimeout
+
+    try:
+        yield
+    except (OSError, AstroqueryTimeout) as error:
+        text = f"{archive} could not be reached ({error}): {what} needs a network the first time"
+        raise ConnectionError(text) from error
 
 
 def _parse_votable(content, catalogue):
@@ -391,16 +399,11 @@ def query_catalogue(
 
 def _ask_skyserver(sql, url, data_release, timeout):
     """One query's answer as CSV: a header of our columns, and a row for each galaxy."""
-    from astroquery.exceptions import TimeoutError as AstroqueryTimeout
     from astroquery.sdss import SDSS, conf
 
-    try:
-        with conf.set_temp("skyserver_baseurl", url.rstrip("/")):
-            answer = SDSS.query_sql_async(sql, data_release=data_release, timeout=timeout, cache=False)
-    except (OSError, AstroqueryTimeout) as error:
-        raise ConnectionError(
-            f"{url} could not be reached ({error}): the catalogue of MPA-JHU needs a network the first time"
-        ) from error
+    skyserver = conf.set_temp("skyserver_baseurl", url.rstrip("/"))
+    with _reaching(url, "the catalogue of MPA-JHU"), skyserver:
+        answer = SDSS.query_sql_async(sql, data_release=data_release, timeout=timeout, cache=False)
     if not answer.ok:
         raise ConnectionError(f"{url}: the server answered {answer.status_code} {answer.reason}")
     lines = [line for line in answer.text.splitlines() if line.strip() and not line.startswith("#")]

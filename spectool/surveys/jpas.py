@@ -117,7 +117,7 @@ DEPTHS = {
 that they fall evenly with wavelength is a simplification of ours."""
 
 
-def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN_COVERAGE):
+def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest"):
     """Fluxes of spectra in bands of J-PAS, with errors, and with bands masked that a spectrum does not cover.
 
     Parameters
@@ -128,15 +128,13 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN
     bands : sequence of str
     frame : "rest" or "observed"
         Where the bands lie. Between frames the column ``redshift`` is needed.
-    min_coverage : float
-        Smallest share of a band that good pixels must cover. The rest is left out of both integrals of `band_matrix`,
-        as if f_nu were there what it is elsewhere in the band.
 
     Returns
     -------
     Dataset, dims (spectrum, band)
         ``flux`` [Jy if the spectra are calibrated], ``flux_error`` if they have ``ivar`` (of independent pixels),
-        ``mask``, ``coverage``, the columns of the spectra; coordinates ``band`` and ``band_wavelength`` [Angstrom].
+        ``mask`` (good pixels cover less than `MIN_COVERAGE`; above, what is missing is taken to be like the rest),
+        ``coverage``, the columns of the spectra; coordinates ``band`` and ``band_wavelength`` [Angstrom].
         How many bands are masked is in the history; spectra that cover no band are warned of (`PrepareWarning`).
 
     Raises
@@ -161,7 +159,7 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN
         # f_nu is in units of its own: its factor (1 + z) is left out
         wavelength = wavelength * (1 + given["redshift"].values.astype(float)[:, None])
     flux, variance, coverage = _average(given, wavelength, bands)
-    mask = ~(coverage >= min_coverage)
+    mask = ~(coverage >= MIN_COVERAGE)
     scale, unit = _unit(spectra["flux"].attrs.get("units", ""))
     pixels = {"units": unit, "description": "f_nu" if unit else "f_nu, relative"}
     both = ("spectrum", "band")
@@ -191,7 +189,7 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest", min_coverage=MIN
         warnings.warn(told, PrepareWarning, stacklevel=2)
     return add_history(
         result,
-        f"J-PAS ({frame} frame): {mask.sum()} of {mask.size} bands masked, less than {min_coverage:.0%} covered; "
+        f"J-PAS ({frame} frame): {mask.sum()} of {mask.size} bands masked, less than {MIN_COVERAGE:.0%} covered; "
         f"{mask.any(axis=1).sum()} of {len(mask)} spectra lack some, {empty.size} all",
     )
 
