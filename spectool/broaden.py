@@ -12,8 +12,8 @@ from scipy.special import ndtr
 
 from spectool.spectra import KM_S, pixel_edges
 
-REACH = 5.0
-BLOCK = 64
+_REACH = 5.0
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Broadening:
         return result
 
 
-def make_broadening(sigma, wavelength, *, keep=None, block=BLOCK):
+def make_broadening(sigma, wavelength, *, keep=None):
     """Operator that broadens by a Gaussian constant in velocity."""
     sigma = float(sigma)
     if not (np.isfinite(sigma) and sigma >= 0):
@@ -57,14 +57,14 @@ def make_broadening(sigma, wavelength, *, keep=None, block=BLOCK):
     kept = np.arange(n) if keep is None else np.flatnonzero(keep)
     width = np.diff(edges)
     spread = width * _gaussian_width((sigma / KM_S / width) ** 2)
-    reach = np.ceil(REACH * spread / width + 0.5).astype(int)
+    reach = np.ceil(_REACH * spread / width + 0.5).astype(int)
     most = int(reach.max())
     shares = _shares(edges, np.log(wavelength), np.maximum(spread, 1e-12), most)
     # A column of zeros at either end, for the corners of a block that are off the band.
     shares = np.pad(shares, ((0, 0), (1, 1))).astype("f4")
     blocks = []
-    for first in range(0, kept.size, block):
-        outs = kept[first : first + block]
+    for first in range(0, kept.size, _BLOCK):
+        outs = kept[first : first + _BLOCK]
         halo = reach[max(outs[0] - most, 0) : outs[-1] + most + 1].max()
         source = slice(max(outs[0] - halo, 0), min(outs[-1] + halo + 1, n))
         step = np.clip(np.arange(source.start, source.stop)[:, None] - outs, -most - 1, most + 1)

@@ -7,7 +7,15 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from spectool.spectra import LINES, WEAK_LINES, extinction_curve, pixel_edges, rebin_spectra, sps_wavelength
+from spectool.spectra import (
+    LINES,
+    R_V,
+    WEAK_LINES,
+    extinction_curve,
+    pixel_edges,
+    rebin_spectra,
+    sps_wavelength,
+)
 
 DEGREE = 20
 N_KEPT = 2468
@@ -276,13 +284,13 @@ def _mask_rows(sample, rows, reason):
     return _replace(sample, sample["flux"].values, sample["ivar"].values, mask)
 
 
-def mask_sky_lines(sample, lines=None):
+def mask_sky_lines(sample):
     """Mask the pixels at strong night-sky lines, whose subtraction leaves residuals that ivar understates."""
     wavelength, rest = spectral_coordinate(sample)
     if rest:
         raise ValueError("mask sky lines before to_rest_frame: afterwards they have moved with the redshift")
     hit = np.zeros(wavelength.shape, bool)
-    for centre, half_width in (SKY_LINES if lines is None else lines).values():
+    for centre, half_width in SKY_LINES.values():
         hit |= np.abs(wavelength - centre) <= half_width
     mask = sample["mask"].values | hit
     new = int((mask & ~sample["mask"].values).sum())
@@ -290,7 +298,7 @@ def mask_sky_lines(sample, lines=None):
     return add_history(out, f"sky lines: {new} more pixels masked")
 
 
-def correct_extinction(sample, *, ebv=None, law="F99", r_v=3.1):
+def correct_extinction(sample, *, ebv=None, law="F99"):
     """Remove the Milky Way's foreground extinction: flux times 10^(0.4 A), ivar times 10^(-0.8 A)."""
     wavelength, rest = spectral_coordinate(sample)
     if rest:
@@ -305,15 +313,15 @@ def correct_extinction(sample, *, ebv=None, law="F99", r_v=3.1):
     bad = np.flatnonzero(~(ebv >= 0) | np.isinf(ebv))
     if bad.size:
         raise ValueError(f"E(B-V) of galaxy {bad[0]} is {ebv[bad[0]]}: it must be a number >= 0 (mag)")
-    gain = 10 ** (0.4 * ebv[:, None] * extinction_curve(wavelength, law=law, r_v=r_v)).astype(np.float32)
+    gain = 10 ** (0.4 * ebv[:, None] * extinction_curve(wavelength, law=law)).astype(np.float32)
     out = _replace(
         sample, sample["flux"].values * gain, sample["ivar"].values / gain**2, sample["mask"].values
     )
     out = out.assign(ebv=("galaxy", ebv, {"units": "mag"})).assign_attrs(
-        extinction_law=f"{law}, R_V = {r_v:g}"
+        extinction_law=f"{law}, R_V = {R_V:g}"
     )
     return add_history(
-        out, f"Galactic extinction corrected with {law}, R_V = {r_v:g}, E(B-V) up to {ebv.max():.3f}"
+        out, f"Galactic extinction corrected with {law}, R_V = {R_V:g}, E(B-V) up to {ebv.max():.3f}"
     )
 
 
@@ -432,16 +440,17 @@ def _resampled(sample, wavelength, rest, pixels):
     )
 
 
-def normalize(sample, *, window=NORM_WINDOW, min_fraction=0.5):
+def normalize(sample):
     """Divide each spectrum by the median of its good pixels in a window, as Marziano (2024, Section 3.1)."""
     if "wavelength" not in sample.coords:
         raise ValueError("normalise after resampling to a common rest-frame grid (coordinate `wavelength`)")
-    inside = (sample["wavelength"].values >= window[0]) & (sample["wavelength"].values <= window[1])
+    low, high = NORM_WINDOW
+    inside = (sample["wavelength"].values >= low) & (sample["wavelength"].values <= high)
     if not inside.any():
-        raise ValueError(f"the grid has no pixel in the normalisation window {window[0]:g}-{window[1]:g} A")
+        raise ValueError(f"the grid has no pixel in the normalisation window {low:g}-{high:g} A")
     good = ~sample["mask"].values[:, inside]
     pixels = np.where(good, sample["flux"].values[:, inside], np.nan)
-    covered = good.mean(axis=1) >= max(min_fraction, 1 / inside.sum())
+    covered = good.mean(axis=1) >= max(0.5, 1 / inside.sum())
     norm = np.full(len(covered), np.nan)
     norm[covered] = np.nanmedian(pixels[covered], axis=1)
     usable = norm > 0
@@ -450,19 +459,15 @@ def normalize(sample, *, window=NORM_WINDOW, min_fraction=0.5):
     out = _replace(
         sample, sample["flux"].values / scale, sample["ivar"].values * scale**2, sample["mask"].values
     )
-    reason = (
-        f"too few good pixels (or no light) in {window[0]:g}-{window[1]:g} A, where spectra are normalised"
-    )
+    reason = f"too few good pixels (or no light) in {low:g}-{high:g} A, where spectra are normalised"
     out = _mask_rows(out, seen & ~usable, reason)
     out["norm"] = ("galaxy", np.where(usable, norm, np.nan), {"units": sample["flux"].attrs.get("units", "")})
     for name in ("flux", "ivar"):
         out[name].attrs["units"] = ""
-    return add_history(
-        out, f"normalised by the median in {window[0]:g}-{window[1]:g} A; {(~usable).sum()} masked out"
-    )
+    return add_history(out, f"normalised by the median in {low:g}-{high:g} A; {(~usable).sum()} masked out")
 
 
-def prepare_spectra(sample, *, ebv=None, min_coverage=0.5, batch_size=64):
+def prepare_spectra(sample, *, ebv=None):
     """Prepare observed (or rest-frame mock) spectra as the models of Marziano (2024) take them.
 
     Bad pixels and sky lines masked, extinction corrected where E(B-V) is known (argument or column ``ebv``;
@@ -492,5 +497,5 @@ def prepare_spectra(sample, *, ebv=None, min_coverage=0.5, batch_size=64):
             out = add_history(out, "Galactic extinction left in: E(B-V) is not known")
         out = to_rest_frame(out)
     if wavelength.shape != grid.shape or not rest or not np.allclose(wavelength, grid, rtol=1e-9):
-        out = resample(out, grid, min_coverage=min_coverage, batch_size=batch_size)
+        out = resample(out, grid)
     return normalize(out)

@@ -9,6 +9,7 @@ SIGMA_TO_FWHM = np.sqrt(8 * np.log(2))
 FWHM_TO_SIGMA = 1 / SIGMA_TO_FWHM
 AB_JY = 3631.0  # a source of magnitude 0
 AB_CGS = 3631e-23  # the same [erg / s / cm2 / Hz]
+R_V = 3.1  # of the Milky Way's mean extinction law
 L_SUN = 3.828e33  # erg / s
 Z_SUN = 0.02  # metals by mass where log_z_star and log_z_gas are 0
 
@@ -174,7 +175,7 @@ def rebin_common(flux, edges_in, edges_out):
     return result, covered
 
 
-def extinction_curve(wavelength, *, law="F99", r_v=3.1):
+def extinction_curve(wavelength, *, law="F99"):
     """A(lambda) / E(B-V) of the Milky Way's mean extinction law.
 
     F99 is Fitzpatrick (1999, PASP 111, 63), which Schlafly & Finkbeiner (2011) calibrate their E(B-V) with; G23
@@ -187,4 +188,4 @@ def extinction_curve(wavelength, *, law="F99", r_v=3.1):
     laws = {"F99": F99, "G23": G23, "CCM89": CCM89}
     if law not in laws:
         raise ValueError(f"unknown extinction law {law!r}: choose from {', '.join(laws)}")
-    return r_v * laws[law](Rv=r_v)(np.asarray(wavelength, float) * u.AA)
+    return R_V * laws[law](Rv=R_V)(np.asarray(wavelength, float) * u.AA)

@@ -44,7 +44,7 @@ _DESCRIPTIONS = {
 }
 
 
-def draw_agn(galaxies, *, seed, broad_share=BROAD_SHARE):
+def draw_agn(galaxies, *, seed):
     """Give a nucleus to every galaxy whose ``spectral_class`` is "AGN".
 
     Broad H-alpha is 0.7 +- 0.3 dex brighter than the narrow one (Stern & Laor 2012, MNRAS 426, 2703) and
@@ -55,7 +55,7 @@ def draw_agn(galaxies, *, seed, broad_share=BROAD_SHARE):
     log_mass = galaxies["log_mass"].values
     n = log_mass.size
     active = galaxies["spectral_class"].values == "AGN"
-    broad = active & (rng.random(n) < broad_share)
+    broad = active & (rng.random(n) < BROAD_SHARE)
     seyfert = broad | (active & (rng.random(n) < SEYFERT_SHARE))
     deviates = np.clip(rng.standard_normal((6, n)), -2.5, 2.5)
     middle, scatter = np.where(seyfert, *(np.array(KINDS[k]).T[..., None] for k in ("Seyfert", "LINER")))

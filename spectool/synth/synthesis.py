@@ -36,7 +36,6 @@ def synthesize(
     nebular=True,
     dust_emission=False,
     keep_lines=False,
-    metallicity_interpolation="log",
     label_range=LABEL_RANGE,
     batch_size=256,
     store=None,
@@ -60,8 +59,6 @@ def synthesize(
     nebular, dust_emission : bool
     keep_lines : bool
         Keep ``line_luminosity`` (galaxy, line) [Lsun], as attenuated.
-    metallicity_interpolation : {"log", "linear"}
-        Between the grid's metallicities, in log Z or in Z.
     label_range : tuple of float
         Wavelengths [Angstrom] whose light, before dust, weighs ``age_lw`` and ``log_z_lw``.
     batch_size : int
@@ -88,8 +85,8 @@ def synthesize(
     if dust_emission and grid.edges[-1] < 1e6:
         raise ValueError("dust emission needs a grid into the infrared: SSPGrid.embedded('broadband')")
     edges = grid.edges if wavelength is None else pixel_edges(wavelength)
-    operators = _build_operators(grid, edges, nebular, dust_emission, metallicity_interpolation)
-    template = describe(galaxies, grid, label_range, metallicity_interpolation)
+    operators = _build_operators(grid, edges, nebular, dust_emission)
+    template = describe(galaxies, grid, label_range)
     template = template.assign_coords(
         wavelength=(
             "wavelength",
@@ -111,12 +108,12 @@ def synthesize(
     return output.finish()
 
 
-def describe(galaxies, grid, label_range=LABEL_RANGE, metallicity_interpolation="log"):
+def describe(galaxies, grid, label_range=LABEL_RANGE):
     """Labels that follow from the histories alone: masses, rates, light-weighted ages and metallicities.
 
     Parameters
     ----------
-    galaxies, grid, label_range, metallicity_interpolation
+    galaxies, grid, label_range
         As in `synthesize`.
 
     Returns
@@ -130,7 +127,7 @@ def describe(galaxies, grid, label_range=LABEL_RANGE, metallicity_interpolation=
     light = (grid.flux[..., inside] * np.diff(grid.edges)[inside]).sum(-1).astype(float)
     mass = galaxies["mass_formed"].transpose("galaxy", "age").values.astype(float)
     absolute = _absolute_metallicity(galaxies["log_z_star"], grid)
-    weights = metallicity_weights(absolute, grid.metallicity, metallicity_interpolation)
+    weights = metallicity_weights(absolute, grid.metallicity)
     path = "gz,ga,za->ga" if weights.ndim == 2 else "gaz,ga,za->ga"
     share = np.einsum(path, weights, mass, light, optimize=True)
     share /= share.sum(1, keepdims=True)
@@ -154,16 +151,12 @@ def describe(galaxies, grid, label_range=LABEL_RANGE, metallicity_interpolation=
     )
 
 
-def metallicity_weights(metallicity, nodes, scale="log"):
-    """Weights of the grid's metallicities, linear in log Z or in Z, the nearest node outside."""
-    if scale not in ("log", "linear"):
-        raise ValueError(f"metallicity_interpolation is 'log' or 'linear', not {scale!r}")
-    if scale == "log":
-        return interpolation_weights(np.log(metallicity), np.log(nodes))
-    return interpolation_weights(metallicity, nodes)
+def metallicity_weights(metallicity, nodes):
+    """Weights of the grid's metallicities, linear in log Z, the nearest node outside."""
+    return interpolation_weights(np.log(metallicity), np.log(nodes))
 
 
-def _build_operators(grid, edges, nebular, dust_emission, interpolation):
+def _build_operators(grid, edges, nebular, dust_emission):
     """Everything that does not depend on the galaxy, as tensors on the internal pixels."""
     plan = broadening.make_plan(edges, grid.edges)
     flux = torch.from_numpy(np.concatenate([grid.rebinned_flux(part) for part in plan.parts], axis=-1))
@@ -196,7 +189,6 @@ def _build_operators(grid, edges, nebular, dust_emission, interpolation):
         old_ages=old,
         log_ratio=torch.from_numpy(np.log(centres / 5500.0).astype("f4")),
         width=torch.from_numpy(np.concatenate([np.diff(part) for part in plan.parts]).astype("f4")),
-        interpolation=interpolation,
         **more,
     )
 
@@ -206,7 +198,7 @@ def _synthesize_batch(galaxies, grid, operators):
     """Flux (galaxy, n) and attenuated line luminosities (galaxy, line) or None, as arrays."""
     mass = galaxies["mass_formed"].transpose("galaxy", "age").values.astype("f4")
     absolute = _absolute_metallicity(galaxies["log_z_star"], grid)
-    by_metallicity = metallicity_weights(absolute, grid.metallicity, operators.interpolation)
+    by_metallicity = metallicity_weights(absolute, grid.metallicity)
     if by_metallicity.ndim == 2:
         weights = by_metallicity[:, :, None] * mass[:, None, :]
     else:
@@ -266,7 +258,7 @@ def _gas_weights(galaxies, grid, operators, young_mass):
     gas = grid.nebular
     zero = galaxies["log_z_gas"].attrs.get("z_sun", grid.z_sun)
     metallicity = 10.0 ** galaxies["log_z_gas"].values * zero
-    by_metallicity = metallicity_weights(metallicity, gas.metallicity, operators.interpolation)
+    by_metallicity = metallicity_weights(metallicity, gas.metallicity)
     ages = operators.young_ages
     rate = grid.ionizing_rate[:, ages]
     edges = grid.age_edges[ages[0] : ages[-1] + 2].copy()

@@ -131,7 +131,7 @@ def test_a_colour_that_nobody_knows_is_unknown():
 
 def test_dust_that_was_put_in_is_taken_out(samples):
     dusty = samples["original"].copy(deep=True)
-    curve = extinction_curve(dusty["line_wavelength"].values, law="CCM89", r_v=3.1)
+    curve = extinction_curve(dusty["line_wavelength"].values, law="CCM89")
     dusty["line_flux"] = dusty["line_flux"] * xr.DataArray(10 ** (-0.4 * 0.4 * curve), dims="line")
     state = MzrState({"dusty": dusty, "clean": samples["original"]})
     offsets = []
