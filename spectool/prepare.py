@@ -17,6 +17,10 @@ from spectool.spectra import (
     sps_wavelength,
 )
 
+SENTINELS = (-99.0, -999.0, -9999.0, 9999.0)
+"""Numbers that stand for "no data"; in magnitudes 99 too."""
+_STARLIGHT = ("FUV", "NUV", "u", "g", "r", "i", "z", "X", "Y", "J", "H", "K", "W1", "W2")
+_MAGNITUDE_RANGE = (8.0, 32.0)
 DEGREE = 20
 N_KEPT = 2468
 """Pixels of `optical_wavelength` that the line windows leave (the paper: about 2,500)."""
@@ -499,3 +503,20 @@ def prepare_spectra(sample, *, ebv=None):
     if wavelength.shape != grid.shape or not rest or not np.allclose(wavelength, grid, rtol=1e-9):
         out = resample(out, grid)
     return normalize(out)
+
+
+def are_magnitudes(flux, missing, bands, name):
+    """Galaxies whose "fluxes" look like magnitudes (within a factor of 3 from far UV on); an error if most do."""
+    values = np.where(~missing & np.isin(bands, _STARLIGHT), flux, np.nan)
+    finite = np.isfinite(values)
+    n = finite.sum(axis=1)
+    low = np.min(np.where(finite, values, np.inf), axis=1)
+    high = np.max(np.where(finite, values, -np.inf), axis=1)
+    suspect = (n >= 5) & (low > _MAGNITUDE_RANGE[0]) & (high < _MAGNITUDE_RANGE[1]) & (high < 3 * low)
+    if suspect.sum() > 0.5 * max((n >= 5).sum(), 1):
+        row = int(suspect.argmax())
+        raise ValueError(
+            f"{name}: the fluxes look like magnitudes ({suspect.sum()} of {len(flux)} galaxies have {low[row]:.4g} to "
+            f'{high[row]:.4g} in all bands, as in row {row}): pass units="mag(AB)"'
+        )
+    return suspect

@@ -5,7 +5,7 @@ import xarray as xr
 
 from spectool.explore.latent_state import LatentModel, single_thread
 from spectool.measure.information import informativeness
-from spectool.models.chunked import GaussianMLP, gaussian_loss
+from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle
 from spectool.models.vae import BetaLoss, encode_sample, fit_statistics

@@ -1,15 +1,12 @@
-"""Spectral indices and stellar bands."""
+"""Spectral indices."""
 
 from functools import cache
 
 import numpy as np
 import xarray as xr
 
-from spectool.measure.lines_linear import measure_lines_linear
-from spectool.prepare import add_history, mask_bad_pixels, resample, spectral_coordinate, to_rest_frame
-from spectool.spectra import KM_S, air_to_vacuum, pixel_edges
-from spectool.surveys.jpas import measure_bands
-from spectool.surveys.sdss import PIXEL_VELOCITY
+from spectool.prepare import add_history, spectral_coordinate
+from spectool.spectra import air_to_vacuum, pixel_edges
 
 # Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, ApJS 94, 687, Table 1) as
 # refined by Trager et al. (1998, ApJS 116, 1, Table 2); for HdeltaA and HgammaA, Worthey & Ottaviani (1997, Table 1).
@@ -41,8 +38,6 @@ COMMON = ("D4000", "HδA", "HγA", "Hβ", "Mg b", "Fe5270", "Fe5335")
 D4000 = ((3850.0, 3950.0), (4000.0, 4100.0))  # Balogh et al. (1999), air
 INDEX_COVERAGE = 0.9
 """Share of every band that good pixels must cover."""
-REST_RANGE = (3700.0, 7560.0)
-"""Of the rest-frame pixels for stellar bands [Angstrom]."""
 
 
 def measure_indices(sample, *, variable="flux", names=COMMON):
@@ -144,36 +139,3 @@ def _equivalent_width(pixels, band, blue, red):
     inside = pixels.share(band) > 0
     depth = np.where(inside, 1 - pixels.flux / positive, 0)
     return pixels.integral(band, depth)
-
-
-def measure_stellar_bands(spectra):
-    """Rest-frame bands of observed spectra, with their emission lines fitted and subtracted.
-
-    At rest H-alpha lies as much in J0650 as in J0660, so that leaving out a band is not enough. Lines are those of
-    `spectool.measure.lines_linear.measure_lines_linear`. A spectrum in which it fails is masked.
-
-    Parameters
-    ----------
-    spectra : Dataset, dims (galaxy, wavelength)
-        In the observed frame, with ``ivar`` and ``redshift``.
-
-    Returns
-    -------
-    Dataset, dims (spectrum, band)
-        As of `measure_bands`; with ``line_share``, by which subtracting lines changed each band.
-    """
-    step = PIXEL_VELOCITY / KM_S
-    wavelength = np.exp(np.arange(*np.log(REST_RANGE), step))
-    rest = resample(to_rest_frame(mask_bad_pixels(spectra)), wavelength)
-    fit = measure_lines_linear(rest, keep_fit=True)
-    lines = fit["line_model"].values
-    failed = fit["fit_status"].values != 0
-    pixels = ("galaxy", "wavelength")
-    stars = rest.assign(
-        flux=(pixels, rest["flux"].values - np.nan_to_num(lines), rest["flux"].attrs),
-        mask=(pixels, rest["mask"].values | failed[:, None], rest["mask"].attrs),
-    )
-    seen = measure_bands(stars)
-    with_lines = measure_bands(rest)
-    share = with_lines["flux"] / seen["flux"] - 1
-    return seen.assign(line_share=(("spectrum", "band"), share.values, {"units": ""}))

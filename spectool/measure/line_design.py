@@ -332,3 +332,11 @@ def _build(edges, lsf, grid, selection, reddening):
     flux /= np.median(flux, axis=1, keepdims=True)
     flux.flags.writeable = False
     return flux
+
+
+def require_ppxf():
+    """Raise a helpful ImportError if pPXF is missing."""
+    try:
+        import ppxf.ppxf  # noqa: F401
+    except ImportError as error:
+        raise ImportError("these fits need the package ppxf (pip install 'ppxf>=9.4')") from error

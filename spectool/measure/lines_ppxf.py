@@ -13,6 +13,7 @@ from spectool.measure.line_design import (
     REDDENING,
     choose_lines,
     gaussian_on_pixels,
+    require_ppxf,
     stellar_templates,
     template_pixels,
 )
@@ -196,14 +197,6 @@ def fit_lines(
     how = {"what": "lines fitted with pPXF", "keep_fit": keep_fit}
     table = assemble_table(sample, lines, spectra, results.status, values["message"], values, columns, **how)
     return table.assign_attrs(interrupted=int(not complete))
-
-
-def require_ppxf():
-    """Raise a helpful ImportError if pPXF is missing."""
-    try:
-        import ppxf.ppxf  # noqa: F401
-    except ImportError as error:
-        raise ImportError("these fits need the package ppxf (pip install 'ppxf>=9.4')") from error
 
 
 def _per_galaxy(value, count, name):

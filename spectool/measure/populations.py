@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from spectool.measure.line_design import select_populations, stellar_templates, template_pixels
+from spectool.measure.line_design import require_ppxf, select_populations, stellar_templates, template_pixels
 from spectool.measure.line_spectra import read_spectra
 from spectool.measure.line_table import (
     BAD_INPUT,
@@ -19,7 +19,6 @@ from spectool.measure.line_table import (
     galaxy_columns,
     note_fits,
 )
-from spectool.measure.lines_ppxf import require_ppxf
 from spectool.parallel import n_workers as granted_workers
 from spectool.prepare import kept_pixels, mask_bad_pixels, resample, spectral_coordinate
 from spectool.spectra import KM_S

@@ -13,7 +13,7 @@ from astropy import units as u
 from torch import nn
 
 from spectool.models.layers import predict_normal
-from spectool.surveys.tables import SENTINELS, are_magnitudes
+from spectool.prepare import SENTINELS, are_magnitudes
 
 MIN_SN = 1.0
 """Below this flux over error, a narrow band is a non-detection."""

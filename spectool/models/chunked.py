@@ -1,9 +1,9 @@
-"""Interpretable network whose first layer is a bank of filters on chunks of the spectrum."""
+"""Interpretable network whose first layer is a bank of filters on chunks of the spectrum, and ensembles of it."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,85 +11,12 @@ import torch
 import xarray as xr
 from torch import nn
 
-from spectool.models.calibration import ONE_SIGMA, coverage
-from spectool.models.layers import dense_stack, predict_normal
+from spectool.models.calibration import coverage
 
 SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)
 """S/N per 1-Angstrom pixel of the training spectra, a fifth each; inf = no noise."""
 _BATCH = 4096
-
-
-class GaussianMLP(nn.Module):
-    """Dense layers from standardised inputs to the mean and variance of each output."""
-
-    def __init__(
-        self,
-        *,
-        n_in: int,
-        n_out: int,
-        hidden: Sequence[int] = (128, 128),
-        names: Sequence[str] = (),
-        units: Sequence[str] = (),
-        seed: int | np.random.Generator = 0,
-    ) -> None:
-        super().__init__()
-        for what, given in (("names", names), ("units", units)):
-            if given and len(given) != n_out:
-                raise ValueError(f"{len(given)} {what} for {n_out} outputs")
-        self.config = {"n_in": n_in, "n_out": n_out, "hidden": list(hidden)}
-        self.config |= {"names": list(names), "units": list(units)}
-        self.n_in, self.n_out, self.names, self.units = n_in, n_out, tuple(names), tuple(units)
-        for name, length in (("in", n_in), ("out", n_out)):
-            self.register_buffer(f"{name}_mean", torch.zeros(length))
-            self.register_buffer(f"{name}_scale", torch.ones(length))
-        self.register_buffer("error_factor", torch.ones(n_out))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-            self.dense = dense_stack([n_in, *hidden])
-            self.mean = nn.Linear([n_in, *hidden][-1], n_out)
-            self.log_var = nn.Linear([n_in, *hidden][-1], n_out)
-
-    def set_statistics(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Standardise by training inputs (N, n_in) and outputs (N, n_out); entries not finite are left out."""
-        for prefix, values in (("in", x), ("out", y)):
-            values = np.where(np.isfinite(values), values, np.nan)
-            empty = np.flatnonzero(np.isnan(values).all(axis=0))
-            if len(empty):
-                raise ValueError(f"column {empty[0]} of the {prefix}puts has no finite value")
-            mean, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-            getattr(self, f"{prefix}_mean").copy_(torch.from_numpy(mean.astype(np.float32)))
-            scale = np.where(scale > 0, scale, 1.0)
-            getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(scale.astype(np.float32)))
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and log variance, each (B, n_out), of standardised outputs, for inputs (B, n_in) as given."""
-        h = self.dense((x - self.in_mean) / self.in_scale)
-        return self.mean(h), self.log_var(h).clamp(-12.0, 6.0)
-
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in)."""
-        mean, sigma = predict_normal(self, np.asarray(x, dtype=np.float32), batch_size=8192)
-        return mean, sigma * self.error_factor.numpy()
-
-    def calibrate(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Scale the errors of each output so that 68.27% of these truths lie within one of them."""
-        self.error_factor.fill_(1.0)
-        mean, sigma = self.predict(x)
-        pull = np.where(np.isfinite(y), np.abs(y - mean) / sigma, np.nan)
-        factor = np.nanquantile(pull, ONE_SIGMA, axis=0)
-        self.error_factor.copy_(torch.from_numpy(np.nan_to_num(factor, nan=1.0).astype(np.float32)))
-        return self.error_factor.numpy().copy()
-
-
-def gaussian_loss(model: GaussianMLP, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Negative log likelihood (up to a constant) of ``batch["y"]`` given ``batch["x"]``, for `fit`."""
-    y = (batch["y"] - model.out_mean) / model.out_scale
-    known = torch.isfinite(y)
-    mean, log_var = model(batch["x"])
-    squared = torch.where(known, y - mean, 0.0).square()
-    count = known.sum().clamp(min=1)
-    nll = 0.5 * (squared * torch.exp(-log_var) + torch.where(known, log_var, 0.0)).sum() / count
-    return {"loss": nll, "squared_error": squared.sum() / count}
+_QUIETEST = 1e-3
 
 
 class ChunkedMLP(nn.Module):
@@ -348,3 +275,186 @@ def score_by_sn(
             of_errors = {"coverage_error": sampling, "median_error": float(np.median(error))}
             scores[f"{sn:g}"] |= {"coverage": share, **of_errors}
     return scores
+
+
+class ChunkedEnsemble:
+    """Networks of one architecture, trained from different seeds; all their filters are applied in one go."""
+
+    def __init__(self, members: Sequence[ChunkedMLP], arrays: Mapping[str, np.ndarray] | None = None) -> None:
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        first = members[0]
+        for k, member in enumerate(members):
+            other = [name for name in first.config if first.config[name] != member.config[name]]
+            if other:
+                raise ValueError(f"member {k + 1} has another {', '.join(other)} than the first")
+        self.members, self.arrays = tuple(m.eval() for m in members), dict(arrays or {})
+        self.wavelength, self.outputs, self.units = first.wavelength, first.outputs, first.units
+        self.n_members, self.n_chunks, self.n_kept = len(members), first.n_chunks, first.n_kept
+        self.chunk_index, self.n_filters = first.chunk_index, first.n_filters
+        lengths = np.bincount(first.chunk_index, minlength=first.n_chunks)
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+        with torch.no_grad():
+            self.curves = torch.cat([m.responses().transpose(1, 2) for m in members], dim=2).contiguous()
+            self.bias = torch.cat([m.bias for m in members], dim=1)[:, None].clone()
+            layers = zip(*(m.dense[::2] for m in members), strict=True)
+            layers = [list(rows) for rows in layers]
+            self.weights = [torch.stack([row.weight.T for row in rows]) for rows in layers]
+            self.biases = [torch.stack([row.bias for row in rows])[:, None] for rows in layers]
+            self.scale = torch.stack([m.out_scale for m in members])
+            self.mean = torch.stack([m.out_mean for m in members])
+        # What a missing pixel may be wrong by: the scatter of prepared spectra.
+        self.fill = float(np.mean([float(m.in_scale) for m in members]))
+        self._products = self.filter_products()
+
+    def predict(
+        self, x, sigma=None, bad=None, *, batch_size: int = 4096
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, error and spread, (N, n_out) each, of prepared spectra (N, n_kept).
+
+        `sigma` is their noise: a number, (N,), by chunk (N, n_chunks) or by pixel; `bad` pixels are wrong by `fill`.
+        """
+        if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
+            raise ValueError(
+                f"spectra of shape {np.shape(x)} do not fit: these networks take (N, {self.n_kept})"
+            )
+        sigma = self._noise(sigma, x.shape)
+        # Root mean square: 1 / (S/N per pixel).
+        level = np.sqrt(np.mean(np.square(sigma.reshape(len(sigma), -1)), axis=1))
+        sigma = self._with_filled(sigma, bad)
+        predicted = [np.empty((len(x), len(self.outputs)), np.float32) for _ in range(3)]
+        for start in range(0, len(x), batch_size):
+            part = slice(start, start + batch_size)
+            batch = torch.from_numpy(np.ascontiguousarray(x[part], dtype=np.float32))
+            mean, spread, noise = self.evaluate(batch, sigma[part])
+            error = scale_errors(self.arrays, mean, spread, noise, level[part])
+            for array, value in zip(predicted, (mean, error, spread), strict=True):
+                array[part] = value
+        return tuple(predicted)
+
+    def evaluate(self, x: torch.Tensor, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, spread and propagated noise, each (B, n_out), of one batch; not calibrated."""
+        values, gradient = self.answer(x)
+        mean = values.mean(dim=0)
+        spread = values.std(dim=0) if len(self.members) > 1 else torch.zeros_like(mean)
+        noise = torch.zeros_like(mean)
+        if np.any(sigma != 0):
+            noise = self._propagate(gradient, sigma).T
+        return mean.numpy(), spread.numpy(), noise.numpy()
+
+    @torch.inference_mode()
+    def answer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each network's outputs (member, B, n_out), and the gradient of their mean by what the filters let through
+        (n_out, n_chunks, B, n_members * n_filters).
+        """
+        # From (n_chunks, B, n_members * n_filters) to (n_members, B, n_chunks * n_filters).
+        split = torch.sigmoid(self._filter(x)).unflatten(2, (self.n_members, self.n_filters))
+        layers = [split.permute(2, 1, 0, 3).flatten(2)]
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            layers.append(torch.sigmoid(torch.baddbmm(bias, layers[-1], weight)))
+        outputs = torch.baddbmm(self.biases[-1], layers[-1], self.weights[-1])
+        outputs = outputs * self.scale[:, None] + self.mean[:, None]
+        return outputs, torch.stack([self._gradient(layers, k) for k in range(len(self.outputs))])
+
+    def _filter(self, x):
+        """What all filters let through, (n_chunks, B, n_members * n_filters)."""
+        through = x.new_empty(self.n_chunks, len(x), self.curves.shape[2])
+        for pixels, chunks, length in self.members[0].cut(x):
+            torch.baddbmm(self.bias[chunks], pixels, self.curves[chunks, :length], out=through[chunks])
+        return through
+
+    def _gradient(self, layers, output):
+        """Of the members' mean of one output, by what the filters let through; layer by layer backwards."""
+        gradient = (self.scale[:, output, None] * self.weights[-1][:, :, output])[:, None] / self.n_members
+        for level in range(len(layers) - 1, -1, -1):
+            values = layers[level]
+            gradient = gradient * values * (1 - values)
+            if level:
+                gradient = torch.bmm(gradient, self.weights[level - 1].transpose(1, 2))
+        return gradient.unflatten(2, (self.n_chunks, self.n_filters)).permute(2, 1, 0, 3).flatten(2)
+
+    def pixel_variance(self, gradient: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """Variance (n_out, B) that errors of deviation 1 in some pixels (B, n_kept; bool) bring, each on its own."""
+        result = torch.zeros(gradient.shape[0], gradient.shape[2])
+        for hit, chunks, length in self.members[0].cut(pixels):
+            curves = self.curves[chunks, :length].transpose(1, 2)
+            for k, of_output in enumerate(gradient[:, chunks]):
+                result[k] += torch.bmm(of_output, curves).square_().mul_(hit).sum(dim=(0, 2))
+        return result
+
+    def filter_products(self, broadening=None) -> torch.Tensor:
+        """What white noise of deviation 1 does behind the filters: covariance (n_chunks, m, m), m all members'
+        filters.
+        """
+        if broadening is None:
+            return torch.bmm(self.curves.transpose(1, 2), self.curves)
+        # Chunks are wider than the reach of a broadening: every third can be taken back at once, and they do not meet.
+        products = torch.empty(self.n_chunks, *[self.curves.shape[2]] * 2)
+        for start in range(3):
+            rows = np.zeros((self.curves.shape[2], self.n_kept), np.float32)
+            chunks = range(start, self.n_chunks, 3)
+            for k in chunks:
+                low, high = self.starts[k : k + 2]
+                rows[:, low:high] = self.curves[k, : high - low].T
+            back = torch.from_numpy(broadening.transpose(rows).astype("f4"))
+            for k in chunks:
+                reach = broadening.reach(self.starts[k], self.starts[k + 1])
+                products[k] = back[:, reach] @ back[:, reach].T
+        return products
+
+    def _propagate(self, gradient: torch.Tensor, sigma: np.ndarray) -> torch.Tensor:
+        """Deviations (n_out, B) of the mean for its gradient (n_out, n_chunks, B, filters) behind the filters."""
+        if sigma.ndim == 2 and sigma.shape[1] == self.n_kept:
+            pixels = split_chunks(sigma, self.members[0])
+            curves = self.curves.transpose(1, 2)
+            squares = [
+                (torch.bmm(of_output, curves) * pixels).square().sum(dim=(0, 2)) for of_output in gradient
+            ]
+            return torch.stack(squares).sqrt()
+        sigma = sigma if sigma.ndim == 2 else np.broadcast_to(sigma[:, None], (len(sigma), self.n_chunks))
+        variance = white_noise_variance(
+            gradient, self._products, torch.from_numpy(np.ascontiguousarray(sigma))
+        )
+        return variance.clamp(min=0).sqrt()
+
+    def _noise(self, sigma, shape) -> np.ndarray:
+        sigma = np.asarray(0.0 if sigma is None else sigma, dtype=np.float32)
+        sigma = np.broadcast_to(sigma, shape[:1]) if sigma.ndim == 0 else sigma
+        if sigma.shape not in (shape[:1], (shape[0], self.n_chunks), tuple(shape)):
+            raise ValueError(
+                f"sigma of shape {sigma.shape} does not fit {shape[0]} spectra of {shape[1]} pixels in "
+                f"{self.n_chunks} chunks"
+            )
+        return np.ascontiguousarray(sigma)
+
+    def _with_filled(self, sigma, bad) -> np.ndarray:
+        """Noise with what is wrong in bad pixels; per pixel if there are any."""
+        if bad is None or not np.any(bad):
+            return sigma
+        if sigma.ndim == 1:
+            sigma = sigma[:, None]
+        elif sigma.shape[1] == self.n_chunks:
+            sigma = sigma[:, self.chunk_index]
+        return np.where(bad, np.float32(self.fill), sigma)
+
+
+@torch.inference_mode()
+def white_noise_variance(gradient: torch.Tensor, products: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """Variance (n_out, B) of the mean answer that white noise `sigma` (B, n_chunks) brings, to first order."""
+    per_chunk = [(torch.bmm(of_output, products) * of_output).sum(dim=2) for of_output in gradient]
+    return (torch.stack(per_chunk) * sigma.T.square()).sum(dim=1)
+
+
+def formal_error(floor, spread, noise):
+    """Quadrature sum, (N, n_out)."""
+    return np.sqrt(np.square(floor) + np.square(spread) + np.square(noise))
+
+
+def scale_errors(arrays: Mapping[str, np.ndarray], mean, spread, noise, level) -> np.ndarray:
+    """Errors (N, n_out) of spectra with a noise `level` (N,); the formal ones if `arrays` hold no factors."""
+    if "error_factor" not in arrays:
+        return formal_error(0.0, spread, noise)
+    known = np.log(np.maximum(arrays["error_noise"], _QUIETEST))
+    at = np.log(np.maximum(level, _QUIETEST))
+    factor = np.stack([np.interp(at, known, column) for column in arrays["error_factor"].T], axis=1)
+    return formal_error(arrays["error_floor"], spread, noise) * factor

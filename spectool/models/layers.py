@@ -1,4 +1,4 @@
-"""Layers that several networks share, and what all auto-encoders of spectra have in common."""
+"""Layers that several networks share, what all auto-encoders have in common, and a perceptron with errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from spectool.models.calibration import ONE_SIGMA
 from spectool.models.training import in_batches
 
 SLOPE = 0.1
@@ -204,3 +205,76 @@ def predict_normal(model, x: np.ndarray, *, batch_size: int) -> tuple[np.ndarray
     bad = np.isnan(x).any(axis=1)
     means[bad], sigmas[bad] = np.nan, np.nan
     return means, sigmas
+
+
+class GaussianMLP(nn.Module):
+    """Dense layers from standardised inputs to the mean and variance of each output."""
+
+    def __init__(
+        self,
+        *,
+        n_in: int,
+        n_out: int,
+        hidden: Sequence[int] = (128, 128),
+        names: Sequence[str] = (),
+        units: Sequence[str] = (),
+        seed: int | np.random.Generator = 0,
+    ) -> None:
+        super().__init__()
+        for what, given in (("names", names), ("units", units)):
+            if given and len(given) != n_out:
+                raise ValueError(f"{len(given)} {what} for {n_out} outputs")
+        self.config = {"n_in": n_in, "n_out": n_out, "hidden": list(hidden)}
+        self.config |= {"names": list(names), "units": list(units)}
+        self.n_in, self.n_out, self.names, self.units = n_in, n_out, tuple(names), tuple(units)
+        for name, length in (("in", n_in), ("out", n_out)):
+            self.register_buffer(f"{name}_mean", torch.zeros(length))
+            self.register_buffer(f"{name}_scale", torch.ones(length))
+        self.register_buffer("error_factor", torch.ones(n_out))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+            self.dense = dense_stack([n_in, *hidden])
+            self.mean = nn.Linear([n_in, *hidden][-1], n_out)
+            self.log_var = nn.Linear([n_in, *hidden][-1], n_out)
+
+    def set_statistics(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Standardise by training inputs (N, n_in) and outputs (N, n_out); entries not finite are left out."""
+        for prefix, values in (("in", x), ("out", y)):
+            values = np.where(np.isfinite(values), values, np.nan)
+            empty = np.flatnonzero(np.isnan(values).all(axis=0))
+            if len(empty):
+                raise ValueError(f"column {empty[0]} of the {prefix}puts has no finite value")
+            mean, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+            getattr(self, f"{prefix}_mean").copy_(torch.from_numpy(mean.astype(np.float32)))
+            scale = np.where(scale > 0, scale, 1.0)
+            getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(scale.astype(np.float32)))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and log variance, each (B, n_out), of standardised outputs, for inputs (B, n_in) as given."""
+        h = self.dense((x - self.in_mean) / self.in_scale)
+        return self.mean(h), self.log_var(h).clamp(-12.0, 6.0)
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in)."""
+        mean, sigma = predict_normal(self, np.asarray(x, dtype=np.float32), batch_size=8192)
+        return mean, sigma * self.error_factor.numpy()
+
+    def calibrate(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Scale the errors of each output so that 68.27% of these truths lie within one of them."""
+        self.error_factor.fill_(1.0)
+        mean, sigma = self.predict(x)
+        pull = np.where(np.isfinite(y), np.abs(y - mean) / sigma, np.nan)
+        factor = np.nanquantile(pull, ONE_SIGMA, axis=0)
+        self.error_factor.copy_(torch.from_numpy(np.nan_to_num(factor, nan=1.0).astype(np.float32)))
+        return self.error_factor.numpy().copy()
+
+
+def gaussian_loss(model: GaussianMLP, batch: dict, step) -> dict[str, torch.Tensor]:
+    """Negative log likelihood (up to a constant) of ``batch["y"]`` given ``batch["x"]``, for `fit`."""
+    y = (batch["y"] - model.out_mean) / model.out_scale
+    known = torch.isfinite(y)
+    mean, log_var = model(batch["x"])
+    squared = torch.where(known, y - mean, 0.0).square()
+    count = known.sum().clamp(min=1)
+    nll = 0.5 * (squared * torch.exp(-log_var) + torch.where(known, log_var, 0.0)).sum() / count
+    return {"loss": nll, "squared_error": squared.sum() / count}

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 
-from spectool.models.bands import BandInputs
 from spectool.models.denoise import flux_errors
 
 FALSE_ALARMS = 0.01
@@ -136,9 +135,7 @@ def strongest_run(pull: torch.Tensor, widths, good: torch.Tensor | None = None):
     return best, where
 
 
-def score_band_outliers(
-    arrays: Mapping[str, np.ndarray], inputs: BandInputs
-) -> tuple[np.ndarray, np.ndarray]:
+def score_band_outliers(arrays: Mapping[str, np.ndarray], inputs) -> tuple[np.ndarray, np.ndarray]:
     """-log10 of the chance of an ordinary galaxy (N,), both tests allowed for; what stands out in an outlier, or ""."""
     if "outlier_center" not in arrays:
         raise KeyError("these networks came without a reference for outliers")
@@ -151,7 +148,7 @@ def score_band_outliers(
     return -np.log10(least), np.where(least <= FALSE_ALARMS, reason, "")
 
 
-def band_values(arrays, inputs: BandInputs) -> np.ndarray:
+def band_values(arrays, inputs) -> np.ndarray:
     """log redshift, asinh fluxes and log errors, (N, 2 n_bands + 1); of no meaning where bands are missing."""
     soft = arrays["outlier_softening"]
     flux = np.arcsinh(np.where(inputs.mask, 0.0, inputs.value) / soft)
@@ -160,7 +157,7 @@ def band_values(arrays, inputs: BandInputs) -> np.ndarray:
     return np.concatenate([redshift, flux, error], axis=1)
 
 
-def band_statistics(arrays, inputs: BandInputs) -> dict[str, np.ndarray]:
+def band_statistics(arrays, inputs) -> dict[str, np.ndarray]:
     """Squared distances (N,) as normal deviates, whatever the number of bands; NaN without any."""
     away = band_values(arrays, inputs) - arrays["outlier_center"]
     usable = np.isfinite(away).all(axis=1)

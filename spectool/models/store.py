@@ -52,7 +52,7 @@ CLASSES = {
     "ChunkedMLP": "spectool.models.chunked",
     "ConvBetaVAE": "spectool.models.vae",
     "DenseAutoencoder": "spectool.models.denoise",
-    "GaussianMLP": "spectool.models.chunked",
+    "GaussianMLP": "spectool.models.layers",
     "NarrowBandCNN": "spectool.models.bands",
     "NoiseAwareAutoencoder": "spectool.models.denoise",
     "PCAModel": "spectool.models.denoise",

@@ -2,12 +2,12 @@
 
 from importlib import import_module
 
-from spectool.surveys.files import read_spectrum
 from spectool.surveys.sdss import observe_sdss, packaged_spectra, read_sdss, sdss_wavelength
 
 __all__ = ["observe_sdss", "packaged_spectra", "read_sdss", "read_spectrum", "sdss_wavelength"]
 
-_LATER = {"read_photometry": "tables", "read_califa_cube": "cubes"}  # whose imports take a second or more
+# What not every user of a survey needs: their imports take a second or more.
+_LATER = {"read_spectrum": "files", "read_photometry": "tables", "read_califa_cube": "cubes"}
 
 
 def __getattr__(name):

@@ -12,14 +12,12 @@ from astropy.io.registry import IORegistryError
 from astropy.table import Table
 from pandas import read_csv
 
-from spectool.prepare import add_history
+from spectool.prepare import SENTINELS, add_history, are_magnitudes
 from spectool.spectra import AB_JY, Z_SUN
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
 from spectool.surveys.sdss import SurveyWarning
 
-SENTINELS = (-99.0, -999.0, -9999.0, 9999.0)
-"""Numbers that stand for "no data"; in magnitudes 99 too."""
 PROBLEMS = ("no data", "sentinel", "no error", "error not positive", "flagged", "looks like magnitudes")
 """Why a flux is masked; the first that holds counts."""
 REDSHIFT_NAMES = ("redshift", "Z", "Z_TONRY", "zspec", "z_spec", "zcmb")
@@ -56,8 +54,6 @@ LABEL_UNITS = {
     "log_dust_luminosity": "dex(solLum)",
 }
 
-_STARLIGHT = ("FUV", "NUV", "u", "g", "r", "i", "z", "X", "Y", "J", "H", "K", "W1", "W2")
-_MAGNITUDE_RANGE = (8.0, 32.0)
 _ERROR_PATTERNS = ("{}_err", "{}_error", "{}err", "{}_sigma", "e_{}", "err_{}", "sigma_{}", "{}_unc")
 
 
@@ -316,23 +312,6 @@ def _flagged(table, column, letters):
         return np.zeros(len(table), bool)
     texts = np.ma.filled(np.ma.asarray(table[column]).astype(object), "")
     return np.array([any(letter in str(text) for letter in letters) for text in texts], bool)
-
-
-def are_magnitudes(flux, missing, bands, name):
-    """Galaxies whose "fluxes" look like magnitudes (within a factor of 3 from far UV on); an error if most do."""
-    values = np.where(~missing & np.isin(bands, _STARLIGHT), flux, np.nan)
-    finite = np.isfinite(values)
-    n = finite.sum(axis=1)
-    low = np.min(np.where(finite, values, np.inf), axis=1)
-    high = np.max(np.where(finite, values, -np.inf), axis=1)
-    suspect = (n >= 5) & (low > _MAGNITUDE_RANGE[0]) & (high < _MAGNITUDE_RANGE[1]) & (high < 3 * low)
-    if suspect.sum() > 0.5 * max((n >= 5).sum(), 1):
-        row = int(suspect.argmax())
-        raise ValueError(
-            f"{name}: the fluxes look like magnitudes ({suspect.sum()} of {len(flux)} galaxies have {low[row]:.4g} to "
-            f'{high[row]:.4g} in all bands, as in row {row}): pass units="mag(AB)"'
-        )
-    return suspect
 
 
 def _add_distances(sample, table, redshift, distance, name):

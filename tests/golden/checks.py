@@ -4,7 +4,6 @@ import numpy as np
 import xarray as xr
 
 from spectool.measure.attribution import attribute, describe_filters, share_by_index
-from spectool.measure.indices import measure_stellar_bands
 from spectool.measure.information import informativeness, mutual_information_matrix
 from spectool.measure.line_widths import fit_width_mass
 from spectool.measure.offset import explain_offset, flux_predictor, observed_views, stellar_fwhm
@@ -32,6 +31,7 @@ from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
 from spectool.papers.liewcain2021.network import score_spectra as score_liewcain2021
+from spectool.papers.liewcain2021.sample import measure_stellar_bands
 from spectool.papers.scourfield2023.network import add_desi_noise, make_arrays, make_model, score
 from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
 from spectool.papers.surana2020.network import load_networks as load_surana2020

@@ -9,13 +9,8 @@ from spectool.measure.indices import (
     MOLECULAR,
     index_band,
     measure_indices,
-    measure_stellar_bands,
 )
-from spectool.prepare import PrepareWarning
 from spectool.spectra import air_to_vacuum
-from spectool.surveys import observe_sdss
-from spectool.surveys.jpas import CALIFA_BANDS, measure_bands
-from spectool.synth import describe, synthesize
 
 centres = np.geomspace(3700, 7900, 6000)
 
@@ -110,43 +105,3 @@ def test_metals_deepen_every_metal_index_of_old_populations(grid):
     metals = [name for name in LICK if not name.startswith("H")]
     found = measure_indices(sample, names=metals)["index_value"].values
     assert (found[1] > found[0]).all()
-
-
-@pytest.fixture(scope="module")
-def galaxies(grid, population):
-    """Spectra of six star-forming galaxies with and without gas, and as SDSS sees them."""
-    known = describe(population, grid)
-    order = np.argsort((known["log_mass"] - known["log_sfr"]).values)
-    forming = population.isel(galaxy=order[12:18]).assign(redshift=("galaxy", np.full(6, 0.05)))
-    stars = synthesize(forming, grid, nebular=False, progress=False)
-    gas = synthesize(forming, grid, progress=False)
-    seen = observe_sdss(gas, seed=3, exposure=1e5)
-    return stars, gas, seen
-
-
-def test_lines_come_off_and_stars_stay(galaxies):
-    stars, gas, seen = galaxies
-    found = measure_stellar_bands(seen)
-    assert found.sizes == {"spectrum": 6, "band": 34} and not found["mask"].any()
-    continuum, with_lines = (measure_bands(one)["flux"].values for one in (stars, gas))
-    column = CALIFA_BANDS.index("J0650")
-    assert (with_lines / continuum)[:, column].max() > 1.1, "H-alpha lies in J0650 at rest"
-
-    def shape(flux):
-        return flux / flux.mean(axis=1, keepdims=True)
-
-    off = 2.5 * np.log10(shape(found["flux"].values) / shape(continuum))
-    assert np.abs(np.median(off, axis=0)).max() < 0.03
-    assert np.abs(off[:, column]).max() < 0.05
-    truth = (with_lines / continuum)[:, column] - 1
-    assert np.allclose(found["line_share"].values[:, column], truth, rtol=0.1, atol=0.01)
-    assert (found["flux_error"] > 0).all()
-
-
-def test_a_spectrum_that_cannot_be_fitted_is_masked(galaxies):
-    seen = galaxies[2].isel(galaxy=slice(0, 2)).copy(deep=True)
-    seen["ivar"][1] = 0
-    with pytest.warns(PrepareWarning):
-        found = measure_stellar_bands(seen)
-    assert found["mask"].values.all(axis=1).tolist() == [False, True]
-    assert np.isnan(found["flux"].values[1]).all() and np.isfinite(found["flux"].values[0]).all()

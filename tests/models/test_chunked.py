@@ -7,11 +7,10 @@ import xarray as xr
 
 from spectool.models.chunked import (
     ChunkedMLP,
-    GaussianMLP,
     add_white_noise,
-    gaussian_loss,
     score_by_sn,
 )
+from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import load_model, save_model
 from spectool.models.training import fit, one_cycle
 

@@ -6,13 +6,11 @@ import torch
 
 from spectool.broaden import make_broadening
 from spectool.models.bands import FACILITY_BANDS, SedMLP, read_inputs
-from spectool.models.chunked import ChunkedMLP
+from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP, white_noise_variance
 from spectool.models.ensemble import (
     BandEnsemble,
-    ChunkedEnsemble,
     band_importance,
     missing_shares,
-    white_noise_variance,
 )
 from spectool.prepare import kept_pixels, optical_wavelength
 from spectool.surveys.gama import BANDS

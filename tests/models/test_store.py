@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from spectool.models import store
-from spectool.models.chunked import GaussianMLP
 from spectool.models.denoise import DenseAutoencoder, fit_pca
+from spectool.models.layers import GaussianMLP
 from spectool.models.store import quantize_rows, restore_rows, round_weights
 from spectool.models.vae import ConvBetaVAE, decode_latent
 

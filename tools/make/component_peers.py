@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from spectool.models.chunked import SN_LEVELS, GaussianMLP, assign_levels, gaussian_loss
+from spectool.models.chunked import SN_LEVELS, assign_levels
 from spectool.models.denoise import PCAModel, fit_pca
+from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.peers import add_coefficient_noise
 from spectool.models.training import History, fit, one_cycle
 from spectool.papers.zahid2019.sample import FWHM

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from spectool.models.calibration import fit_error_scaling
-from spectool.models.ensemble import formal_error
+from spectool.models.chunked import formal_error
 
 LEVELS = (np.inf, 200.0, 100.0, 50.0, 30.0, 20.0, 14.0, 10.0, 7.0, 5.0, 3.5)
 """S/N per 1-Angstrom pixel at which errors are scaled; between them the factor is interpolated."""

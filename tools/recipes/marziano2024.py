@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from spectool.io import write_dataset
 from spectool.measure.information import informativeness
-from spectool.models.chunked import GaussianMLP, gaussian_loss
+from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import round_weights
 from spectool.models.training import Rows, fit, in_batches, one_cycle, select, split, take
 from spectool.models.vae import BetaLoss, RandomCoverage, count_parameters, fit_statistics, kl_per_dimension

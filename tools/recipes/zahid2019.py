@@ -19,8 +19,7 @@ import xarray as xr
 
 from spectool.models import chunked as scores
 from spectool.models import peers, store
-from spectool.models.chunked import ChunkedMLP
-from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP
 from spectool.models.store import round_weights
 from spectool.models.training import split
 from spectool.papers.zahid2019 import network as paper

@@ -1,13 +1,20 @@
-"""Mock J-PAS galaxies of Liew-Cain et al. (2021), with true and fitted labels."""
+"""Mock J-PAS galaxies of Liew-Cain et al. (2021), with true and fitted labels, and the bands of real ones."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from spectool.measure.lines_linear import measure_lines_linear
+from spectool.prepare import mask_bad_pixels, resample, to_rest_frame
+from spectool.spectra import KM_S
 from spectool.surveys.califa import N_GALAXIES, N_SPECTRA, NUISANCES, draw_califa
+from spectool.surveys.jpas import measure_bands
+from spectool.surveys.sdss import PIXEL_VELOCITY
 
 LABELS = ("log_age", "log_z")
 FITTED = ("log_age_fit", "log_z_fit")
+REST_RANGE = (3700.0, 7560.0)
+"""Of the rest-frame pixels for stellar bands [Angstrom]."""
 PIVOT = (0.3, -0.2)
 SEED = 2021
 LABEL_STREAM = 4
@@ -78,3 +85,36 @@ def make_liewcain2021(
         n_galaxies, spectra_per_galaxy=spectra_per_galaxy, seed=seed, nuisances=nuisances, progress=False
     )
     return add_fitted_labels(sample, MEASURED, seed=[SEED, LABEL_STREAM])
+
+
+def measure_stellar_bands(spectra):
+    """Rest-frame bands of observed spectra, with their emission lines fitted and subtracted.
+
+    At rest H-alpha lies as much in J0650 as in J0660, so that leaving out a band is not enough. Lines are those of
+    `spectool.measure.lines_linear.measure_lines_linear`. A spectrum in which it fails is masked.
+
+    Parameters
+    ----------
+    spectra : Dataset, dims (galaxy, wavelength)
+        In the observed frame, with ``ivar`` and ``redshift``.
+
+    Returns
+    -------
+    Dataset, dims (spectrum, band)
+        As of `measure_bands`; with ``line_share``, by which subtracting lines changed each band.
+    """
+    step = PIXEL_VELOCITY / KM_S
+    wavelength = np.exp(np.arange(*np.log(REST_RANGE), step))
+    rest = resample(to_rest_frame(mask_bad_pixels(spectra)), wavelength)
+    fit = measure_lines_linear(rest, keep_fit=True)
+    lines = fit["line_model"].values
+    failed = fit["fit_status"].values != 0
+    pixels = ("galaxy", "wavelength")
+    stars = rest.assign(
+        flux=(pixels, rest["flux"].values - np.nan_to_num(lines), rest["flux"].attrs),
+        mask=(pixels, rest["mask"].values | failed[:, None], rest["mask"].attrs),
+    )
+    seen = measure_bands(stars)
+    with_lines = measure_bands(rest)
+    share = with_lines["flux"] / seen["flux"] - 1
+    return seen.assign(line_share=(("spectrum", "band"), share.values, {"units": ""}))

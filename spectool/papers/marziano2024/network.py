@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from spectool.models.chunked import GaussianMLP, gaussian_loss
+from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import load_model
 from spectool.models.training import History, fit, one_cycle
 from spectool.models.vae import BetaLoss, ConvBetaVAE, RandomCoverage, reconstruct

@@ -13,13 +13,13 @@ import xarray as xr
 from spectool.models.chunked import (
     SN_LEVELS,
     ChunkBasis,
+    ChunkedEnsemble,
     ChunkedMLP,
     assign_levels,
     draw_filtered,
     draw_pixels,
     fit_chunk_basis,
 )
-from spectool.models.ensemble import ChunkedEnsemble
 from spectool.models.store import load_model
 from spectool.models.training import History, Rows, Step, fit, one_cycle
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from spectool.broaden import broaden, fill_bad, make_broadening
 from spectool.measure.line_spectra import line_spread
-from spectool.models.ensemble import ChunkedEnsemble, scale_errors, white_noise_variance
+from spectool.models.chunked import ChunkedEnsemble, scale_errors, white_noise_variance
 from spectool.models.outliers import BIN, BIN_STATISTICS, FALSE_ALARMS, score_bin_outliers
 from spectool.papers import Predictor
 from spectool.papers.zahid2019.network import load

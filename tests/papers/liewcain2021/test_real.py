@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from spectool.measure.indices import measure_stellar_bands
 from spectool.measure.populations import fit_populations
 from spectool.models.bands import N_FOLDS
 from spectool.papers.liewcain2021.network import fold_name, load_networks, predict_populations
+from spectool.papers.liewcain2021.sample import measure_stellar_bands
 from tools.make.bursts import fit_bursts, make_burst_library
 
 N_GALAXIES = 120

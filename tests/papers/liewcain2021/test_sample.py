@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from spectool.papers.liewcain2021.sample import make_liewcain2021
+from spectool.papers.liewcain2021.sample import make_liewcain2021, measure_stellar_bands
+from spectool.prepare import PrepareWarning
+from spectool.surveys import observe_sdss
 from spectool.surveys.califa import draw_califa
+from spectool.surveys.jpas import CALIFA_BANDS, measure_bands
+from spectool.synth import describe, synthesize
 
 
 def test_the_sample_has_the_papers_numbers_and_both_kinds_of_labels():
@@ -34,3 +38,43 @@ def test_nuisances_are_passed_on():
     assert not plain["tilt"].any()
     with pytest.raises(ValueError, match="no such nuisance"):
         make_liewcain2021(6, nuisances=("weather",))
+
+
+@pytest.fixture(scope="module")
+def galaxies(grid, population):
+    """Spectra of six star-forming galaxies with and without gas, and as SDSS sees them."""
+    known = describe(population, grid)
+    order = np.argsort((known["log_mass"] - known["log_sfr"]).values)
+    forming = population.isel(galaxy=order[12:18]).assign(redshift=("galaxy", np.full(6, 0.05)))
+    stars = synthesize(forming, grid, nebular=False, progress=False)
+    gas = synthesize(forming, grid, progress=False)
+    seen = observe_sdss(gas, seed=3, exposure=1e5)
+    return stars, gas, seen
+
+
+def test_lines_come_off_and_stars_stay(galaxies):
+    stars, gas, seen = galaxies
+    found = measure_stellar_bands(seen)
+    assert found.sizes == {"spectrum": 6, "band": 34} and not found["mask"].any()
+    continuum, with_lines = (measure_bands(one)["flux"].values for one in (stars, gas))
+    column = CALIFA_BANDS.index("J0650")
+    assert (with_lines / continuum)[:, column].max() > 1.1, "H-alpha lies in J0650 at rest"
+
+    def shape(flux):
+        return flux / flux.mean(axis=1, keepdims=True)
+
+    off = 2.5 * np.log10(shape(found["flux"].values) / shape(continuum))
+    assert np.abs(np.median(off, axis=0)).max() < 0.03
+    assert np.abs(off[:, column]).max() < 0.05
+    truth = (with_lines / continuum)[:, column] - 1
+    assert np.allclose(found["line_share"].values[:, column], truth, rtol=0.1, atol=0.01)
+    assert (found["flux_error"] > 0).all()
+
+
+def test_a_spectrum_that_cannot_be_fitted_is_masked(galaxies):
+    seen = galaxies[2].isel(galaxy=slice(0, 2)).copy(deep=True)
+    seen["ivar"][1] = 0
+    with pytest.warns(PrepareWarning):
+        found = measure_stellar_bands(seen)
+    assert found["mask"].values.all(axis=1).tolist() == [False, True]
+    assert np.isnan(found["flux"].values[1]).all() and np.isfinite(found["flux"].values[0]).all()

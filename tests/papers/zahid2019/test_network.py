@@ -7,6 +7,7 @@ import xarray as xr
 
 from spectool.models.chunked import (
     SN_LEVELS,
+    ChunkedEnsemble,
     ChunkedMLP,
     assign_levels,
     draw_filtered,
@@ -14,7 +15,6 @@ from spectool.models.chunked import (
     fit_chunk_basis,
     split_chunks,
 )
-from spectool.models.ensemble import ChunkedEnsemble
 from spectool.models.store import load_model, save_model
 from spectool.models.training import Step
 from spectool.papers.zahid2019 import network as paper

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.chunked import ChunkedEnsemble
 from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.reader import make_predictor
 from spectool.papers.zahid2019.reader import predict as predict_metallicity

@@ -6,8 +6,7 @@ import torch
 import xarray as xr
 
 from spectool.broaden import broaden
-from spectool.models.chunked import ChunkedMLP
-from spectool.models.ensemble import ChunkedEnsemble
+from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP
 from spectool.papers.zahid2019.reader import SIGMA_STEP, _read_rows, stream_metallicity
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
