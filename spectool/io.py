@@ -43,3 +43,11 @@ def read_or_make(path, make):
     made = make()
     write_dataset(made, path)
     return made
+
+
+def load_product(name, tool, *, path=None):
+    """Load a table, or say which tool makes it."""
+    path = Path(path or DATA / name)
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is not in {path.parent}: `python -m {tool}` makes it")
+    return xr.load_dataset(path, engine="h5netcdf"), path.name

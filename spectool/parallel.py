@@ -1,10 +1,11 @@
-"""Workers, memory, and what a process tree costs."""
+"""Workers, threads, memory, and what a process tree costs."""
 
 import ctypes
 import gc
 import os
 import threading
 import time
+from contextlib import contextmanager
 
 import joblib
 import psutil
@@ -153,3 +154,16 @@ class Usage:
 
     def __exit__(self, *exception):
         self.stop()
+
+
+@contextmanager
+def single_thread():
+    """Run torch on one thread: for a single spectrum, starting more costs longer than the work itself."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

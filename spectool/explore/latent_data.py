@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from spectool.explore.latent_state import LatentModel, single_thread
+from spectool.explore.latent_state import LatentModel
 from spectool.measure.information import informativeness
 from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import ModelInfo, load_model, resolve
@@ -11,6 +11,7 @@ from spectool.models.training import fit, one_cycle
 from spectool.models.vae import BetaLoss, encode_sample, fit_statistics
 from spectool.papers.marziano2024.network import make_autoencoder, train
 from spectool.papers.marziano2024.sample import make_sample
+from spectool.parallel import single_thread
 from spectool.prepare import prepare_spectra
 from spectool.surveys.sdss import packaged_spectra, read_sdss
 

@@ -3,7 +3,6 @@
 import hashlib
 import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,17 +13,7 @@ from scipy.spatial import KDTree
 
 from spectool.models.store import ModelInfo
 from spectool.models.vae import decode_latent, encode_sample
-
-
-@contextmanager
-def single_thread():
-    """Run torch on one thread: for a single spectrum, starting more costs longer than the work itself."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+from spectool.parallel import single_thread
 
 
 def fingerprint(model):

@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 import numpy as np
 import xarray as xr
 
-from spectool.explore.latent_state import single_thread
 from spectool.papers.scourfield2023.sample import TEST_NOISE_SEED, add_noise, normalize_total, rest_wavelength
+from spectool.parallel import single_thread
 
 TABLES = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
 ROWS = ("galaxy", "wavelength")

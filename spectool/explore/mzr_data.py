@@ -4,12 +4,10 @@ from functools import partial
 
 import numpy as np
 
-from spectool.explore.mzr_products import load_product
 from spectool.explore.mzr_quantities import quantities_of
 from spectool.explore.mzr_spectra import rebuild_galaxy
 from spectool.explore.mzr_zahid import read_zahid2019, rebuild_zahid2019
-
-CALIBRATED = ", calibrated errors"
+from spectool.papers.scourfield2023.sample import read_lines
 
 # Classes of Table 1 of Scourfield (2023), in its order.
 CLASSES = (
@@ -51,50 +49,11 @@ def check_sample(name, sample):
     return sample
 
 
-def read_scourfield2023(sample="mzr", *, path=None):
-    """Read the star-forming test galaxies of Scourfield (2023, Section 5) with their measured lines.
-
-    Parameters
-    ----------
-    sample : {"mzr", "null"}
-        Galaxies whose metallicity knows their star formation, or only their mass.
-    path : str or pathlib.Path, optional
-        Default: the shipped file.
-
-    Returns
-    -------
-    dict of str to xarray.Dataset
-        By source of the file, such as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source with errors that were
-        scaled to cover the truth comes once more with these, as ``"de-noised, calibrated errors"``. Names of the null
-        sample begin with ``"null: "``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    ValueError
-        If it is another one.
-    """
-    tool = f"tools.make.scourfield2023_lines {sample}"
-    product, file = load_product(f"scourfield2023_{sample}.nc", tool, path=path)
-    missing = {"source", "galaxy", "line"} - set(product.dims)
-    if missing:
-        raise ValueError(f"{file} is no table of lines by source: it has no {', '.join(sorted(missing))}")
-    samples, prefix = {}, "null: " if sample == "null" else ""
-    for source in product["source"].values.astype(str).tolist():
-        table = product.sel(source=source, drop=True).assign_attrs(spectrum=source)
-        name, calibrated = prefix + source, table.get("line_flux_error_calibrated")
-        samples[name] = table.drop_vars("line_flux_error_calibrated", errors="ignore")
-        if calibrated is not None and np.isfinite(calibrated).any():
-            samples[name + CALIBRATED] = samples[name].assign(line_flux_error=calibrated)
-    return samples
-
-
 #: What a notebook may name in ``open_mzr_dashboard(samples=...)``, and how its spectra are rebuilt; see
 #: `register_samples`.
 READERS = {
-    "scourfield2023": read_scourfield2023,
-    "scourfield2023 null": partial(read_scourfield2023, "null"),
+    "scourfield2023": read_lines,
+    "scourfield2023 null": partial(read_lines, "null"),
     "zahid2019": read_zahid2019,
     "zahid2019 null": partial(read_zahid2019, "null"),
 }

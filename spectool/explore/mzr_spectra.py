@@ -6,8 +6,8 @@ from functools import lru_cache
 import numpy as np
 import xarray as xr
 
-from spectool.explore.latent_state import single_thread
 from spectool.papers.scourfield2023.sample import TEST_NOISE_SEED, normalize_total
+from spectool.parallel import single_thread
 
 # By source of the product of tools/make/scourfield2023_lines.py, which of the shipped models said it.
 MODELS = {

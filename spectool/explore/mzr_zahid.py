@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from spectool.explore.mzr_products import load_product
+from spectool.io import load_product
 
 SAMPLES = {"galaxies": "SDSS main sample", "null": "null: SDSS main sample"}
 NEEDED = ("candidate", "log_mass", "log_z_predicted")

@@ -7,10 +7,10 @@ import numpy as np
 import traitlets
 import xarray as xr
 
-from spectool.explore.latent_state import single_thread
 from spectool.measure.sedfit import PROPERTIES, fit_library, nearest_models
 from spectool.models.bands import FACILITY_BANDS
 from spectool.papers.surana2020.network import predict_properties
+from spectool.parallel import single_thread
 from spectool.surveys.gama import BANDS
 
 MOST_DEX = 1.0

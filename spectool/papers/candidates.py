@@ -8,7 +8,7 @@ from spectool.spectra import AB_CGS, ANGSTROM_S
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.nebular import mend_low_ionisation
-from spectool.synth.population import draw_population
+from spectool.synth.population import concatenate, draw_population
 from spectool.synth.synthesis import synthesize
 
 BLOCK = 4096
@@ -107,9 +107,3 @@ def rebuild_numbers(ids, draw, observe, *, progress=False, batch_size=512):
     whole = concatenate(parts)
     whole = whole.isel(galaxy=back) if not np.array_equal(back, np.arange(back.size)) else whole
     return whole.assign_attrs(parts[0].attrs, history="")
-
-
-def concatenate(parts):
-    """Datasets of different galaxies, one after the other; what does not belong to galaxies is the first one's."""
-    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
-    return parts[0] if len(parts) == 1 else xr.concat(parts, "galaxy", **how)

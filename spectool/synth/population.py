@@ -324,3 +324,9 @@ def _mass_formed(c, age, surviving, rng):
         old *= (still_missing / (old @ surviving[cut:]))[:, None]
         formed[part] = history
     return formed
+
+
+def concatenate(parts):
+    """Datasets of different galaxies, one after the other; what does not belong to galaxies is the first one's."""
+    how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+    return parts[0] if len(parts) == 1 else xr.concat(parts, "galaxy", **how)

@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 
 from spectool.explore import mzr_data
-from spectool.explore.mzr_data import CALIBRATED, check_sample, read_samples
+from spectool.explore.mzr_data import check_sample, read_samples
 from spectool.explore.mzr_quantities import TRUTH, measure_oxygen, without_dust
+from spectool.papers.scourfield2023.sample import CALIBRATED, read_lines
 
 from .mzr_fakes import OXYGEN_SUN, make_product
 
@@ -20,7 +21,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(path):
-    return mzr_data.read_scourfield2023(path=path)
+    return read_lines(path=path)
 
 
 def test_a_product_is_read_source_by_source(samples, path):
@@ -33,7 +34,7 @@ def test_a_product_is_read_source_by_source(samples, path):
 
 
 def test_the_null_sample_is_told_apart(path):
-    names = list(mzr_data.read_scourfield2023("null", path=path))
+    names = list(read_lines("null", path=path))
     assert names[:2] == ["null: original", "null: DESI-like"]
 
 
@@ -45,13 +46,13 @@ def test_calibrated_errors_belong_to_the_same_fluxes(samples):
 
 def test_a_missing_product_names_the_tool_that_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m tools\.make\.scourfield2023_lines null"):
-        mzr_data.read_scourfield2023("null", path=tmp_path / "nothing.nc")
+        read_lines("null", path=tmp_path / "nothing.nc")
 
 
 def test_another_file_is_refused(tmp_path):
     xr.Dataset({"a": ("galaxy", [1.0])}).to_netcdf(tmp_path / "other.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match=r"other\.nc .* no line, source"):
-        mzr_data.read_scourfield2023(path=tmp_path / "other.nc")
+        read_lines(path=tmp_path / "other.nc")
 
 
 @pytest.mark.parametrize("calibration", ["PP04 O3N2", "PP04 N2 linear"])

@@ -5,9 +5,9 @@ import pytest
 import xarray as xr
 
 from spectool.measure.line_design import ContinuumTemplates, gaussian_on_pixels
-from spectool.papers.candidates import concatenate
 from spectool.papers.zahid2019.sample import MEASURED, draw_block, observe_candidates
 from spectool.spectra import KM_S, LINES, pixel_edges
+from spectool.synth.population import concatenate
 from tools.make.gaussian_lines import measure_gaussian_lines
 from tools.make.zahid2019_selection import screen
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from spectool.io import read_dataset, read_or_make, write_dataset
 from spectool.measure.classes import kauffmann2003
-from spectool.papers.candidates import BLOCK, R_BAND, concatenate
+from spectool.papers.candidates import BLOCK, R_BAND
 from spectool.papers.zahid2019.sample import (
     REDSHIFT_RANGE,
     SEED,
@@ -37,6 +37,7 @@ from spectool.prepare import optical_wavelength
 from spectool.spectra import AB_CGS, ANGSTROM_S
 from spectool.surveys.sdss import luminosity_to_flux
 from spectool.synth.grid import embedded_grid
+from spectool.synth.population import concatenate
 from spectool.synth.synthesis import metallicity_weights
 from tools.command import CACHE, make_parser
 from tools.make.gaussian_lines import measure_candidates, measure_gaussian_lines

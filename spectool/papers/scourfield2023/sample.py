@@ -9,7 +9,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool import __version__
-from spectool.io import DATA, read_or_make
+from spectool.io import DATA, load_product, read_or_make
 from spectool.measure.classes import BPT_LINES, CLASSES, kewley2001, log_ratio
 from spectool.papers.candidates import (
     NOISE,
@@ -45,6 +45,7 @@ RANGE = (3700.0, 7900.0)
 SIGMA = 0.04
 TEST_NOISE_SEED = 20230825
 MIN_FRACTION = 0.9
+CALIBRATED = ", calibrated errors"
 
 
 def rest_wavelength():
@@ -444,3 +445,42 @@ def _shuffle(catalogue, seed):
     columns = {"split": ("galaxy", split, {"units": ""})}
     shuffled = catalogue.isel(galaxy=order).assign(columns)
     return shuffled.assign(candidate=("galaxy", shuffled["specobjid"].values, {"units": ""}))
+
+
+def read_lines(sample="mzr", *, path=None):
+    """Read the star-forming test galaxies of Scourfield (2023, Section 5) with their measured lines.
+
+    Parameters
+    ----------
+    sample : {"mzr", "null"}
+        Galaxies whose metallicity knows their star formation, or only their mass.
+    path : str or pathlib.Path, optional
+        Default: the shipped file.
+
+    Returns
+    -------
+    dict of str to xarray.Dataset
+        By source of the file, such as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source with errors that were
+        scaled to cover the truth comes once more with these, as ``"de-noised, calibrated errors"``. Names of the null
+        sample begin with ``"null: "``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file is not there.
+    ValueError
+        If it is another one.
+    """
+    tool = f"tools.make.scourfield2023_lines {sample}"
+    product, file = load_product(f"scourfield2023_{sample}.nc", tool, path=path)
+    missing = {"source", "galaxy", "line"} - set(product.dims)
+    if missing:
+        raise ValueError(f"{file} is no table of lines by source: it has no {', '.join(sorted(missing))}")
+    samples, prefix = {}, "null: " if sample == "null" else ""
+    for source in product["source"].values.astype(str).tolist():
+        table = product.sel(source=source, drop=True).assign_attrs(spectrum=source)
+        name, calibrated = prefix + source, table.get("line_flux_error_calibrated")
+        samples[name] = table.drop_vars("line_flux_error_calibrated", errors="ignore")
+        if calibrated is not None and np.isfinite(calibrated).any():
+            samples[name + CALIBRATED] = samples[name].assign(line_flux_error=calibrated)
+    return samples

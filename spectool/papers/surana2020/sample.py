@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 from spectool import __version__
 from spectool.io import DATA, read_or_make
 from spectool.measure.sedfit import N_MODELS, PROPERTIES, draw_library, fit_library
-from spectool.papers.candidates import concatenate
 from spectool.prepare import add_history
 from spectool.surveys.gama import draw_gama, load_filters, observe_gama, redraw_gama
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
+from spectool.synth.population import concatenate
 
 BLOCK = 10_000
 SEED = 2020
