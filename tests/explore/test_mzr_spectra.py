@@ -20,7 +20,7 @@ def name(request):
 @pytest.fixture(scope="module")
 def sample(name):
     """The first test galaxies, seen as tools/make/scourfield2023_lines.py sees them."""
-    sample = make_sample(name, split="test", n=N, cache=False, progress=False)
+    sample = make_sample(name, split="test", n=N, progress=False)
     return add_desi_noise(sample, seed=np.random.default_rng(TEST_NOISE_SEED))
 
 

@@ -39,6 +39,7 @@ NETWORKS = tuple(f"liewcain2021_ensemble{k}" for k in range(1, 5))
 SETS = {"a": "spectrum", "b": "galaxy"}
 """What is split in each of the paper's sets."""
 SIGNAL_TO_NOISE = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
+_BATCH = 16384  # spectra at once
 EXPERIMENTS = DATA / "liewcain2021_experiments.json"
 """What ``tools/train.py liewcain2021`` measured with networks that are not kept."""
 
@@ -198,7 +199,7 @@ def add_noise(model: NarrowBandCNN, inputs: BandInputs, *, seed: int = 0, **opti
     return BandInputs(magnitude, 10**error, mask > 0)
 
 
-def predict_populations(sample: xr.Dataset, networks: BandEnsemble, *, batch_size: int = 16384) -> xr.Dataset:
+def predict_populations(sample: xr.Dataset, networks: BandEnsemble) -> xr.Dataset:
     """Ages and metallicities of any sample of narrow-band fluxes, with what is doubtful about each spectrum.
 
     Parameters
@@ -207,8 +208,6 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble, *, batch_siz
         See `read_bands`; read batch by batch, so that its arrays may be larger than memory.
     networks
         From `train_ensemble` or `load_networks`.
-    batch_size
-        Spectra at a time.
 
     Returns
     -------
@@ -220,8 +219,8 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble, *, batch_siz
     n, names = sample.sizes["spectrum"], networks.outputs
     mean, error = (np.empty((n, len(names)), np.float32) for _ in range(2))
     missing, counts = np.empty(n, np.int16), {}
-    for start in range(0, n, batch_size):
-        rows = slice(start, start + batch_size)
+    for start in range(0, n, _BATCH):
+        rows = slice(start, start + _BATCH)
         inputs = read_bands(sample.isel(spectrum=rows), networks.bands)
         mean[rows], error[rows] = networks.predict(inputs)
         missing[rows] = inputs.mask.sum(axis=1)

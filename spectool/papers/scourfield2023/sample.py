@@ -296,8 +296,8 @@ def read_products(sample="uniform", *, path=SELECTION):
     )
 
 
-def make_sample(sample="uniform", *, split=None, n=None, cache=True, progress=True):
-    """The spectra of a selection, normalised.
+def make_sample(sample="uniform", *, split=None, n=None, progress=True):
+    """The spectra of a selection, normalised; whole samples are kept on disk (100 MB) where `pooch.os_cache` says.
 
     Parameters
     ----------
@@ -306,8 +306,6 @@ def make_sample(sample="uniform", *, split=None, n=None, cache=True, progress=Tr
         Default: both.
     n : int, optional
         Only the first n (they are in random order).
-    cache : bool
-        Keep whole samples on disk (some 100 MB each, in the folder that `pooch.os_cache` gives), for the next call.
     progress : bool
 
     Returns
@@ -322,7 +320,7 @@ def make_sample(sample="uniform", *, split=None, n=None, cache=True, progress=Tr
         chosen = chosen.isel(galaxy=np.flatnonzero(chosen["split"].values == split))
     path = _cache_file(sample, split, chosen)
     whole = n is None or n >= chosen.sizes["galaxy"]
-    if cache and (whole or path.exists()):
+    if whole or path.exists():
         return read_or_make(path, lambda: _rebuild_chosen(chosen, progress)).isel(galaxy=slice(n))
     return _rebuild_chosen(chosen.isel(galaxy=slice(n)), progress)
 

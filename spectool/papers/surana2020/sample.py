@@ -39,25 +39,11 @@ PAPER_FAILING = {
 """Galaxies that fail each cut. They add up to 43,918, more than the 43,659 that the paper loses: some fail several."""
 
 
-def make_surana2020(
-    n=PAPER_TOTAL,
-    *,
-    seed=SEED,
-    n_models=N_MODELS,
-    negative="keep",
-    facilities=None,
-    grid=None,
-    cache=None,
-    progress=True,
-):
+def make_surana2020(n=PAPER_TOTAL, *, n_models=N_MODELS, negative="keep", cache=None, progress=True):
     """Draw galaxies of GAMA, observe them, and fit them."""
     if n < 1:
         raise ValueError(f"the number of galaxies must be at least 1, not {n}")
-    if cache is not None and grid is not None:
-        raise ValueError("a cache holds galaxies of the embedded grid only: leave cache or grid out")
-    recipe = f"seed {seed}, {n_models} models, negative {negative}, facilities {facilities or 'as in gama'}"
-    if facilities == {}:
-        recipe = recipe.replace("as in gama", "without gaps")
+    recipe = f"seed {SEED}, {n_models} models, negative {negative}, facilities as in gama"
     digest = hashlib.sha256(f"{__version__} {CACHE_VERSION} {recipe}".encode()).hexdigest()[:12]
     made, parts = {}, []
     for block in tqdm(range(-(-n // BLOCK)), desc="sample", unit="block", disable=not progress):
@@ -65,8 +51,8 @@ def make_surana2020(
 
         def make(n_galaxies, block=block):
             if not made:
-                made.update(_make_library(grid, n_models, progress))
-            return _make_block(made, [seed, block], n_galaxies, negative=negative, facilities=facilities)
+                made.update(_make_library(n_models, progress))
+            return _make_block(made, [SEED, block], n_galaxies, negative)
 
         if cache is None:
             parts.append(make(size))
@@ -140,10 +126,10 @@ def select_taught(sample, **cuts):
     return sample.isel(galaxy=selected["row"].values).assign_attrs(selected.attrs), table
 
 
-def write_labels(sample, path, *, averages, seed=SEED):
+def write_labels(sample, path, *, averages):
     """Write what the teacher found for a sample of `make_surana2020`, for `read_surana2020`."""
     drawn = [
-        draw_gama(BLOCK, averages=averages, seed=_block_seed(seed, block))["candidate"].values
+        draw_gama(BLOCK, averages=averages, seed=_block_seed(SEED, block))["candidate"].values
         for block in range(-(-sample.sizes["galaxy"] // BLOCK))
     ]
     # What rises little from galaxy to galaxy, or is small, takes little space.
@@ -162,7 +148,7 @@ def write_labels(sample, path, *, averages, seed=SEED):
         {name: ("galaxy", values.astype("i2")) for name, values in columns.items()}
         | {"candidate": ("drawn", candidates.astype("i4"))},
         attrs={
-            "seed": seed,
+            "seed": SEED,
             "block": BLOCK,
             "step": STEP,
             "chi2_step": _CHI2_STEP,
@@ -226,16 +212,16 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     return sample.assign(columns).assign_attrs(parts[0].attrs | told)
 
 
-def _make_library(grid, n_models, progress):
-    averages = make_band_averages(SSPGrid.embedded("broadband") if grid is None else grid, load_filters())
+def _make_library(n_models, progress):
+    averages = make_band_averages(SSPGrid.embedded("broadband"), load_filters())
     library = draw_library(n_models, averages=averages, seed=LIBRARY_SEED, progress=progress)
     return {"averages": averages, "library": library}
 
 
-def _make_block(made, seed, size, **observation):
+def _make_block(made, seed, size, negative):
     """The first galaxies of a block; drawn and observed as a whole, so that they do not depend on how many."""
     drawn = draw_gama(BLOCK, averages=made["averages"], seed=_block_seed(*seed)).drop_vars("candidate")
-    seen = observe_gama(drawn, seed=np.random.default_rng([*seed, 1]), **observation)
+    seen = observe_gama(drawn, seed=np.random.default_rng([*seed, 1]), negative=negative)
     return fit_library(seen.isel(galaxy=slice(0, size)), made["library"], progress=False)
 
 

@@ -137,9 +137,6 @@ def train(
     adam_epochs: int = ADAM_EPOCHS,
     sgd_epochs: int = SGD_EPOCHS,
     lr: float = LR,
-    sgd_lr: float = SGD_LR,
-    l1: float = L1,
-    l2: float = L2,
     batch_size: int = BATCH_SIZE,
     patience: int | None = PATIENCE,
     max_seconds: float | None = None,
@@ -164,10 +161,10 @@ def train(
     adam_epochs, sgd_epochs
         Adam, its learning rate in one cycle; then stochastic gradient descent with momentum, its rate falling as a
         cosine. The paper has 500 of the second.
-    lr, sgd_lr, batch_size
-        Of the two phases.
-    l1, l2
-        See `NoisyLoss`. The paper's X and Y.
+    lr
+        Of the first phase.
+    batch_size
+        Of both.
     patience
         End the second phase after so many epochs without a better one; None = never.
     max_seconds
@@ -207,7 +204,7 @@ def train(
     basis = fit_chunk_basis(x, model)
     basis.start_within(model)
     whole = augment is not None or pixel_noise
-    loss = NoisyLoss(None if whole else basis, l1, l2, SN_LEVELS, pixel_noise)
+    loss = NoisyLoss(None if whole else basis, L1, L2, SN_LEVELS, pixel_noise)
     train = {"x": x if whole else basis.project(x, model), "y": y}
     valid = arrays_with_noise(heldout, model, outputs, loss)
     if watch is not None:
@@ -229,7 +226,7 @@ def train(
         },
         {
             "optimizer": "sgd",
-            "lr": sgd_lr,
+            "lr": SGD_LR,
             "epochs": sgd_epochs,
             "schedule": one_cycle(0.0),
             "patience": patience,

@@ -633,9 +633,9 @@ def _remarks(prepared, usable):
     return remarks
 
 
-def make_predictor(networks=None) -> Predictor:
+def make_predictor() -> Predictor:
     """For `spectool.papers.ask_all`."""
-    networks = load() if networks is None else networks
+    networks = load()
 
     def answer(prepared):
         return _as_answers(predict(prepared, networks))

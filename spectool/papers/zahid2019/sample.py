@@ -61,6 +61,7 @@ from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe
 
 MEASURED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 FWHM = 330.0
+_BATCH = 512
 HELDOUT_SEED = 20190
 """Of the held-out histories that training is stopped on and errors are calibrated on."""
 HELDOUT_TEST_SEED = 20191
@@ -84,16 +85,14 @@ def training_table():
     )
 
 
-def make_basis(grid, *, wavelength=None, fwhm=FWHM):
-    """Spectra of each duration's five intervals at each metallicity.
+def make_basis(grid, *, wavelength=None):
+    """Spectra of each duration's five intervals at each metallicity, as wide as the most massive galaxies' (330 km/s).
 
     Parameters
     ----------
     grid : SSPGrid
     wavelength : array_like, shape (n,), optional
         Vacuum, rest frame [Angstrom]; default `optical_wavelength`.
-    fwhm : float
-        Total resolution [km/s].
 
     Returns
     -------
@@ -116,7 +115,7 @@ def make_basis(grid, *, wavelength=None, fwhm=FWHM):
     mixing = metallicity_operator(metallicities(), grid)
     light = np.einsum("da,mz,za->dma", mass, mixing, optical_light(grid))
     log_age = light @ np.log10(grid.age / 1e9) / light.sum(2)
-    ssps = torch.from_numpy(np.tensordot(mixing, smooth_ssps(grid, wavelength, fwhm), 1))
+    ssps = torch.from_numpy(np.tensordot(mixing, smooth_ssps(grid, wavelength, FWHM), 1))
     flux = torch.matmul(torch.from_numpy(mass.astype("f4"))[None], ssps).transpose(0, 1).contiguous().numpy()
     dims, shape = ("duration", "interval", "metallicity"), (len(edges), N_INTERVALS, len(mixing))
     return xr.Dataset(
@@ -139,7 +138,7 @@ def make_basis(grid, *, wavelength=None, fwhm=FWHM):
                 {"units": "Angstrom", "description": "vacuum, rest frame"},
             ),
         },
-        attrs={"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": float(fwhm), "z_sun": Z_SUN},
+        attrs={"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": FWHM, "z_sun": Z_SUN},
     )
 
 
@@ -171,7 +170,7 @@ def composer(basis):
     return compose
 
 
-def make_sample(grid=None, *, table=None, dtype="float16", batch_size=512, progress=False):
+def make_sample(grid=None, *, table=None, dtype="float16", progress=False):
     """The training set of the paper as its network takes it: 46,305 prepared spectra with their labels.
 
     Composed, continuum-normalised (Section 4) and kept batch by batch: the spectra themselves are never all in memory.
@@ -184,7 +183,6 @@ def make_sample(grid=None, *, table=None, dtype="float16", batch_size=512, progr
         Rows of `training_table`; default: all.
     dtype : str
         Of the result; float16 takes 229 MB and is good to 5e-4 of a feature's depth.
-    batch_size : int
     progress : bool
 
     Returns
@@ -203,15 +201,15 @@ def make_sample(grid=None, *, table=None, dtype="float16", batch_size=512, progr
     basis = make_basis(grid or SSPGrid.embedded(), wavelength=continuum.kept_wavelength)
     table = training_table() if table is None else table
     compose = composer(basis)
-    starts = range(0, table.sizes["galaxy"], batch_size)
+    starts = range(0, table.sizes["galaxy"], _BATCH)
     flux = np.empty((table.sizes["galaxy"], continuum.kept_wavelength.size), dtype)
     for first in tqdm(starts, desc="composing", unit="batch", disable=not progress):
-        part = slice(first, first + batch_size)
+        part = slice(first, first + _BATCH)
         flux[part] = normalize_continuum(compose(table.isel(galaxy=part)), None, continuum)[0]
     return _as_prepared(table.assign(label_galaxies(basis, table)), flux, continuum, basis.attrs)
 
 
-def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
+def make_heldout(n, *, seed, grid=None, dtype="float32"):
     """Prepared spectra of histories that no training galaxy has (`draw_histories`): no dust, no lines, no noise.
 
     Constant star formation ends at a light-weighted age of 1.2 Gyr; 18% of the held-out histories (truncated ones and
@@ -223,8 +221,6 @@ def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
     seed : int or numpy.random.Generator
         `HELDOUT_SEED` for choosing and calibrating, `HELDOUT_TEST_SEED` for results.
     grid : SSPGrid, optional
-    fwhm : float
-        [km/s]
     dtype : str
 
     Returns
@@ -238,10 +234,10 @@ def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
     histories = draw_histories(n, seed=seed, grid=grid)
     continuum = ContinuumBasis.optical()
     flux = normalize_continuum(
-        synthesize_histories(histories, grid, continuum.kept_wavelength, fwhm=fwhm), None, continuum
+        synthesize_histories(histories, grid, continuum.kept_wavelength), None, continuum
     )[0]
     columns = histories[["kind", "onset", "rise"]].assign(label_histories(histories, grid))
-    attrs = {"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": float(fwhm), "z_sun": Z_SUN}
+    attrs = {"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": FWHM, "z_sun": Z_SUN}
     result = _as_prepared(columns, flux.astype(dtype), continuum, attrs)
     dims = ("galaxy", "wavelength")
     return result.assign(
@@ -250,12 +246,12 @@ def make_heldout(n, *, seed, grid=None, fwhm=FWHM, dtype="float32"):
     )
 
 
-def synthesize_histories(histories, grid, wavelength, *, fwhm=FWHM):
+def synthesize_histories(histories, grid, wavelength):
     """Spectra of stars alone at one resolution: what `synthesize` gives without dust and gas, many times quicker."""
     mass = histories["mass_formed"].transpose("galaxy", "age").values
     log_z = histories["log_z_star"].transpose("galaxy", "age").values
     weights = metallicity_operator(log_z, grid).transpose(0, 2, 1) * mass[:, None]
-    ssps = smooth_ssps(grid, wavelength, fwhm)
+    ssps = smooth_ssps(grid, wavelength, FWHM)
     left = torch.from_numpy(weights.reshape(len(mass), -1).astype("f4"))
     return (left @ torch.from_numpy(ssps.reshape(-1, ssps.shape[-1]))).numpy()
 

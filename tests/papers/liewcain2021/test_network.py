@@ -143,12 +143,14 @@ def test_networks_without_noise_lose_spectra_with_gaps(ensemble, folds):
     assert np.isnan(curve["coverage"]).all() or (curve["coverage"] == 0).all()
 
 
-def test_any_sample_is_predicted_in_batches_with_what_is_wrong(ensemble):
+def test_any_sample_is_predicted_in_batches_with_what_is_wrong(ensemble, monkeypatch):
     sample = make_galaxies(10, 30, seed=7, noise=0.02)
     sample["flux"].values[3, : len(BANDS) - 5] = np.nan
     sample["mask"].values[4, 7] = True
     sample.attrs["history"] = "toy"
-    whole, parts = (paper.predict_populations(sample, ensemble, batch_size=n) for n in (1000, 64))
+    whole = paper.predict_populations(sample, ensemble)
+    monkeypatch.setattr(paper, "_BATCH", 64)
+    parts = paper.predict_populations(sample, ensemble)
     xr.testing.assert_allclose(whole, parts)
     assert whole.attrs["history"] == parts.attrs["history"]
     reason = f"fewer than {paper.MIN_BANDS} bands"

@@ -172,8 +172,9 @@ def test_total_variance_of_the_selection_is_that_of_the_tables(selected):
     assert denoising.total_variance(noisy["noisy"]) == pytest.approx(1.38, rel=0.04)
 
 
-def test_a_sample_is_rebuilt_in_the_selections_order():
-    sample = scourfield2023.make_sample(split="test", n=3, cache=False, progress=False)
+def test_a_sample_is_rebuilt_in_the_selections_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path)
+    sample = scourfield2023.make_sample(split="test", n=3, progress=False)
     selection = scourfield2023.read_products("uniform")
     test = selection["candidate"].values[selection["split"].values == "test"]
     assert sample["candidate"].values.tolist() == test[:3].tolist()

@@ -10,7 +10,7 @@ from spectool.papers.surana2020 import sample as surana2020
 
 @pytest.fixture(scope="module")
 def made():
-    return surana2020._make_library(None, 1500, False)
+    return surana2020._make_library(1500, False)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def averages(made):
 def small_blocks(monkeypatch, made):
     """Of the same library, which takes seconds to draw."""
     monkeypatch.setattr(surana2020, "BLOCK", 150)
-    monkeypatch.setattr(surana2020, "_make_library", lambda grid, n_models, progress: made)
+    monkeypatch.setattr(surana2020, "_make_library", lambda n_models, progress: made)
 
 
 def make(n, **options):
@@ -93,8 +93,6 @@ def test_the_stored_labels_are_those_of_the_teacher(averages):
     assert (sample["fit_reason"] == "").all() and sample.sizes["galaxy"] == 3000
 
 
-def test_what_cannot_be_is_said(tmp_path):
+def test_what_cannot_be_is_said():
     with pytest.raises(ValueError, match="at least 1"):
         make(0)
-    with pytest.raises(ValueError, match="embedded grid only"):
-        make(10, cache=tmp_path, grid=object())

@@ -68,7 +68,7 @@ def test_a_survey_s_spectra_come_out_as_the_training_spectra(observed, truth):
         assert (flux[row] - truth[row])[use].std() < 0.1 * truth[row].std()
 
 
-def test_the_resolution_is_what_the_sharper_spectra_are_brought_to(rest, galaxies, grid):
+def test_the_resolution_is_what_the_sharper_spectra_are_brought_to(rest, galaxies, grid, monkeypatch):
     """Exact where nothing is guessed: the width given at one wavelength, the features compared around it."""
     kms_per_angstrom = 299792.458 / 5250
     boxes = (2.3548 * kms_per_angstrom) ** 2 * (2 * 0.9**2 + 1) / 12  # means over pixels, rebinned
@@ -78,7 +78,8 @@ def test_the_resolution_is_what_the_sharper_spectra_are_brought_to(rest, galaxie
     near = np.abs(basis.kept_wavelength - 5250) < 100
     scatter = {}
     for fwhm in (300.0, 330.0, 360.0):
-        flux = synthesize_histories(galaxies, grid, basis.kept_wavelength, fwhm=fwhm)
+        monkeypatch.setattr("spectool.papers.zahid2019.sample.FWHM", fwhm)
+        flux = synthesize_histories(galaxies, grid, basis.kept_wavelength)
         scatter[fwhm] = (prepared["flux"].values - normalize_continuum(flux, None, basis)[0])[:, near].std()
     assert scatter[330.0] < 0.2 * min(scatter[300.0], scatter[360.0])
     np.testing.assert_allclose(prepared["spectral_fwhm"], width)

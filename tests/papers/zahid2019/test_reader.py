@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 from spectool.models.chunked import ChunkedEnsemble
+from spectool.papers.zahid2019 import reader
 from spectool.papers.zahid2019.network import load as load_ensemble
-from spectool.papers.zahid2019.reader import make_predictor
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.papers.zahid2019.sample import make_heldout, make_sample, training_table
 from spectool.prepare import ContinuumBasis, normalize_continuum
@@ -145,9 +145,10 @@ def test_bad_spectra_are_named_and_not_answered(raw, grid, ensemble):
         assert words in found["reason"].values[row]
 
 
-def test_it_answers_for_any_spectrum(ensemble):
+def test_it_answers_for_any_spectrum(ensemble, monkeypatch):
+    monkeypatch.setattr(reader, "load", lambda: ensemble)
     sample = read_sdss(list(packaged_spectra().values()))
-    predictor = make_predictor(ensemble)
+    predictor = reader.make_predictor()
     result = predictor.predict(predictor.prepare(sample))
     assert result["label"].values[0].startswith("log Z/Zsun") and result["unit"].values[0] == "dex"
     wanted = predict_metallicity(sample, networks=ensemble)

@@ -169,8 +169,9 @@ def test_one_interval_has_another_metallicity(basis, some):
     assert (np.diff(made["age_interval"].values, axis=1) > 0).all()
 
 
-def test_training_set_is_the_composed_spectra_without_continuum(basis, some, grid):
-    made = make_sample(grid, table=some, batch_size=7)
+def test_training_set_is_the_composed_spectra_without_continuum(basis, some, grid, monkeypatch):
+    monkeypatch.setattr("spectool.papers.zahid2019.sample._BATCH", 7)
+    made = make_sample(grid, table=some)
     whole = ContinuumBasis.optical()
     expected = normalize_continuum(compose(basis, some)["flux"].values[:, whole.keep], None, whole)[0]
     assert made["flux"].dtype == np.float16 and made["flux"].shape == (24, N_KEPT)
