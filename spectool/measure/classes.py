@@ -12,6 +12,7 @@ CLASSES = (
     "broad-line AGN",
 )
 UNCLASSIFIED = "unclassified"
+_MIN_SN = 3.0
 NET_COLUMNS = ("net_h_alpha_sn", "net_h_beta_sn")
 _BROAD = {
     "broad_h_alpha_sn": 5.0,
@@ -46,7 +47,7 @@ def log_ratio(numerator, denominator):
     return np.where(usable, np.log10(ratio), np.nan)
 
 
-def classify(line_table, *, net=True, min_sn=3.0):
+def classify(line_table, *, net=True):
     """The five classes of Scourfield (2023, Section 2) from measured lines."""
     _check(line_table, net)
     flux, sn = (
@@ -56,8 +57,8 @@ def classify(line_table, *, net=True, min_sn=3.0):
     absorption = line_table["balmer_absorption_sn"].values
     hydrogen = [line_table[c].values for c in NET_COLUMNS] if net else [sn["Hα"], sn["Hβ"]]
     log_n2, log_o3 = log_ratio(flux["[N II] 6583"], flux["Hα"]), log_ratio(flux["[O III] 5007"], flux["Hβ"])
-    emission = (hydrogen[0] > min_sn) & (hydrogen[1] > min_sn)
-    detected = (sn["[N II] 6583"] > min_sn) & (sn["[O III] 5007"] > min_sn)
+    emission = (hydrogen[0] > _MIN_SN) & (hydrogen[1] > _MIN_SN)
+    detected = (sn["[N II] 6583"] > _MIN_SN) & (sn["[O III] 5007"] > _MIN_SN)
     missing = np.isnan(hydrogen[0]) | np.isnan(hydrogen[1])
     missing |= emission & np.isnan([sn[name] for name in BPT_LINES]).any(axis=0)
     missing |= ~emission & np.isnan(absorption)
@@ -65,7 +66,7 @@ def classify(line_table, *, net=True, min_sn=3.0):
     if "fit_status" in line_table:
         failed = line_table["fit_status"].values != 0
 
-    name = np.where(absorption > min_sn, "absorption galaxy", "quiescent galaxy").astype("<U20")
+    name = np.where(absorption > _MIN_SN, "absorption galaxy", "quiescent galaxy").astype("<U20")
     name[emission] = "emission line galaxy"
     name[emission & detected & (log_o3 > kewley2001(log_n2))] = "narrow-line AGN"
     name[missing] = UNCLASSIFIED

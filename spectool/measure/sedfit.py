@@ -458,7 +458,7 @@ def _score(fitted, truth, prediction):
     return row
 
 
-def fit_again(sample, library, *, n_models=None, progress=True):
+def fit_again(sample, library, *, n_models=None):
     """Fit galaxies with each half of a library, and as they would be seen with a tenth of the noise.
 
     Parameters
@@ -469,7 +469,6 @@ def fit_again(sample, library, *, n_models=None, progress=True):
         From `draw_library`; every other model makes a half.
     n_models : int, optional
         Of the library that made the labels, if another: the noise of labels falls as the root of the number of models.
-    progress : bool
 
     Returns
     -------
@@ -484,13 +483,13 @@ def fit_again(sample, library, *, n_models=None, progress=True):
     """
     if "true_flux" not in sample:
         raise ValueError("the sample lacks true_flux, the fluxes without noise")
-    halves = [fit_library(sample, library.isel(model=slice(k, None, 2)), progress=progress) for k in range(2)]
+    halves = [fit_library(sample, library.isel(model=slice(k, None, 2))) for k in range(2)]
     true = sample["true_flux"]
     flux = (true + (sample["flux"] - true) / DEEPER).transpose(*sample["flux"].dims)
     error = sample["flux_error"] / DEEPER
     units = {"units": "Jy"}
     seen = sample.assign(flux=flux.assign_attrs(units), flux_error=error.assign_attrs(units))
-    deep = fit_library(seen, library, progress=progress)
+    deep = fit_library(seen, library)
     factor = 0.5 * np.sqrt(library.sizes["model"] / (n_models or library.sizes["model"]))
     columns = {}
     for name, unit in PROPERTIES.items():

@@ -19,7 +19,7 @@ class ErrorScaling:
     bias: np.ndarray
     error: np.ndarray
     count: np.ndarray
-    level: float
+    level: float = LEVEL
 
     def apply(self, predicted) -> tuple[np.ndarray, np.ndarray]:
         """Predictions less their bias, and their errors; NaN for NaN."""
@@ -31,14 +31,12 @@ class ErrorScaling:
         )
 
 
-def fit_error_scaling(
-    predicted, reference, *, n_bins: int = 10, correct_bias: bool = True, level: float = LEVEL
-) -> ErrorScaling:
+def fit_error_scaling(predicted, reference, *, n_bins: int = 10, correct_bias: bool = True) -> ErrorScaling:
     """Learn bias and error of predictions from validation data.
 
-    Bins hold equal numbers, 30 pairs at least. The half width of a bin is the ceil((n + 1) level)-th smallest distance
+    Bins hold equal numbers, 30 pairs at least. The half width of a bin is the ceil(0.68 (n + 1))-th smallest distance
     from the bias, the conformal quantile (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094), which covers at least
-    `level` of exchangeable new galaxies.
+    that share of exchangeable new galaxies.
 
     Parameters
     ----------
@@ -48,16 +46,12 @@ def fit_error_scaling(
         At most so many.
     correct_bias
         False: predictions stay as they are (``bias`` is 0), and errors are about them.
-    level
-        Between 0 and 1.
 
     Raises
     ------
     ValueError
-        If there are fewer than 30 pairs, or the level is out of range.
+        If there are fewer than 30 pairs.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is a share between 0 and 1, not {level}")
     predicted, reference = np.asarray(predicted, float), np.asarray(reference, float)
     both = np.isfinite(predicted) & np.isfinite(reference)
     predicted, reference = predicted[both], reference[both]
@@ -71,9 +65,9 @@ def fit_error_scaling(
     for k in np.flatnonzero(count):
         off = (predicted - reference)[which == k]
         bias[k] = np.median(off) if correct_bias else 0.0
-        rank = min(int(np.ceil((off.size + 1) * level)), off.size) - 1
+        rank = min(int(np.ceil((off.size + 1) * LEVEL)), off.size) - 1
         error[k] = np.sort(np.abs(off - bias[k]))[rank]
-    return ErrorScaling(edges, bias, error, count, level)
+    return ErrorScaling(edges, bias, error, count)
 
 
 def coverage(value, error, reference) -> tuple[float, float]:

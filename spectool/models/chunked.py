@@ -16,6 +16,7 @@ from spectool.models.calibration import coverage
 SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)
 """S/N per 1-Angstrom pixel of the training spectra, a fifth each; inf = no noise."""
 _BATCH = 4096
+_TOLERANCE = 1e-4  # of spectra without their smallest components
 _QUIETEST = 1e-3
 
 
@@ -189,7 +190,7 @@ def split_chunks(x, model: ChunkedMLP) -> torch.Tensor:
     return chunks
 
 
-def fit_chunk_basis(x, model: ChunkedMLP, *, tolerance: float = 1e-4) -> ChunkBasis:
+def fit_chunk_basis(x, model: ChunkedMLP) -> ChunkBasis:
     """Find the smallest basis that leaves no chunk more than a tolerance."""
     moment = 0.0
     for start in range(0, len(x), _BATCH):
@@ -199,7 +200,7 @@ def fit_chunk_basis(x, model: ChunkedMLP, *, tolerance: float = 1e-4) -> ChunkBa
     values, vectors = values.flip(1).clamp(min=0), vectors.flip(2)
     n_pixels = torch.from_numpy(np.bincount(model.chunk_index, minlength=model.n_chunks))
     left = (values.flip(1).cumsum(1).flip(1) / (n_pixels[:, None] * len(x))).sqrt()
-    enough = (left < tolerance).all(dim=0).nonzero()
+    enough = (left < _TOLERANCE).all(dim=0).nonzero()
     k = max(1, int(enough[0])) if len(enough) else left.shape[1]
     residual = float(left[:, k].max()) if k < left.shape[1] else 0.0
     return ChunkBasis(vectors[:, :, :k].transpose(1, 2).float().contiguous(), residual)

@@ -204,7 +204,7 @@ def profile(galaxies, galaxy, radius, at_re, gradient):
     return galaxies[at_re][galaxy] + galaxies[gradient][galaxy] * np.where(away > 0, 0.5 * away, away)
 
 
-def draw_targets(rng, galaxies, galaxy, radius, scatter):
+def draw_targets(rng, galaxies, galaxy, radius):
     """Ages, metallicities and dust of spectra: profiles with scatter within galaxies, inside what the grid can make."""
     wanted = {
         "log_age": ("age_at_re", "age_gradient", AGE_TARGETS),
@@ -214,7 +214,7 @@ def draw_targets(rng, galaxies, galaxy, radius, scatter):
     result = {}
     for name, (at_re, gradient, limits) in wanted.items():
         mean = profile(galaxies, galaxy, radius, at_re, gradient)
-        result[name] = np.clip(mean + scatter * WITHIN[name] * rng.standard_normal(galaxy.size), *limits)
+        result[name] = np.clip(mean + WITHIN[name] * rng.standard_normal(galaxy.size), *limits)
     return result
 
 
@@ -255,10 +255,7 @@ def draw_califa(
     spectra_per_galaxy=N_SPECTRA / N_GALAXIES,
     seed,
     nuisances=NUISANCES,
-    scatter=1.0,
     ripple=RIPPLE,
-    bands=CALIFA_BANDS,
-    grid=None,
     progress=True,
 ):
     """Galaxies with many spectra each, seen through narrow bands.
@@ -276,14 +273,8 @@ def draw_califa(
         What differs privately from galaxy to galaxy. "tilt": an error of calibration, 0.03 mag in g - r and 0.02 mag
         at nodes every 320 A. "dust": the slope of the attenuation (-0.7 +- 0.2) and the dust of young stars' birth
         clouds (0-2 times that of all stars; else as much). "history": see `draw_shapes`.
-    scatter : float
-        Of spectra around their galaxy's profiles, times 0.06 dex of age, 0.05 dex of metallicity, 0.06 mag of A_V.
     ripple : float
         Waves of the calibration's error, part of "tilt" [mag].
-    bands : sequence of str
-        Of `spectool.surveys.jpas`.
-    grid : SSPGrid, optional
-        Default: the embedded one.
 
     Returns
     -------
@@ -300,25 +291,24 @@ def draw_califa(
     Raises
     ------
     ValueError
-        If a number does not make sense or there is no such nuisance or band.
+        If a number does not make sense or there is no such nuisance.
     """
-    if n_galaxies < 1 or not spectra_per_galaxy >= 1 or not scatter >= 0:
+    if n_galaxies < 1 or not spectra_per_galaxy >= 1:
         raise ValueError(
-            f"need galaxies and spectra_per_galaxy of 1 or more and no negative scatter, not {n_galaxies}, "
-            f"{spectra_per_galaxy} and {scatter}"
+            f"need galaxies and spectra_per_galaxy of 1 or more, not {n_galaxies} and {spectra_per_galaxy}"
         )
     nuisances = (nuisances,) if isinstance(nuisances, str) else tuple(nuisances)
     unknown = sorted(set(nuisances) - set(NUISANCES))
     if unknown:
         raise ValueError(f"no such nuisance: {', '.join(unknown)}; there are {', '.join(NUISANCES)}")
     nuisances = tuple(name for name in NUISANCES if name in nuisances)
-    grid = grid or SSPGrid.embedded()
+    grid = SSPGrid.embedded()
     # One stream each, so that switching off one nuisance changes nothing else.
     streams = np.random.default_rng(seed).spawn(6)
     galaxies = draw_galaxies(streams[0], n_galaxies, round(n_galaxies * N_EARLY / N_GALAXIES))
     spectra = place_spectra(streams[2], galaxies, draw_counts(streams[1], n_galaxies, spectra_per_galaxy))
     galaxy = spectra["galaxy_index"]
-    spectra |= draw_targets(streams[3], galaxies, galaxy, spectra["radius"], scatter)
+    spectra |= draw_targets(streams[3], galaxies, galaxy, spectra["radius"])
     oldest = np.full(n_galaxies, -np.inf)
     np.maximum.at(oldest, galaxy, spectra["log_age"])
     galaxies |= _draw_nuisances(streams[4], galaxies["is_early"], oldest, nuisances, ripple)
@@ -326,10 +316,10 @@ def draw_califa(
     spectra["young_light"] = populations.solve_share(galaxy, spectra["log_age"], spectra["log_z"])
     galaxies["a_v_mean"] = np.bincount(galaxy, spectra["a_v"]) / np.bincount(galaxy)
     sample = _to_dataset(galaxies, spectra)
-    attrs = {"nuisances": ",".join(nuisances), "scatter": float(scatter), "z_sun": grid.z_sun}
+    attrs = {"nuisances": ",".join(nuisances), "z_sun": grid.z_sun}
     at_limit = (spectra["young_light"] <= 0) | (spectra["young_light"] >= 1)
     sample.attrs = attrs | {"at_limit": int(at_limit.sum()), "ssp_grid": json.dumps(grid.provenance)}
-    return _observe(sample, populations, grid, bands, progress)
+    return _observe(sample, populations, grid, progress)
 
 
 def rebuild_galaxy(sample, galaxy, *, wavelength=None, grid=None):
@@ -409,13 +399,12 @@ def _to_dataset(galaxies, spectra):
     return sample.assign_coords(node=("node", NODES, {"units": "Angstrom"}))
 
 
-def _observe(sample, populations, grid, bands, progress):
+def _observe(sample, populations, grid, progress):
     """The sample with fluxes and labels, batch by batch: spectra are never all in memory."""
-    bands = tuple(bands)
     centres = np.arange(RANGE[0] + _COARSE / 2, RANGE[1] + 1, _COARSE)
-    matrix = band_matrix(centres, bands)
+    matrix = band_matrix(centres, CALIFA_BANDS)
     n = sample.sizes["spectrum"]
-    flux = np.empty((n, len(bands)), np.float32)
+    flux = np.empty((n, len(CALIFA_BANDS)), np.float32)
     labels = {name: np.empty(n) for name in ("log_age", "log_z", "mass", "rate")}
     first = range(0, n, _BATCH)
     for start in tqdm(first, desc="drawing spectra", unit="batch", disable=not progress):
@@ -426,7 +415,7 @@ def _observe(sample, populations, grid, bands, progress):
     galaxy = sample["galaxy_index"].values
     rate, mass = np.bincount(galaxy, labels["rate"]), np.bincount(galaxy, labels["mass"])
     log_ssfr = np.log10(np.maximum(rate / mass, 10.0**_LOWEST_SSFR))
-    wavelengths = np.array([float(FILTERS[name].wavelength) for name in bands])
+    wavelengths = np.array([float(FILTERS[name].wavelength) for name in CALIFA_BANDS])
     return sample.assign(
         flux=(("spectrum", "band"), flux, {"units": "", "long_name": "f_nu over its mean"}),
         mask=(("spectrum", "band"), ~np.isfinite(flux), {"units": ""}),
@@ -435,7 +424,7 @@ def _observe(sample, populations, grid, bands, progress):
         log_ssfr=("galaxy", log_ssfr, {"units": "dex(1 / yr)"}),
         log_sfr=("galaxy", log_ssfr + sample["log_mass"].values, {"units": "dex(Msun / yr)"}),
     ).assign_coords(
-        band=("band", np.array(bands)),
+        band=("band", np.array(CALIFA_BANDS)),
         band_wavelength=("band", wavelengths, {"units": "Angstrom"}),
     )
 

@@ -26,6 +26,7 @@ from spectool.synth.synthesis import (
 
 HIGHEST_REDSHIFT = 0.5
 REDSHIFT_STEP = 0.0025
+_BATCH = 8192
 LYMAN_LIMIT = 912.0
 """Shortward of it galaxies are taken as dark [Angstrom]."""
 REFERENCE_MPC = 10.0
@@ -276,7 +277,7 @@ def _check(grid, filters, nebular, highest_redshift, step):
             )
 
 
-def measure_photometry(galaxies, averages, *, batch_size=8192, progress=True):
+def measure_photometry(galaxies, averages, *, progress=True):
     """Noise-free fluxes of galaxies in bands, and what a fit of them should find."""
     _check_photometry(galaxies, averages)
     grid = averages.grid
@@ -285,9 +286,9 @@ def measure_photometry(galaxies, averages, *, batch_size=8192, progress=True):
     flux, absorbed = np.empty((n, len(averages.bands)), "f4"), np.empty(n, "f4")
     # Galaxies that lie between the same two redshift nodes are multiplied together: sort, and cut in batches.
     order = np.argsort(galaxies["redshift"].values, kind="stable")
-    starts = range(0, n, batch_size)
+    starts = range(0, n, _BATCH)
     for start in tqdm(starts, desc="photometry", unit="batch", disable=not progress or len(starts) == 1):
-        rows = order[start : start + batch_size]
+        rows = order[start : start + _BATCH]
         flux[rows], absorbed[rows] = _photometry_batch(galaxies, rows, averages)
     log_dust = np.log10(absorbed, out=np.full(n, -np.inf, "f4"), where=absorbed > 0)
     attrs = {"units": "dex(solLum)", "long_name": "luminosity absorbed and re-emitted by dust"}

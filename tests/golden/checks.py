@@ -253,6 +253,6 @@ def sedfit_causes():
     sample = fit_library(sample, library, **QUIET)
     found = arrays_of(score_fit(sample), "scores ")
     found |= arrays_of(nearest_models(sample.isel(galaxy=[0, 1]), library, n=3), "nearest ")
-    again = fit_again(sample, library, **QUIET)
+    again = fit_again(sample, library)
     traced = trace_scatter(sample, again, sample["log_sfr"].values)
     return found | arrays_of(again, "again ") | flatten(traced, "traced ")

@@ -75,7 +75,8 @@ def test_balmer_lines_decide_between_emission_absorption_and_nothing():
     assert classes(weak, deep, filled, {}) == [QUI, ABS, ABS, ELG]
     assert classes(filled, net=False) == [ELG]  # stars subtracted, both lines are in emission
     assert classes({"flux": (2, 15, 90, 30), **deep}, net=False) == [ABS]
-    assert classes(weak, min_sn=0.5) == [ABS]
+    shallow = weak | {"balmer_absorption_sn": 3.1}
+    assert classes(shallow) == [ABS]
 
 
 def test_broad_lines_come_first_but_need_all_three_signs():

@@ -284,7 +284,7 @@ def population(averages, library):
 
 @pytest.fixture(scope="module")
 def again(population, library):
-    return fit_again(population, library, progress=False)
+    return fit_again(population, library)
 
 
 def test_spreads_are_those_put_in():
@@ -314,11 +314,11 @@ def test_less_noise_brings_the_fit_nearer_to_the_truth(population, again):
 
 
 def test_labels_of_fewer_models_are_more_arbitrary(population, again, library):
-    few = fit_again(population, library.isel(model=slice(0, None, 8)), progress=False)
+    few = fit_again(population, library.isel(model=slice(0, None, 8)))
     for name in ("log_mass", "log_sfr"):
         spread = [np.diff(np.percentile(one[f"{name}_arbitrary"].values, (16, 84))) for one in (few, again)]
         assert 1.5 < spread[0] / spread[1] < 2 * np.sqrt(8)
-        scaled = fit_again(population, library.isel(model=slice(0, None, 8)), n_models=6000, progress=False)
+        scaled = fit_again(population, library.isel(model=slice(0, None, 8)), n_models=6000)
         np.testing.assert_allclose(scaled[f"{name}_arbitrary"] * np.sqrt(8), few[f"{name}_arbitrary"])
 
 

@@ -49,8 +49,6 @@ def test_few_galaxies_make_fewer_bins_and_too_few_are_refused():
     assert fit_error_scaling(*draw(100, 5)).bias.size == 3
     with pytest.raises(ValueError, match="30 are needed"):
         fit_error_scaling(*draw(12, 5))
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        fit_error_scaling(*draw(100, 5), level=68)
 
 
 def test_coverage_of_nothing_is_unknown():

@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.cosmology import Planck18
 from sedpy.observate import load_filters as load_sedpy
 
-from spectool.surveys import gama
+from spectool.surveys import gama, photometry
 from spectool.surveys.gama import BANDS, aperture_radius, draw_gama, load_filters, observe_gama, redraw_gama
 from spectool.surveys.photometry import luminosity_distance, make_band_averages, measure_photometry
 from spectool.synth import SSPGrid, synthesize
@@ -94,11 +94,11 @@ def test_energy_absorbed_is_the_dust_luminosity(galaxies, averages, broadband):
     assert np.allclose(ours, lost[0] - lost[1], rtol=2e-3)
 
 
-def test_order_batches_and_mass(galaxies, averages):
+def test_order_batches_and_mass(galaxies, averages, monkeypatch):
     whole = measure_photometry(galaxies, averages, progress=False)
-    turned = measure_photometry(
-        galaxies.isel(galaxy=slice(None, None, -1)), averages, batch_size=7, progress=False
-    )
+    monkeypatch.setattr(photometry, "_BATCH", 7)
+    turned = measure_photometry(galaxies.isel(galaxy=slice(None, None, -1)), averages, progress=False)
+    monkeypatch.undo()
     assert np.allclose(turned["flux"].values[::-1], whole["flux"], rtol=1e-4)
     double = measure_photometry(
         galaxies.assign(mass_formed=2 * galaxies["mass_formed"]), averages, progress=False

@@ -99,7 +99,7 @@ def test_senseless_requests_are_refused(options):
 
 
 def test_ppxf_finds_ages_and_metallicities(grid):
-    sample = draw_califa(4, spectra_per_galaxy=20, seed=2, nuisances=(), grid=grid, progress=False)
+    sample = draw_califa(4, spectra_per_galaxy=20, seed=2, nuisances=(), progress=False)
     labels = fit_labels(
         sample, n_galaxies=2, per_galaxy=1, sn=100, seed=1, grid=grid, n_workers=1, progress=False
     )
