@@ -1,4 +1,4 @@
-"""What a network with filters looks at: integrated gradients, and the filters themselves, by index and by chunk."""
+"""What a network with filters looks at, by index and chunk: its own file, for it asks a network, no spectrum."""
 
 import numpy as np
 import torch

@@ -389,7 +389,7 @@ def _fit_batch(flux, ivar, fitter, rescale, keep_fit):
     model = line_model(design, blocks.profile, member_flux)
     stars = coefficients @ operator.vectors
     residual = torch.where(ivar > 0, flux - stars - model, 0.0)
-    result |= describe(residual, ivar, stars, blocks, member_flux, covariance, fitter)
+    result |= describe_fits(residual, ivar, stars, blocks, member_flux, covariance, fitter)
     n_columns = blocks.seen.sum(1)
     freedom = (ivar > 0).sum(1) - continuum.n_effective - n_columns
     result["chi2"] = (residual**2 * ivar).sum(1) / freedom.clamp(min=1)
@@ -489,7 +489,7 @@ def line_model(design, profile, member_flux, members=None):
     return padded[:, design.width : -design.width]
 
 
-def describe(residual, ivar, stars, blocks, member_flux, covariance, fitter):
+def describe_fits(residual, ivar, stars, blocks, member_flux, covariance, fitter):
     """Fluxes, peaks and their errors of the lines asked for, NaN where too little of a line is seen."""
     design, reported = fitter.design, fitter.design.reported
     ratio = torch.from_numpy(design.ratio[reported])
@@ -515,10 +515,10 @@ def _net_balmer(rest, ivar, profile, member_flux, fitter):
     design = fitter.design
     result = {}
     for key, name in (("net_h_alpha_sn", "Hα"), ("net_h_beta_sn", "Hβ")):
-        found = np.flatnonzero(np.isclose(design.wavelength[design.reported], LINES[name]))
+        computed = np.flatnonzero(np.isclose(design.wavelength[design.reported], LINES[name]))
         result[key] = torch.full((len(rest),), torch.nan, dtype=torch.float64)
-        if found.size:
-            own = line_model(design, profile, member_flux, members=[int(design.reported[found[0]])])
+        if computed.size:
+            own = line_model(design, profile, member_flux, members=[int(design.reported[computed[0]])])
             flux = torch.where(ivar > 0, rest + own, 0.0)
             area, error = net_line(flux, ivar, fitter.wavelength, LINES[name])
             result[key] = area / error

@@ -118,7 +118,7 @@ def fit_lines(
     degree : int
         Of additive polynomials; -1 for none. They make Balmer absorption, and so Balmer lines, uncertain.
     doublets : dict, optional
-        See `spectool.measure.lines_ppxf.line_columns`.
+        See `spectool.measure.lines_ppxf.fitted_columns`.
     lsf : float or array_like (wavelength,), optional
         Sigma of the line-spread function [km/s]; default the variable ``lsf_sigma``, else SDSS's for surveys that are
         SDSS's or made of it, else the templates' own.
@@ -184,7 +184,7 @@ def fit_lines(
         return k, *spectra.at_rest(k), (0.0, star[k]), (0.0, gas[k])
 
     options = {"workers": n_workers, "backend": backend, "desc": "fitting lines", "progress": progress}
-    complete = results.fill(fit_chunk, setup, job, chunk=CHUNK, **options)
+    complete = results.fill(fit_line_chunk, setup, job, chunk=CHUNK, **options)
     values = results.values
     columns = {
         "gas_velocity": (values["gas"][:, 0], "km / s"),
@@ -210,7 +210,7 @@ def make_setup(spectra, lines, doublets, broad, grid, selection, reddening, **op
     """Templates and lines on pixels that serve all spectra."""
     ratio, edges, lsf, log_start = template_pixels(spectra)
     stars = stellar_templates(edges, lsf, grid, selection=selection, reddening=reddening)
-    wavelength, columns, reported, balmer = line_columns(lines, spectra.velscale, doublets=doublets)
+    wavelength, columns, reported, balmer = fitted_columns(lines, spectra.velscale, doublets=doublets)
     sigma = wavelength * np.interp(wavelength, 0.5 * (edges[1:] + edges[:-1]), lsf) / KM_S
     gas = np.stack([gaussian_on_pixels(edges, *line) for line in zip(wavelength, sigma, strict=True)])
     size = 2 ** int(np.ceil(np.log2(edges.size - 1)))
@@ -229,7 +229,7 @@ def make_setup(spectra, lines, doublets, broad, grid, selection, reddening, **op
     )
 
 
-def line_columns(lines, velscale, *, doublets=None):
+def fitted_columns(lines, velscale, *, doublets=None):
     """Wavelengths of a fit's lines, their share in each free amplitude, and which are reported and which Balmer's."""
     ties, always = dict(DOUBLETS if doublets is None else doublets), MEASURED
     if velscale > _BLENDED:
@@ -244,7 +244,7 @@ def line_columns(lines, velscale, *, doublets=None):
     return wavelength, columns, reported, np.array(balmer)
 
 
-def fit_chunk(setup, jobs):
+def fit_line_chunk(setup, jobs):
     """Fit several spectra."""
     # Workers get memory maps, whose every use costs some microseconds more.
     plain = {name: np.asarray(v) for name, v in vars(setup).items() if isinstance(v, np.ndarray)}
@@ -395,12 +395,12 @@ class SpectrumFit:
             self.fitted = ["star"] * free_star + ["gas"] * free_gas
         if not converged:
             return False, "not converged within pPXF's number of steps"
-        told = [] if free_star else ["stellar kinematics fixed: too noisy"]
+        note = [] if free_star else ["stellar kinematics fixed: too noisy"]
         if not free_gas:
-            told.append("gas kinematics fixed: no line is strong enough")
+            note.append("gas kinematics fixed: no line is strong enough")
         elif not GAS_LIMITS[0] * 1.01 < gas[1] < GAS_LIMITS[1] * 0.99:
-            told.append("gas dispersion at its limit")
-        return True, "; ".join(told)
+            note.append("gas dispersion at its limit")
+        return True, "; ".join(note)
 
     def _run_ppxf(self, star, gas, free_star, free_gas, sn):
         """The nonlinear fit, with few templates: sums of populations and of lines."""
@@ -417,9 +417,9 @@ class SpectrumFit:
         if all(all(kind[4]) for kind in kinds):
             return star, gas, True
         fit = _call_ppxf(self, kinds)
-        found = iter(np.atleast_2d(fit.sol))
+        computed = iter(np.atleast_2d(fit.sol))
         star, gas = (
-            tuple(map(float, next(found))) if there else old
+            tuple(map(float, next(computed))) if there else old
             for there, old in zip(present, (star, gas), strict=True)
         )
         return star, gas, fit.status > 0
@@ -540,7 +540,7 @@ def _derivatives(fit, rfft, amplitude, kinematics, which):
     """Columns of unit length: the model's change with velocity and dispersion."""
     mixed = (amplitude @ rfft)[None]
     velocity, sigma = kinematics
-    found = []
+    result = []
     for name in which:
         if name == "velocity":
             ends = (velocity - _STEP, sigma), (velocity + _STEP, sigma)
@@ -550,8 +550,8 @@ def _derivatives(fit, rfft, amplitude, kinematics, which):
         column = ((high - low) / fit.noise)[fit.good]
         length = np.linalg.norm(column)
         if length > 0:
-            found.append((column / length)[:, None])
-    return found
+            result.append((column / length)[:, None])
+    return result
 
 
 def local_rms(fit, residual):

@@ -217,12 +217,16 @@ def scatter_about(relation, log_mass, oxygen):
     log_mass = np.asarray(log_mass, float)
     (residual,), left_out = finite_rows(np.asarray(oxygen, float) - relation(log_mass))
     n = residual.size
-    found = dict.fromkeys(("offset", "std", "std_error"), np.nan) | {"n": n, "n_left_out": left_out}
+    result = dict.fromkeys(("offset", "std", "std_error"), np.nan) | {"n": n, "n_left_out": left_out}
     if n < 2:
-        return found
+        return result
     variance, fourth = residual.var(ddof=1), np.mean((residual - residual.mean()) ** 4)
     error = float(np.sqrt(max(fourth - variance**2, 0) / n / (4 * variance))) if variance else 0.0
-    return found | {"offset": float(np.median(residual)), "std": float(np.sqrt(variance)), "std_error": error}
+    return result | {
+        "offset": float(np.median(residual)),
+        "std": float(np.sqrt(variance)),
+        "std_error": error,
+    }
 
 
 def residuals(log_mass, value, *, bins=None, min_count=10):

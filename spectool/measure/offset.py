@@ -1,4 +1,4 @@
-"""Why stacks and individual galaxies give different metallicities."""
+"""Why stacks and galaxies give different metallicities: its own file, an experiment that needs no other measure."""
 
 import numpy as np
 import xarray as xr

@@ -169,7 +169,9 @@ def fit_populations(
     results, workers = Results(count, shapes), n_workers or granted_workers()
     chunk = _CHUNK if workers > 1 else 1
     options = {"workers": min(workers, -(-count // chunk)), "backend": backend, "progress": progress}
-    complete = results.fill(fit_chunk, setup, job, chunk=chunk, desc="fitting populations", **options)
+    complete = results.fill(
+        fit_population_chunk, setup, job, chunk=chunk, desc="fitting populations", **options
+    )
     table = galaxy_columns(galaxies)
     table = table.rename({name: f"true_{name}" for name in ("log_z_lw", "age_lw", "chi2") if name in table})
     for name, units in _UNITS.items():
@@ -243,7 +245,7 @@ def _make_setup(spectra, grid, selection, **settings):
     )
 
 
-def fit_chunk(setup, jobs):
+def fit_population_chunk(setup, jobs):
     """Fit several spectra."""
     done = []
     for row, *job in jobs:
@@ -261,25 +263,25 @@ def _fit(setup, flux, noise, good, log_first, seed):
         return {"status": BAD_INPUT, "message": "the median flux is not positive"}
     flux = np.where(np.isfinite(flux), flux, 0.0) / level
     noise = np.where(good, noise, np.median(noise[pixels])) / level
-    found = _call_ppxf(setup, flux, noise, pixels, log_first)
-    share = _light_share(setup, found.weights)
+    values = _call_ppxf(setup, flux, noise, pixels, log_first)
+    share = _light_share(setup, values.weights)
     if not np.isfinite(share).all():
         return {"status": FAILED, "message": "pPXF gave no template any weight"}
     log_z, log_age = _means(setup, share)
-    off = (flux / found.bestfit - 1)[pixels]
+    off = (flux / values.bestfit - 1)[pixels]
     result = {
-        "status": OK if found.status > 0 else FAILED,
-        "message": "" if found.status > 0 else "not converged within pPXF's number of steps",
+        "status": OK if values.status > 0 else FAILED,
+        "message": "" if values.status > 0 else "not converged within pPXF's number of steps",
         "log_z_lw": log_z,
         "age_lw": 10**log_age,
-        "stellar_velocity": float(found.sol[0]),
-        "stellar_dispersion": float(found.sol[1]),
-        "chi2": float(found.chi2),
+        "stellar_velocity": float(values.sol[0]),
+        "stellar_dispersion": float(values.sol[1]),
+        "chi2": float(values.chi2),
         "residual_rms": float(np.sqrt(np.mean(off**2))),
         "light_share": share,
-        "model": found.bestfit * level,
+        "model": values.bestfit * level,
     }
-    return result | _bootstrap(setup, found, flux, noise, pixels, seed)
+    return result | _bootstrap(setup, values, flux, noise, pixels, seed)
 
 
 def _call_ppxf(setup, flux, noise, pixels, log_first):
@@ -316,14 +318,14 @@ def _means(setup, share):
     return float(share.sum(1) @ setup.log_z), float(share.sum(0) @ setup.log_age)
 
 
-def _bootstrap(setup, found, flux, noise, pixels, seed):
+def _bootstrap(setup, computed, flux, noise, pixels, seed):
     """Scatter of both means when residuals change their signs, at the polynomial and kinematics found."""
     if not setup.n_bootstrap:
         return {}
     rng = np.random.default_rng(seed)
     # The templates as pPXF fitted them, convolved and times the polynomial, over the noise.
-    design = found.matrix[pixels] / noise[pixels, None]
-    model = found.bestfit[pixels]
+    design = computed.matrix[pixels] / noise[pixels, None]
+    model = computed.bestfit[pixels]
     residual = flux[pixels] - model
     means = []
     for _ in range(setup.n_bootstrap):

@@ -1,4 +1,4 @@
-"""What can be read off a latent vector: regressions from it to physical parameters, and PCA to compare with."""
+"""What can be read off a latent vector, with PCA to compare: its own file, for it knows latents, no spectra."""
 
 import warnings
 

@@ -136,13 +136,13 @@ def results_folder() -> Path:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a figure may depend on."""
-    found = {"python": platform.python_version()}
+    values = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            values[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            values[name] = "not installed"
+    return values
 
 
 def write(key: str, rows: list[dict], usage: Usage) -> Path:

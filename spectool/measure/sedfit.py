@@ -351,8 +351,8 @@ def histogram_quantiles(histogram):
     place = torch.searchsorted(cumulative, wanted).clamp_(max=histogram.shape[1] - 1)
     inside = histogram.double().gather(1, place)
     below = cumulative.gather(1, place) - inside
-    found = place + ((wanted - below) / inside.clamp(min=_TINY)).clamp_(0, 1)
-    return torch.where(cumulative[:, -1:] > 0, found, torch.nan).T
+    result = place + ((wanted - below) / inside.clamp(min=_TINY)).clamp_(0, 1)
+    return torch.where(cumulative[:, -1:] > 0, result, torch.nan).T
 
 
 def exact_chi2(flux, weight, models, best):

@@ -75,11 +75,11 @@ def group_rows(place, n):
 
 def percentiles_by_group(values, groups, *, min_count=1):
     """16th, 50th and 84th percentile in each group of rows, (3, group); NaN with fewer than min_count."""
-    found = np.full((3, len(groups)), np.nan)
+    result = np.full((3, len(groups)), np.nan)
     for k, rows in enumerate(groups):
         if rows.size >= min_count:
-            found[:, k] = np.percentile(values[rows], (16, 50, 84))
-    return found
+            result[:, k] = np.percentile(values[rows], (16, 50, 84))
+    return result
 
 
 def running_percentiles(x, y, *, n_bins=10):
@@ -106,8 +106,14 @@ def running_percentiles(x, y, *, n_bins=10):
     of_pair[both] = np.clip(np.searchsorted(edges, x[both], side="right") - 1, 0, n_bins - 1)
     count = np.bincount(of_pair[both], minlength=n_bins)
     low, middle, high = percentiles_by_group(y, group_rows(of_pair, n_bins))
-    found = {"x": 0.5 * (edges[1:] + edges[:-1]), "count": count, "low": low, "middle": middle, "high": high}
-    return found | {"filled": count > n / (n_bins + 1), "bin": of_pair}
+    computed = {
+        "x": 0.5 * (edges[1:] + edges[:-1]),
+        "count": count,
+        "low": low,
+        "middle": middle,
+        "high": high,
+    }
+    return computed | {"filled": count > n / (n_bins + 1), "bin": of_pair}
 
 
 def summarize(x, y, bins):

@@ -144,12 +144,12 @@ class ChunkedMLP(nn.Module):
                 f"spectra of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_kept}) prepared pixels"
             )
         self.eval()
-        found = np.empty((len(x), len(self.outputs)), np.float32)
+        result = np.empty((len(x), len(self.outputs)), np.float32)
         with torch.inference_mode():
             for start in range(0, len(x), batch_size):
                 part = np.ascontiguousarray(x[start : start + batch_size], dtype=np.float32)
-                found[start : start + batch_size] = self(torch.from_numpy(part)).numpy()
-        return found
+                result[start : start + batch_size] = self(torch.from_numpy(part)).numpy()
+        return result
 
 
 @dataclass(frozen=True)
@@ -161,11 +161,11 @@ class ChunkBasis:
 
     def project(self, x, model: ChunkedMLP) -> np.ndarray:
         """Coefficients (N, n_chunks, k), float32, of spectra (N, n_kept)."""
-        found = np.empty((len(x), *self.vectors.shape[:2]), np.float32)
+        computed = np.empty((len(x), *self.vectors.shape[:2]), np.float32)
         for start in range(0, len(x), _BATCH):
             chunks = split_chunks(x[start : start + _BATCH], model)
-            found[start : start + _BATCH] = torch.bmm(chunks, self.vectors.transpose(1, 2)).transpose(0, 1)
-        return found
+            computed[start : start + _BATCH] = torch.bmm(chunks, self.vectors.transpose(1, 2)).transpose(0, 1)
+        return computed
 
     def preactivations(self, model: ChunkedMLP, coefficients: torch.Tensor) -> torch.Tensor:
         """`ChunkedMLP.preactivations` (B, n_chunks, n_filters) of spectra with these coefficients (B, n_chunks, k)."""

@@ -211,8 +211,8 @@ def bin_statistics(arrays, x: torch.Tensor, variance: torch.Tensor, bad) -> dict
     excess, where = strongest_run(pull, BIN_WIDTHS)
     distance = (components.square() / (values + noise.mean(dim=1, keepdim=True))).sum(dim=1).sqrt()
     chi2 = pull.square().sum(dim=1) / (~missing).sum(dim=1).clamp(min=1)
-    found = {"chi2": chi2, "excess": excess, "distance": distance, "pixel": where * BIN + BIN // 2}
-    return {name: value.numpy() for name, value in found.items()}
+    result = {"chi2": chi2, "excess": excess, "distance": distance, "pixel": where * BIN + BIN // 2}
+    return {name: value.numpy() for name, value in result.items()}
 
 
 def bin_spectra(x: torch.Tensor, bad: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -103,11 +103,11 @@ def in_batches(
         for start in range(0, max(len(rows), 1), batch_size):
             batch = read_batch(dict(enumerate(arrays)), rows[start : start + batch_size])
             outputs.append(function(*batch.values()))
-    found = [torch.cat(parts).numpy() for parts in zip(*outputs, strict=True)]
+    result = [torch.cat(parts).numpy() for parts in zip(*outputs, strict=True)]
     if usable is None:
-        return found
-    whole = [np.full((len(usable), *part.shape[1:]), np.nan, part.dtype) for part in found]
-    for out, part in zip(whole, found, strict=True):
+        return result
+    whole = [np.full((len(usable), *part.shape[1:]), np.nan, part.dtype) for part in result]
+    for out, part in zip(whole, result, strict=True):
         out[rows] = part
     return whole
 

@@ -51,7 +51,7 @@ def check_claims(
     Parameters
     ----------
     key : str
-        The paper, such as "marziano2024"; its claims stand in ``spectool/papers/<key>/claims.toml``.
+        The paper; its claims stand in ``spectool/papers/<key>/claims.toml``.
     values : dict of str to float
         Our figure for each claim, by the claim's name, in the unit that the name says. True and False are
         allowed, for a claim that holds or does not.
@@ -75,7 +75,7 @@ def check_claims(
 
     Examples
     --------
-    >>> check_claims("marziano2024", {"pixels per spectrum": 4582, ...}, usage)  # doctest: +SKIP
+    >>> check_claims(key, {"pixels per spectrum": 4582, ...}, usage)  # doctest: +SKIP
     """
     claims = read_claims(key)
     if unknown := [name for name in values if name not in claims]:

@@ -67,7 +67,7 @@ def r_magnitude(sample):
     seen = wavelength * (1 + redshift[:, None])
     inside = (seen > R_BAND[0]) & (seen < R_BAND[1])
     photons = (flux * inside * wavelength * width).sum(axis=1)
-    # A flat spectrum of 3631 Jy has c / lambda^2 times that, in 1e-17 erg/s/cm2/A.
+    # A flat spectrum of AB magnitude 0 has c / lambda^2 times the zero point, in 1e-17 erg/s/cm2/A.
     reference = (inside * width / wavelength).sum(axis=1) / (1 + redshift) ** 2 * AB_CGS * ANGSTROM_S / 1e-17
     return -2.5 * np.log10(photons * luminosity_to_flux(redshift) / reference)
 

@@ -1,4 +1,4 @@
-"""Spectra and tables from public archives: asked for by name, checked and cached."""
+"""Spectra and tables from public archives, asked once, checked and cached: its own file, the one on the network."""
 
 import hashlib
 import io

@@ -125,15 +125,15 @@ def read_califa_cube(
     sample["pixel_problems"] = ("pixel_problem", pixel_problems, {"units": ""})
     sample["spaxel_problems"] = ("spaxel_problem", spaxel_problems, {"units": ""})
     sample = sample.assign_coords(pixel_problem=list(PIXEL_PROBLEMS), spaxel_problem=list(SPAXEL_PROBLEMS))
-    told = [f"read {path.name}: {row.size} of {kept.size} spaxels", *note, where]
+    summary = [f"read {path.name}: {row.size} of {kept.size} spaxels", *note, where]
     counted = (
         ("left out", "spaxels", SPAXEL_PROBLEMS, spaxel_problems),
         ("masked", "pixels", PIXEL_PROBLEMS, pixel_problems),
     )
     for done, what, names, counts in counted:
-        told += [f"{done}, {why}: {n} {what}" for why, n in zip(names, counts, strict=True) if n]
+        summary += [f"{done}, {why}: {n} {what}" for why, n in zip(names, counts, strict=True) if n]
     galaxy = name or path.name.split(".")[0]
-    return sample.assign_attrs(survey="CALIFA", galaxy_name=galaxy, history="\n".join(told))
+    return sample.assign_attrs(survey="CALIFA", galaxy_name=galaxy, history="\n".join(summary))
 
 
 def _planes(hdus):
@@ -141,15 +141,15 @@ def _planes(hdus):
     header, cube = hdus[0].header, hdus[0].data
     if cube is None or cube.ndim != 3:
         raise ValueError(f"is no cube: its first image has {0 if cube is None else cube.ndim} axes, not 3")
-    found = {hdu.name: hdu.data for hdu in hdus[1:] if hdu.is_image}
-    missing = [plane for plane in PLANES if found.get(plane) is None]
+    result = {hdu.name: hdu.data for hdu in hdus[1:] if hdu.is_image}
+    missing = [plane for plane in PLANES if result.get(plane) is None]
     if missing:
-        held = ", ".join(found) or "none"
+        held = ", ".join(result) or "none"
         raise ValueError(f"lacks the plane {' and '.join(missing)}; beside the flux it holds: {held}")
     for plane in PLANES:
-        if found[plane].shape != cube.shape:
-            raise ValueError(f"the plane {plane} has shape {found[plane].shape}, the flux {cube.shape}")
-    return header, cube, *(found[plane] for plane in PLANES)
+        if result[plane].shape != cube.shape:
+            raise ValueError(f"the plane {plane} has shape {result[plane].shape}, the flux {cube.shape}")
+    return header, cube, *(result[plane] for plane in PLANES)
 
 
 def _flux_scale(header):
@@ -218,8 +218,8 @@ def _choose_spaxels(flux, ivar, mask, min_coverage, min_sn):
     counts = [int((share == 0).sum()), int(((share > 0) & (share < min_coverage)).sum()), int(noisy.sum())]
     kept &= ~noisy
     if not kept.any():
-        told = ", ".join(f"{n} {why}" for why, n in zip(SPAXEL_PROBLEMS, counts, strict=True) if n)
-        raise ValueError(f"no spaxel is left of {kept.size}: {told}")
+        note = ", ".join(f"{n} {why}" for why, n in zip(SPAXEL_PROBLEMS, counts, strict=True) if n)
+        raise ValueError(f"no spaxel is left of {kept.size}: {note}")
     return kept, counts
 
 

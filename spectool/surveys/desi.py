@@ -1,4 +1,4 @@
-"""See galaxies as the Dark Energy Spectroscopic Instrument would: how its noise runs with wavelength.
+"""Galaxies as DESI would see them, by how its noise runs with wavelength: its own file, as each survey has.
 
 DESI observes until the noise is what `EXPOSURE` gives under a dark sky at the zenith ("effective time", 180 s
 for the Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253), so neither moonlight nor airmass enter.

@@ -85,8 +85,8 @@ def load_filters(bands=None):
     for name in BANDS if bands is None else bands:
         if name not in BANDS:
             raise ValueError(f"GAMA has no band {name!r}; there are {', '.join(BANDS)}")
-        one = Filter(BANDS[name].curve)
-        curves[name] = (one.wavelength, one.transmission)
+        item = Filter(BANDS[name].curve)
+        curves[name] = (item.wavelength, item.transmission)
     return curves
 
 
@@ -115,16 +115,16 @@ def draw_gama(n, *, averages, seed, redshift_range=None):
     if n < 1:
         raise ValueError(f"the number of galaxies must be at least 1, not {n}")
     faintest, r_band = (R_LIMIT * u.ABmag).to_value(u.Jy), averages.bands.index("r")
-    parts, found, drawn = [], 0, 0
+    parts, result, drawn = [], 0, 0
     for block in count():
         candidates = _draw_block(block, averages, seed, redshift_range)
         seen = measure_photometry(candidates, averages, progress=False)
-        bright = np.flatnonzero(seen["flux"].values[:, r_band] > faintest)[: n - found]
+        bright = np.flatnonzero(seen["flux"].values[:, r_band] > faintest)[: n - result]
         parts.append(_numbered(seen.isel(galaxy=bright), drawn + bright))
-        found, drawn = found + bright.size, drawn + _BLOCK
-        if found == n:
+        result, drawn = result + bright.size, drawn + _BLOCK
+        if result == n:
             break
-        if found == 0 and block + 1 == _FRUITLESS:
+        if result == 0 and block + 1 == _FRUITLESS:
             raise ValueError(f"none of {drawn} galaxies is brighter than r = {R_LIMIT}")
     text = f"{n} galaxies brighter than r = {R_LIMIT:g} of {drawn} drawn"
     more = {"survey": "GAMA", "r_limit": R_LIMIT, "n_candidates": drawn, "history": text}

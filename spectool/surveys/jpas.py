@@ -55,9 +55,9 @@ CALIFA_BANDS = tuple(name for name in BANDS if "J0390" <= name <= "J0740" and na
 
 def transmission(band, wavelength):
     """Model of a band's transmission, relative to its flat top."""
-    one = _filter(band)
-    offset = np.asarray(wavelength, dtype=float) - one.wavelength
-    return ndtr((offset + one.fwhm / 2) / EDGE) - ndtr((offset - one.fwhm / 2) / EDGE)
+    item = _filter(band)
+    offset = np.asarray(wavelength, dtype=float) - item.wavelength
+    return ndtr((offset + item.fwhm / 2) / EDGE) - ndtr((offset - item.fwhm / 2) / EDGE)
 
 
 def band_matrix(wavelength, bands=CALIFA_BANDS):
@@ -96,9 +96,9 @@ def _integrals(name):
     return grid, *up_to
 
 
-def _support(one):
-    reach = one.fwhm / 2 + _REACH * EDGE
-    return np.arange(one.wavelength - reach, one.wavelength + reach + _STEP, _STEP)
+def _support(single):
+    reach = single.fwhm / 2 + _REACH * EDGE
+    return np.arange(single.wavelength - reach, single.wavelength + reach + _STEP, _STEP)
 
 
 def _filter(name):
@@ -111,7 +111,7 @@ APERTURE_AREA = np.pi * 1.5**2
 """Of the depths: 3 arcsec across [arcsec2]."""
 _BLUEST, _REDDEST = (FILTERS[name].wavelength for name in (BANDS[0], BANDS[-1]))
 DEPTHS = {
-    name: 23.5 - 1.5 * (one.wavelength - _BLUEST) / (_REDDEST - _BLUEST) for name, one in FILTERS.items()
+    name: 23.5 - 1.5 * (band.wavelength - _BLUEST) / (_REDDEST - _BLUEST) for name, band in FILTERS.items()
 }
 """Five-sigma depths [AB mag in 3 arcsec], the range of miniJPAS's narrow bands (Bonoli et al. 2021, A&A 653, A31);
 that they fall evenly with wavelength is a simplification of ours."""
@@ -185,8 +185,8 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest"):
         result["flux_error"] = (both, np.where(mask, np.nan, np.sqrt(variance) * scale), pixels)
     empty = np.flatnonzero(mask.all(axis=1))
     if empty.size:
-        told = f"{empty.size} spectra cover none of the {len(bands)} bands, the first is row {empty[0]}"
-        warnings.warn(told, PrepareWarning, stacklevel=2)
+        note = f"{empty.size} spectra cover none of the {len(bands)} bands, the first is row {empty[0]}"
+        warnings.warn(note, PrepareWarning, stacklevel=2)
     return add_history(
         result,
         f"J-PAS ({frame} frame): {mask.sum()} of {mask.size} bands masked, less than {MIN_COVERAGE:.0%} covered; "

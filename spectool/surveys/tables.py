@@ -214,20 +214,20 @@ def _find_columns(names, columns=None):
         if absent:
             raise ValueError(f"no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
         return {band: _copies(column, names) for band, column in columns.items()}
-    found = {}
+    result = {}
     for band in BANDS:
         wanted = [f"{band}_flux", DUSTPEDIA_COLUMNS.get(band), f"flux_{band}", f"f_{band}", f"F{band}"]
         if _find_error(band, names):  # a bare "z" may be a redshift, "X" and "Y" places on a chip
             wanted.append(band)
         hits = [copy for column in wanted if column in names for copy in _copies(column, names)]
         if hits:
-            found[band] = hits
-    if not found:
+            result[band] = hits
+    if not result:
         raise ValueError(
             f"no band of GAMA among the columns {', '.join(names[:40])}: say which are which by "
             'columns={"FUV": ..., "r": ...}'
         )
-    return found
+    return result
 
 
 def _find_error(column, names, given=None):

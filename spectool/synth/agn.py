@@ -1,4 +1,4 @@
-"""Active nuclei: narrow lines with their own ratios, broad Balmer lines and a power law, added to spectra.
+"""Active nuclei (narrow lines, broad Balmer lines, a power law) on top of spectra: its own file, for they are optional.
 
 The ratios are those of the Seyfert and LINER branches of Kewley et al. (2006, MNRAS 372, 961, their Figs. 1-2) and the
 luminosities those of Kauffmann et al. (2003, MNRAS 346, 1055, their Fig. 8) in the middle, scattered; everything is a

@@ -6,11 +6,11 @@ from functools import cache, cached_property
 from types import SimpleNamespace
 
 import numpy as np
-import xarray as xr
 
 from spectool.io import DATA
 from spectool.spectra import pixel_edges, rebin_matrix
 from spectool.synth.sfh import age_bin_edges
+from spectool.synth.sources import LAYOUT, ionizing_photon_rate, load_fsps_grid, load_ppxf_grid, ssp_dataset
 
 EMBEDDED = {"optical": "bc03_miles_optical", "broadband": "bc03_miles_broadband"}
 
@@ -136,16 +136,12 @@ class SSPGrid:
     @classmethod
     def from_fsps(cls, **options):
         """A grid computed by FSPS; see `spectool.synth.sources.load_fsps_grid` for the options."""
-        from spectool.synth.sources import load_fsps_grid
-
-        return load_fsps_grid(**options)
+        return cls.from_dataset(load_fsps_grid(**options))
 
     @classmethod
     def from_ppxf(cls, path, **options):
         """Templates in pPXF's file format, such as E-MILES; see `spectool.synth.sources.load_ppxf_grid`."""
-        from spectool.synth.sources import load_ppxf_grid
-
-        return load_ppxf_grid(path, **options)
+        return cls.from_dataset(load_ppxf_grid(path, embedded_grid, **options))
 
     @classmethod
     def from_dataset(cls, dataset):
@@ -172,7 +168,7 @@ class SSPGrid:
         provenance = dataset.attrs["provenance"]
         provenance = json.loads(provenance) if isinstance(provenance, str) else dict(provenance)
         flux, surviving, rate = (
-            dataset[name].transpose(*_LAYOUT[name][0]).values if name in dataset else None
+            dataset[name].transpose(*LAYOUT[name][0]).values if name in dataset else None
             for name in ("flux", "surviving_mass", "ionizing_rate")
         )
         wavelength = dataset["wavelength"].values.astype(float)
@@ -207,38 +203,6 @@ class SSPGrid:
         operator = rebin_matrix(self.edges, edges).astype("f4")
         flat = self.flux.reshape(-1, self.flux.shape[-1])
         return np.ascontiguousarray((operator @ flat.T).T).reshape(*self.flux.shape[:2], -1)
-
-
-_LAYOUT = {
-    "flux": (("metallicity", "age", "wavelength"), "Lsun / (Angstrom Msun)"),
-    "surviving_mass": (("metallicity", "age"), ""),
-    "ionizing_rate": (("metallicity", "age"), "1 / (s Msun)"),
-    "metallicity": (("metallicity",), ""),
-    "age": (("age",), "yr"),
-    "wavelength": (("wavelength",), "Angstrom"),
-}
-
-
-def ssp_dataset(arrays, attrs):
-    """Arrays by name, in the layout that `SSPGrid.from_dataset` reads."""
-    columns = {}
-    for name, values in arrays.items():
-        dims, units = _LAYOUT[name]
-        columns[name] = (dims, values, {"units": units})
-    return xr.Dataset(columns, attrs=attrs).set_coords(["metallicity", "age", "wavelength"])
-
-
-def ionizing_photon_rate(flux, wavelength):
-    """Photons shortward of the Lyman limit, the integral of L_lambda lambda / (h c)."""
-    from astropy import constants, units
-
-    energy_times_wavelength = (constants.h * constants.c).to_value(units.Lsun * units.s * units.AA)
-    inside = wavelength <= 911.76
-    return np.trapezoid(
-        flux[..., inside].astype(float) * wavelength[inside] / energy_times_wavelength,
-        wavelength[inside],
-        axis=-1,
-    )
 
 
 def _interpolate_log(nodes, values, wavelength):

@@ -27,7 +27,6 @@ from spectool.spectra import (
     rebin_matrix,
     vacuum_to_air,
 )
-from spectool.synth.grid import SSPGrid, embedded_grid, ionizing_photon_rate, ssp_dataset
 
 IMF_TYPES = {"salpeter": 0, "chabrier": 1, "kroupa": 2}
 _WORKER = Path(__file__).with_name("fsps_worker.py")
@@ -52,6 +51,38 @@ _OURS = {
 _HELP = "Get the whole of FSPS's data (git clone https://github.com/cconroy20/fsps) and let SPS_HOME name that folder."
 
 
+LAYOUT = {
+    "flux": (("metallicity", "age", "wavelength"), "Lsun / (Angstrom Msun)"),
+    "surviving_mass": (("metallicity", "age"), ""),
+    "ionizing_rate": (("metallicity", "age"), "1 / (s Msun)"),
+    "metallicity": (("metallicity",), ""),
+    "age": (("age",), "yr"),
+    "wavelength": (("wavelength",), "Angstrom"),
+}
+
+
+def ssp_dataset(arrays, attrs):
+    """Arrays by name, in the layout that `SSPGrid.from_dataset` reads."""
+    columns = {}
+    for name, values in arrays.items():
+        dims, units = LAYOUT[name]
+        columns[name] = (dims, values, {"units": units})
+    return xr.Dataset(columns, attrs=attrs).set_coords(["metallicity", "age", "wavelength"])
+
+
+def ionizing_photon_rate(flux, wavelength):
+    """Photons shortward of the Lyman limit, the integral of L_lambda lambda / (h c)."""
+    from astropy import constants, units
+
+    energy_times_wavelength = (constants.h * constants.c).to_value(units.Lsun * units.s * units.AA)
+    inside = wavelength <= 911.76
+    return np.trapezoid(
+        flux[..., inside].astype(float) * wavelength[inside] / energy_times_wavelength,
+        wavelength[inside],
+        axis=-1,
+    )
+
+
 class FSPSError(RuntimeError):
     """FSPS cannot be run, or did not finish; the message says what to do."""
 
@@ -66,7 +97,39 @@ def load_fsps_grid(
     cache=True,
     progress=True,
 ):
-    """SSP grid of FSPS: stars without dust or gas, on FSPS's own wavelengths (vacuum), ages and metallicities."""
+    """SSPs of FSPS: stars without dust or gas, on FSPS's own wavelengths (vacuum), ages and metallicities.
+
+    The provenance names the libraries that FSPS reports (MIST and C3K_LR in today's wheels). A first call takes
+    a minute and caches; later ones read.
+
+    Parameters
+    ----------
+    imf : {"kroupa", "chabrier", "salpeter"}
+    wavelength_range : tuple of float
+        [Angstrom]; to 1e7 for dust emission and photometry.
+    pixel : float
+        Between 3000 and 10000 A FSPS's spacing of several Angstrom is divided, linearly, into pixels no wider.
+    parameters : dict, optional
+        Further parameters of ``fsps.StellarPopulation`` that shape the stars, such as ``{"fbhb": 0.2}``.
+    sps_home : path, optional
+        Default: the environment variable ``SPS_HOME``.
+    cache : bool or path
+        Keep the grid in the user's cache folder (or the one given). The entry belongs to these options and to the
+        files of ``SPS_HOME`` by name, size and time.
+    progress : bool
+
+    Returns
+    -------
+    xarray.Dataset
+        As `SSPGrid.from_dataset` reads it.
+
+    Raises
+    ------
+    FSPSError
+        If python-fsps is missing, ``SPS_HOME`` is unset, no directory or incomplete, or FSPS stops.
+    ValueError
+        If an option makes no sense.
+    """
     parameters = dict(parameters or {})
     _check_options(imf, wavelength_range, pixel, parameters)
     home = check_sps_home(sps_home)
@@ -88,7 +151,7 @@ def load_fsps_grid(
     dataset = _to_dataset(raw, options)
     if path is not None:
         write_dataset(dataset, path)
-    return SSPGrid.from_dataset(dataset)
+    return dataset
 
 
 def check_sps_home(sps_home=None):
@@ -145,7 +208,7 @@ def _run_worker(parameters, home, progress):
         process = subprocess.Popen(
             command, cwd=scratch, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        said = []
+        message = []
         try:
             with tqdm(desc="computing the FSPS grid", unit="Z", disable=not progress) as bar:
                 for line in process.stdout:
@@ -153,13 +216,13 @@ def _run_worker(parameters, home, progress):
                         done, bar.total = map(int, line.split()[1:])
                         bar.update(done - bar.n)
                     else:
-                        said.append(line.strip())
+                        message.append(line.strip())
             code = process.wait()
         finally:
             process.kill()
             process.wait()
-        if code != 0 or _SENTINEL not in said or not output.exists():
-            words = " / ".join(line for line in said if line)[-600:] or f"nothing (exit code {code})"
+        if code != 0 or _SENTINEL not in message or not output.exists():
+            words = " / ".join(line for line in message if line)[-600:] or f"nothing (exit code {code})"
             raise FSPSError(
                 f"FSPS did not finish. It said: {words}. Most often a file under SPS_HOME = {home} is missing or of "
                 f"another version than python-fsps {metadata.version('fsps')}. {_HELP}"
@@ -230,7 +293,7 @@ def _read(path):
     """The cached grid, or None if the file cannot be read."""
     try:
         with xr.open_dataset(path, engine="h5netcdf") as stored:
-            return SSPGrid.from_dataset(stored.load())
+            return stored.load()
     except (OSError, ValueError, KeyError) as error:
         warnings.warn(
             f"the cached FSPS grid {path} cannot be read ({error}): computing it anew", stacklevel=3
@@ -246,8 +309,41 @@ _TRIALS = np.arange(-150.0, 151.0, 5.0)
 _TOLERANCE = 35.0
 
 
-def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_range=WAVELENGTH_RANGE):
-    """SSP grid out of a file of pPXF's format."""
+def load_ppxf_grid(
+    path, reference, *, name=None, z_sun=Z_SUN, medium=None, wavelength_range=WAVELENGTH_RANGE
+):
+    """SSPs out of a file of pPXF's format, without nebular emission: templates do not reach the ionising ultraviolet.
+
+    Parameters
+    ----------
+    path : path
+        ``.npz`` with ``templates`` (wavelength, age, metallicity) [Lsun / Angstrom / Msun], ``lam`` [Angstrom],
+        ``ages`` [Gyr], ``metals`` [log Z / Zsun]; where there, ``fwhm`` [Angstrom] (one, or one per wavelength; else
+        2.51, that of MILES) and ``masses`` (age, metallicity).
+    reference : callable
+        Returns the grid whose lines tell air from vacuum.
+    name : str, optional
+        Of the library; default: the file's.
+    z_sun : float
+        Mass fraction of metals that ``metals`` refers to.
+    medium : {None, "air", "vacuum"}
+        Of ``lam``, which the files do not say: None compares the positions of lines (air is 83 km/s bluer).
+    wavelength_range : (float, float)
+        What to keep, vacuum [Angstrom].
+
+    Returns
+    -------
+    xarray.Dataset
+        As `SSPGrid.from_dataset` reads it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is none of pPXF's, its arrays do not fit together, or its lines are neither where air nor where vacuum
+        has them.
+    """
     path = Path(path)
     given = _read_ppxf(path)
     templates, lam = given["templates"].astype(float), given["lam"].astype(float)
@@ -259,7 +355,7 @@ def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_rang
         )
     by_age, by_metal = np.argsort(ages), np.argsort(metals)
     flux = templates.transpose(2, 1, 0)[np.ix_(by_metal, by_age)]
-    medium = _find_medium(flux, lam, ages[by_age], metals[by_metal], path.name) if medium is None else medium
+    medium = medium or _find_medium(flux, lam, ages[by_age], metals[by_metal], path.name, reference())
     if medium not in ("air", "vacuum"):
         raise ValueError(f"medium is 'air', 'vacuum' or None, not {medium!r}")
     wavelength = air_to_vacuum(lam) if medium == "air" else lam
@@ -290,7 +386,7 @@ def load_ppxf_grid(path, *, name=None, z_sun=Z_SUN, medium=None, wavelength_rang
     if "masses" in given:
         arrays["surviving_mass"] = given["masses"].T[np.ix_(by_metal, by_age)].astype(float)
     attrs = {"z_sun": float(z_sun), "fwhm": float(np.median(fwhm)), "provenance": provenance}
-    return SSPGrid.from_dataset(ssp_dataset(arrays, attrs))
+    return ssp_dataset(arrays, attrs)
 
 
 def _read_ppxf(path):
@@ -307,7 +403,7 @@ def _read_ppxf(path):
     return arrays
 
 
-def _find_medium(flux, lam, ages, metals, name):
+def _find_medium(flux, lam, ages, metals, name, grid):
     """Whether lines lie where air or where vacuum has them: shifts of a solar population of some Gyr against ours."""
     low, high = _COMPARED
     inside = (lam > low - 20) & (lam < high + 20)
@@ -315,7 +411,6 @@ def _find_medium(flux, lam, ages, metals, name):
         raise ValueError(
             f"{name} does not cover {low:g}-{high:g} A well: say whether its medium is 'air' or 'vacuum'"
         )
-    grid = embedded_grid()
     age, metal = np.abs(ages - 3.0).argmin(), np.abs(metals).argmin()
     ours = grid.flux[np.abs(grid.metallicity / grid.z_sun - 10.0 ** metals[metal]).argmin()]
     ours = ours[np.abs(grid.age / 1e9 - ages[age]).argmin()]
@@ -327,9 +422,9 @@ def _find_medium(flux, lam, ages, metals, name):
     shift = _TRIALS[int(np.argmax(match))]
     middle = 0.5 * (low + high)
     air = (float(vacuum_to_air(middle)) / middle - 1) * KM_S
-    found = {"vacuum": abs(shift), "air": abs(shift - air)}
-    medium = min(found, key=found.get)
-    if found[medium] > _TOLERANCE:
+    result = {"vacuum": abs(shift), "air": abs(shift - air)}
+    medium = min(result, key=result.get)
+    if result[medium] > _TOLERANCE:
         raise ValueError(
             f"the lines of {name} lie {shift:.0f} km/s from those of the embedded grid, neither where vacuum (0) nor "
             f"where air ({air:.0f}) has them: say whether its medium is 'air' or 'vacuum'"

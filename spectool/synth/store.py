@@ -1,4 +1,4 @@
-"""Where batches of spectra go: one array in memory, or a Zarr store that outlives an interruption."""
+"""Where batches of spectra go, memory or a resumable Zarr store: its own file, for it knows nothing of galaxies."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ import torch
 from tqdm.auto import tqdm
 
 from spectool.spectra import pixel_edges
-from spectool.synth import broadening
+from spectool.synth.broadening import broaden_batch, make_plan
 from spectool.synth.dust import (
     attenuate,
     emission_templates,
@@ -158,7 +158,7 @@ def metallicity_weights(metallicity, nodes):
 
 def _build_operators(grid, edges, nebular, dust_emission):
     """Everything that does not depend on the galaxy, as tensors on the internal pixels."""
-    plan = broadening.make_plan(edges, grid.edges)
+    plan = make_plan(edges, grid.edges)
     flux = torch.from_numpy(np.concatenate([grid.rebinned_flux(part) for part in plan.parts], axis=-1))
     share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)
     young, old = np.flatnonzero(share > 0), np.flatnonzero(share < 1)
@@ -228,7 +228,7 @@ def _synthesize_batch(galaxies, grid, operators):
         flux = young.add_(old)
     if operators.dust_templates is not None:
         absorbed = absorbed - flux @ operators.width
-    flux = broadening.broaden_batch(flux, dispersion, operators.plan)
+    flux = broaden_batch(flux, dispersion, operators.plan)
     if operators.dust_templates is not None:
         flux += _dust_emission(galaxies, operators, absorbed)
     if lines is not None:

@@ -329,8 +329,8 @@ def interrupted(monkeypatch, small_chunks):
             raise KeyboardInterrupt
         return real(setup, jobs)
 
-    real = lines_ppxf.fit_chunk
-    monkeypatch.setattr(lines_ppxf, "fit_chunk", until_stopped)
+    real = lines_ppxf.fit_line_chunk
+    monkeypatch.setattr(lines_ppxf, "fit_line_chunk", until_stopped)
     return chunks
 
 
@@ -385,7 +385,7 @@ def test_failures_are_kept_in_the_file(sample, monkeypatch, tmp_path):
     few = sample.isel(galaxy=slice(3)).copy(deep=True)
     few["mask"].values[1] = True
     first = fit(few, checkpoint=file, keep_fit=True)
-    monkeypatch.setattr(lines_ppxf, "fit_chunk", lambda *_: pytest.fail("nothing is left to fit"))
+    monkeypatch.setattr(lines_ppxf, "fit_line_chunk", lambda *_: pytest.fail("nothing is left to fit"))
     xr.testing.assert_identical(fit(few, checkpoint=file, keep_fit=True), first)
     assert int(first["fit_status"][1]) == 1
 

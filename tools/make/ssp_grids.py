@@ -15,8 +15,8 @@ from astropy.io import fits
 
 from spectool.io import DATA
 from spectool.spectra import air_to_vacuum, pixel_edges, rebin_matrix
-from spectool.synth.grid import ionizing_photon_rate
 from spectool.synth.sfh import age_bin_edges, constant, delayed_tau
+from spectool.synth.sources import ionizing_photon_rate
 from tools.command import make_parser
 
 Z_SUN = 0.02

@@ -230,15 +230,15 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble) -> xr.Datase
     bad = len(networks.bands) - missing < least
     mean[bad], error[bad] = np.nan, np.nan
     why = "bands missing" if networks.needs_all_bands else f"fewer than {MIN_BANDS} bands"
-    told = [f"predicted by {len(networks.members)} networks", describe_counts(counts)]
-    told += [f"{why}: {int(bad.sum())} spectra"] if bad.any() else []
+    note = [f"predicted by {len(networks.members)} networks", describe_counts(counts)]
+    note += [f"{why}: {int(bad.sum())} spectra"] if bad.any() else []
     columns = {}
     for k, (name, unit) in enumerate(networks.units.items()):
         columns |= {name: (mean[:, k], unit), f"{name}_error": (error[:, k], "dex")}
     columns |= {"n_missing": (missing, ""), "reason": (np.where(bad, why, ""), "")}
     return xr.Dataset(
         {name: ("spectrum", value, {"units": unit}) for name, (value, unit) in columns.items()},
-        attrs={"history": f"{sample.attrs.get('history', '')}\n{'; '.join(told)}".strip()},
+        attrs={"history": f"{sample.attrs.get('history', '')}\n{'; '.join(note)}".strip()},
     )
 
 

@@ -373,7 +373,40 @@ def read_real(
     catalogue_options=None,
     archive_options=None,
 ):
-    """Real spectra prepared as Scourfield et al. (2023, Sections 2 and 5) prepared them."""
+    """Real spectra prepared as Scourfield et al. (2023, Sections 2 and 5) prepared them.
+
+    Galaxies at 0.024 < z < 0.05 of SDSS DR7, `n_per_bin` (the paper: 1,000, some 1.6 GB of files) from each bin of
+    H-alpha flux; sky lines masked, the Milky Way's dust taken out, at rest on 825 bins, divided by summed flux.
+
+    Parameters
+    ----------
+    sample : {"uniform", "star-forming"}
+    split : {"train", "test"}, optional
+        Default: both. A fifth is for tests.
+    n : int, optional
+        Only the first n (they are in random order); only theirs are fetched.
+    cache : bool or path
+        Where spectra and tables are kept; True: the user's cache.
+    constant : float, optional
+        Of `normalize_total`; default that of the mock of the same name, which the shipped models were trained with.
+    seed : int
+        Chooses galaxies, their order and the split.
+    catalogue_options, archive_options : dict, optional
+        Of `spectool.surveys.archive.query_catalogue` and `fetch_spectra`.
+
+    Returns
+    -------
+    Dataset
+        ``flux``, ``ivar``, ``mask`` (galaxy, 825) without unit, ``norm``; ``candidate`` (specObjID),
+        ``spectral_class``, ``split``, and MPA-JHU's columns and lines. There is no ``truth``: real galaxies have none.
+
+    Raises
+    ------
+    ConnectionError
+        If SDSS cannot be reached and the cache does not hold what is needed.
+    ValueError
+        If there is no such sample or split.
+    """
     if sample not in REAL_SAMPLES:
         raise ValueError(f"no sample {sample!r}; choose from {', '.join(REAL_SAMPLES)}")
     if split not in (None, "train", "test"):
@@ -402,11 +435,11 @@ def read_real(
     how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
     whole = xr.concat(parts, "galaxy", combine_attrs="override", **how)
     masked = whole["mask"].values.mean()
-    told = (
+    note = (
         f"{size} real spectra at rest on {whole.sizes['wavelength']} bins, {masked:.2%} of the pixels masked"
     )
     return normalize_total(
-        add_history(whole.assign_attrs(history=catalogue.attrs["history"]), told), constant=constant
+        add_history(whole.assign_attrs(history=catalogue.attrs["history"]), note), constant=constant
     )
 
 

@@ -257,9 +257,9 @@ def predict_properties(
     for k, (name, unit) in enumerate(networks.units.items()):
         columns |= {name: (mean[:, k], unit), f"{name}_error": (error[:, k], "dex")}
     columns |= {"n_missing": (missing, ""), "reason": (reason, ""), "out_of_range": (reason != "", "")}
-    told = [f"predicted by {len(networks.members)} networks", describe_counts(inputs.counts)]
-    told += [f"{name}: {int(bad.sum())} galaxies" for name, bad in doubts.items() if bad.any()]
-    history = f"{sample.attrs.get('history', '')}\n{'; '.join(told)}".strip()
+    note = [f"predicted by {len(networks.members)} networks", describe_counts(inputs.counts)]
+    note += [f"{name}: {int(bad.sum())} galaxies" for name, bad in doubts.items() if bad.any()]
+    history = f"{sample.attrs.get('history', '')}\n{'; '.join(note)}".strip()
     return xr.Dataset(
         {name: ("galaxy", value, {"units": unit}) for name, (value, unit) in columns.items()},
         attrs={"history": history},

@@ -208,8 +208,8 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     columns["chi2_fit"] = ("galaxy", labels["chi2_fit"].values[:n] * labels.attrs["chi2_step"], {"units": ""})
     columns["n_bands_fit"] = ("galaxy", (~sample["mask"].values).sum(axis=1), {"units": ""})
     columns["fit_reason"] = ("galaxy", np.full(n, "", dtype=object), {"units": ""})
-    told = {name: labels.attrs[name] for name in _TOLD}
-    return sample.assign(columns).assign_attrs(parts[0].attrs | told)
+    note = {name: labels.attrs[name] for name in _TOLD}
+    return sample.assign(columns).assign_attrs(parts[0].attrs | note)
 
 
 def _make_library(n_models, progress):

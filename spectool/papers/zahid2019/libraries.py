@@ -82,8 +82,8 @@ def perturb_grid(
     smooth = gaussian_filter1d(flux, _CONTINUUM / pixel, mode="nearest")
     features = (flux / smooth - 1) * depth * (1 + depth_scatter * (gain + log_z * slope))
     flux = smooth * (1 + features) * (1 + continuum * wrong)
-    told = {"older": older, "depth": depth, "depth_scatter": depth_scatter}
-    told |= {"continuum": continuum, "extra_fwhm": extra_fwhm, "seed": int(seed)}
+    note = {"older": older, "depth": depth, "depth_scatter": depth_scatter}
+    note |= {"continuum": continuum, "extra_fwhm": extra_fwhm, "seed": int(seed)}
     name = f"mock of another library: {grid.provenance.get('name', 'a grid')}, perturbed"
     return SSPGrid(
         edges=grid.edges[inside[0] : inside[-1] + 2],
@@ -95,7 +95,7 @@ def perturb_grid(
         z_sun=grid.z_sun,
         fwhm=grid.fwhm,
         nebular=None,
-        provenance=dict(grid.provenance) | {"name": name, "perturbation": told},
+        provenance=dict(grid.provenance) | {"name": name, "perturbation": note},
     )
 
 
@@ -138,18 +138,18 @@ def score_on_library(
     sigma = np.full(noisy.shape, 0.0 if np.isinf(sn) else 1.0 / sn, np.float32)
     dims = ("galaxy", "wavelength")
     seen = prepared.assign(flux=(dims, noisy, prepared["flux"].attrs), sigma=(dims, sigma, {"units": ""}))
-    found = np.asarray(predict(seen), float)
-    if found.shape != (n,):
-        raise ValueError(f"the predictor gave values of shape {found.shape} for {n} spectra")
-    truth, known = prepared["log_z_lw"].values, np.isfinite(found)
-    off = np.where(known, found - truth, np.nan)
+    result = np.asarray(predict(seen), float)
+    if result.shape != (n,):
+        raise ValueError(f"the predictor gave values of shape {result.shape} for {n} spectra")
+    truth, known = prepared["log_z_lw"].values, np.isfinite(result)
+    off = np.where(known, result - truth, np.nan)
     good, bivariate = off[known], known.sum() > 2
     overall = {
         "bias": (np.mean(good) if good.size else np.nan, "dex"),
         "scatter": (np.std(good) if good.size else np.nan, "dex"),
         "rms": (np.sqrt(np.mean(good**2)) if good.size else np.nan, "dex"),
-        "correlation": (np.corrcoef(found[known], truth[known])[0, 1] if bivariate else np.nan, ""),
-        "slope": (np.polyfit(truth[known], found[known], 1)[0] if bivariate else np.nan, ""),
+        "correlation": (np.corrcoef(result[known], truth[known])[0, 1] if bivariate else np.nan, ""),
+        "slope": (np.polyfit(truth[known], result[known], 1)[0] if bivariate else np.nan, ""),
         "n_missing": (int((~known).sum()), ""),
     }
     columns = {name: ((), value, {"units": unit}) for name, (value, unit) in overall.items()}
@@ -201,7 +201,7 @@ def compare_libraries(
     rows = []
     for predict in predictors.values():
         row = [score_on_library(predict, grid, **options) for grid in grids.values()]
-        rows.append(xr.concat([one.drop_attrs(deep=False) for one in row], "library"))
+        rows.append(xr.concat([item.drop_attrs(deep=False) for item in row], "library"))
     table = xr.concat(rows, "model")
     return table.assign_coords(
         model=("model", list(predictors)), library=("library", list(grids))

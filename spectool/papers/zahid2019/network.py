@@ -67,8 +67,8 @@ class NoisyLoss:
         sigma = batch["sigma"] if "sigma" in batch else assign_levels(len(x), self.levels, step.generator)
         off = (model.head(self._see(model, x, sigma, step.generator)) - y) / model.out_scale
         squared = off.square().mean()
-        found = {"squared_error": squared, "squared_error_1": off[:, 0].square().mean()}
-        return {"loss": squared + (self._penalty(model) if step.training else 0.0), **found}
+        result = {"squared_error": squared, "squared_error_1": off[:, 0].square().mean()}
+        return {"loss": squared + (self._penalty(model) if step.training else 0.0), **result}
 
     def _see(self, model, x, sigma, generator):
         if self.pixel_noise:

@@ -312,16 +312,16 @@ class MetallicityReader:
         variance = white_noise_variance(gradient, products, torch.from_numpy(noise))
         variance += self.stacked.pixel_variance(gradient, bad) * self._missing**2
         single = len(outputs) == 1
-        found = {
+        computed = {
             "mean": outputs.mean(dim=0),
             "spread": torch.zeros_like(outputs[0]) if single else outputs.std(dim=0),
             "noise": variance.clamp(min=0).sqrt().T,
         }
-        found = {name: value.numpy() for name, value in found.items()}
+        computed = {name: value.numpy() for name, value in computed.items()}
         if self.knows_outliers:
             variance = torch.from_numpy(np.square(noise)[:, self._chunk_of_bin])
-            found |= score_bin_outliers(self.arrays, x, variance, bad)
-        return found
+            computed |= score_bin_outliers(self.arrays, x, variance, bad)
+        return computed
 
     def read_all(
         self, sigma, noise, take, *, batch_size=GROUP, run=map, progress=False
@@ -332,10 +332,10 @@ class MetallicityReader:
         bad pixels, and codes of what is wrong (places in `REASONS`).
         """
         n, n_out = len(sigma), len(self.outputs)
-        found = {name: np.full((n, n_out), np.nan, "f4") for name in ("mean", "spread", "noise")}
+        result = {name: np.full((n, n_out), np.nan, "f4") for name in ("mean", "spread", "noise")}
         if self.knows_outliers:
-            found |= {name: np.zeros(n, "i2" if name in ("pixel", "which") else "f4") for name in SUSPICIONS}
-        found |= {"code": np.zeros(n, "i1")}
+            result |= {name: np.zeros(n, "i2" if name in ("pixel", "which") else "f4") for name in SUSPICIONS}
+        result |= {"code": np.zeros(n, "i1")}
         for width in np.unique(sigma):
             self.broaden_by(width)
 
@@ -350,39 +350,39 @@ class MetallicityReader:
                     for name, values in (
                         self.read(x, noise[part][some], bad, products) | {"code": code}
                     ).items():
-                        found[name][part][some] = values
+                        result[name][part][some] = values
             return part.stop - part.start
 
         with tqdm(total=n, desc="metallicities", unit="galaxy", disable=not progress) as bar:
             for n_done in run(work, range(0, n, batch_size)):
                 bar.update(n_done)
         level = np.sqrt(np.mean(np.square(noise), axis=1))
-        errors = scale_errors(self.arrays, found["mean"], found["spread"], found["noise"], level)
-        return found | {"error": errors}
+        errors = scale_errors(self.arrays, result["mean"], result["spread"], result["noise"], level)
+        return result | {"error": errors}
 
-    def describe(self, found, columns: xr.Dataset, usable, remarks) -> xr.Dataset:
+    def describe(self, computed, columns: xr.Dataset, usable, remarks) -> xr.Dataset:
         """Results beside per-galaxy columns; remarks are words by row."""
         result, n = {}, len(usable)
         for k, (name, unit) in enumerate(zip(self.outputs, self.units, strict=True)):
             for what, (key, text) in ANSWERS.items():
-                values = np.where(usable, found[key][:, k], np.nan).astype("f4")
+                values = np.where(usable, computed[key][:, k], np.nan).astype("f4")
                 result[f"{name.removesuffix('_lw')}_{what}"] = (values, unit, f"{name}: {text}")
         remarks = {row: [text] for row, text in remarks.items()}
         outlier = ~usable
         if self.knows_outliers:
             for name, text in OUTLIER_COLUMNS.items():
-                values = np.where(usable, found[name], np.nan).astype("f4")
+                values = np.where(usable, computed[name], np.nan).astype("f4")
                 result[f"outlier_{name}"] = (values, "", text)
-            pixel = np.minimum(found["pixel"], self.basis.kept_wavelength.size - 1)
+            pixel = np.minimum(computed["pixel"], self.basis.kept_wavelength.size - 1)
             where = np.where(usable, self.basis.kept_wavelength[pixel], np.nan).astype("f4")
             result["outlier_wavelength"] = (where, "Angstrom", "middle of the strongest run")
-            outlier = outlier | (found["score"] >= -np.log10(FALSE_ALARMS))
+            outlier = outlier | (computed["score"] >= -np.log10(FALSE_ALARMS))
             for row in np.flatnonzero(outlier & usable):
-                name = BIN_STATISTICS[found["which"][row]]
-                text = SUSPECTS[name].format(found[name][row], where[row])
+                name = BIN_STATISTICS[computed["which"][row]]
+                text = SUSPECTS[name].format(computed[name][row], where[row])
                 remarks.setdefault(row, []).append(text)
         if "log_z_lw" in self.outputs:
-            log_z, nodes = found["mean"][:, self.outputs.index("log_z_lw")], metallicities()
+            log_z, nodes = computed["mean"][:, self.outputs.index("log_z_lw")], metallicities()
             inside = (log_z > nodes[0] + EDGES[0]) & (log_z < nodes[-1] - EDGES[1])
             for row in np.flatnonzero(usable & ~inside):
                 remarks.setdefault(row, []).append(LIMIT)
@@ -459,13 +459,13 @@ def stream_metallicity(
 
     threads = n_workers() if threads is None else threads
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        found = reader.read_all(sigma, noise, take, batch_size=batch_size, run=pool.map, progress=progress)
-    code = found["code"]
+        result = reader.read_all(sigma, noise, take, batch_size=batch_size, run=pool.map, progress=progress)
+    code = result["code"]
     remarks = {row: REASONS[code[row]] for row in np.flatnonzero(code)}
     columns = xr.Dataset(coords={"galaxy": np.arange(n)}).drop_vars("galaxy")
     if table is not None:
         columns = table[[name for name in table.data_vars if table[name].dims == ("galaxy",)]]
-    return reader.describe(found, columns, code == 0, remarks)
+    return reader.describe(result, columns, code == 0, remarks)
 
 
 def _read_rows(array, part):
@@ -595,8 +595,8 @@ def predict(sample: xr.Dataset, networks=None, **preparation) -> xr.Dataset:
 
         return get
 
-    found, usable = reader.read_all(_broadened_by(sample), noise, take), ~bad.all(axis=1)
-    return reader.describe(found, sample.drop_dims("wavelength"), usable, _remarks(sample, usable))
+    result, usable = reader.read_all(_broadened_by(sample), noise, take), ~bad.all(axis=1)
+    return reader.describe(result, sample.drop_dims("wavelength"), usable, _remarks(sample, usable))
 
 
 def _broadened_by(prepared):
@@ -643,25 +643,25 @@ def make_predictor() -> Predictor:
     return Predictor(TITLE, RANGE, prepare_zahid2019, answer, min_fraction=0.9)
 
 
-def _as_answers(found):
+def _as_answers(values):
     """In the form of `spectool.papers.Predictor`."""
     columns = {
-        name: name.removesuffix("_lw") for name in LABELS if f"{name.removesuffix('_lw')}_predicted" in found
+        name: name.removesuffix("_lw") for name in LABELS if f"{name.removesuffix('_lw')}_predicted" in values
     }
     value, error = (
-        np.stack([found[f"{short}_{what}"].values for short in columns.values()], axis=1)
+        np.stack([values[f"{short}_{what}"].values for short in columns.values()], axis=1)
         for what in ("predicted", "error")
     )
     dims = ("galaxy", "quantity")
     result = (
-        found[["out_of_range", "reason", "outlier"]]
+        values[["out_of_range", "reason", "outlier"]]
         .drop_attrs()
         .reset_coords(drop=True)
         .assign(value=(dims, value), error=(dims, error))
     )
     return result.assign_coords(
         quantity=list(columns),
-        unit=("quantity", [found[f"{short}_predicted"].attrs["units"] for short in columns.values()]),
+        unit=("quantity", [values[f"{short}_predicted"].attrs["units"] for short in columns.values()]),
         label=("quantity", [LABELS[name][0] for name in columns]),
         note=("quantity", [LABELS[name][1] for name in columns]),
     )
