@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 
-from spectool.models.denoise import flux_errors
-
 FALSE_ALARMS = 0.01
 """Share of ordinary spectra that may be called outliers."""
 TAIL = 0.1
@@ -55,7 +53,7 @@ def score_outliers(arrays: Mapping[str, np.ndarray], sample: xr.Dataset, denoise
     sample
         As for `spectool.models.denoise.denoise`, with ``noisy`` and ``noisy_sigma``.
     denoised
-        What `denoise` made of it.
+        What `denoise` made of it, with the errors of its fluxes.
 
     Returns
     -------
@@ -73,8 +71,9 @@ def score_outliers(arrays: Mapping[str, np.ndarray], sample: xr.Dataset, denoise
     if "outlier_center" not in arrays:
         raise KeyError("this model came without a reference for outliers")
     latent = denoised["latent"].values
-    errors = denoised["flux_error"].values if "flux_error" in denoised else flux_errors(arrays, latent)
-    values, where = spectrum_statistics(arrays, sample, denoised["flux"].values, latent, errors)
+    values, where = spectrum_statistics(
+        arrays, sample, denoised["flux"].values, latent, denoised["flux_error"].values
+    )
     chance, least = rank(arrays, values)
     known = np.isfinite(latent).all(axis=1)
     outlier = (least <= FALSE_ALARMS) | ~known

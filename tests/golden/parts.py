@@ -26,7 +26,6 @@ from spectool.models.bands import read_bands, read_inputs, split_spectra
 from spectool.models.denoise import denoise, fit_pca, sample_denoised
 from spectool.models.ensemble import BandEnsemble
 from spectool.models.outliers import score_outliers
-from spectool.models.peers import project
 from spectool.models.store import load_model, shipped_models
 from spectool.models.training import fit
 from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, reconstruct
@@ -49,7 +48,7 @@ from spectool.papers.surana2020.network import read_labels as read_surana2020_la
 from spectool.papers.surana2020.network import train_ensemble as train_surana2020
 from spectool.papers.surana2020.sample import read_surana2020
 from spectool.papers.zahid2019.network import load as load_ensemble
-from spectool.papers.zahid2019.network import predict_ensemble
+from spectool.papers.zahid2019.network import predict_ensemble, project
 from spectool.papers.zahid2019.network import train as train_zahid2019
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.papers.zahid2019.reader import prepare_zahid2019

@@ -33,8 +33,9 @@ from tools.make.randomised_domain import DomainRandomisation
 from tools.recipes import write
 
 CALIBRATION_SEED, SCORE_SEED, DIVERSE_SEED = 20192, 20193, 20194
-FOREST = {"n_trees": 60, "min_leaf": 20, "noisy_copies": 2}
-BOOSTING = {"n_iterations": 300, "rate": 0.05, "early_stopping": False, "noisy_copies": 4}
+FOREST = {"n_trees": 60, "min_leaf": 20}
+BOOSTING = {"n_iterations": 300, "rate": 0.05, "early_stopping": False}
+FOREST_COPIES, BOOSTING_COPIES = 2, 4
 N_DIVERSE = 20_000
 OUTLIER_SN = (5.0, 40.0)
 
@@ -185,7 +186,7 @@ def train_peers(options) -> dict:
     samples = make_samples(options)
     pca = component_peers.fit_ssp_pca(samples["grid"])
     round_weights(pca)
-    x = {part: peers.project(pca, samples[part]["flux"].values) for part in ("train", "valid")}
+    x = {part: paper.project(pca, samples[part]["flux"].values) for part in ("train", "valid")}
     y = {
         part: paper.make_labels(samples[part], ("log_z_lw",))[0][:, 0] for part in ("train", "valid", "test")
     }
@@ -193,16 +194,17 @@ def train_peers(options) -> dict:
         x["train"], y["train"], x["valid"], y["valid"], seed=options.seed, progress=not options.quiet
     )
     round_weights(small)
+    copies = functools.partial(paper.copy_with_noise, x["train"], y["train"], seed=options.seed)
     learners = {
         "network": lambda coefficients: small.predict(coefficients)[0][:, 0],
-        "forest": peers.train_forest(x["train"], y["train"], seed=options.seed, **FOREST),
-        "boosting": peers.train_boosting(x["train"], y["train"], seed=options.seed, **BOOSTING),
+        "forest": peers.train_forest(*copies(FOREST_COPIES), seed=options.seed, **FOREST),
+        "boosting": peers.train_boosting(*copies(BOOSTING_COPIES), seed=options.seed, **BOOSTING),
     }
     found = {}
     for name, predict in learners.items():
 
         def of_spectra(spectra, sigma, predict=predict):
-            return predict(peers.project(pca, spectra))
+            return predict(paper.project(pca, spectra))
 
         found[name] = score_levels(of_spectra, samples["test"], y["test"])
     write(options, "zahid2019_pca", pca, metrics={"peers": found}, **describe_sample())

@@ -302,3 +302,27 @@ def predict_ensemble(members, prepared: xr.Dataset) -> tuple[np.ndarray, np.ndar
     sigma = prepared["sigma"].values if "sigma" in prepared else None
     bad = prepared["mask"].values if "mask" in prepared else None
     return ensemble.predict(prepared["flux"].values, sigma, bad)
+
+
+def project(pca, flux) -> np.ndarray:
+    """Coefficients (N, n_components), float32, of prepared spectra (N, n_kept)."""
+    coefficients = np.empty((len(flux), pca.n_latent), np.float32)
+    with torch.inference_mode():
+        for start in range(0, len(flux), 4096):
+            part = np.ascontiguousarray(flux[start : start + 4096], dtype=np.float32)
+            coefficients[start : start + 4096] = pca.encode(torch.from_numpy(part))[0]
+    return coefficients
+
+
+def add_coefficient_noise(coefficients: np.ndarray, *, seed) -> np.ndarray:
+    """Coefficients with the noise of spectra, a fifth at each S/N, once: trees cannot have it drawn afresh."""
+    generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+    sigma = assign_levels(len(coefficients), SN_LEVELS, generator)[:, None]
+    noise = torch.randn(coefficients.shape, generator=generator)
+    return coefficients + (sigma * noise).numpy()
+
+
+def copy_with_noise(coefficients, labels, n_copies: int, *, seed) -> tuple[np.ndarray, np.ndarray]:
+    """So many noisy copies of coefficients from `project`, and the labels as often."""
+    copies = [add_coefficient_noise(coefficients, seed=[seed, k]) for k in range(n_copies)]
+    return np.concatenate(copies), np.concatenate([labels] * n_copies)
