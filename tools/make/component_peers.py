@@ -10,8 +10,8 @@ import torch
 from spectool.models.chunked import SN_LEVELS, assign_levels
 from spectool.models.denoise import PCAModel, fit_pca
 from spectool.models.layers import GaussianMLP, gaussian_loss
-from spectool.models.peers import add_coefficient_noise
 from spectool.models.training import History, fit, one_cycle
+from spectool.papers.zahid2019.network import add_coefficient_noise
 from spectool.papers.zahid2019.sample import FWHM
 from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.synth.broadening import smooth_ssps

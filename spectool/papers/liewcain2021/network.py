@@ -72,10 +72,7 @@ def train_cnn(
     seed: int = 0,
     **options,
 ) -> tuple[NarrowBandCNN, History]:
-    """Train a network for one or more properties, from nothing or from what another has learnt (`start`).
-
-    `live`: fewer epochs of a learning rate that rises and falls. `noise`: errors, gaps and a Gaussian head.
-    """
+    """Train a network, from nothing or from another (`start`); `live`: fewer epochs; `noise`: errors and gaps, too."""
     model = copy.deepcopy(start) or NarrowBandCNN(
         bands=bands,
         outputs=outputs,
@@ -124,20 +121,17 @@ def train_folds(
     ----------
     sample
         See `read_bands`; with ``galaxy_index``.
-    output
-        Of `UNITS`.
+    output, suffix
+        Of `UNITS`, and what follows it in the name of the labels' column.
     by, seed
-        See `spectool.models.bands.split_spectra`; networks and their held-out spectra follow the seed, too.
-    suffix
-        Of the labels' columns.
+        See `spectool.models.bands.split_spectra`; networks and held-out spectra follow the seed, too.
     only
         Some folds; default: all.
     stop_on
         ``"inner"``: `hold_out` of the training spectra. ``"test"``: the fold that is predicted, as in the paper, which
-        flatters; the same spectra train, so that nothing else differs.
+        flatters.
     **options
         Passed to `train_cnn`.
-
     """
     if stop_on not in ("inner", "test"):
         raise ValueError(f'stop_on must be "inner" or "test", not {stop_on!r}')
@@ -207,7 +201,7 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble) -> xr.Datase
     sample
         See `read_bands`; read batch by batch, so that its arrays may be larger than memory.
     networks
-        From `train_ensemble` or `load_networks`.
+        From `load_networks`.
 
     Returns
     -------
@@ -292,11 +286,11 @@ def score_noise(
     Parameters
     ----------
     networks
-        Those that cannot do with missing bands lose the spectra with a non-detection.
+        Those that need all bands lose the spectra with a non-detection.
     inputs, labels
-        Noise-free, in the order of the networks' bands; labels (N, property) in that of their outputs.
+        Noise-free, in the order of the networks' bands; labels (N, property).
     sn
-        Of the band of mean magnitude. The noise is the same at each, but for its size.
+        Of the band of mean magnitude.
     noiser
         A network with channels for errors and gaps; default: the first of `networks`.
 

@@ -42,10 +42,7 @@ TABLE_3 = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network of Tables 1 and 2: hidden layers, most epochs, and epochs without progress that end the training.
-
-    Table 1 counts the 22 inputs as the first layer.
-    """
+    """A network of Tables 1 and 2: hidden layers (the inputs left out), most epochs, epochs without progress."""
 
     hidden: tuple[int, ...]
     epochs: int
@@ -101,31 +98,27 @@ def train_network(
     Parameters
     ----------
     train, labels, valid, valid_labels
-        Inputs in the order of `bands`, and labels (N, property) [dex]; NaN: not known. A galaxy with a missing band is
-        left out unless `with_mask`.
+        Inputs in the order of `bands`, and labels (N, property) [dex], NaN if not known. A galaxy with a missing band
+        is left out unless `with_mask`.
     outputs
         Of `UNITS`.
     recipe
-        Default: the paper's for a single property, `TOGETHER` for several.
+        Default: the paper's for one property, `TOGETHER` for several.
     live
-        Fewer epochs than the paper's (`LIVE_EPOCHS`) of a learning rate that rises and falls (`one_cycle`, to three
-        times the paper's). False: the paper's constant rate, epochs and patience.
-    epochs
-        In place of either's.
+        `LIVE_EPOCHS` of `one_cycle` in place of the paper's constant rate, epochs and patience; `epochs`: as many.
     scaling, gaussian, with_errors, with_mask
         See `SedMLP`.
     hide_bands
-        Hide bands at random while training (`RandomBands`), and once for validation.
+        Hide bands at random (`RandomBands`).
     seed
         Of weights, shuffling and hidden bands.
     **options
-        Passed to `spectool.models.training.fit`: ``checkpoint``, ``max_seconds``, ``callbacks``, ``progress``, ...
+        Passed to `spectool.models.training.fit`.
 
     Returns
     -------
     model, history
         The model has the weights of its best epoch. ``mae`` in the history is in dex.
-
     """
     unknown = [name for name in outputs if name not in UNITS]
     if unknown:
@@ -172,9 +165,7 @@ def train_ensemble(
     seed: int = 0,
     **options,
 ) -> tuple[BandEnsemble, list[History]]:
-    """Train networks of all properties with Gaussian heads, errors taken in, and bands hidden (Lakshminarayanan et al.
-    2017); calibrate their errors.
-    """
+    """Train networks of all properties by `ensemble_options` (Lakshminarayanan et al. 2017); calibrate their errors."""
     choices = ensemble_options(epochs=options.pop("epochs", None)) | options
     trained = [
         train_network(train, labels, valid, valid_labels, seed=seed + k, **choices) for k in range(n_members)
@@ -217,19 +208,16 @@ def predict_properties(
     Parameters
     ----------
     sample
-        See `spectool.models.bands.read_inputs`, which tells what becomes of bad values.
-    networks
-        From `train_ensemble` or `load_networks`.
-    outliers
-        From `load_networks`; None: no score.
+        See `spectool.models.bands.read_inputs`.
+    networks, outliers
+        From `load_networks`; without `outliers` there is no score.
 
     Returns
     -------
     Dataset
         Dim galaxy: each property and ``<property>_error`` (1 sigma; NaN from networks without), ``n_missing`` bands,
-        ``reason``: "" or, separated by commas, why a galaxy has no prediction or a doubtful one, ``out_of_range``
-        (True: doubtful or none), and ``outlier_score``. What was found wrong with values is counted in
-        ``attrs["history"]``.
+        ``reason`` (why a prediction is missing or doubtful, or ""), ``out_of_range`` (there is a reason) and
+        ``outlier_score``. Bad values are counted in ``attrs["history"]``.
     """
     inputs = read_inputs(sample, networks.bands)
     mean, error = networks.predict(inputs)
@@ -267,22 +255,15 @@ def predict_properties(
 
 
 def load_networks(*names) -> tuple[BandEnsemble, dict[str, np.ndarray]]:
-    """Networks from files or by their shipped names (default: `NETWORKS`), and the arrays of the first, of which those
-    that begin with ``outlier_`` are the reference for `predict_properties`. FileNotFoundError if there is none.
-    """
+    """Networks from files or by shipped names (default: `NETWORKS`), and the reference for outliers."""
     return load_band_ensemble(names or NETWORKS, "SedMLP")
 
 
 def score_properties(
     predicted: np.ndarray, labels: np.ndarray, outputs: Sequence[str], *, error: np.ndarray | None = None
 ) -> dict[str, dict[str, float]]:
-    """The figures of Table 3 by property, and the coverage of errors, for arrays (N, property).
-
-    Returns
-    -------
-    dict
-        By property: ``n``, ``bias``, ``sigma`` (the paper's error), ``rmse``, ``mad``, ``r2``, ``coverage`` and
-        ``error`` of `spectool.models.calibration.figures_of_merit`, and ``r2_adjusted`` for 22 inputs.
+    """The figures of Table 3 of each property, for arrays (N, property): those of
+    `spectool.models.calibration.figures_of_merit`, and ``r2_adjusted`` for 22 inputs.
     """
     columns = ("n", "bias", "sigma", "rmse", "mad", "r2", "coverage", "error")
     scores = {}
