@@ -12,7 +12,7 @@ import xarray as xr
 from scipy.spatial import KDTree
 
 from spectool.models.store import ModelInfo
-from spectool.models.vae import decode_latent, encode_sample
+from spectool.models.vae import decode_latent, encode_sample, traverse
 from spectool.parallel import single_thread
 
 
@@ -31,35 +31,6 @@ def informative_dimensions(arrays, n_latent):
         return np.arange(n_latent)
     informative = np.asarray(arrays["informative"])
     return np.flatnonzero(informative) if informative.dtype == bool else informative.astype(int)
-
-
-def traverse(decode, latent, dimension, values):
-    """Decode positions along one dimension, up to where a flux turns negative.
-
-    This is the rule of Marziano (2024, Section 4.4). A start that is negative already does not stop it.
-
-    Parameters
-    ----------
-    decode : callable
-        From latents (n, n_latent) to spectra (n, wavelength).
-    latent : ndarray, shape (n_latent,)
-        Where the other dimensions stay.
-    dimension : int
-    values : ndarray, shape (n,)
-        Of the dimension, from the start outwards.
-
-    Returns
-    -------
-    values : ndarray, shape (m,)
-        Those before the first negative flux.
-    spectra : ndarray, shape (m, wavelength)
-    """
-    latents = np.repeat(np.asarray(latent)[None], len(values), axis=0)
-    latents[:, dimension] = values
-    spectra = decode(latents)
-    negative = (spectra < 0).any(axis=1)
-    stop = int(np.argmax(negative)) if negative.any() and not negative[0] else len(values)
-    return np.asarray(values)[:stop], spectra[:stop]
 
 
 @dataclass(frozen=True)

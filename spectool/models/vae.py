@@ -352,3 +352,32 @@ def usable_pixels(model: ConvBetaVAE, sample: xr.Dataset) -> tuple[np.ndarray, n
     if "ivar" in sample:
         mask |= ~(sample["ivar"].values > 0)
     return flux, mask
+
+
+def traverse(decode, latent, dimension, values):
+    """Decode positions along one dimension, up to where a flux turns negative.
+
+    No galaxy has a negative flux. A start that is negative already does not stop it.
+
+    Parameters
+    ----------
+    decode : callable
+        From latents (n, n_latent) to spectra (n, wavelength).
+    latent : ndarray, shape (n_latent,)
+        Where the other dimensions stay.
+    dimension : int
+    values : ndarray, shape (n,)
+        Of the dimension, from the start outwards.
+
+    Returns
+    -------
+    values : ndarray, shape (m,)
+        Those before the first negative flux.
+    spectra : ndarray, shape (m, wavelength)
+    """
+    latents = np.repeat(np.asarray(latent)[None], len(values), axis=0)
+    latents[:, dimension] = values
+    spectra = decode(latents)
+    negative = (spectra < 0).any(axis=1)
+    stop = int(np.argmax(negative)) if negative.any() and not negative[0] else len(values)
+    return np.asarray(values)[:stop], spectra[:stop]

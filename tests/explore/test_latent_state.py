@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spectool.explore.latent_state import LatentState, fingerprint, traverse
-from spectool.models.vae import decode_latent, encode_sample
+from spectool.explore.latent_state import LatentState, fingerprint
+from spectool.models.vae import decode_latent, encode_sample, traverse
 
 
 def test_a_seed_is_where_the_encoder_puts_it(state, seeds, model):
