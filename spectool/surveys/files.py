@@ -1,4 +1,4 @@
-"""Read one spectrum from whatever a visitor brings: FITS, ECSV, CSV; a path, a URL, an upload's bytes."""
+"""One spectrum from whatever a visitor brings (FITS, ECSV, CSV; path, URL, bytes): its own file, bound to no survey."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Catalogues as surveys publish them: GAMA, DustPedia, Pipe3D."""
+"""Catalogues as surveys publish them (GAMA, DustPedia, Pipe3D): its own file, the one that reads tables."""
 
 import re
 import warnings
