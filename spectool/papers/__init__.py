@@ -97,9 +97,11 @@ def check_claims(
 class Predictor(NamedTuple):
     """A trained model, ready to be asked about spectra.
 
-    It reads `wavelength_range` [Angstrom, rest frame], of which good pixels must cover `min_fraction`. `prepare` takes
-    an observed sample to one that `predict` takes, which gives a Dataset: ``value``, ``error`` (galaxy, quantity);
-    ``out_of_range``, ``reason`` (galaxy); on the quantities the coordinates ``label``, ``unit``, ``note``.
+    ``prepare`` makes of an observed sample what ``predict`` takes, which gives a Dataset: ``value``, ``error``
+    (galaxy,
+    quantity); ``out_of_range``, ``reason`` (galaxy); coordinates ``label``, ``unit``, ``note`` of the
+    quantities. Good pixels
+    must cover ``min_fraction`` of ``wavelength_range``, rest frame [Angstrom].
     """
 
     title: str

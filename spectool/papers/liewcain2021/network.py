@@ -119,19 +119,16 @@ def train_folds(
 
     Parameters
     ----------
-    sample
+    sample : Dataset
         See `read_bands`; with ``galaxy_index``.
-    output, suffix
+    output, suffix : str
         Of `UNITS`, and what follows it in the name of the labels' column.
     by, seed
         See `spectool.models.bands.split_spectra`; networks and held-out spectra follow the seed, too.
-    only
-        Some folds; default: all.
-    stop_on
-        ``"inner"``: `hold_out` of the training spectra. ``"test"``: the fold that is predicted, as in the paper, which
-        flatters.
-    **options
-        Passed to `train_cnn`.
+    only : list of int, optional
+        Some folds.
+    stop_on : {"inner", "test"}
+        `hold_out` of the training spectra, or the fold that is predicted, as in the paper, which flatters.
     """
     if stop_on not in ("inner", "test"):
         raise ValueError(f'stop_on must be "inner" or "test", not {stop_on!r}')
@@ -281,18 +278,10 @@ def score_noise(
     noiser: NarrowBandCNN | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Scatter, error and coverage by the signal-to-noise ratio of the bands.
+    """Scatter, error and coverage by the signal-to-noise ratio `sn` of the band of mean magnitude.
 
-    Parameters
-    ----------
-    networks
-        Those that need all bands lose the spectra with a non-detection.
-    inputs, labels
-        Noise-free, in the order of the networks' bands; labels (N, property).
-    sn
-        Of the band of mean magnitude.
-    noiser
-        A network with channels for errors and gaps; default: the first of `networks`.
+    Inputs are noise-free, in the order of the networks' bands; labels (N, property). Networks that need all bands lose
+    spectra with a non-detection. `noiser` is a network with channels for errors and gaps; default: the first.
 
     Returns
     -------

@@ -102,10 +102,6 @@ def train(model, arrays, valid, *, configuration="light", seed=0, **options) -> 
         Of shuffling, hidden parts and latent draws.
     options
         Of `spectool.models.training.fit`, to replace these.
-
-    Returns
-    -------
-    History
     """
     recipe = {"loss": BetaLoss(0.3, start=10.0), "augment": RandomCoverage(model.wavelength.numpy())}
     return fit(model, arrays, valid, seed=seed, **(recipe | RECIPES[configuration] | options))

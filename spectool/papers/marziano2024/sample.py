@@ -21,7 +21,6 @@ def make_sample(n, *, seed, independent=False, grid=None, progress=True):
         Draw the parameters independently of each other, for null tests.
     grid : SSPGrid, optional
         Default: the embedded one.
-    progress : bool
 
     Returns
     -------

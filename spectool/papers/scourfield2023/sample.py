@@ -306,7 +306,6 @@ def make_sample(sample="uniform", *, split=None, n=None, progress=True):
         Default: both.
     n : int, optional
         Only the first n (they are in random order).
-    progress : bool
 
     Returns
     -------
@@ -382,7 +381,6 @@ def read_real(
     ----------
     sample : {"uniform", "star-forming"}
     split : {"train", "test"}, optional
-        Default: both. A fifth is for tests.
     n : int, optional
         Only the first n (they are in random order); only theirs are fetched.
     cache : bool or path
@@ -398,14 +396,12 @@ def read_real(
     -------
     Dataset
         ``flux``, ``ivar``, ``mask`` (galaxy, 825) without unit, ``norm``; ``candidate`` (specObjID),
-        ``spectral_class``, ``split``, and MPA-JHU's columns and lines. There is no ``truth``: real galaxies have none.
+        ``spectral_class``, ``split``, and MPA-JHU's columns and lines; no ``truth``.
 
     Raises
     ------
     ConnectionError
         If SDSS cannot be reached and the cache does not hold what is needed.
-    ValueError
-        If there is no such sample or split.
     """
     if sample not in REAL_SAMPLES:
         raise ValueError(f"no sample {sample!r}; choose from {', '.join(REAL_SAMPLES)}")
@@ -479,28 +475,20 @@ def _shuffle(catalogue, seed):
 
 
 def read_lines(sample="mzr", *, path=None):
-    """Read the star-forming test galaxies of Scourfield (2023, Section 5) with their measured lines.
+    """The star-forming test galaxies of Scourfield (2023, Section 5) with their measured lines.
 
     Parameters
     ----------
     sample : {"mzr", "null"}
         Galaxies whose metallicity knows their star formation, or only their mass.
-    path : str or pathlib.Path, optional
+    path : path, optional
         Default: the shipped file.
 
     Returns
     -------
-    dict of str to xarray.Dataset
-        By source of the file, such as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source with errors that were
-        scaled to cover the truth comes once more with these, as ``"de-noised, calibrated errors"``. Names of the null
-        sample begin with ``"null: "``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there.
-    ValueError
-        If it is another one.
+    dict of str to Dataset
+        By source, such as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source whose errors were scaled to cover
+        the truth comes once more as ``"de-noised, calibrated errors"``; names of the null begin with ``"null: "``.
     """
     tool = f"tools.make.scourfield2023_lines {sample}"
     product, file = load_product(f"scourfield2023_{sample}.nc", tool, path=path)

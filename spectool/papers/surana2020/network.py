@@ -100,17 +100,13 @@ def train_network(
     train, labels, valid, valid_labels
         Inputs in the order of `bands`, and labels (N, property) [dex], NaN if not known. A galaxy with a missing band
         is left out unless `with_mask`.
-    outputs
-        Of `UNITS`.
-    recipe
-        Default: the paper's for one property, `TOGETHER` for several.
-    live
+    outputs, recipe
+        Of `UNITS`; default recipe: the paper's for one property, `TOGETHER` for several.
+    live : bool
         `LIVE_EPOCHS` of `one_cycle` in place of the paper's constant rate, epochs and patience; `epochs`: as many.
-    scaling, gaussian, with_errors, with_mask
-        See `SedMLP`.
-    hide_bands
-        Hide bands at random (`RandomBands`).
-    seed
+    scaling, gaussian, with_errors, with_mask, hide_bands
+        See `SedMLP`; hide bands at random (`RandomBands`).
+    seed : int
         Of weights, shuffling and hidden bands.
     **options
         Passed to `spectool.models.training.fit`.

@@ -168,17 +168,15 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     n : int, optional
         The first so many; default: all 120,114.
     averages : BandAverages, optional
-        ``make_band_averages(SSPGrid.embedded("broadband"), load_filters())``, if at hand: making them takes half of
-        the time.
+        ``make_band_averages(SSPGrid.embedded("broadband"), load_filters())``, if at hand: half of the time.
     path : path
         Of `write_labels`; default: the file that comes with spectool.
-    progress : bool
 
     Returns
     -------
     xarray.Dataset, dims (galaxy, band)
-        As of `make_surana2020` without ``best_model`` and ``log_amplitude_fit``; labels to 0.0005 dex,
-        chi-square to 0.01.
+        As of `make_surana2020` without ``best_model`` and ``log_amplitude_fit``; labels to 0.0005 dex, chi-square to
+        0.01.
 
     Raises
     ------

@@ -33,30 +33,25 @@ def perturb_grid(
 ) -> SSPGrid:
     """A mock of another library: a grid with wrong isochrones, features, continua and resolution.
 
-    It stands in where there is no second library, is called a mock in its provenance, and is none: real libraries
-    differ in ways that this has not. Its default amplitudes are guesses of their order of magnitude.
+    It is called a mock in its provenance: real libraries differ in ways that this has not, and its amplitudes
+    are guesses.
 
     Parameters
     ----------
-    grid
+    grid : SSPGrid
         To be changed; the copy covers 3600-7700 A and has no nebular emission.
-    older
+    older : float
         Isochrones: a population of an age has the spectrum of one older by this fraction.
-    depth
-        All features, relative to a continuum smoothed over 100 A, are multiplied by this.
-    depth_scatter
-        And by a factor that changes with wavelength, over 40 and over 150 A, with this scatter; it changes by another
-        with each dex of metallicity, as abundance patterns do.
-    continuum
+    depth, depth_scatter : float
+        All features, relative to a continuum smoothed over 100 A, are multiplied by this; and by a factor of this
+        scatter that changes with wavelength, over 40 and 150 A, and with each dex of metallicity, as abundance
+        patterns do.
+    continuum : float
         Scatter of a factor on the continuum, alike for all populations, over 40 and over 150 A.
-    extra_fwhm
+    extra_fwhm : float
         Blur [Angstrom] that the copy's ``fwhm`` does not tell of.
-    seed
+    seed : int
         Of the two factors.
-
-    Returns
-    -------
-    SSPGrid
 
     Raises
     ------
@@ -174,22 +169,7 @@ def score_on_library(
 def compare_libraries(
     predictors: Mapping[str, Callable[[xr.Dataset], np.ndarray]], grids: Mapping[str, SSPGrid], **options
 ) -> xr.Dataset:
-    """Every predictor on every library.
-
-    Parameters
-    ----------
-    predictors
-        By name: networks trained on different libraries, with and without
-        `tools.make.randomised_domain.DomainRandomisation`, pPXF ...
-    grids
-        By name.
-    **options
-        Of `score_on_library`.
-
-    Returns
-    -------
-    Dataset
-        That of `score_on_library` with the dims ``model`` and ``library``.
+    """Every predictor on every library (dicts by name; options of `score_on_library`): dims ``model``, ``library``.
 
     Examples
     --------

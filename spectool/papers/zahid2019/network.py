@@ -151,37 +151,28 @@ def train(
 
     Parameters
     ----------
-    training, heldout
-        Prepared noise-free spectra (``flux``: galaxy, wavelength) with labels: what is learnt from, and what tells
-        when to stop (`make_sample`, `make_heldout` of `spectool.papers.zahid2019.sample`).
+    training, heldout : Dataset
+        Prepared noise-free spectra with labels: what is learnt from, and what tells when to stop (`make_sample`,
+        `make_heldout`).
     outputs
         See `make_labels`.
     n_filters, hidden
         Of the model.
-    adam_epochs, sgd_epochs
-        Adam, its learning rate in one cycle; then stochastic gradient descent with momentum, its rate falling as a
-        cosine. The paper has 500 of the second.
-    lr
-        Of the first phase.
-    batch_size
-        Of both.
-    patience
-        End the second phase after so many epochs without a better one; None = never.
-    max_seconds
-        For both phases together: two fifths are Adam's.
-    augment
-        ``augment(x, generator)`` -> x, (B, n_kept) float32: what else happens to training spectra, drawn for each
-        batch. Epochs then take longer, for every pixel has to be read.
+    adam_epochs, sgd_epochs, lr, batch_size
+        Adam, its learning rate `lr` in one cycle; then stochastic gradient descent with momentum, its rate
+        falling as a
+        cosine. The paper has 500 epochs of the second.
+    patience, max_seconds
+        End the second phase after so many epochs without a better one; seconds for both, two fifths are Adam's.
+    augment : callable, optional
+        ``augment(x, generator)`` -> x, (B, n_kept) float32: what else happens to training spectra, drawn for
+        each batch.
     pixel_noise
         See `NoisyLoss`.
-    watch
-        Notes where other rules would have stopped.
-    callbacks
-        Called with the `History` of the phase after each epoch.
-    seed
+    watch, callbacks
+        What notes where other rules would have stopped; called with the `History` of the phase after each epoch.
+    seed : int
         Of weights, order and noise.
-    progress
-        Show progress bars.
 
     Returns
     -------

@@ -88,12 +88,6 @@ def training_table():
 def make_basis(grid, *, wavelength=None):
     """Spectra of each duration's five intervals at each metallicity, as wide as the most massive galaxies' (330 km/s).
 
-    Parameters
-    ----------
-    grid : SSPGrid
-    wavelength : array_like, shape (n,), optional
-        Vacuum, rest frame [Angstrom]; default `optical_wavelength`.
-
     Returns
     -------
     Dataset
@@ -183,7 +177,6 @@ def make_sample(grid=None, *, table=None, dtype="float16", progress=False):
         Rows of `training_table`; default: all.
     dtype : str
         Of the result; float16 takes 229 MB and is good to 5e-4 of a feature's depth.
-    progress : bool
 
     Returns
     -------
@@ -212,23 +205,14 @@ def make_sample(grid=None, *, table=None, dtype="float16", progress=False):
 def make_heldout(n, *, seed, grid=None, dtype="float32"):
     """Prepared spectra of histories that no training galaxy has (`draw_histories`): no dust, no lines, no noise.
 
-    Constant star formation ends at a light-weighted age of 1.2 Gyr; 18% of the held-out histories (truncated ones and
-    those of two populations, most of them) are older, up to 11 Gyr: look at these apart.
-
-    Parameters
-    ----------
-    n : int
-    seed : int or numpy.random.Generator
-        `HELDOUT_SEED` for choosing and calibrating, `HELDOUT_TEST_SEED` for results.
-    grid : SSPGrid, optional
-    dtype : str
+    Constant star formation ends at a light-weighted age of 1.2 Gyr; 18% of the held-out histories are older: look at
+    these apart. `HELDOUT_SEED` is for choosing and calibrating, `HELDOUT_TEST_SEED` for results.
 
     Returns
     -------
     Dataset
-        As of `make_sample`, with ``kind``, ``onset``, ``rise`` of the histories in the place of the table's
-        columns, and ``mask`` (none) and ``sigma`` (0) as
-        `spectool.papers.zahid2019.reader.prepare_zahid2019` gives them.
+        As of `make_sample`, with ``kind``, ``onset``, ``rise`` of the histories in place of the table's columns, and
+        ``mask`` (none) and ``sigma`` (0) as `prepare_zahid2019` gives them.
     """
     grid = grid or SSPGrid.embedded()
     histories = draw_histories(n, seed=seed, grid=grid)
@@ -542,24 +526,20 @@ def read_products(name="main", *, path=None):
 
 
 def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batch_size=512):
-    """Spectra of candidates by their numbers, in the order asked for.
-
-    Any galaxy comes out the same whichever others are asked for with it, its noise included (to the rounding of
-    float32). Galaxies of one block (4096 numbers) are quickest together.
+    """Spectra of candidates by their numbers, in the order asked for: each the same whichever others are asked for.
 
     Parameters
     ----------
     ids : array_like of int
-        block * 4096 + row.
+        block * 4096 + row; galaxies of one block are quickest together.
     null : bool
         Those of the null sample (other galaxies under the same numbers).
 
     Returns
     -------
     Dataset
-        On `spectool.prepare.stack_wavelength` (3700-7360 A, 1 A), at rest: ``flux``, ``truth``
-        [1e-17 erg/s/cm2/A], ``ivar``, ``mask``, ``true_line_flux`` (galaxy, line) and all columns of the candidates;
-        see `spectool.papers.zahid2019.sample.to_angstrom`.
+        On `spectool.prepare.stack_wavelength` (3700-7360 A, 1 A), at rest: ``flux``, ``truth`` [1e-17 erg/s/cm2/A],
+        ``ivar``, ``mask``, ``true_line_flux`` (galaxy, line), the columns of the candidates; see `to_angstrom`.
 
     Raises
     ------
