@@ -95,13 +95,10 @@ def check_claims(
 
 
 class Predictor(NamedTuple):
-    """A trained model, ready to be asked about spectra.
+    """A trained model, ready to be asked about spectra whose good pixels cover ``min_fraction`` of its range.
 
-    ``prepare`` makes of an observed sample what ``predict`` takes, which gives a Dataset: ``value``, ``error``
-    (galaxy,
-    quantity); ``out_of_range``, ``reason`` (galaxy); coordinates ``label``, ``unit``, ``note`` of the
-    quantities. Good pixels
-    must cover ``min_fraction`` of ``wavelength_range``, rest frame [Angstrom].
+    ``prepare`` makes of an observed sample what ``predict`` takes, which gives ``value``, ``error`` (galaxy, quantity),
+    ``out_of_range`` and ``reason`` (galaxy), with the coordinates ``label``, ``unit``, ``note`` of the quantities.
     """
 
     title: str

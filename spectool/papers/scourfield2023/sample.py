@@ -98,8 +98,6 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
         block * 4096 + row.
     metallicity_sfr : bool
         With False, the candidates of the null test (other galaxies under the same numbers).
-    batch_size : int
-        Galaxies in memory at full resolution; does not change the result.
 
     Returns
     -------
@@ -382,7 +380,7 @@ def read_real(
     sample : {"uniform", "star-forming"}
     split : {"train", "test"}, optional
     n : int, optional
-        Only the first n (they are in random order); only theirs are fetched.
+        The first n (they are in random order); only theirs are fetched.
     cache : bool or path
         Where spectra and tables are kept; True: the user's cache.
     constant : float, optional
