@@ -11,6 +11,7 @@ from tests.denoising_toy import trained as trained
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """With pytest-xdist, all tests of a file run on one worker, and all notebooks one after the other, first."""
     for item in items:
