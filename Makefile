@@ -8,7 +8,7 @@ SHELL := /bin/bash
 TORCH_INDEX ?=
 KEY ?=
 LAB_FLAGS ?=
-PYTEST_FLAGS ?= -n 2 --dist loadgroup
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -11,12 +11,8 @@ from tests.denoising_toy import trained as trained
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """With pytest-xdist, all tests of a file run on one worker, and all notebooks one after the other, first."""
-    for item in items:
-        notebook = item.get_closest_marker("notebook")
-        item.add_marker(pytest.mark.xdist_group("notebooks" if notebook else str(item.path)))
+    """Notebooks first: with two workers, one executes them while the other runs the rest."""
     items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
 
 
