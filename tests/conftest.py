@@ -11,11 +11,6 @@ from tests.denoising_toy import trained as trained
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items):
-    """Notebooks first: with two workers, one executes them while the other runs the rest."""
-    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
-
-
 def pytest_terminal_summary(terminalreporter):
     """What each notebook cost."""
     for report in terminalreporter.stats.get("passed", []):
