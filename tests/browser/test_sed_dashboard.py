@@ -144,7 +144,7 @@ def test_bands_can_be_dropped_alone_and_together(opened):
     assert gone == {"r", "P100", "P160", "S250", "S350", "S500"}
     button(opened, "Reset").click()
     wait_until(opened, SAME, answers)
-    assert not opened.locator(".sed-side input[type=checkbox]").is_checked()
+    opened.locator(".sed-side input[type=checkbox]:not(:checked)").wait_for(timeout=10_000)
 
 
 def test_the_mistake_of_units_is_flagged(opened):
