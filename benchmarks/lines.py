@@ -19,7 +19,7 @@ from spectool.papers.scourfield2023.sample import rebuild
 from spectool.parallel import n_workers
 from spectool.prepare import mask_bad_pixels
 from spectool.spectra import KM_S
-from spectool.surveys.sdss import observe_sdss
+from spectool.surveys.spectrograph import observe_sdss
 from spectool.synth.grid import embedded_grid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from benchmarks.row import make_row, seconds
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.papers.zahid2019.sample import make_sample, training_table
-from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.synth import SSPGrid, sfh, synthesize
 from spectool.synth.histories import durations, equal_light_intervals, metallicities
 

@@ -12,6 +12,14 @@ AB_CGS = 3631e-23  # the same [erg / s / cm2 / Hz]
 R_V = 3.1  # of the Milky Way's mean extinction law
 L_SUN = 3.828e33  # erg / s
 Z_SUN = 0.02  # metals by mass where log_z_star and log_z_gas are 0
+OXYGEN_SUN = 8.91  # 12 + log(O/H) there
+SOLAR_OXYGEN = 8.69  # the Sun's by Asplund et al. (2009), which published calibrations count from
+ONE_SIGMA = 0.6827  # the share of a normal distribution within one standard deviation
+FLUX_UNIT = "1e-17 erg / (Angstrom s cm2)"
+IVAR_UNIT = "1e34 Angstrom2 s2 cm4 / erg2"
+# SDSS's pixels lie on log10(lambda) = LOGLAM0 + DLOGLAM k with whole k: spectra only begin and end elsewhere.
+LOGLAM0, DLOGLAM = 3.5, 1e-4
+PIXEL_VELOCITY = KM_S * np.log(10) * DLOGLAM  # km/s per pixel: wdisp is given in pixels
 
 # Vacuum wavelengths [Angstrom] of the emission lines that notebooks name; NIST, via the SDSS line list.
 LINES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spectool.prepare import (
+from spectool.continuum import (
     BALMER_LINES,
     ISM_LINES,
     N_KEPT,

@@ -77,6 +77,15 @@ def paper(path):
 
 
 @cache
+def handed_on(package):
+    """Names that a package imports when they are asked for -> the module they come from."""
+    for node in tree(MODULES[package]).body if package in MODULES else ():
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LATER":
+            return ast.literal_eval(node.value)
+    return {}
+
+
+@cache
 def imports(path):
     """Modules of spectool that a file imports, inside functions, too."""
     names = set()
@@ -84,7 +93,10 @@ def imports(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            later = handed_on(node.module)
+            names |= {node.module} | {
+                f"{node.module}.{later.get(alias.name, alias.name)}" for alias in node.names
+            }
     return names & MODULES.keys()
 
 

@@ -7,8 +7,7 @@ import numpy as np
 
 from spectool.measure.metallicity import CALIBRATIONS, deredden_lines
 from spectool.measure.mzr import RELATIONS, STELLAR_RELATIONS
-from spectool.spectra import Z_SUN
-from spectool.synth.relations import OXYGEN_SUN
+from spectool.spectra import OXYGEN_SUN, Z_SUN
 
 TRUTH = "truth of the mocks"
 PREDICTED = "network's prediction"

@@ -20,7 +20,7 @@ from spectool.explore.sed_network_plots import running_lines
 from spectool.explore.sed_plots import COLORS, FACILITY_COLORS, LABELS, NAMES, band_colors, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED
 from spectool.measure.sedfit import score_fit
-from spectool.models.calibration import ONE_SIGMA
+from spectool.spectra import ONE_SIGMA
 
 TOLERANCE = 0.03
 LEGEND_WIDTH = 95

@@ -11,8 +11,8 @@ from scipy.special import erf
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES
-from spectool.surveys.sdss import PIXEL_VELOCITY, blur
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES, PIXEL_VELOCITY
+from spectool.surveys.spectrograph import blur
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import synthesize
 

@@ -6,8 +6,8 @@ import numpy as np
 import xarray as xr
 
 from spectool.prepare import LOWEST_REDSHIFT, spectral_coordinate
-from spectool.spectra import FWHM_TO_SIGMA, KM_S
-from spectool.surveys.sdss import PIXEL_VELOCITY, lsf_pixels, resolving_power
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, PIXEL_VELOCITY
+from spectool.surveys.spectrograph import lsf_pixels, resolving_power
 
 _UNKNOWN = 70.0  # km/s, where a sample says nothing of its resolution
 _TEMPLATE_FWHM, _TEMPLATE_PIXEL = 2.5, 0.9  # Angstrom, of the embedded grid (MILES)

@@ -12,7 +12,7 @@ import xarray as xr
 from spectool.measure.line_design import DOUBLETS, gaussian_on_pixels, select_populations
 from spectool.measure.line_spectra import read_spectra
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES, pixel_edges
-from spectool.surveys.sdss import blur
+from spectool.surveys.spectrograph import blur
 from spectool.synth.grid import embedded_grid
 
 TARGET = 330.0  # km/s

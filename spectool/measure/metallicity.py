@@ -7,13 +7,10 @@ import numpy as np
 import xarray as xr
 
 from spectool.prepare import add_history
-from spectool.spectra import LINES, extinction_curve
+from spectool.spectra import LINES, SOLAR_OXYGEN, extinction_curve
 
 CASE_B = 2.86
 """H-alpha / H-beta without dust: case B, 10,000 K, 100 cm^-3 (Osterbrock & Ferland 2006, Table 4.4)."""
-
-SOLAR_OXYGEN = 8.69
-"""12 + log(O/H) of the Sun (Asplund et al. 2009, ARA&A 47, 481): the zero point of Curti et al. (2020)."""
 
 _MIN_SN = {"Hα": 15.0}
 

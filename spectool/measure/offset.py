@@ -5,10 +5,10 @@ import xarray as xr
 from scipy.interpolate import make_interp_spline
 
 from spectool.broaden import broaden, fill_bad
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.measure.stats import group_rows
-from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.spectra import FWHM_TO_SIGMA, KM_S
-from spectool.surveys.sdss import resolving_power
+from spectool.surveys.spectrograph import resolving_power
 
 TARGET_FWHM = 330.0  # km/s
 TEMPLATE_FWHM = 2.5  # Angstrom: spectra of mocks are nowhere sharper than their templates
@@ -30,7 +30,7 @@ def flux_predictor(members):
     Returns
     -------
     callable
-        ndarray (galaxy, 3251) of flux on `spectool.prepare.optical_wavelength`, NaN where bad -> (galaxy,) [dex].
+        ndarray (galaxy, 3251) of flux on `spectool.continuum.optical_wavelength`, NaN where bad -> (galaxy,) [dex].
     """
     members = list(members) if isinstance(members, (list, tuple)) else [members]
     basis = ContinuumBasis.optical()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
+from spectool.continuum import kept_pixels
 from spectool.measure.line_design import require_ppxf, select_populations, stellar_templates, template_pixels
 from spectool.measure.line_spectra import read_spectra
 from spectool.measure.line_table import (
@@ -20,9 +21,8 @@ from spectool.measure.line_table import (
     note_fits,
 )
 from spectool.parallel import n_workers as granted_workers
-from spectool.prepare import kept_pixels, mask_bad_pixels, resample, spectral_coordinate
-from spectool.spectra import KM_S
-from spectool.surveys.sdss import PIXEL_VELOCITY
+from spectool.prepare import mask_bad_pixels, resample, spectral_coordinate
+from spectool.spectra import KM_S, PIXEL_VELOCITY
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import LABEL_RANGE
 
@@ -111,7 +111,7 @@ def fit_populations(
     fit_range : (float, float)
         Rest wavelengths [Angstrom].
     keep : callable, optional
-        Wavelengths [Angstrom] to what may be used (bool); default `spectool.prepare.kept_pixels`: no emission lines.
+        Wavelengths [Angstrom] to what may be used (bool); default `spectool.continuum.kept_pixels`: no emission lines.
     n_bootstrap : int
         Repeated fits with the signs of residuals drawn anew (wild bootstrap, at the polynomial and kinematics found)
         that errors come from; 0: none.

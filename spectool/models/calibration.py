@@ -8,7 +8,6 @@ import numpy as np
 from astropy.stats import mad_std
 
 LEVEL = 0.68
-ONE_SIGMA = 0.6827
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from spectool.models.bands import FACILITY_BANDS, BandInputs, BandNetwork
-from spectool.models.calibration import ONE_SIGMA
 from spectool.models.store import load_model
+from spectool.spectra import ONE_SIGMA
 
 CALIBRATION_ROWS = 10_000
 

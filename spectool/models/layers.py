@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 from torch import nn
 
-from spectool.models.calibration import ONE_SIGMA
 from spectool.models.training import in_batches
+from spectool.spectra import ONE_SIGMA
 
 SLOPE = 0.1
 

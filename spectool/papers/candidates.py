@@ -5,7 +5,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.spectra import AB_CGS, ANGSTROM_S
-from spectool.surveys.sdss import luminosity_to_flux
+from spectool.surveys.spectrograph import luminosity_to_flux
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.nebular import mend_low_ionisation
 from spectool.synth.population import concatenate, draw_population

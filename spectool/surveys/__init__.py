@@ -2,15 +2,33 @@
 
 from importlib import import_module
 
-from spectool.surveys.sdss import observe_sdss, packaged_spectra, read_sdss, sdss_wavelength
+__all__ = [
+    "observe_sdss",
+    "packaged_spectra",
+    "read_califa_cube",
+    "read_photometry",
+    "read_sdss",
+    "read_spectrum",
+    "sdss_wavelength",
+]
 
-__all__ = ["observe_sdss", "packaged_spectra", "read_sdss", "read_spectrum", "sdss_wavelength"]
+# Each is imported when it is asked for: some need a second or more.
+LATER = {
+    "observe_sdss": "spectrograph",
+    "packaged_spectra": "sdss",
+    "read_califa_cube": "cubes",
+    "read_photometry": "tables",
+    "read_sdss": "sdss",
+    "read_spectrum": "files",
+    "sdss_wavelength": "spectrograph",
+}
 
-# What not every user of a survey needs: their imports take a second or more.
-_LATER = {"read_spectrum": "files", "read_photometry": "tables", "read_califa_cube": "cubes"}
+
+class SurveyWarning(UserWarning):
+    """A file or spectrum of a batch could not be used as it is."""
 
 
 def __getattr__(name):
-    if name not in _LATER:
+    if name not in LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return getattr(import_module(f"{__name__}.{LATER[name]}"), name)

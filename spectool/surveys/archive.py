@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 
 from spectool.io import atomic
 from spectool.spectra import LINES
-from spectool.surveys.sdss import SurveyWarning, open_fits, parse_sdss, read_sdss
+from spectool.surveys import SurveyWarning
+from spectool.surveys.sdss import open_fits, parse_sdss, read_sdss
 
 VIZIER = "vizier.cds.unistra.fr"
 SKYSERVER_URL = "https://skyserver.sdss.org"

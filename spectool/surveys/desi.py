@@ -9,8 +9,8 @@ from astropy import constants as c
 from astropy import units as u
 
 from spectool.prepare import add_history
-from spectool.spectra import pixel_edges
-from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, luminosity_to_flux, sky_flux
+from spectool.spectra import FLUX_UNIT, IVAR_UNIT, pixel_edges
+from spectool.surveys.spectrograph import luminosity_to_flux, sky_flux
 
 EXPOSURE = 180.0
 AREA = 8.66e4  # cm2, central obscuration and spider taken off

@@ -10,8 +10,8 @@ from astropy.io import fits
 from astropy.table import QTable
 
 from spectool.prepare import LOWEST_REDSHIFT
-from spectool.spectra import air_to_vacuum
-from spectool.surveys.sdss import FLUX_UNIT, IVAR_UNIT, combine_sdss, is_sdss, ivar_of, open_fits, parse_sdss
+from spectool.spectra import FLUX_UNIT, IVAR_UNIT, air_to_vacuum
+from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, open_fits, parse_sdss
 
 # What people call their columns, in lower case and without what follows a bracket or a unit.
 COLUMN_NAMES = {

@@ -14,9 +14,9 @@ from pandas import read_csv
 
 from spectool.prepare import SENTINELS, add_history, are_magnitudes
 from spectool.spectra import AB_JY, Z_SUN
+from spectool.surveys import SurveyWarning
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
-from spectool.surveys.sdss import SurveyWarning
 
 PROBLEMS = ("no data", "sentinel", "no error", "error not positive", "flagged", "looks like magnitudes")
 """Why a flux is masked; the first that holds counts."""

@@ -7,7 +7,7 @@ import xarray as xr
 from astropy.cosmology import Planck18
 from scipy.special import ndtr, ndtri
 
-from spectool.spectra import Z_SUN
+from spectool.spectra import OXYGEN_SUN, Z_SUN
 from spectool.synth import relations, sfh
 
 MASS_RANGE = (8.5, 11.5)
@@ -120,7 +120,7 @@ def draw_population(
     formed = _mass_formed(columns, age, relations.surviving_fraction(age), rng)
     galaxies["mass_formed"] = (("galaxy", "age"), formed, {"units": "Msun"})
     galaxies["log_z_star"].attrs["z_sun"] = Z_SUN
-    galaxies["log_z_gas"].attrs |= {"z_sun": Z_SUN, "oxygen_sun": relations.OXYGEN_SUN}
+    galaxies["log_z_gas"].attrs |= {"z_sun": Z_SUN, "oxygen_sun": OXYGEN_SUN}
     return galaxies
 
 

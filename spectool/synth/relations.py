@@ -2,15 +2,7 @@
 
 import numpy as np
 
-OXYGEN_SUN = 8.91
-"""12 + log(O/H), on the scale of Curti et al. (2020), of gas with ``log_z_gas`` = 0, which is Z = 0.02.
-
-Not a measurement of the Sun (8.69, Asplund et al. 2009), but close to what Z = 0.02 goes with (8.93, Anders &
-Grevesse 1989). It is the value for which the Cloudy grid gives galaxies of each mass the line ratios
-[NII]/H-alpha and [OIII]/H-beta of 2,600 star-forming ones of the ECO survey (Moffett et al. 2015): from log M
-= 8 to 11 the metallicities found from the two ratios lie 0.20-0.26 dex below the relation with 8.69. Scales
-of O/H differ by more than that (Kewley & Ellison 2008).
-"""
+from spectool.spectra import OXYGEN_SUN
 
 MAX_LOG_Z_GAS = float(np.log10(1.2))
 """Above 1.2 solar the lines of the Cloudy grid collapse, so gas is never drawn richer."""

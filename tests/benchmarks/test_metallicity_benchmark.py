@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 
 from benchmarks.metallicity import require_agreement, write_map
-from spectool.prepare import stack_wavelength
+from spectool.continuum import stack_wavelength
 
 
 def found(values):

@@ -5,13 +5,13 @@ import pytest
 import xarray as xr
 from bokeh.models import BoxAnnotation, HBar, Line, Scatter, VArea, Whisker
 
+from spectool.continuum import ContinuumBasis
 from spectool.explore import filter_plots, metallicity_checks, metallicity_plots
 from spectool.measure.attribution import describe_filters, filter_patterns
 from spectool.measure.indices import index_band
 from spectool.measure.mzr import bin_mass_and_sfr
 from spectool.measure.offset import explain_offset
 from spectool.models.chunked import ChunkedMLP
-from spectool.prepare import ContinuumBasis
 from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
 
 RNG = np.random.default_rng(5)

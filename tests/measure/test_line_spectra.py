@@ -8,7 +8,7 @@ from spectool.measure.line_spectra import line_spread
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.prepare import resample, to_rest_frame
-from spectool.surveys.sdss import observe_sdss, sdss_wavelength
+from spectool.surveys.spectrograph import observe_sdss, sdss_wavelength
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.continuum import stack_wavelength
 from spectool.measure.line_widths import WidthMassRelation, extra_fwhm, fit_width_mass, spectral_fwhm
-from spectool.prepare import stack_wavelength
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
 

@@ -12,8 +12,8 @@ from spectool.measure.line_design import MEASURED, REDDENING, gaussian_on_pixels
 from spectool.measure.line_spectra import read_spectra
 from spectool.measure.lines_ppxf import FIT_RANGE, convolve, fit_lines, make_setup
 from spectool.prepare import mask_bad_pixels, resample, to_rest_frame
-from spectool.spectra import LINES, pixel_edges
-from spectool.surveys.sdss import FLUX_UNIT, luminosity_to_flux, observe_sdss
+from spectool.spectra import FLUX_UNIT, LINES, pixel_edges
+from spectool.surveys.spectrograph import luminosity_to_flux, observe_sdss
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import synthesize
 

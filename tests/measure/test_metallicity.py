@@ -8,7 +8,6 @@ from uncertainties import ufloat, umath
 from spectool.measure.metallicity import (
     CALIBRATIONS,
     CASE_B,
-    SOLAR_OXYGEN,
     balmer_decrement,
     deredden_lines,
     metallicity,
@@ -16,7 +15,7 @@ from spectool.measure.metallicity import (
     pick,
 )
 from spectool.measure.mzr import RELATIONS
-from spectool.spectra import LINES, extinction_curve
+from spectool.spectra import LINES, SOLAR_OXYGEN, extinction_curve
 
 NAMES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.continuum import ContinuumBasis, kept_pixels, optical_wavelength
 from spectool.measure import offset
 from spectool.measure.offset import (
     add_noise,
@@ -11,8 +12,7 @@ from spectool.measure.offset import (
     observed_views,
     stellar_fwhm,
 )
-from spectool.prepare import ContinuumBasis, kept_pixels, optical_wavelength
-from spectool.surveys.sdss import resolving_power
+from spectool.surveys.spectrograph import resolving_power
 
 EDGES = np.arange(9.0, 10.6, 0.5)
 WAVELENGTH = optical_wavelength()

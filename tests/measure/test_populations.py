@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.continuum import kept_pixels, stack_wavelength
 from spectool.measure.populations import fit_populations
-from spectool.prepare import kept_pixels, mask_bad_pixels, resample, stack_wavelength
+from spectool.prepare import mask_bad_pixels, resample
 from spectool.synth import sfh
 from spectool.synth.synthesis import synthesize
 

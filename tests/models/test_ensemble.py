@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from spectool.broaden import make_broadening
+from spectool.continuum import kept_pixels, optical_wavelength
 from spectool.models.bands import FACILITY_BANDS, SedMLP, read_inputs
 from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP, white_noise_variance
 from spectool.models.ensemble import (
@@ -12,7 +13,6 @@ from spectool.models.ensemble import (
     band_importance,
     missing_shares,
 )
-from spectool.prepare import kept_pixels, optical_wavelength
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 

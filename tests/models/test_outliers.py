@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.models.bands import BandInputs, read_inputs
 from spectool.models.denoise import denoise, flux_errors
 from spectool.models.outliers import (
@@ -18,7 +19,6 @@ from spectool.models.outliers import (
     score_outliers,
 )
 from spectool.papers.zahid2019.sample import make_heldout, make_sample, training_table
-from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 from tools.make.flux_errors import fit_flux_errors

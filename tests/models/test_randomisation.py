@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.papers.zahid2019.sample import make_heldout
-from spectool.prepare import ContinuumBasis, normalize_continuum
 from tools.make.randomised_domain import DomainRandomisation, randomise
 
 NOTHING = {"continuum": 0.0, "depth": 0.0, "noise": 0.0, "fwhm": (330.0, 330.0)}

@@ -10,6 +10,7 @@ from astropy.io.votable import from_table
 from astropy.table import Table
 
 from spectool.spectra import LINES
+from spectool.surveys import SurveyWarning
 from spectool.surveys.archive import (
     CATALOGUE_LINES,
     RECORD,
@@ -24,7 +25,7 @@ from spectool.surveys.archive import (
     read_real_sample,
     spectrum_url,
 )
-from spectool.surveys.sdss import SurveyWarning, read_sdss
+from spectool.surveys.sdss import read_sdss
 from spectool.surveys.tables import read_photometry
 from tests.surveys.sdss_server import catalogue_rows, serve, spectrum_bytes
 

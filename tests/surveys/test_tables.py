@@ -11,9 +11,9 @@ from astropy.table import Table
 
 from spectool.measure.gradients import add_radius, fit_gradients
 from spectool.spectra import Z_SUN
+from spectool.surveys import SurveyWarning
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
-from spectool.surveys.sdss import SurveyWarning
 from spectool.surveys.tables import (
     DUSTPEDIA_LABELS,
     GAMA_LABELS,

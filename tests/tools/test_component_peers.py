@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from spectool.continuum import N_KEPT
 from spectool.models import peers
 from spectool.models.chunked import SN_LEVELS
 from spectool.papers.zahid2019.network import add_coefficient_noise, copy_with_noise, project
 from spectool.papers.zahid2019.sample import HELDOUT_SEED, make_heldout
-from spectool.prepare import N_KEPT
 from spectool.synth.grid import SSPGrid
 from tools.make.component_peers import fit_ssp_pca, train_small_network
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.models.chunked import SN_LEVELS, assign_levels
 from spectool.models.denoise import PCAModel, fit_pca
 from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.training import History, fit, one_cycle
 from spectool.papers.zahid2019.network import add_coefficient_noise
 from spectool.papers.zahid2019.sample import FWHM
-from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.grid import SSPGrid
 from spectool.synth.histories import metallicities, metallicity_operator

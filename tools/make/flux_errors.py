@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spectool.models.calibration import ONE_SIGMA
 from spectool.models.denoise import flux_errors, latent_features
+from spectool.spectra import ONE_SIGMA
 
 _RIDGE = 1e-2
 _CLIP = 5.0

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from spectool.models.calibration import ONE_SIGMA
 from spectool.models.denoise import LEVELS, NoiseAwareAutoencoder
 from spectool.models.layers import seed_torch
 from spectool.models.training import fit, in_batches, one_cycle
 from spectool.models.vae import kl_per_dimension
+from spectool.spectra import ONE_SIGMA
 from tools.make.flux_errors import pull_modes
 
 EPOCHS = 150

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from spectool.broaden import make_broadening
-from spectool.prepare import ContinuumBasis
+from spectool.continuum import ContinuumBasis
 from spectool.spectra import SIGMA_TO_FWHM
 
 FWHM = 330.0
@@ -43,7 +43,7 @@ class DomainRandomisation:
 
     @classmethod
     def zahid2019(cls, **options):
-        """For the pixels of `spectool.prepare.optical_wavelength` outside the line windows."""
+        """For the pixels of `spectool.continuum.optical_wavelength` outside the line windows."""
         basis = ContinuumBasis.optical()
         return cls(basis.kept_wavelength, **options)
 

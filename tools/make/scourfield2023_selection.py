@@ -32,7 +32,7 @@ from spectool.papers.scourfield2023.sample import (
 )
 from spectool.parallel import n_workers
 from spectool.spectra import L_SUN
-from spectool.surveys.sdss import luminosity_to_flux
+from spectool.surveys.spectrograph import luminosity_to_flux
 from spectool.synth.grid import embedded_grid
 from spectool.synth.sfh import share_younger_than
 from spectool.synth.synthesis import BIRTH_CLOUD_AGE, metallicity_weights

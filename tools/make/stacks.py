@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from spectool.prepare import stack_wavelength
+from spectool.continuum import stack_wavelength
 
 MASS_EDGES = np.round(np.arange(8.5, 11.05, 0.1), 1)
 """Edges of the 25 bins [dex Msun]."""

@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.continuum import optical_wavelength
 from spectool.io import read_dataset, read_or_make, write_dataset
 from spectool.measure.classes import kauffmann2003
 from spectool.papers.candidates import BLOCK, R_BAND
@@ -33,9 +34,8 @@ from spectool.papers.zahid2019.sample import (
     renew_metals,
     stored_flux,
 )
-from spectool.prepare import optical_wavelength
 from spectool.spectra import AB_CGS, ANGSTROM_S
-from spectool.surveys.sdss import luminosity_to_flux
+from spectool.surveys.spectrograph import luminosity_to_flux
 from spectool.synth.grid import embedded_grid
 from spectool.synth.population import concatenate
 from spectool.synth.synthesis import metallicity_weights

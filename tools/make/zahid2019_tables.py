@@ -21,12 +21,12 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.continuum import optical_wavelength
 from spectool.measure.line_widths import extra_fwhm, fit_width_mass, spectral_fwhm
 from spectool.measure.mzr import N_MASS, N_SFR, equal_bins
 from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_metallicity
 from spectool.papers.zahid2019.sample import DATA, FILES, SEED, read_products
-from spectool.prepare import optical_wavelength
 from tools.command import CACHE, make_parser
 from tools.make.scourfield2023_lines import round_mantissa
 from tools.make.zahid2019_selection import BLOCKS, SIZES, open_memmap, write_selection

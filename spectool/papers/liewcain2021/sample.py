@@ -6,10 +6,9 @@ import numpy as np
 
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.prepare import mask_bad_pixels, resample, to_rest_frame
-from spectool.spectra import KM_S
+from spectool.spectra import KM_S, PIXEL_VELOCITY
 from spectool.surveys.califa import N_GALAXIES, N_SPECTRA, NUISANCES, draw_califa
 from spectool.surveys.jpas import measure_bands
-from spectool.surveys.sdss import PIXEL_VELOCITY
 
 LABELS = ("log_age", "log_z")
 FITTED = ("log_age_fit", "log_z_fit")

@@ -31,7 +31,7 @@ from spectool.prepare import (
 )
 from spectool.spectra import pixel_edges, rebin_common
 from spectool.surveys.archive import fetch_usable, join_spectra, query_catalogue
-from spectool.surveys.sdss import luminosity_to_flux, observe_sdss, sdss_wavelength
+from spectool.surveys.spectrograph import luminosity_to_flux, observe_sdss, sdss_wavelength
 from spectool.synth.grid import embedded_grid
 
 SEED = 2023

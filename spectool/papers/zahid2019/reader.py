@@ -12,6 +12,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from spectool.broaden import broaden, fill_bad, make_broadening
+from spectool.continuum import N_KEPT, ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from spectool.measure.line_spectra import line_spread
 from spectool.models.chunked import ChunkedEnsemble, scale_errors, white_noise_variance
 from spectool.models.outliers import BIN, BIN_STATISTICS, FALSE_ALARMS, score_bin_outliers
@@ -19,22 +20,16 @@ from spectool.papers import Predictor
 from spectool.papers.zahid2019.network import load
 from spectool.parallel import n_workers
 from spectool.prepare import (
-    N_KEPT,
-    ContinuumBasis,
     PrepareWarning,
     add_history,
     correct_extinction,
-    kept_pixels,
     mask_bad_pixels,
     mask_sky_lines,
-    normalize_continuum,
-    optical_wavelength,
     resample,
     spectral_coordinate,
     to_rest_frame,
 )
-from spectool.spectra import FWHM_TO_SIGMA, KM_S, SIGMA_TO_FWHM
-from spectool.surveys.sdss import PIXEL_VELOCITY
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, PIXEL_VELOCITY, SIGMA_TO_FWHM
 from spectool.synth.histories import metallicities
 
 FWHM = 330.0
@@ -290,7 +285,7 @@ class MetallicityReader:
         self.outputs, self.units = whole.outputs, whole.units
         self.basis = ContinuumBasis.optical()
         if not np.array_equal(self.basis.kept_wavelength, whole.wavelength):
-            raise ValueError("these networks do not read the pixels of spectool.prepare.kept_pixels")
+            raise ValueError("these networks do not read the pixels of spectool.continuum.kept_pixels")
         self.knows_outliers = "outlier_mean" in self.arrays
         # What a missing pixel may be wrong by: the scatter of prepared spectra.
         self._missing = float(np.mean([float(m.in_scale) for m in whole.members]))

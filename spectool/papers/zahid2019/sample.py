@@ -8,6 +8,13 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool.continuum import (
+    ContinuumBasis,
+    kept_pixels,
+    normalize_continuum,
+    optical_wavelength,
+    stack_wavelength,
+)
 from spectool.io import DATA
 from spectool.papers.candidates import (
     METALS,
@@ -17,24 +24,20 @@ from spectool.papers.candidates import (
     synthesize_candidates,
     true_line_flux,
 )
-from spectool.prepare import (
-    SKY_LINES,
-    ContinuumBasis,
-    add_history,
-    kept_pixels,
-    normalize_continuum,
-    optical_wavelength,
-    stack_wavelength,
-)
-from spectool.spectra import Z_SUN, pixel_edges, rebin_matrix
-from spectool.surveys.sdss import (
-    CALIBRATION_FLOOR,
+from spectool.prepare import SKY_LINES, add_history
+from spectool.spectra import (
     DLOGLAM,
     FLUX_UNIT,
-    FWHM_TO_SIGMA,
     IVAR_UNIT,
     LOGLAM0,
     PIXEL_VELOCITY,
+    Z_SUN,
+    pixel_edges,
+    rebin_matrix,
+)
+from spectool.surveys.spectrograph import (
+    CALIBRATION_FLOOR,
+    FWHM_TO_SIGMA,
     READ_NOISE,
     SENSITIVITY,
     lsf_pixels,
@@ -457,7 +460,7 @@ def stored_flux(sample):
     Returns
     -------
     ndarray, shape (galaxy, 3251), float16
-        On `spectool.prepare.optical_wavelength`, relative to the mean flux of 4400-4450 A; NaN where bad.
+        On `spectool.continuum.optical_wavelength`, relative to the mean flux of 4400-4450 A; NaN where bad.
     """
     part = _inside((4050.0, 7300.0))
     flux = sample["flux"].values[:, part] / sample["norm"].values[:, None]

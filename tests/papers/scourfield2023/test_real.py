@@ -5,7 +5,7 @@ import pytest
 
 from spectool.papers.scourfield2023.sample import read_real, rest_wavelength
 from spectool.spectra import LINES
-from spectool.surveys.sdss import SurveyWarning
+from spectool.surveys import SurveyWarning
 from tests.surveys.sdss_server import catalogue_rows, serve
 
 CONSTANT = 330.0

@@ -10,7 +10,7 @@ from spectool.measure.classes import CLASSES
 from spectool.papers import candidates
 from spectool.papers.scourfield2023 import sample as denoising
 from spectool.papers.scourfield2023 import sample as scourfield2023
-from spectool.surveys.sdss import FLUX_UNIT
+from spectool.spectra import FLUX_UNIT
 
 PAPER = {"emission line galaxy": 50948, "absorption galaxy": 20771, "quiescent galaxy": 12204}
 PAPER |= {"narrow-line AGN": 2968, "broad-line AGN": 17}
@@ -87,7 +87,7 @@ def test_magnitudes_are_ab():
     """A galaxy of constant f_nu: 3631 Jy at its distance is magnitude 0."""
     wavelength = np.arange(4000.0, 8000.0, 2.0)
     redshift = np.array([0.03, 0.045])
-    from spectool.surveys.sdss import luminosity_to_flux
+    from spectool.surveys.spectrograph import luminosity_to_flux
 
     observed = wavelength * (1 + redshift[:, None])
     flux = 3631e-23 * 2.99792458e18 / observed**2 / 1e-17 / luminosity_to_flux(redshift)[:, None]

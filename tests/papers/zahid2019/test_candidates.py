@@ -6,7 +6,7 @@ from scipy.stats import spearmanr
 
 from spectool.papers.zahid2019 import sample as candidates
 from spectool.papers.zahid2019.sample import rebuild
-from spectool.surveys.sdss import noise_variance, observe_sdss
+from spectool.surveys.spectrograph import noise_variance, observe_sdss
 from spectool.synth import relations
 from spectool.synth.agn import add_agn
 from spectool.synth.grid import embedded_grid

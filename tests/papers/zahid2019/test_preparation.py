@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from spectool.continuum import N_KEPT, ContinuumBasis, normalize_continuum
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019
 from spectool.papers.zahid2019.sample import make_heldout, synthesize_histories
-from spectool.prepare import N_KEPT, ContinuumBasis, PrepareWarning, history, normalize_continuum
-from spectool.surveys.sdss import observe_sdss
+from spectool.prepare import PrepareWarning, history
+from spectool.surveys.spectrograph import observe_sdss
 from spectool.synth.histories import draw_histories
 from spectool.synth.synthesis import synthesize
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.models.chunked import ChunkedEnsemble
 from spectool.papers.zahid2019 import reader
 from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
 from spectool.papers.zahid2019.sample import make_heldout, make_sample, training_table
-from spectool.prepare import ContinuumBasis, normalize_continuum
 from spectool.surveys import packaged_spectra, read_sdss
-from spectool.surveys.sdss import observe_sdss
+from spectool.surveys.spectrograph import observe_sdss
 from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.population import draw_population

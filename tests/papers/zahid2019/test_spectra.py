@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from spectool.continuum import kept_pixels, optical_wavelength, stack_wavelength
 from spectool.papers.zahid2019.sample import (
     chunk_sigma,
     draw_block,
@@ -10,7 +11,6 @@ from spectool.papers.zahid2019.sample import (
     stored_flux,
     to_angstrom,
 )
-from spectool.prepare import kept_pixels, optical_wavelength, stack_wavelength
 from spectool.spectra import pixel_edges
 from tools.make.zahid2019_selection import screen
 

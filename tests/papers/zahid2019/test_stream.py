@@ -6,10 +6,10 @@ import torch
 import xarray as xr
 
 from spectool.broaden import broaden
+from spectool.continuum import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP
 from spectool.papers.zahid2019.reader import SIGMA_STEP, _read_rows, stream_metallicity
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
-from spectool.prepare import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from tools.make.outlier_references import fit_bin_outliers
 
 N = 60

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from spectool.continuum import N_KEPT, ContinuumBasis, normalize_continuum
 from spectool.papers.zahid2019.sample import (
     HELDOUT_SEED,
     composer,
@@ -16,7 +17,6 @@ from spectool.papers.zahid2019.sample import (
     synthesize_histories,
     training_table,
 )
-from spectool.prepare import N_KEPT, ContinuumBasis, normalize_continuum
 from spectool.synth import sfh
 from spectool.synth.histories import draw_histories, durations, equal_light_intervals, metallicities
 from spectool.synth.synthesis import describe, synthesize
