@@ -221,7 +221,6 @@ def _resample(sample, wavelength, min_coverage):
 
 
 def _chunks():
-    """Numbers of the kept pixels that each of the network's filters sees."""
     return np.array_split(np.arange(N_KEPT), N_CHUNKS)
 
 
