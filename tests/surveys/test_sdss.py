@@ -8,8 +8,8 @@ from astropy.cosmology import Planck18
 from astropy.io import fits
 from astropy.table import Table
 
-from spectool.spectra import PIXEL_VELOCITY, sps_wavelength
-from spectool.surveys import SurveyWarning, sdss, spectrograph
+from spectool.spectra import FWHM_TO_SIGMA, PIXEL_VELOCITY, sps_wavelength
+from spectool.surveys import SurveyWarning, spectrograph
 from spectool.surveys.sdss import packaged_spectra, read_sdss
 
 LOGLAM = 3.58 + 1e-4 * np.arange(500)
@@ -191,7 +191,7 @@ def test_flux_is_that_of_the_distance():
 def test_a_line_gets_the_instruments_width(observed, fwhm):
     """Templates are blurred to SDSS's width, to 2%, or keep their own if larger; the line's flux is kept."""
     redshift = 0.12
-    centre, sigma = observed / (1 + redshift), fwhm * sdss.FWHM_TO_SIGMA
+    centre, sigma = observed / (1 + redshift), fwhm * FWHM_TO_SIGMA
     rest = np.arange(3000.0, 9000.0, 0.3)
     line = np.exp(-0.5 * ((rest - centre) / sigma) ** 2) * 1e8
     out = spectrograph.observe_sdss(
