@@ -13,6 +13,9 @@ FWHM = 2.5
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
 MEASURED += ("[O I]", "[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 OTHERS = {"Hε": 3971.20, "H8": 3890.16, "[Ne III]": 3869.86, "He I": 5877.25, "[S III]": 6313.81}
+# Members of doublets whose ratio is fixed.
+TIED = ("[O II] 3726", "[O III] 4959", "[N II] 6548")
+PIXELS = ("galaxy", "wavelength")
 
 
 def draw_fluxes(n, rng):
@@ -29,19 +32,19 @@ def draw_fluxes(n, rng):
     flux |= {"[O I]": 0.08 * h_alpha, "[S III]": 0.01 * h_alpha}
     flux |= {"[S II] 6716": 0.25 * h_alpha, "[S II] 6731": 0.19 * h_alpha}
     total = h_beta * 10 ** rng.uniform(-0.2, 0.6, n)
-    flux |= {"[O II] 3726": 0.43 * total, "[O II] 3729": 0.57 * total}
-    return flux
+    return flux | {"[O II] 3726": 0.43 * total, "[O II] 3729": 0.57 * total}
 
 
 def gaussians(edges, centre, flux, velocity, dispersion, lsf):
     """Lines of all galaxies on pixels, shape (galaxy, n)."""
+    flux, velocity, dispersion = np.broadcast_arrays(np.atleast_1d(flux), velocity, dispersion)
     sigma = centre / 299792.458 * np.hypot(dispersion, lsf)
     shifted = centre * (1 + velocity / 299792.458)
     cumulative = norm.cdf((edges - shifted[:, None]) / sigma[:, None])
     return flux[:, None] * np.diff(cumulative) / np.diff(edges)
 
 
-def make_mocks(grid, n, *, seed, sn, wavelength=None, velocity=40.0, strength=1.0):
+def make_mocks(grid, n, *, seed, sn, wavelength=None, strength=1.0):
     """Stars from `synthesize` and lines from here, with white noise.
 
     Returns a sample with ``flux``, ``ivar``, ``mask``, ``truth``, ``stars``, ``true_velocity``, ``true_dispersion``,
@@ -55,30 +58,31 @@ def make_mocks(grid, n, *, seed, sn, wavelength=None, velocity=40.0, strength=1.
     stars = stars["flux"].values.astype(float)
     stars /= np.median(stars, axis=1, keepdims=True)
     fluxes = {name: strength * value for name, value in draw_fluxes(n, rng).items()}
-    speed, dispersion = velocity * rng.standard_normal(n), 85 * np.exp(0.3 * rng.standard_normal(n))
+    speed, dispersion = 40.0 * rng.standard_normal(n), 85 * np.exp(0.3 * rng.standard_normal(n))
     truth = stars.copy()
     for name, flux in fluxes.items():
-        centre = (LINES | OTHERS)[name] if name != "He I" else OTHERS[name]
-        lsf = FWHM / 2.354820045 / centre * 299792.458
-        truth += gaussians(edges, centre, flux, speed, dispersion, lsf)
+        centre = (LINES | OTHERS)[name]
+        truth += gaussians(edges, centre, flux, speed, dispersion, FWHM / 2.354820045 / centre * 299792.458)
     noise = np.ones_like(truth) / sn
-    pixels = ("galaxy", "wavelength")
-    return xr.Dataset(
-        {
-            "flux": (
-                pixels,
-                truth + noise * rng.standard_normal(truth.shape),
-                {"units": "1e-17 erg/(s cm2 Angstrom)"},
-            ),
-            "ivar": (pixels, 1 / noise**2, {"units": "1e34 s2 cm4 Angstrom2 / erg2"}),
-            "mask": (pixels, np.zeros(truth.shape, bool), {"units": ""}),
-            "truth": (pixels, truth, {"units": "1e-17 erg/(s cm2 Angstrom)"}),
-            "stars": (pixels, stars, {"units": "1e-17 erg/(s cm2 Angstrom)"}),
-            "true_velocity": ("galaxy", speed, {"units": "km / s"}),
-            "true_dispersion": ("galaxy", dispersion, {"units": "km / s"}),
-            "is_quiescent": ("galaxy", galaxies["is_quiescent"].values),
-            "true_flux": (("galaxy", "true_line"), np.stack([fluxes[name] for name in MEASURED], axis=1)),
-        },
-        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-        attrs={"fwhm": FWHM},
-    )
+    units = {"units": "1e-17 erg/(s cm2 Angstrom)"}
+    columns = {
+        "flux": (PIXELS, truth + noise * rng.standard_normal(truth.shape), units),
+        "ivar": (PIXELS, 1 / noise**2, {"units": "1e34 s2 cm4 Angstrom2 / erg2"}),
+        "mask": (PIXELS, np.zeros(truth.shape, bool), {"units": ""}),
+        "truth": (PIXELS, truth, units),
+        "stars": (PIXELS, stars, units),
+        "true_velocity": ("galaxy", speed, {"units": "km / s"}),
+        "true_dispersion": ("galaxy", dispersion, {"units": "km / s"}),
+        "is_quiescent": ("galaxy", galaxies["is_quiescent"].values),
+        "true_flux": (("galaxy", "true_line"), np.stack([fluxes[name] for name in MEASURED], axis=1)),
+    }
+    coords = {"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})}
+    return xr.Dataset(columns, coords=coords, attrs={"fwhm": FWHM})
+
+
+def pulls(table, true, *, free_only=True, above=5):
+    """(measured - true) / error of lines with a true S/N above 5, without those tied to others."""
+    error = table["line_flux_error"].values
+    pull, sn = (table["line_flux"].values - true) / error, true / error
+    free = np.array([name not in TIED or not free_only for name in MEASURED])
+    return pull[:, free][sn[:, free] > above]

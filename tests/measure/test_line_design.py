@@ -1,3 +1,5 @@
+"""Templates are what pPXF would make of the same grid, reddened and cut to the spectra's pixels."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,43 +34,33 @@ class Pixels:
         return np.full(wavelength.size, 80.0)
 
 
-@pytest.fixture(scope="module")
-def library(grid, tmp_path_factory):
+def test_ppxf_reads_the_file_and_makes_the_same_pixels(grid, tmp_path):
     """The grid as pPXF's own reader sees it, on SDSS's pixels; where the grid's own pixels are uniform."""
-    file = tmp_path_factory.mktemp("templates") / "spectra_ours.npz"
-    write_ppxf_templates(grid, file, selection=SELECTION, wavelength_range=(3560, 7340))
-    return sps_util.sps_lib(file, 69.0297)
-
-
-def test_ppxf_reads_the_file_and_finds_the_grid_in_it(grid, library):
+    write_ppxf_templates(
+        grid, tmp_path / "spectra_ours.npz", selection=SELECTION, wavelength_range=(3560, 7340)
+    )
+    library = sps_util.sps_lib(tmp_path / "spectra_ours.npz", 69.0297)
     age, metal = select_populations(grid, SELECTION)
     np.testing.assert_allclose(library.age_grid[:, 0] * 1e9, grid.age[age])
     np.testing.assert_allclose(library.metal_grid[0], np.log10(grid.metallicity[metal] / grid.z_sun))
     np.testing.assert_allclose(library.mass_no_gas_grid, grid.surviving_mass[np.ix_(metal, age)].T)
-
-
-def test_our_pixels_are_those_that_ppxf_would_make(grid, library):
     step = library.ln_lam_temp[1] - library.ln_lam_temp[0]
     edges = np.exp(library.ln_lam_temp[0] + step * (np.arange(len(library.lam_temp) + 1) - 0.5))
     inside = slice(5, -5)  # pPXF extrapolates at the ends
     no_blur = np.zeros(edges.size - 1)
     ours = stellar_templates(edges[5:-5], no_blur[inside], grid, selection=SELECTION, reddening=(0.0,))
     theirs = library.templates.transpose(2, 1, 0).reshape(6, -1)[:, inside]
-    theirs = theirs / np.median(theirs, axis=1, keepdims=True)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    np.testing.assert_allclose(ours, theirs / np.median(theirs, axis=1, keepdims=True), rtol=1e-4)
 
 
-def test_the_compact_set_is_small_and_the_full_one_is_all(grid):
-    age, metal = select_populations(grid)
-    assert (len(age), len(metal)) == (len(COMPACT_AGES), len(COMPACT_METALLICITIES))
-    age, metal = select_populations(grid, "full")
-    assert (len(age), len(metal)) == (len(grid.age), len(grid.metallicity))
-
-
-@pytest.mark.parametrize("selection", ["all", ((), (0.0,)), ((-1.0,), (0.0,))])
-def test_a_selection_that_is_none_is_refused(grid, selection):
-    with pytest.raises(ValueError, match=r"compact|positive age"):
-        select_populations(grid, selection)
+def test_the_compact_set_is_small_the_full_one_is_all_and_others_are_refused(grid):
+    sizes = {"compact": (len(COMPACT_AGES), len(COMPACT_METALLICITIES))}
+    sizes["full"] = (len(grid.age), len(grid.metallicity))
+    for selection, size in sizes.items():
+        assert tuple(map(len, select_populations(grid, selection))) == size
+    for selection in ("all", ((), (0.0,)), ((-1.0,), (0.0,))):
+        with pytest.raises(ValueError, match=r"compact|positive age"):
+            select_populations(grid, selection)
 
 
 def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
@@ -84,9 +76,9 @@ def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
 def test_dust_reddens_as_a_power_law(grid):
     _, edges, lsf, _ = template_pixels(Pixels())
     clear, dusty = stellar_templates(edges, lsf, grid, selection=((1e9,), (0.0,)), reddening=(0.0, 1.0))
-    centres = np.sqrt(edges[1:] * edges[:-1])
     depth = -np.log(dusty / clear)
-    np.testing.assert_allclose(np.ptp(depth - (centres / 5500) ** -0.7), 0, atol=1e-9)
+    power = (np.sqrt(edges[1:] * edges[:-1]) / 5500) ** -0.7
+    np.testing.assert_allclose(np.ptp(depth - power), 0, atol=1e-9)
 
 
 def test_a_range_without_the_grid_is_refused(grid, tmp_path):

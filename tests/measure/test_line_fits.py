@@ -8,14 +8,12 @@ from astropy import units as u
 from spectool.measure.line_design import DOUBLETS, MEASURED
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.measure.lines_ppxf import fit_lines
-from spectool.spectra import LINES
+from spectool.spectra import LINES, pixel_edges
 
-from .line_mocks import make_mocks
+from .line_mocks import gaussians, pulls
 
 # Those of make_mocks, where pixels are too coarse to tell the two lines of [O II] from each other.
 MOCK_DOUBLETS = DOUBLETS | {"[O II] 3729": ("[O II] 3726", 0.43 / 0.57)}
-TIED = ("[O II] 3726", "[O III] 4959", "[N II] 6548")
-FREE = np.array([name not in TIED for name in MEASURED])
 
 
 def fit_ppxf(sample, **options):
@@ -28,24 +26,12 @@ def fit(request):
 
 
 @pytest.fixture(scope="module")
-def mocks(grid):
-    return make_mocks(grid, 240, seed=3, sn=25)
-
-
-@pytest.fixture(scope="module")
 def table(fit, mocks):
     return fit(mocks, keep_fit=True)
 
 
-@pytest.fixture(scope="module")
-def few(mocks):
-    return mocks.isel(galaxy=slice(9))
-
-
 def test_fluxes_are_unbiased_and_their_errors_right(mocks, table):
-    true, error = mocks["true_flux"].values, table["line_flux_error"].values
-    pull = ((table["line_flux"].values - true) / error)[:, FREE]
-    pull = pull[(true / error)[:, FREE] > 5]
+    pull = pulls(table, mocks["true_flux"].values)
     assert pull.size > 1000
     assert abs(pull.mean()) < 0.1
     assert 0.9 < pull.std() < 1.1
@@ -92,6 +78,27 @@ def test_peaks_are_those_of_the_profile_over_the_residuals(mocks, table):
     np.testing.assert_allclose(table["line_an"].sel(line="Hα"), expected, rtol=0.1)
 
 
+def test_broad_lines_are_found_and_leave_the_narrow_ones_alone(fit, mocks):
+    linear = fit is measure_lines_linear
+    some, edges = mocks.isel(galaxy=slice(40)), pixel_edges(mocks["wavelength"].values)
+    broad = np.where(np.arange(40) < 20, 60.0 if linear else 150.0, 0.0)
+    shares = {"Hα": 1.0, "Hβ": 0.3} | ({} if linear else {"Hγ": 0.13})
+    wings = sum(gaussians(edges, LINES[name], s * broad, 0.0, 1500.0, 0.0) for name, s in shares.items())
+    table = fit(some.assign(flux=some["flux"] + wings))
+    flux = table["broad_h_alpha_flux"].values
+    found = (table["broad_h_alpha_sn"] > 5) & (table["broad_gain"] > 30) if linear else flux > 0
+    np.testing.assert_array_equal(found, broad > 0)
+    np.testing.assert_allclose(flux[:20], broad[:20], rtol=0.15)
+    has, true = table.isel(galaxy=slice(20)), some["true_flux"].values[:20]
+    assert abs(np.median(pulls(has, true))) < 0.4
+    if linear:
+        pull = (1 - broad[:20] / flux[:20]) * has["broad_h_alpha_sn"].values
+        assert abs(pull.mean()) < 0.5
+        narrow = (has["line_flux"].values - true) / has["line_flux_error"].values
+        assert np.abs(narrow[:, MEASURED.index("Hα")]).mean() < 1.2
+        assert "20 with broad Balmer lines" in table.attrs["history"]
+
+
 def spoil(sample):
     """One bad spectrum of each kind."""
     spoilt = sample.copy(deep=True)
@@ -107,26 +114,26 @@ def spoil(sample):
     return spoilt
 
 
+REASONS = {
+    measure_lines_linear: [*["fewer than 60 good pixels"] * 2, "", "", "fewer than 60 good pixels"],
+    fit_ppxf: [
+        *["no good pixel: masked, not finite, without ivar or without redshift"] * 2,
+        "the flux is zero in all good pixels",
+        "the mean flux is negative: was too much sky subtracted?",
+        "only 40 good pixels of 825",
+    ],
+}
+
+
 def test_bad_spectra_are_explained_and_stop_no_other(fit, few):
     bad = fit(spoil(few), keep_fit=True)
-    linear = fit is measure_lines_linear
-    status = [1, 1, 0, 0, 1, 0, 0, 0, 0] if linear else [1, 1, 1, 1, 1, 0, 0, 0, 0]
-    np.testing.assert_array_equal(bad["fit_status"], status)
+    messages, reasons = bad["fit_message"].values, REASONS[fit]
+    assert messages[:5].tolist() == reasons
+    np.testing.assert_array_equal(bad["fit_status"], [int(text != "") for text in reasons] + [0] * 4)
     lost = bad["fit_status"].values != 0
     assert np.isnan(bad["line_flux"].values[lost]).all() and np.isnan(bad["continuum"].values[lost]).all()
-    messages = bad["fit_message"].values.tolist()
-    if linear:
-        assert set(messages) == {"", "fewer than 60 good pixels"}
+    if fit is measure_lines_linear:
         np.testing.assert_allclose(bad["line_flux"].values[2], 0, atol=1e-12)
-    else:
-        assert (
-            messages[0]
-            == messages[1]
-            == "no good pixel: masked, not finite, without ivar or without redshift"
-        )
-        assert messages[2] == "the flux is zero in all good pixels"
-        assert messages[3] == "the mean flux is negative: was too much sky subtracted?"
-        assert messages[4] == "only 40 good pixels of 825"
     gap, cut = (set(np.array(MEASURED)[np.isnan(bad["line_flux"].values[row])]) for row in (5, 7))
     assert gap == {"[N II] 6548", "Hα", "[N II] 6583"} and cut == {"[S II] 6716", "[S II] 6731"}
     assert np.isfinite(bad["line_flux"].values[[6, 8]]).all()
@@ -157,25 +164,34 @@ def test_unknown_noise_is_guessed(fit, few, table):
     assert "no ivar given: noise guessed" in guessed.attrs["history"]
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        ({}, {"variable": "model"}, "no variable `model`"),
-        ({}, {"lines": ("Hα", "H-alpha")}, "no line 'H-alpha'"),
-        ({}, {"lines": ()}, "at least one line"),
-        ({}, {"lines": ("Hα", "Hα")}, "each line once"),
-        ({}, {"lsf": np.nan}, "must be finite"),
-        ({}, {"lsf": -3.0}, "not negative"),
-        ({}, {"doublets": {"Hα": ("Hβ", 0.3), "Hβ": ("Hγ", 0.5)}, "lines": ("Hα", "Hβ", "Hγ")}, "is tied"),
-        ({"flux": ("galaxy", np.ones(9))}, {}, "has dimensions"),
+CHAIN = {"Hα": ("Hβ", 0.3), "Hβ": ("Hγ", 0.5)}
+REFUSED = [
+    ({}, {"variable": "model"}, "no variable `model`"),
+    ({}, {"lines": ("Hα", "H-alpha")}, "no line 'H-alpha'"),
+    ({}, {"lines": ()}, "at least one line"),
+    ({}, {"lines": ("Hα", "Hα")}, "each line once"),
+    ({}, {"lsf": np.nan}, "must be finite"),
+    ({}, {"lsf": -3.0}, "not negative"),
+    ({}, {"doublets": CHAIN, "lines": ("Hα", "Hβ", "Hγ")}, "is tied"),
+    ({"flux": ("galaxy", np.ones(9))}, {}, "has dimensions"),
+]
+OWN = {
+    measure_lines_linear: [
+        ({"dispersions": ()}, "at least one"),
+        ({"continuum": "splines"}, "'templates' or a ContinuumTemplates"),
     ],
-)
-def test_what_cannot_be_done_is_said(fit, few, change, options, message):
-    with pytest.raises(ValueError, match=message):
-        fit(few.assign(change), **options)
+    fit_ppxf: [
+        ({"kinematics": "loose"}, "'free' or 'fixed'"),
+        ({"gas_dispersion": -5.0}, "gas_dispersion must be positive"),
+        ({"templates": "some"}, "'compact', 'full'"),
+    ],
+}
 
 
-def test_wavelengths_are_needed(fit, few):
+def test_what_cannot_be_done_is_refused(fit, few):
+    for change, options, message in [*REFUSED, *(({}, *case) for case in OWN[fit])]:
+        with pytest.raises(ValueError, match=message):
+            fit(few.assign(change), **options)
     bare = xr.Dataset({"flux": few["flux"].drop_vars("wavelength")})
     with pytest.raises(ValueError, match=r"no wavelengths|common rest-frame grid"):
         fit(bare)

@@ -36,19 +36,19 @@ def bagpipes_models():
     resolution, config.R_spec = config.R_spec, 15000.0
     native = np.arange(3700.0, 9300.0, 0.25)
     operator = rebin_matrix(pixel_edges(native), pixel_edges(WAVELENGTH))
-    spectra, lines, histories = [], [], []
+    spectra, lines, histories, model = [], [], [], None
     try:
         for age, tau, log_mass, z, log_u, a_v, eta, slope, dispersion in SETS:
-            model = bagpipes.model_galaxy(
-                {
-                    "redshift": 0.0,
-                    "veldisp": dispersion,
-                    "delayed": {"age": age, "tau": tau, "massformed": log_mass, "metallicity": z},
-                    "dust": {"type": "CF00", "Av": a_v, "eta": eta, "n": slope},
-                    "nebular": {"logU": log_u},
-                },
-                spec_wavs=vacuum_to_air(native),
-            )
+            components = {
+                "redshift": 0.0,
+                "veldisp": dispersion,
+                "delayed": {"age": age, "tau": tau, "massformed": log_mass, "metallicity": z},
+                "dust": {"type": "CF00", "Av": a_v, "eta": eta, "n": slope},
+                "nebular": {"logU": log_u},
+            }
+            if model is None:  # resamples its tables, which takes ten times as long as all spectra together
+                model = bagpipes.model_galaxy(components, spec_wavs=vacuum_to_air(native))
+            model.update(components)
             spectra.append(operator @ model.spectrum[:, 1] / LSUN)
             lines.append([model.line_fluxes[name] / LSUN for name in config.line_names])
             histories.append(model.sfh.ceh.grid.sum(axis=0))
