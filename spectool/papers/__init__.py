@@ -175,3 +175,11 @@ def covered_fraction(sample, wavelength_range):
     width = np.gradient(wavelength, axis=1)
     inside = (wavelength >= wavelength_range[0]) & (wavelength <= wavelength_range[1])
     return (width * (good & inside)).sum(axis=1) / (wavelength_range[1] - wavelength_range[0])
+
+
+def as_columns(values: Mapping[str, tuple], dim: str = "galaxy") -> dict[str, tuple]:
+    """Variables along a dimension from tuples of values, unit and, if there, long name."""
+    about = {
+        name: dict(zip(("units", "long_name"), column[1:], strict=False)) for name, column in values.items()
+    }
+    return {name: (dim, column[0], about[name]) for name, column in values.items()}

@@ -11,30 +11,20 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool import prepare
 from spectool.broaden import broaden, fill_bad, make_broadening
 from spectool.continuum import N_KEPT, ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from spectool.measure.line_spectra import line_spread
 from spectool.models.chunked import ChunkedEnsemble, scale_errors, white_noise_variance
 from spectool.models.outliers import BIN, BIN_STATISTICS, FALSE_ALARMS, score_bin_outliers
-from spectool.papers import Predictor
+from spectool.papers import Predictor, as_columns
 from spectool.papers.zahid2019.network import load
+from spectool.papers.zahid2019.sample import AT_REST, FWHM, N_CHUNKS, OPTICAL
 from spectool.parallel import n_workers
-from spectool.prepare import (
-    PrepareWarning,
-    add_history,
-    correct_extinction,
-    mask_bad_pixels,
-    mask_sky_lines,
-    resample,
-    spectral_coordinate,
-    to_rest_frame,
-)
+from spectool.prepare import add_history, spectral_coordinate
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, PIXEL_VELOCITY, SIGMA_TO_FWHM
 from spectool.synth.histories import metallicities
 
-FWHM = 330.0
-"""Resolution of the models and of the paper's spectra [km/s]: the line width of its most massive stack."""
-N_CHUNKS = 25
 MARGIN = 20  # Angstrom beyond either end, that broadening reaches for
 LSF_RANGE = (4050.0, 5600.0)  # Angstrom: three quarters of the variance of the models' features lie here
 BATCH = 128
@@ -84,7 +74,7 @@ def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_co
         If the sample lacks flux, wavelengths or redshifts, or a width is not a positive number.
     """
     noisy = "ivar" in sample
-    out = mask_bad_pixels(sample)
+    out = prepare.mask_bad_pixels(sample)
     texts, unusable = [[] for _ in range(out.sizes["galaxy"])], np.zeros(out.sizes["galaxy"], bool)
 
     def reject(rows, text):
@@ -123,16 +113,15 @@ def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_co
     elif "chunk_sigma" in out:
         chunk = np.repeat(np.arange(N_CHUNKS), [len(part) for part in _chunks()])
         sigma = out["chunk_sigma"].transpose("galaxy", "chunk").values[:, chunk]
-    out = add_history(
-        out.drop_vars(["flux", "ivar", "mask", "wavelength"]).assign_attrs(fwhm_kms=float(fwhm)),
-        f"broadened to {fwhm:g} km/s (FWHM) from {source}; {(width > fwhm).sum()} have a lower resolution",
+    text = f"broadened to {fwhm:g} km/s (FWHM) from {source}; {(width > fwhm).sum()} have a lower resolution"
+    out = out.drop_vars(["flux", "ivar", "mask", "wavelength"]).assign_attrs(fwhm_kms=float(fwhm))
+    text = f"{text}\nprepared as Zahid et al. (2019): {unusable.sum()} of {len(bad)} spectra masked out"
+    noise, dims = (
+        "noise of a pixel of 1 Angstrom over the pseudo-continuum, before broadening",
+        ("galaxy", "wavelength"),
     )
-    out = add_history(
-        out, f"prepared as Zahid et al. (2019): {unusable.sum()} of {len(bad)} spectra masked out"
-    )
-    dims, about = ("galaxy", "wavelength"), {"units": "Angstrom", "description": "vacuum, rest frame"}
-    noise = "noise of a pixel of 1 Angstrom over the pseudo-continuum, before broadening"
-    return out.assign_coords(wavelength=("wavelength", basis.kept_wavelength, about)).assign(
+    out = add_history(out.assign_coords(wavelength=("wavelength", basis.kept_wavelength, AT_REST)), text)
+    return out.assign(
         flux=(dims, np.where(bad, 0, flux), {"units": "", "description": "flux / pseudo-continuum - 1"}),
         mask=(dims, bad, {"units": "", "description": "True = bad"}),
         sigma=(dims, np.where(bad, 0, sigma).astype("f4"), {"units": "", "description": noise}),
@@ -150,13 +139,7 @@ def _spectral_fwhm(sample, given):
         (sample.attrs.get("fwhm_kms"), "attrs['fwhm_kms']"),
     ):
         if value is not None:
-            width = np.broadcast_to(np.asarray(value, float), count).copy()
-            wrong = np.flatnonzero(~(np.isfinite(width) & (width >= 0)))
-            if wrong.size:
-                raise ValueError(
-                    f"the width of galaxy {wrong[0]} is {width[wrong[0]]} km/s: it must be 0 or more"
-                )
-            return width, source
+            return _check_widths(value, count, "the width"), source
     instrument = _instrument(sample)
     if "velocity_dispersion" not in sample:
         return SIGMA_TO_FWHM * instrument, "the instrument's width alone (no velocity dispersions)"
@@ -164,6 +147,15 @@ def _spectral_fwhm(sample, given):
     known = np.isfinite(dispersion) & (dispersion >= 0)
     width = SIGMA_TO_FWHM * np.hypot(instrument, np.where(known, dispersion, 0))
     return width, f"instrument and velocity dispersion ({(~known).sum()} unknown and left out)"
+
+
+def _check_widths(value, count, name):
+    """Widths (galaxy,) [km/s], none of them negative or unknown."""
+    width = np.broadcast_to(np.asarray(value, float), count).copy()
+    wrong = np.flatnonzero(~(np.isfinite(width) & (width >= 0)))
+    if wrong.size:
+        raise ValueError(f"{name} of galaxy {wrong[0]} is {width[wrong[0]]} km/s: it must be 0 or more")
+    return width
 
 
 def _instrument(sample):
@@ -187,12 +179,12 @@ def _instrument(sample):
 
 
 def _to_rest_frame(sample, ebv):
-    sample = mask_sky_lines(sample)
+    sample = prepare.mask_sky_lines(sample)
     if ebv is not None or "ebv" in sample:
-        sample = correct_extinction(sample, ebv=ebv)
+        sample = prepare.correct_extinction(sample, ebv=ebv)
     else:
         sample = add_history(sample, "Galactic extinction left in: E(B-V) is not known")
-    return to_rest_frame(sample)
+    return prepare.to_rest_frame(sample)
 
 
 def _ends(sample):
@@ -200,11 +192,8 @@ def _ends(sample):
     wavelength, _ = spectral_coordinate(sample)
     good = ~sample["mask"].values
     wavelength = np.broadcast_to(wavelength, good.shape)
-    rows = np.arange(len(good))
-    ends = np.stack(
-        [wavelength[rows, good.argmax(1)], wavelength[rows, -1 - good[:, ::-1].argmax(1)]], axis=1
-    )
-    return np.where(good.any(1)[:, None], ends, np.nan)
+    places = np.stack([good.argmax(1), good.shape[1] - 1 - good[:, ::-1].argmax(1)], axis=1)
+    return np.where(good.any(1)[:, None], np.take_along_axis(wavelength, places, axis=1), np.nan)
 
 
 def _resample(sample, wavelength, min_coverage):
@@ -213,10 +202,12 @@ def _resample(sample, wavelength, min_coverage):
     ivar = sample["ivar"].values
     density = np.divide(np.gradient(old, axis=-1), ivar, out=np.zeros(ivar.shape), where=ivar > 0)
     options = {"min_coverage": min_coverage, "batch_size": BATCH}
-    result = resample(sample, wavelength, **options)
+    result = prepare.resample(sample, wavelength, **options)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PrepareWarning)
-        noise = resample(sample.assign(flux=(("galaxy", "wavelength"), density)), wavelength, **options)
+        warnings.simplefilter("ignore", prepare.PrepareWarning)
+        noise = prepare.resample(
+            sample.assign(flux=(("galaxy", "wavelength"), density)), wavelength, **options
+        )
     return result, noise["flux"].values
 
 
@@ -240,7 +231,7 @@ def _name_gaps(bad, wavelength, ends):
     return gaps
 
 
-_, DEAD, LOST_CHUNK, UNUSABLE = range(4)
+DEAD, LOST_CHUNK, UNUSABLE = range(1, 4)
 REASONS = (
     "",
     "no good pixel",
@@ -286,8 +277,6 @@ class MetallicityReader:
         if not np.array_equal(self.basis.kept_wavelength, whole.wavelength):
             raise ValueError("these networks do not read the pixels of spectool.continuum.kept_pixels")
         self.knows_outliers = "outlier_mean" in self.arrays
-        # What a missing pixel may be wrong by: the scatter of prepared spectra.
-        self._missing = float(np.mean([float(m.in_scale) for m in whole.members]))
         n = whole.wavelength.size
         self._chunk_of_bin = whole.chunk_index[np.minimum(np.arange(0, n, BIN) + BIN // 2, n - 1)]
         self._operators = {}
@@ -304,7 +293,7 @@ class MetallicityReader:
         """Read a group of spectra that were broadened alike."""
         outputs, gradient = self.stacked.answer(x)
         variance = white_noise_variance(gradient, products, torch.from_numpy(noise))
-        variance += self.stacked.pixel_variance(gradient, bad) * self._missing**2
+        variance += self.stacked.pixel_variance(gradient, bad) * self.stacked.fill**2
         single = len(outputs) == 1
         computed = {
             "mean": outputs.mean(dim=0),
@@ -341,9 +330,8 @@ class MetallicityReader:
                     some = rows[first : first + GROUP]
                     operator, products = self.broaden_by(widths[some[0]])
                     x, bad, code = get(some, operator)
-                    for name, values in (
-                        self.read(x, noise[part][some], bad, products) | {"code": code}
-                    ).items():
+                    answers = self.read(x, noise[part][some], bad, products) | {"code": code}
+                    for name, values in answers.items():
                         result[name][part][some] = values
             return part.stop - part.start
 
@@ -357,18 +345,21 @@ class MetallicityReader:
     def describe(self, computed, columns: xr.Dataset, usable, remarks) -> xr.Dataset:
         """Results beside per-galaxy columns; remarks are words by row."""
         result, n = {}, len(usable)
+
+        def known(values):
+            return np.where(usable, values, np.nan).astype("f4")
+
         for k, (name, unit) in enumerate(zip(self.outputs, self.units, strict=True)):
             for what, (key, text) in ANSWERS.items():
-                values = np.where(usable, computed[key][:, k], np.nan).astype("f4")
-                result[f"{name.removesuffix('_lw')}_{what}"] = (values, unit, f"{name}: {text}")
+                column = known(computed[key][:, k]), unit, f"{name}: {text}"
+                result[f"{name.removesuffix('_lw')}_{what}"] = column
         remarks = {row: [text] for row, text in remarks.items()}
         outlier = ~usable
         if self.knows_outliers:
             for name, text in OUTLIER_COLUMNS.items():
-                values = np.where(usable, computed[name], np.nan).astype("f4")
-                result[f"outlier_{name}"] = (values, "", text)
+                result[f"outlier_{name}"] = (known(computed[name]), "", text)
             pixel = np.minimum(computed["pixel"], self.basis.kept_wavelength.size - 1)
-            where = np.where(usable, self.basis.kept_wavelength[pixel], np.nan).astype("f4")
+            where = known(self.basis.kept_wavelength[pixel])
             result["outlier_wavelength"] = (where, "Angstrom", "middle of the strongest run")
             outlier = outlier | (computed["score"] >= -np.log10(FALSE_ALARMS))
             for row in np.flatnonzero(outlier & usable):
@@ -383,13 +374,8 @@ class MetallicityReader:
         reason = np.array(["; ".join(remarks.get(row, ())) for row in range(n)], dtype=object)
         result["outlier"] = (outlier, "", "unlike the training spectra, or without an answer")
         result["out_of_range"] = (reason != "", "", "not to be trusted as it is: see reason")
-        result["reason"] = (reason, "", "")
-        return columns.assign(
-            {
-                name: ("galaxy", values, {"units": unit} | ({"long_name": text} if text else {}))
-                for name, (values, unit, text) in result.items()
-            }
-        )
+        result["reason"] = (reason, "")
+        return columns.assign(as_columns(result))
 
 
 def stream_metallicity(
@@ -413,21 +399,17 @@ def stream_metallicity(
         Per galaxy: ``chunk_sigma`` (galaxy, chunk), the noise of a pixel relative to the flux; without it, spectra
         count as free of noise. Default: the folder's. Other columns of one number per galaxy are kept.
     networks
-        Networks, as of `spectool.papers.zahid2019.network.load`; default: the shipped ones.
+        As `load` returns them; default: the shipped ones.
     extra_fwhm
         What each galaxy is to be broadened by (N,), or one number [km/s, FWHM]; default: the table's column
         ``extra_fwhm``, or else 0.
-    batch_size
-        Rows per batch.
-    threads
-        Default `spectool.parallel.n_workers`.
-    progress
-        Show a progress bar.
+    batch_size, threads
+        Rows per batch; threads, by default `spectool.parallel.n_workers`.
 
     Returns
     -------
     Dataset
-        As of `spectool.papers.zahid2019.reader.predict`, without pixels.
+        As of `predict`, without pixels.
 
     Raises
     ------
@@ -489,10 +471,9 @@ def _open(source, table):
     """Rows and table of a folder or an array."""
     if isinstance(source, str | Path):
         folder = Path(source)
-        path = folder / "flux.npy"
-        if not path.is_file():
+        if not (folder / "flux.npy").is_file():
             raise FileNotFoundError(f"{folder} holds no spectra: there is no flux.npy")
-        source = np.load(path, mmap_mode="r")
+        source = np.load(folder / "flux.npy", mmap_mode="r")
         if table is None and (folder / "table.nc").is_file():
             table = xr.load_dataset(folder / "table.nc", engine="h5netcdf")
     n_pixels = optical_wavelength().size
@@ -509,10 +490,7 @@ def _widths(extra_fwhm, table, n):
     """Sigma per galaxy [km/s], in steps."""
     if extra_fwhm is None:
         extra_fwhm = table["extra_fwhm"].values if table is not None and "extra_fwhm" in table else 0.0
-    extra = np.broadcast_to(np.asarray(extra_fwhm, float), n)
-    wrong = np.flatnonzero(~(extra >= 0))
-    if wrong.size:
-        raise ValueError(f"extra_fwhm of galaxy {wrong[0]} is {extra[wrong[0]]} km/s: it must be 0 or more")
+    extra = _check_widths(extra_fwhm, n, "extra_fwhm")
     return np.round(extra * FWHM_TO_SIGMA / SIGMA_STEP) * SIGMA_STEP
 
 
@@ -527,8 +505,6 @@ def _noise(table, n, n_chunks):
 
 
 STAR_REDSHIFT = 0.002
-RANGE = (4050.0, 7300.0)
-TITLE = "Chunked networks (Zahid 2019)"
 # output: label, note
 LABELS = {
     "log_z_lw": ("log Z/Zsun of the stars, light-weighted", "Zsun = 0.02; mean of log Z, 4050-7300 A"),
@@ -543,10 +519,9 @@ def predict(sample: xr.Dataset, networks=None, **preparation) -> xr.Dataset:
     ----------
     sample
         Spectra as `spectool.surveys.read_sdss` and others give them, with ``redshift`` if in the observed frame, or as
-        `spectool.papers.zahid2019.reader.prepare_zahid2019` leaves them.
+        `prepare_zahid2019` leaves them.
     networks
-        Networks, as of `spectool.papers.zahid2019.network.load`; default: the shipped ones. Only those of
-        ``zahid2019_mlp1`` know what errors and what outliers are.
+        As `load` returns them; default: the shipped ones. Only ``zahid2019_mlp1`` knows what errors and outliers are.
     **preparation
         Options of `prepare_zahid2019`, for spectra that are not prepared yet.
 
@@ -570,9 +545,8 @@ def predict(sample: xr.Dataset, networks=None, **preparation) -> xr.Dataset:
 
     Notes
     -----
-    Errors hold for stars like those of the networks' library: see `spectool.papers.zahid2019.libraries` for
-    how much they move with
-    another. A metal-poor young population is nearly featureless, and so is whatever has no features.
+    Errors hold for stars like those of the networks' library; `spectool.papers.zahid2019.libraries` tells how much
+    they move with another. A metal-poor young population is nearly featureless, and so is whatever has no features.
     """
     reader = MetallicityReader(networks)
     wavelength = sample["wavelength"].values if "wavelength" in sample.coords else None
@@ -614,9 +588,7 @@ def _chunk_noise(prepared, bad, starts):
 
 def _remarks(prepared, usable):
     """Row -> what preparation found wrong, and whether the redshift is a star's."""
-    texts = (
-        prepared["prepared_reason"].values.tolist() if "prepared_reason" in prepared else [""] * len(usable)
-    )
+    texts = prepared["prepared_reason"].values.tolist() if "prepared_reason" in prepared else []
     remarks = {row: text for row, text in enumerate(texts) if text}
     for row in np.flatnonzero(~usable):
         remarks.setdefault(row, "masked out in preparation")
@@ -630,32 +602,20 @@ def _remarks(prepared, usable):
 def make_predictor() -> Predictor:
     """For `spectool.papers.ask_all`."""
     networks = load()
+    unit = dict(zip(networks.outputs, networks.units, strict=True))
+    names = [name for name in LABELS if name in unit]
 
     def answer(prepared):
-        return _as_answers(predict(prepared, networks))
+        values = predict(prepared, networks)
+        result = values[["out_of_range", "reason", "outlier"]].drop_attrs().reset_coords(drop=True)
+        for column, end in (("value", "predicted"), ("error", "error")):
+            parts = [values[f"{name.removesuffix('_lw')}_{end}"].values for name in names]
+            result[column] = (("galaxy", "quantity"), np.stack(parts, axis=1))
+        return result.assign_coords(
+            quantity=names,
+            unit=("quantity", [unit[name] for name in names]),
+            label=("quantity", [LABELS[name][0] for name in names]),
+            note=("quantity", [LABELS[name][1] for name in names]),
+        )
 
-    return Predictor(TITLE, RANGE, prepare_zahid2019, answer, min_fraction=0.9)
-
-
-def _as_answers(values):
-    """In the form of `spectool.papers.Predictor`."""
-    columns = {
-        name: name.removesuffix("_lw") for name in LABELS if f"{name.removesuffix('_lw')}_predicted" in values
-    }
-    value, error = (
-        np.stack([values[f"{short}_{what}"].values for short in columns.values()], axis=1)
-        for what in ("predicted", "error")
-    )
-    dims = ("galaxy", "quantity")
-    result = (
-        values[["out_of_range", "reason", "outlier"]]
-        .drop_attrs()
-        .reset_coords(drop=True)
-        .assign(value=(dims, value), error=(dims, error))
-    )
-    return result.assign_coords(
-        quantity=list(columns),
-        unit=("quantity", [values[f"{short}_predicted"].attrs["units"] for short in columns.values()]),
-        label=("quantity", [LABELS[name][0] for name in columns]),
-        note=("quantity", [LABELS[name][1] for name in columns]),
-    )
+    return Predictor("Chunked networks (Zahid 2019)", OPTICAL, prepare_zahid2019, answer, min_fraction=0.9)

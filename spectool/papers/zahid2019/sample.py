@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from spectool import spectra
 from spectool.continuum import (
     ContinuumBasis,
     kept_pixels,
@@ -16,50 +17,15 @@ from spectool.continuum import (
     stack_wavelength,
 )
 from spectool.io import DATA
-from spectool.papers.candidates import (
-    METALS,
-    NOISE,
-    draw_numbered,
-    rebuild_numbers,
-    synthesize_candidates,
-    true_line_flux,
-)
+from spectool.papers import as_columns, candidates
 from spectool.prepare import SKY_LINES, add_history
-from spectool.spectra import (
-    DLOGLAM,
-    FLUX_UNIT,
-    IVAR_UNIT,
-    LOGLAM0,
-    PIXEL_VELOCITY,
-    Z_SUN,
-    pixel_edges,
-    rebin_matrix,
-)
-from spectool.surveys.spectrograph import (
-    CALIBRATION_FLOOR,
-    FWHM_TO_SIGMA,
-    READ_NOISE,
-    SENSITIVITY,
-    lsf_pixels,
-    luminosity_to_flux,
-    sky_flux,
-)
+from spectool.spectra import DLOGLAM, FWHM_TO_SIGMA, LOGLAM0, Z_SUN, pixel_edges, rebin_matrix
+from spectool.surveys import spectrograph
+from spectool.synth import histories as synth_histories
 from spectool.synth import relations, sfh
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.grid import SSPGrid, embedded_grid
-from spectool.synth.histories import (
-    N_INTERVALS,
-    check_ages,
-    clip_metallicity,
-    draw_histories,
-    durations,
-    equal_light_intervals,
-    label_histories,
-    make_labels,
-    metallicities,
-    metallicity_operator,
-    optical_light,
-)
+from spectool.synth.histories import N_INTERVALS, durations, metallicities, metallicity_operator
 from spectool.synth.population import LOG_Z_STAR_RANGE, age_of_universe
 
 MEASURED = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
@@ -69,17 +35,20 @@ HELDOUT_SEED = 20190
 """Of the held-out histories that training is stopped on and errors are calibrated on."""
 HELDOUT_TEST_SEED = 20191
 """Of those that results are stated for, and nothing is chosen by."""
+N_CHUNKS = 25
+"""Of the pixels that the network is given, each of which its own filters see."""
+OPTICAL = (4050.0, 7300.0)
+STACK_WINDOW = (4400.0, 4450.0)
+"""Rest wavelengths [Angstrom] of the normalisation; the paper, Section 3.1."""
+AT_REST = {"units": "Angstrom", "description": "vacuum, rest frame"}
 _ROWS = ("duration_index", "metallicity_index", "interval_index", "varied_index")
 
 
 def training_table():
     """Which galaxies the training set has: 46,305 rows of numbers in `durations`, `metallicities` and the intervals.
 
-    Returns
-    -------
-    Dataset
-        Per galaxy ``duration_index`` (0-20), ``metallicity_index`` (0-20, of four intervals), ``interval_index`` (0-4,
-        youngest first) and ``varied_index`` (0-20, the metallicity of that interval), in this order of loops.
+    Per galaxy ``duration_index`` (0-20), ``metallicity_index`` (0-20, of four intervals), ``interval_index`` (0-4,
+    youngest first) and ``varied_index`` (0-20, the metallicity of that interval), in this order of loops.
     """
     sizes = (durations().size, metallicities().size, N_INTERVALS, metallicities().size)
     numbers = np.indices(sizes, dtype="i2").reshape(len(sizes), -1)
@@ -103,17 +72,18 @@ def make_basis(grid, *, wavelength=None):
     ValueError
         If the grid does not cover the wavelengths or ages, or its resolution is too low.
     """
-    check_ages(grid)
+    synth_histories.check_ages(grid)
     wavelength = optical_wavelength() if wavelength is None else np.asarray(wavelength, float)
-    edges = equal_light_intervals(grid)
+    edges = synth_histories.equal_light_intervals(grid)
     start, end = edges[:, 1:].ravel() * 1e9, edges[:, :-1].ravel() * 1e9
     share = (np.diff(edges, axis=1) / durations()[:, None]).reshape(-1, 1)
     mass = sfh.constant(grid.age_edges, start, end) * share
     mixing = metallicity_operator(metallicities(), grid)
-    light = np.einsum("da,mz,za->dma", mass, mixing, optical_light(grid))
+    light = np.einsum("da,mz,za->dma", mass, mixing, synth_histories.optical_light(grid))
     log_age = light @ np.log10(grid.age / 1e9) / light.sum(2)
     ssps = torch.from_numpy(np.tensordot(mixing, smooth_ssps(grid, wavelength, FWHM), 1))
     flux = torch.matmul(torch.from_numpy(mass.astype("f4"))[None], ssps).transpose(0, 1).contiguous().numpy()
+    nodes = synth_histories.clip_metallicity(metallicities(), grid)
     dims, shape = ("duration", "interval", "metallicity"), (len(edges), N_INTERVALS, len(mixing))
     return xr.Dataset(
         {
@@ -124,16 +94,8 @@ def make_basis(grid, *, wavelength=None):
         },
         coords={
             "duration": ("duration", durations(), {"units": "Gyr"}),
-            "metallicity": (
-                "metallicity",
-                clip_metallicity(metallicities(), grid),
-                {"units": "dex", "z_sun": Z_SUN},
-            ),
-            "wavelength": (
-                "wavelength",
-                wavelength,
-                {"units": "Angstrom", "description": "vacuum, rest frame"},
-            ),
+            "metallicity": ("metallicity", nodes, {"units": "dex", "z_sun": Z_SUN}),
+            "wavelength": ("wavelength", wavelength, AT_REST),
         },
         attrs={"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": FWHM, "z_sun": Z_SUN},
     )
@@ -147,7 +109,7 @@ def label_galaxies(basis, table):
     place = (duration[:, None], np.arange(N_INTERVALS), metallicity)
     light = basis["light"].values[place]
     log_z = basis["metallicity"].values[metallicity]
-    return make_labels(light, light * log_z, light * basis["log_age"].values[place])
+    return synth_histories.make_labels(light, light * log_z, light * basis["log_age"].values[place])
 
 
 def composer(basis):
@@ -170,12 +132,10 @@ def composer(basis):
 def make_sample(grid=None, *, table=None, dtype="float16", progress=False):
     """The training set of the paper as its network takes it: 46,305 prepared spectra with their labels.
 
-    Composed, continuum-normalised (Section 4) and kept batch by batch: the spectra themselves are never all in memory.
-
     Parameters
     ----------
     grid : SSPGrid, optional
-        Default: the embedded one. The paper's is FSPS: `SSPGrid.from_fsps`.
+        Default: the embedded one. The paper's is FSPS: `SSPGrid.from_fsps`. Errors as of `make_basis`.
     table : Dataset, optional
         Rows of `training_table`; default: all.
     dtype : str
@@ -187,11 +147,6 @@ def make_sample(grid=None, *, table=None, dtype="float16", progress=False):
         ``flux`` (galaxy, wavelength: 2468), the continuum divided out and 1 subtracted; ``log_z_lw`` [dex, Zsun =
         0.02], ``age_lw`` [Gyr]; per interval of equal light, youngest first, ``log_z_interval``, ``age_interval``,
         ``light_share``; the columns of `training_table`.
-
-    Raises
-    ------
-    ValueError
-        As `make_basis`.
     """
     continuum = ContinuumBasis.optical()
     basis = make_basis(grid or SSPGrid.embedded(), wavelength=continuum.kept_wavelength)
@@ -218,12 +173,12 @@ def make_heldout(n, *, seed, grid=None, dtype="float32"):
         ``mask`` (none) and ``sigma`` (0) as `prepare_zahid2019` gives them.
     """
     grid = grid or SSPGrid.embedded()
-    histories = draw_histories(n, seed=seed, grid=grid)
+    histories = synth_histories.draw_histories(n, seed=seed, grid=grid)
     continuum = ContinuumBasis.optical()
-    flux = normalize_continuum(
-        synthesize_histories(histories, grid, continuum.kept_wavelength), None, continuum
-    )[0]
-    columns = histories[["kind", "onset", "rise"]].assign(label_histories(histories, grid))
+    clean = synthesize_histories(histories, grid, continuum.kept_wavelength)
+    flux = normalize_continuum(clean, None, continuum)[0]
+    labels = synth_histories.label_histories(histories, grid)
+    columns = histories[["kind", "onset", "rise"]].assign(labels)
     attrs = {"ssp_grid": json.dumps(grid.provenance), "fwhm_kms": FWHM, "z_sun": Z_SUN}
     result = _as_prepared(columns, flux.astype(dtype), continuum, attrs)
     dims = ("galaxy", "wavelength")
@@ -245,12 +200,8 @@ def synthesize_histories(histories, grid, wavelength):
 
 def _as_prepared(columns, flux, continuum, attrs):
     units = {"units": "", "description": "flux / pseudo-continuum - 1"}
-    wavelength = {"units": "Angstrom", "description": "vacuum, rest frame; line windows left out"}
-    return (
-        columns.assign(flux=(("galaxy", "wavelength"), flux, units))
-        .assign_coords(wavelength=("wavelength", continuum.kept_wavelength, wavelength))
-        .assign_attrs(attrs)
-    )
+    columns = columns.assign(flux=(("galaxy", "wavelength"), flux, units)).assign_attrs(attrs)
+    return columns.assign_coords(wavelength=("wavelength", continuum.kept_wavelength, AT_REST))
 
 
 SEED = 2019
@@ -276,7 +227,7 @@ def rest_pixels():
 
 def draw_block(block, *, seed=SEED, null=False):
     """The 4096 candidates of one block: population, nuclei and fibre fractions."""
-    galaxies = draw_numbered(
+    galaxies = candidates.draw_numbered(
         block,
         seed=seed,
         grid=embedded_grid(),
@@ -297,7 +248,9 @@ def renew_metals(galaxies, *, seed=SEED):
     """Give galaxies of the null sample new metallicities, drawn for their mass alone, once they are selected."""
     log_mass = galaxies["log_mass"].values
     numbers = galaxies["candidate"].values
-    deviates = np.array([np.random.default_rng([seed, METALS, int(k)]).standard_normal(3) for k in numbers])
+    deviates = np.array(
+        [np.random.default_rng([seed, candidates.METALS, int(k)]).standard_normal(3) for k in numbers]
+    )
     stars, gas, ionisation = deviates.reshape(-1, 3).clip(-2.2, 2.2).T
     middle, below, above = relations.stellar_metallicity(log_mass)
     sequence = relations.star_forming_sequence(log_mass, age_of_universe(TYPICAL_REDSHIFT))
@@ -316,56 +269,47 @@ def renew_metals(galaxies, *, seed=SEED):
 def _spectrograph():
     """What SDSS does at all observed pixels that candidates reach: per pixel k from _FIRST."""
     wavelength = 10 ** (LOGLAM0 + DLOGLAM * np.arange(_FIRST, _LAST + _SHIFTS[1]))
-    electrons = np.interp(wavelength, *SENSITIVITY.T)
-    dark = sky_flux(wavelength) / electrons + READ_NOISE**2 / electrons**2
+    electrons = np.interp(wavelength, *spectrograph.SENSITIVITY.T)
+    dark = spectrograph.sky_flux(wavelength) / electrons + spectrograph.READ_NOISE**2 / electrons**2
     good = (wavelength >= _OBSERVED_RANGE[0]) & (wavelength <= _OBSERVED_RANGE[1])
     for centre, half_width in SKY_LINES.values():
         good &= np.abs(wavelength - centre) > half_width
-    return tuple(
-        np.lib.stride_tricks.sliding_window_view(values.astype(kind), _LAST - _FIRST)
-        for values, kind in (
-            (dark, "f4"),
-            (1 / electrons, "f4"),
-            (lsf_pixels(wavelength) ** 2, "f4"),
-            (good, bool),
-        )
-    )
+    tables = (dark, 1 / electrons, spectrograph.lsf_pixels(wavelength) ** 2)
+    tables = [*(values.astype("f4") for values in tables), good]
+    return [np.lib.stride_tricks.sliding_window_view(values, _LAST - _FIRST) for values in tables]
 
 
 def observe_candidates(galaxies, *, seed=SEED):
     """Synthesize candidates and see them as SDSS does, on the pixels of `rest_pixels`."""
     grid = embedded_grid()
-    rest = synthesize_candidates(galaxies, grid, rest_pixels())
+    rest = candidates.synthesize_candidates(galaxies, grid, rest_pixels())
     redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
-    to_flux = luminosity_to_flux(redshift)
+    to_flux = spectrograph.luminosity_to_flux(redshift)
     dark, per_electron, lsf, good = (table[galaxies["shift"].values] for table in _spectrograph())
     truth = rest["flux"].values * (to_flux * share)[:, None].astype("f4")
     truth = _blur(truth, lsf, grid.fwhm)
     source = np.clip(truth, 0, None)
-    variance = source * per_electron + dark + (CALIBRATION_FLOOR * source) ** 2
+    variance = source * per_electron + dark + (spectrograph.CALIBRATION_FLOOR * source) ** 2
     numbers = galaxies["candidate"].values
-    noise = np.stack(
-        [np.random.default_rng([seed, NOISE, int(k)]).standard_normal(truth.shape[1], "f4") for k in numbers]
-    )
+    streams = [np.random.default_rng([seed, candidates.NOISE, int(k)]) for k in numbers]
+    noise = np.stack([stream.standard_normal(truth.shape[1], "f4") for stream in streams])
     stretch = (1 + redshift[:, None]).astype("f4")
     dims = ("galaxy", "wavelength")
     flux = np.where(good, (truth + noise * np.sqrt(variance)) * stretch, 0)
     lsf = {"units": "km / s", "description": "at z = 0.08"}
     pixels = {
-        "flux": (dims, flux, {"units": FLUX_UNIT}),
-        "ivar": (dims, np.where(good, 1 / (variance * stretch**2), 0), {"units": IVAR_UNIT}),
+        "flux": (dims, flux, {"units": spectra.FLUX_UNIT}),
+        "ivar": (dims, np.where(good, 1 / (variance * stretch**2), 0), {"units": spectra.IVAR_UNIT}),
         "mask": (dims, ~good, {"units": "", "description": "True = bad"}),
-        "truth": (dims, truth * stretch, {"units": FLUX_UNIT, "long_name": "flux without noise"}),
+        "truth": (dims, truth * stretch, {"units": spectra.FLUX_UNIT, "long_name": "flux without noise"}),
         "lsf_sigma": ("wavelength", _typical_lsf(grid.fwhm), lsf),
     }
-    lines = true_line_flux(rest, MEASURED, to_flux * share * stretch[:, 0]).drop_vars("line_wavelength")
+    lines = candidates.true_line_flux(rest, MEASURED, to_flux * share * stretch[:, 0])
     # The mass as drawn: the surviving share, which depends on metallicity, is left out.
-    out = (
-        rest.drop_dims(["line", "age"]).drop_vars("shift").assign(pixels | {"log_mass": galaxies["log_mass"]})
-    )
-    text = f"{redshift.size} candidates seen by SDSS (seed {seed})"
-    out = out.assign(true_line_flux=lines).assign_attrs(survey="SDSS (simulated)", seed=seed)
-    return add_history(out, text)
+    pixels |= {"log_mass": galaxies["log_mass"], "true_line_flux": lines.drop_vars("line_wavelength")}
+    out = rest.drop_dims(["line", "age"]).drop_vars("shift").assign(pixels)
+    out = out.assign_attrs(survey="SDSS (simulated)", seed=seed)
+    return add_history(out, f"{redshift.size} candidates seen by SDSS (seed {seed})")
 
 
 def _blur(flux, lsf, fwhm):
@@ -382,14 +326,8 @@ def _template_variance(fwhm):
 
 def _typical_lsf(fwhm):
     """Sigma [km/s] of unresolved lines at the sample's median redshift."""
-    instrument = lsf_pixels(rest_pixels() * (1 + TYPICAL_REDSHIFT)) ** 2
-    return np.sqrt(np.maximum(instrument, _template_variance(fwhm))) * PIXEL_VELOCITY
-
-
-STACK_WINDOW = (4400.0, 4450.0)
-"""Rest wavelengths [Angstrom] of the normalisation; the paper, Section 3.1."""
-N_CHUNKS = 25
-PIXELS = ("flux", "ivar", "mask", "truth")
+    instrument = spectrograph.lsf_pixels(rest_pixels() * (1 + TYPICAL_REDSHIFT)) ** 2
+    return np.sqrt(np.maximum(instrument, _template_variance(fwhm))) * spectra.PIXEL_VELOCITY
 
 
 @cache
@@ -414,33 +352,21 @@ def to_angstrom(sample):
     variance = np.divide(1, ivar, out=np.zeros_like(ivar), where=good)
     flux, variance = apply(sample["flux"].values) * share, apply(variance) * share * width
     truth, bad = apply(sample["truth"].values), covered < 0.5
-    dims, wavelength = ("galaxy", "wavelength"), stack_wavelength()
-    values = {
-        "flux": np.where(bad, 0, flux),
-        "ivar": np.divide(1, variance, out=np.zeros_like(variance), where=~bad),
-        "mask": bad,
-        "truth": truth,
-    }
-    pixels = {name: (dims, values[name], dict(sample[name].attrs)) for name in PIXELS}
-    label = _inside((4050.0, 7300.0))
-    light = truth[:, label].mean(axis=1) / truth[:, _inside(STACK_WINDOW)].mean(axis=1)
-    signal = np.where(bad, np.nan, flux * np.sqrt(values["ivar"]))[:, label]
+    ivar = np.divide(1, variance, out=np.zeros_like(variance), where=~bad)
+    values = {"flux": np.where(bad, 0, flux), "ivar": ivar, "mask": bad, "truth": truth}
+    pixels = {name: (("galaxy", "wavelength"), v, dict(sample[name].attrs)) for name, v in values.items()}
+    label, window = _inside(OPTICAL), _inside(STACK_WINDOW)
+    light = truth[:, label].mean(axis=1) / truth[:, window].mean(axis=1)
+    signal = np.where(bad, np.nan, flux * np.sqrt(ivar))[:, label]
+    norm = np.where(bad, 0, flux)[:, window].sum(axis=1) / np.maximum((~bad[:, window]).sum(axis=1), 1)
     columns = {
-        "norm": (
-            _mean_inside(flux, bad),
-            {"units": sample["flux"].attrs["units"], "long_name": "mean, 4400-4450 A"},
-        ),
-        "light": (light, {"units": "", "long_name": "noise-free light, 4050-7300 A relative to 4400-4450 A"}),
-        "sn": (
-            np.nanmedian(signal, axis=1),
-            {"units": "", "long_name": "median S/N per Angstrom, 4050-7300 A"},
-        ),
-        "is_agn": (sample["agn_type"].values != "", {"units": ""}),
+        "norm": (norm, sample["flux"].attrs["units"], "mean, 4400-4450 A"),
+        "light": (light, "", "noise-free light, 4050-7300 A relative to 4400-4450 A"),
+        "sn": (np.nanmedian(signal, axis=1), "", "median S/N per Angstrom, 4050-7300 A"),
+        "is_agn": (sample["agn_type"].values != "", ""),
     }
-    out = sample.drop_dims("wavelength").assign_coords(
-        wavelength=("wavelength", wavelength, {"units": "Angstrom", "description": "vacuum, rest frame"})
-    )
-    out = out.assign(pixels).assign({name: ("galaxy", *about) for name, about in columns.items()})
+    out = sample.drop_dims("wavelength").assign_coords(wavelength=("wavelength", stack_wavelength(), AT_REST))
+    out = out.assign(pixels | as_columns(columns))
     return add_history(out, f"rebinned to 1 A: {bad.mean():.2%} of the pixels masked")
 
 
@@ -449,35 +375,23 @@ def _inside(window):
     return (wavelength >= window[0]) & (wavelength <= window[1])
 
 
-def _mean_inside(flux, bad):
-    where = _inside(STACK_WINDOW)
-    return np.where(bad, 0, flux)[:, where].sum(axis=1) / np.maximum((~bad[:, where]).sum(axis=1), 1)
-
-
 def stored_flux(sample):
-    """Spectra of `to_angstrom` in the stored form.
+    """Spectra of `to_angstrom` in the stored form, ndarray (galaxy, 3251) of float16.
 
-    Returns
-    -------
-    ndarray, shape (galaxy, 3251), float16
-        On `spectool.continuum.optical_wavelength`, relative to the mean flux of 4400-4450 A; NaN where bad.
+    On `spectool.prepare.optical_wavelength`, relative to the mean flux of 4400-4450 A; NaN where bad.
     """
-    part = _inside((4050.0, 7300.0))
+    part = _inside(OPTICAL)
     flux = sample["flux"].values[:, part] / sample["norm"].values[:, None]
     # Lines of extreme galaxies stay far below the largest float16.
     return np.where(sample["mask"].values[:, part], np.nan, flux).clip(-6e4, 6e4).astype(np.float16)
 
 
 def chunk_sigma(sample):
-    """Noise of a pixel of 1 A relative to the mean flux, in each of the 25 chunks of pixels that the network is given.
+    """Noise of a pixel of 1 A relative to the mean flux in the network's chunks, ndarray (galaxy, 25) of float32.
 
-    Returns
-    -------
-    ndarray, shape (galaxy, 25), float32
-        Root mean square noise over mean flux of the chunk's good pixels; NaN where it has none.
+    Root mean square noise over mean flux of the chunk's good pixels; NaN where it has none.
     """
-    part = _inside((4050.0, 7300.0))
-    kept = np.flatnonzero(part)[kept_pixels(optical_wavelength())]
+    kept = np.flatnonzero(_inside(OPTICAL))[kept_pixels(optical_wavelength())]
     good = (~sample["mask"].values[:, kept]).astype("f4")
     flux = sample["flux"].values[:, kept] * good
     ivar = sample["ivar"].values[:, kept]
@@ -558,7 +472,7 @@ def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batc
         seen = to_angstrom(observe_candidates(galaxies, seed=seed))
         return seen if keep_truth else seen.drop_vars("truth")
 
-    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
+    whole = candidates.rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
     sample, masked = "null" if null else "main", whole["mask"].values.mean()
     text = f"{whole.sizes['galaxy']} candidates of the {sample} sample rebuilt (seed {seed}), {masked:.2%} masked"
     return add_history(whole, text)
