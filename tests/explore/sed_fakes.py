@@ -11,7 +11,7 @@ from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance
 from tests.models.sed_toy import make_galaxies
-from tools.make.outlier_references import fit_band_outliers
+from tools.make.references import fit_band_outliers
 
 WAVELENGTH = np.geomspace(1500.0, 5e6, len(BANDS))
 GAPPY, NEGATIVE = 1, 2

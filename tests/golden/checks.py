@@ -69,15 +69,19 @@ from tests.golden.parts import (
     zahid2019,
 )
 from tools.make.distillation import compress, measure_layers
-from tools.make.flux_errors import fit_flux_errors
 from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
 from tools.make.liewcain2021_labels import fit_error_model
-from tools.make.metallicity_errors import fit_errors
 from tools.make.noise_aware import calibrate as calibrate_noise_aware
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import score_levels
-from tools.make.outlier_references import fit_band_outliers, fit_bin_outliers, fit_outliers
 from tools.make.randomised_domain import randomise
+from tools.make.references import (
+    fit_band_outliers,
+    fit_bin_outliers,
+    fit_errors,
+    fit_flux_errors,
+    fit_outliers,
+)
 from tools.make.scourfield2023_selection import measure_candidates as measure_scourfield2023
 from tools.make.scourfield2023_selection import screen_block
 from tools.make.ssp_mixtures import draw_ssp_mixtures

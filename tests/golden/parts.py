@@ -63,10 +63,10 @@ from spectool.surveys.tables import DUSTPEDIA_LABELS, read_photometry, read_pipe
 from spectool.synth import SSPGrid
 from tests.golden.arrays import arrays_of, history_of, only, pair, weights_of
 from tools.make.bursts import fit_bursts, make_burst_library
-from tools.make.component_peers import train_small_network
 from tools.make.gaussian_lines import measure_gaussian_lines
 from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
 from tools.make.noise_aware import train_noise_aware
+from tools.recipes.zahid2019 import train_small_network
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

@@ -15,7 +15,7 @@ from spectool.models.denoise import (
     sample_denoised,
 )
 from spectool.papers.scourfield2023.network import TABLE4, TABLE5, make_model, score
-from tools.make.flux_errors import fit_flux_errors
+from tools.make.references import fit_flux_errors
 
 TINY = {"n_pixels": 40, "n_latent": 3, "widths": (20, 15, 10, 8), "dropout": 0.2}
 

@@ -21,8 +21,7 @@ from spectool.models.outliers import (
 from spectool.papers.zahid2019.sample import make_heldout, make_sample, training_table
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
-from tools.make.flux_errors import fit_flux_errors
-from tools.make.outlier_references import fit_band_outliers, fit_bin_outliers, fit_outliers
+from tools.make.references import fit_band_outliers, fit_bin_outliers, fit_flux_errors, fit_outliers
 
 SIGMA = 0.04  # S/N 25
 

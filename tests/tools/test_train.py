@@ -22,7 +22,7 @@ from tools.recipes import scourfield2023 as scourfield2023_recipes
 
 NETWORKS = {
     ("marziano2024", "beta0.3", "--parameters"): {"": "ConvBetaVAE", "_parameters": "GaussianMLP"},
-    ("marziano2024", "tc_beta0.3", "--no-parameters"): {"": "ConvBetaVAE"},
+    ("marziano2024", "constant_beta0.3", "--no-parameters"): {"": "ConvBetaVAE"},
     ("scourfield2023", "vae2"): {"": "DenseAutoencoder"},
     ("scourfield2023", "pca", "--latent", "4"): {"": "PCAModel"},
     ("scourfield2023", "noise_aware"): {"": "NoiseAwareAutoencoder"},
@@ -40,7 +40,6 @@ NETWORKS = {
 }
 FIGURES = {
     ("surana2020", "sample"): ["left", "parts", "teacher_on_truth"],
-    ("surana2020", "scalings"): ["linear", "asinh"],
     ("surana2020", "peers"): ["forest", "svm", "boosting"],
     ("scourfield2023", "search", "--latent", "2", "--epochs", "1"): ["trials"],
     ("liewcain2021", "nuisances"): ["none", "tilt", "dust", "history", "tilt + dust + history"],
@@ -51,7 +50,7 @@ FIGURES = {
     ("liewcain2021", "peers"): ["boosting, by spectrum", "boosting, by galaxy", "fit of single bursts"],
 }
 RESUMED = [
-    ("marziano2024", "tc_beta0.3", "--no-parameters"),
+    ("marziano2024", "constant_beta0.3", "--no-parameters"),
     ("scourfield2023", "vae2"),
     ("surana2020", "sfr"),
 ]
@@ -159,10 +158,10 @@ def test_options_are_the_recipes_unless_given(capsys):
     paper = train.importlib.import_module("tools.recipes.surana2020")
     given = vars(
         train.make_parser("surana2020", paper).parse_args(
-            ["mass", "--epochs", "3", "--no-live", "--scaling", "asinh"]
+            ["mass", "--epochs", "3", "--no-live", "--labels", "truth"]
         )
     )
-    assert given == {"what": ["mass"], "quick": False, "epochs": 3, "live": False, "scaling": "asinh"}
+    assert given == {"what": ["mass"], "quick": False, "epochs": 3, "live": False, "labels": "truth"}
     with pytest.raises(SystemExit, match=", ".join(list_papers())):
         train.main(["nobody2000"])
     with pytest.raises(SystemExit):
@@ -179,9 +178,7 @@ def test_marziano2024(run, folder):
     assert info.arrays["atlas_latent"].shape == (96, 32)
     parameters, _ = store.load_model(folder / "marziano2024_beta0.3_parameters.safetensors", n_latent=32)
     assert np.isfinite(parameters.predict(info.arrays["atlas_latent"])[0]).all()
-    flux = np.load(folder / "cache" / "spectra" / "marziano2024_realistic_120_0" / "flux.npy").astype(
-        np.float32
-    )
+    flux = np.load(folder / "cache" / "spectra" / "marziano2024_120_0" / "flux.npy").astype(np.float32)
     wavelength = info.arrays["wavelength"]
     inside = (wavelength >= 5000) & (wavelength <= 5500)
     np.testing.assert_allclose(np.median(flux[:, inside], axis=1), 1.0, atol=1e-3)

@@ -11,7 +11,7 @@ from spectool.models.layers import seed_torch
 from spectool.models.training import fit, in_batches, one_cycle
 from spectool.models.vae import kl_per_dimension
 from spectool.spectra import ONE_SIGMA
-from tools.make.flux_errors import pull_modes
+from tools.make.references import pull_modes
 
 EPOCHS = 150
 #: S/N per pixel (median flux over noise) that training covers; the paper's noise of 0.04 is below 1.

@@ -76,3 +76,10 @@ def write(
     )
     checkpoint_file(options, name).unlink(missing_ok=True)
     return metrics
+
+
+def write_members(options, trained, metrics, arrays, **more) -> None:
+    """Store the networks of an ensemble; the first file has the figures of all, and arrays."""
+    for k, (model, history) in enumerate(trained):
+        first = {"metrics": metrics, "arrays": arrays} if k == 0 else {"metrics": {}}
+        write(options, f"{options.name}{k + 1}", model, history, member=k + 1, **first, **more)

@@ -9,11 +9,14 @@ bursts. All figures go into one JSON file, which `read_experiments` reads.
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
-from spectool.models.bands import N_FOLDS, read_bands, split_spectra
+from spectool.models.bands import N_FOLDS, hold_out, read_bands, split_spectra
 from spectool.models.ensemble import BandEnsemble, band_importance
 from spectool.models.peers import train_boosting
 from spectool.models.store import round_weights
@@ -21,16 +24,17 @@ from spectool.models.training import split
 from spectool.papers.liewcain2021 import network as paper
 from spectool.papers.liewcain2021.sample import SEED, make_liewcain2021
 from spectool.surveys.califa import NUISANCES, label_spread
-from tools.make import training_experiments as experiments
 from tools.make.bursts import fit_bursts, make_burst_library
 from tools.make.ssp_mixtures import draw_ssp_mixtures
-from tools.recipes import write
+from tools.recipes import write, write_members
 
 FEW = 20
 """Spectra per galaxy where there are many galaxies."""
 OTHERS = {"ensemble": 1, "sizes": 2, "pretrain": 3}
 """Streams of galaxies other than those of the folds."""
-CURVES = ("epoch", "train_mse", "valid_mse")
+SIZES = (0.05, 0.1, 0.25, 0.5, 0.75)
+TYPES = {"early": True, "late": False}
+STORED = {"curves": ("epoch", "train_mse", "valid_mse"), "sample_seed": SEED, "patience": paper.PATIENCE}
 
 
 def train(options) -> dict:
@@ -38,8 +42,25 @@ def train(options) -> dict:
     started = time.monotonic()
     found = options.experiment(options)
     found["seconds"] = round(time.monotonic() - started, 1)
-    experiments.write_experiment(options.results, options.recipe, found)
+    write_experiment(options.results, options.recipe, found)
     return found
+
+
+def write_experiment(path, name: str, found: dict) -> None:
+    """Put figures beside those of other commands; Datasets as dicts (`xarray.Dataset.to_dict`)."""
+    path = Path(path)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text = json.dumps(known | {name: _shorten(found)}, indent=1, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _shorten(value):
+    """Numbers to five digits."""
+    if isinstance(value, dict):
+        return {key: _shorten(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shorten(inner) for inner in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def make_sample(options, *, n=None, spectra=None, other=None, nuisances=NUISANCES):
@@ -83,30 +104,15 @@ def train_sets(options) -> dict:
             found[by][output] = scores
             for k, (model, history) in enumerate(zip(folds.models, folds.histories, strict=True)):
                 name = paper.fold_name(output, by=by, suffix=options.suffix, fold=k)
-                keep(options, name, model, history, scores if k == 0 else {})
+                write(options, name, model, history, metrics=scores if k == 0 else {}, **STORED)
         found[by]["residual_correlation"] = paper.correlate_residuals(*off.values())
     return found
-
-
-def keep(options, name, model, history, metrics, arrays=()) -> None:
-    """Write one network."""
-    write(
-        options,
-        name,
-        model,
-        history,
-        metrics=metrics,
-        arrays=arrays,
-        curves=CURVES,
-        sample_seed=SEED,
-        patience=paper.PATIENCE,
-    )
 
 
 def train_ensemble(options) -> dict:
     """Networks for noise and gaps from many galaxies; the first file holds the calibration."""
     sample = make_sample(options, n=options.survey, spectra=FEW, other="ensemble")
-    bands = [str(band) for band in sample["band"].values]
+    bands = band_names(sample)
     inputs, labels = read_bands(sample, bands), paper.read_labels(sample, suffix=options.suffix)
     galaxy = sample["galaxy_index"].values
     parts = split(options.survey, (0.64, 0.16, 0.20), seed=options.seed)
@@ -133,9 +139,9 @@ def train_ensemble(options) -> dict:
     found["noise_untrained"] = paper.score_noise(BandEnsemble([plain]), asked, truth, noiser=noiser).to_dict()
     found["missing"] = paper.score_missing(ensemble, asked, truth).to_dict()
     found["importance"] = importance.to_dict()
-    first = found["noisy"], {"error_calibration": ensemble.calibration}
-    for k, (model, history) in enumerate(zip(ensemble.members, histories, strict=True)):
-        keep(options, f"{options.name}{k + 1}", model, history, *(first if k == 0 else ({},)))
+    trained = zip(ensemble.members, histories, strict=True)
+    arrays = {"error_calibration": ensemble.calibration}
+    write_members(options, trained, found["noisy"], arrays, **STORED)
     return found
 
 
@@ -159,13 +165,9 @@ def score_folds(sample, output, options, **more) -> dict:
 
 def compare_sizes(options) -> dict:
     """Fig. 13 for ages, and Sets A and B with many more galaxies of few spectra."""
-    choice = choice_of(options)
 
     def curves(sample, **more):
-        return {
-            by: experiments.train_sizes(sample, "log_age", by=by, **more, **choice).to_dict()
-            for by in paper.SETS.values()
-        }
+        return {by: train_sizes(sample, by=by, **more, **choice_of(options)) for by in paper.SETS.values()}
 
     found = {"paper": curves(make_sample(options), repeats=options.repeats), "many": {}}
     for n in options.many:
@@ -174,13 +176,79 @@ def compare_sizes(options) -> dict:
     return found
 
 
+def train_sizes(sample, *, by, sizes=SIZES, repeats, n_asked=None, seed=0, suffix="", **choice) -> dict:
+    """Robust scatter of ages by the share of spectra or galaxies that train; others are asked about."""
+    galaxy, labels = sample["galaxy_index"].values, sample["log_age" + suffix].values
+    units = np.arange(len(galaxy)) if by == "spectrum" else galaxy
+    names = np.unique(units)
+    sigma, count = np.empty((len(sizes), repeats)), np.empty((2, len(sizes), repeats))
+    for i, j in np.ndindex(sigma.shape):
+        rng = np.random.default_rng([seed, i, j])
+        chosen = np.isin(units, rng.permutation(names)[: max(2, round(sizes[i] * len(names)))])
+        seen, asked = np.flatnonzero(chosen), rng.permutation(np.flatnonzero(~chosen))[:n_asked]
+        options = {"by": by, "seed": seed + j, "suffix": suffix, **choice}
+        predicted = train_and_ask(sample, "log_age", seen, asked, **options)
+        sigma[i, j] = paper.score_spectra(predicted, labels[asked])["sigma"]
+        count[:, i, j] = len(seen), len(np.unique(galaxy[seen]))
+    columns = {"sigma": (("size", "repeat"), sigma, {"units": "dex"})}
+    for name, numbers in zip(("n_spectra", "n_galaxies"), count.mean(axis=2), strict=True):
+        columns[name] = ("size", numbers, {"units": ""})
+    return xr.Dataset(columns, coords={"size": list(sizes)}).to_dict()
+
+
+def train_and_ask(sample, output, seen, asked, **choice) -> np.ndarray:
+    """Predictions (asked,) [dex] by the network of `train_rows`."""
+    return ask(train_rows(sample, output, seen, **choice), sample.isel(spectrum=asked))
+
+
+def train_rows(sample, output, seen, *, by, seed, suffix="", **choice) -> paper.NarrowBandCNN:
+    """A network that was trained, and stopped, by the rows `seen` of a sample."""
+    bands = band_names(sample)
+    inputs, labels = read_bands(sample, bands), paper.read_labels(sample, suffix=suffix, outputs=[output])
+    train, valid = hold_out(sample, seen, by=by, seed=[seed, 1])
+    data = inputs.take(train), labels[train], inputs.take(valid), labels[valid]
+    return paper.train_cnn(*data, outputs=[output], bands=bands, seed=seed, **choice)[0]
+
+
+def ask(model, sample) -> np.ndarray:
+    """What a network of one property says of a sample."""
+    return model.predict(model.encode(read_bands(sample, model.bands)))[0][:, 0]
+
+
+def band_names(sample) -> list[str]:
+    """As text of Python's own type."""
+    return [str(band) for band in sample["band"].values]
+
+
 def compare_types(options) -> dict:
-    """Table 1, both labels."""
+    """Table 1, both labels: networks trained on early or on late types, asked about both."""
     sample = make_sample(options)
-    return {
-        output: experiments.train_types(sample, output, **choice_of(options)).to_dict()
-        for output in paper.UNITS
-    }
+    return {output: train_types(sample, output, **choice_of(options)) for output in paper.UNITS}
+
+
+def train_types(sample, output, *, seed=0, suffix="", **choice) -> dict:
+    """Scatter and bias by the type that trained and the type that is asked about."""
+    early = sample["is_early"].values[sample["galaxy_index"].values]
+    fold = np.empty(len(early), int)
+    for is_early in TYPES.values():
+        rows = np.flatnonzero(early == is_early)
+        fold[rows] = split_spectra(sample.isel(spectrum=rows), by="galaxy", seed=[seed, is_early])
+    labels = sample[output + suffix].values
+    found = {what: np.empty((2, 2)) for what in ("sigma", "bias")}
+    for i, trained in enumerate(TYPES.values()):
+        # Galaxies of the other type count as unseen whatever their fold: they train no network.
+        predicted = np.full(len(early), np.nan)
+        for k in range(N_FOLDS):
+            seen, asked = np.flatnonzero((early == trained) & (fold != k)), np.flatnonzero(fold == k)
+            options = {"by": "galaxy", "seed": seed + k, "suffix": suffix, **choice}
+            predicted[asked] = train_and_ask(sample, output, seen, asked, **options)
+        for j, asked in enumerate(TYPES.values()):
+            scores = paper.score_spectra(predicted[early == asked], labels[early == asked])
+            for what, values in found.items():
+                values[i, j] = scores[what]
+    dims, names = ("training", "application"), list(TYPES)
+    columns = {what: (dims, values, {"units": "dex"}) for what, values in found.items()}
+    return xr.Dataset(columns, coords=dict.fromkeys(dims, names)).to_dict()
 
 
 def compare_stopping(options) -> dict:
@@ -197,23 +265,19 @@ def compare_pretraining(options) -> dict:
     rng = np.random.default_rng([SEED, OTHERS["pretrain"]])
     mixtures = draw_ssp_mixtures(int(options.galaxies * options.spectra), seed=rng)
     sample = make_sample(options)
-    everything = np.arange(mixtures.sizes["spectrum"])
-    taught, _ = experiments.train_rows(
-        mixtures, "log_age", everything, by="spectrum", seed=options.seed, **training(options)
-    )
-    predicted = taught.predict(taught.encode(read_bands(sample, taught.bands)))[0][:, 0]
-    found = {"mixtures alone": paper.score_spectra(predicted, sample["log_age"].values)}
+    choice = {"by": "spectrum", "seed": options.seed} | training(options)
+    taught = train_rows(mixtures, "log_age", np.arange(mixtures.sizes["spectrum"]), **choice)
+    found = {"mixtures alone": paper.score_spectra(ask(taught, sample), sample["log_age"].values)}
     shape = {"by": "galaxy", "sizes": (0.05, 0.25, 0.75), "repeats": options.repeats}
     for start, name in ((None, "from nothing"), (taught, "fine-tuned")):
-        curve = experiments.train_sizes(sample, "log_age", start=start, **shape, **choice_of(options))
-        found[name] = curve.to_dict()
+        found[name] = train_sizes(sample, start=start, **shape, **choice_of(options))
     return found
 
 
 def compare_peers(options) -> dict:
     """Boosted trees in both sets, and a fit of single bursts, of the same bands."""
     sample, found = make_sample(options), {}
-    bands = [str(band) for band in sample["band"].values]
+    bands = band_names(sample)
     inputs, labels = read_bands(sample, bands), paper.read_labels(sample, suffix=options.suffix)
     x = paper.NarrowBandCNN(bands=bands, outputs=["log_age"], units=["dex(Gyr)"]).encode(inputs)
     for by in paper.SETS.values():

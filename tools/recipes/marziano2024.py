@@ -23,41 +23,24 @@ from spectool.spectra import sps_wavelength
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
-from tools.make.disentangling import CapacityLoss, TotalCorrelationLoss
 from tools.recipes import fit_options, write
 
 OPTIONS = {
     "config": ("light", "of the autoencoder and its training: light, reference or paper"),
     "latent": (32, "dimensions"),
-    "loss": ("beta", "beta, tc or capacity"),
     "beta": (0.3, "weight of the divergence"),
     "start": (10.0, "beta at first; 0: never annealed"),
-    "tc": (6.0, "extra weight of the total correlation"),
-    "capacity": (25.0, "final capacity, nat"),
     "n": (20_000, "galaxies, of which 0.8 train"),
-    "independent": (False, "draw parameters independently (null test)"),
-    "full_coverage": (False, "mask nothing while training"),
     "minutes": (None, "stop training after so long"),
-    "epochs": (None, "in place of the configuration's, as the next four"),
-    "batch_size": (None, ""),
-    "lr": (None, ""),
-    "optimizer": (None, "adam or adamw"),
-    "weight_decay": (None, ""),
-    "half": (True, "store weights in float16"),
+    "epochs": (None, "in place of the configuration's"),
     "parameters": (True, "train the second network, from latents to parameters"),
 }
 RECIPES = {
-    "beta0.1": {"beta": 0.1, "n": 40_000, "parameters": False},
-    "beta0.3": {"beta": 0.3, "n": 40_000, "parameters": False},
-    "beta0.9": {"beta": 0.9, "n": 40_000, "parameters": False},
+    **{f"beta{beta}": {"beta": beta, "n": 40_000, "parameters": False} for beta in (0.1, 0.3, 0.9)},
     "constant_beta0.3": {"beta": 0.3, "start": 0.0, "n": 40_000, "parameters": False},
     "reference": {"config": "reference", "n": 100_000, "minutes": 38.0},
-    "tc_beta0.3": {"loss": "tc"},
-    "capacity_beta0.3": {"loss": "capacity"},
 }
 QUICK = {"n": 120, "epochs": 1, "config": "light"}
-
-REPLACED = ("epochs", "batch_size", "lr", "optimizer", "weight_decay")
 PARAMETERS = {
     "log_mass": "log10(Msun)",
     "log_sfr": "log10(Msun/yr)",
@@ -85,41 +68,29 @@ def train(options) -> dict:
     model = paper.make_autoencoder(options.config, n_latent=options.latent, seed=options.seed)
     fit_statistics(model, Rows(flux, parts["train"]), wavelength, seed=options.seed)
     history = train_autoencoder(model, flux, parts, wavelength, options)
-    if options.half:
-        round_weights(model)
+    round_weights(model)
     metrics, arrays = score(model, flux, parts, wavelength, options)
     metrics["n_parameters"] = count_parameters(model)
-    arrays |= make_atlas(model, flux, columns, parts["train"], options.seed)
-    about = describe_sample()
-    metrics = write(
-        options,
-        options.name,
-        model,
-        history,
-        metrics=metrics,
-        arrays=arrays,
-        curves=CURVES,
-        half=options.half,
-        **about,
-    )
+    about = {
+        "arrays": arrays | make_atlas(model, flux, columns, parts["train"], options.seed),
+        "curves": CURVES,
+    }
+    metrics = write(options, options.name, model, history, metrics=metrics, **about, **describe_sample())
     if options.parameters:
         mlp, metrics["parameters"] = train_parameters(model, flux, columns, parts, wavelength, options)
-        name = f"{options.name}_parameters"
-        write(options, name, mlp, metrics=metrics["parameters"], half=False, inputs=options.name, **about)
+        about = {"half": False, "inputs": options.name} | describe_sample()
+        write(options, f"{options.name}_parameters", mlp, metrics=metrics["parameters"], **about)
     return metrics
 
 
 def make_spectra(options, wavelength) -> tuple[np.ndarray, xr.Dataset]:
     """Normalised spectra (n, 4582), float16 on disk, and their parameters; made unless the cache has them."""
-    kind = "independent" if options.independent else "realistic"
-    folder = options.cache / "spectra" / f"marziano2024_{kind}_{options.n}_{options.seed}"
+    folder = options.cache / "spectra" / f"marziano2024_{options.n}_{options.seed}"
     done = folder / "parameters.nc"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         grid = SSPGrid.embedded("optical")
-        galaxies = draw_population(
-            options.n, grid_age=grid.age, seed=options.seed, independent=options.independent
-        )
+        galaxies = draw_population(options.n, grid_age=grid.age, seed=options.seed)
         shape = (options.n, len(wavelength))
         flux = np.lib.format.open_memmap(folder / "flux.npy", mode="w+", dtype=np.float16, shape=shape)
         columns = []
@@ -138,32 +109,14 @@ def make_spectra(options, wavelength) -> tuple[np.ndarray, xr.Dataset]:
 
 def train_autoencoder(model, flux, parts, wavelength, options):
     """Train it on spectra of which random parts are hidden; its history."""
-    start = options.start or None
-    losses = {
-        "beta": BetaLoss(options.beta, start=start),
-        "tc": TotalCorrelationLoss(beta=options.beta, tc=options.tc, start=start),
-        "capacity": CapacityLoss(options.capacity),
-    }
-    arrays = {"flux": flux}
+    arrays, generator = {"flux": flux}, torch.Generator().manual_seed(options.seed + 1)
     valid = dict(select(arrays, parts["valid"]))
-    if options.full_coverage:
-        replaced = {"augment": None}
-    else:
-        generator = torch.Generator().manual_seed(options.seed + 1)
-        valid["mask"] = RandomCoverage(wavelength).draw(len(parts["valid"]), generator).numpy()
-        replaced = {}
-    replaced |= {name: getattr(options, name) for name in REPLACED if getattr(options, name) is not None}
-    return paper.train(
-        model,
-        select(arrays, parts["train"]),
-        valid,
-        configuration=options.config,
-        loss=losses[options.loss],
-        max_seconds=None if options.minutes is None else 60.0 * options.minutes,
-        seed=options.seed,
-        **fit_options(options, options.name),
-        **replaced,
-    )
+    valid["mask"] = RandomCoverage(wavelength).draw(len(parts["valid"]), generator).numpy()
+    replaced = {"loss": BetaLoss(options.beta, start=options.start or None), "configuration": options.config}
+    replaced |= {"max_seconds": options.minutes and 60.0 * options.minutes, "seed": options.seed}
+    replaced |= {"epochs": options.epochs} if options.epochs else {}
+    train = select(arrays, parts["train"])
+    return paper.train(model, train, valid, **replaced, **fit_options(options, options.name))
 
 
 def encode(model, flux, rows, mask=None) -> list[np.ndarray]:
@@ -208,11 +161,7 @@ def score(model, flux, parts, wavelength, options) -> tuple[dict, dict]:
         "n_active": (kl > 0.1).sum(),
     }
     metrics = {name: value.item() for name, value in metrics.items()}
-    metrics |= {
-        "n_test": len(rows),
-        "n_informative": len(informative),
-        "informative": informative.tolist(),
-    }
+    metrics |= {"n_test": len(rows), "n_informative": len(informative), "informative": informative.tolist()}
     seen, _ = encode(model, flux, parts["train"][:20000])
     arrays = {
         "mse_per_pixel": pixel.astype(np.float32),
@@ -232,16 +181,11 @@ def score(model, flux, parts, wavelength, options) -> tuple[dict, dict]:
 
 def squared_errors(model, latent, truth, seen=None):
     """Mean squared error per pixel (eq. 9), per spectrum, and per spectrum over the pixels `seen`."""
-    pixel, spectrum, partial = np.zeros(truth.shape[1]), [], []
-    with torch.inference_mode():
-        for k in range(0, len(truth), 512):
-            part = slice(k, k + 512)
-            square = (model.decode(torch.from_numpy(latent[part])).numpy() - truth[part]) ** 2
-            pixel += square.sum(axis=0, dtype=np.float64) / len(truth)
-            spectrum.append(square.mean(axis=1))
-            use = np.ones(square.shape, bool) if seen is None else seen[part]
-            partial.append((square * use).sum(axis=1) / use.sum(axis=1))
-    return pixel, np.concatenate(spectrum), np.concatenate(partial)
+    (predicted,) = in_batches(model, lambda z: (model.decode(z),), latent)
+    square = (predicted - truth) ** 2
+    use = np.ones(square.shape, bool) if seen is None else seen
+    partial = (square * use).sum(axis=1) / use.sum(axis=1)
+    return square.mean(axis=0, dtype=np.float64), square.mean(axis=1), partial
 
 
 def make_atlas(model, flux, columns, train, seed) -> dict[str, np.ndarray]:
@@ -270,18 +214,9 @@ def train_parameters(model, flux, columns, parts, wavelength, options) -> tuple[
     names, units = list(PARAMETERS), list(PARAMETERS.values())
     mlp = GaussianMLP(n_in=model.n_latent, n_out=len(names), names=names, units=units, seed=options.seed)
     mlp.set_statistics(arrays["train"]["x"], arrays["train"]["y"])
-    fit(
-        mlp,
-        arrays["train"],
-        arrays["valid"],
-        loss=gaussian_loss,
-        epochs=40,
-        batch_size=256,
-        lr=2e-3,
-        schedule=one_cycle(0.1),
-        seed=options.seed,
-        progress=not options.quiet,
-    )
+    recipe = {"epochs": 40, "batch_size": 256, "lr": 2e-3, "schedule": one_cycle(0.1), "loss": gaussian_loss}
+    about = {"seed": options.seed, "progress": not options.quiet}
+    fit(mlp, arrays["train"], arrays["valid"], **recipe, **about)
     mlp.calibrate(arrays["valid"]["x"], arrays["valid"]["y"])
     mean, sigma = mlp.predict(arrays["test"]["x"])
     y, metrics = arrays["test"]["y"], {name: {} for name in names}

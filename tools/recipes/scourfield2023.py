@@ -18,9 +18,7 @@ from spectool.papers.scourfield2023 import network as paper
 from spectool.papers.scourfield2023.sample import SIGMA, TEST_NOISE_SEED, add_noise, make_sample
 from tools.make import noise_aware as aware
 from tools.make.distillation import compress, measure_layers, refine
-from tools.make.flux_errors import fit_flux_errors
-from tools.make.outlier_references import fit_outliers
-from tools.make.random_search import search
+from tools.make.references import fit_flux_errors, fit_outliers
 from tools.recipes import fit_options, write
 
 # Shares of the loss that compression is first allowed, in the order in which they are tried.
@@ -33,27 +31,13 @@ def train(options) -> dict:
     """Train, compress and score an AE or a VAE."""
     samples = make_samples(options)
     data = {part: paper.make_arrays(sample) for part, sample in samples.items()}
-    model = paper.make_model(
-        options.model,
-        options.latent,
-        data["train"]["flux"],
-        samples["train"]["wavelength"].values,
-        seed=options.seed,
-        dropout=options.dropout if options.dropout >= 0 else None,
-    )
-    history = paper.train(
-        model,
-        data["train"],
-        data["valid"],
-        seed=options.seed,
-        epochs=options.epochs,
-        **fit_options(options, options.name),
-    )
+    flux, wavelength = data["train"]["flux"], samples["train"]["wavelength"].values
+    model = paper.make_model(options.model, options.latent, flux, wavelength, seed=options.seed)
+    choice = {"seed": options.seed, "epochs": options.epochs} | fit_options(options, options.name)
+    history = paper.train(model, data["train"], data["valid"], **choice)
     n_trained = count_parameters(model)
     whole = {part: paper.score(model, data[part])[0]["loss"] for part in ("train", "valid", "test")}
-    tolerance = None
-    if not options.whole:
-        model, tolerance = make_small(model, data, whole["valid"], options)
+    model, tolerance = make_small(model, data, whole["valid"], options)
     round_weights(model, int8=True)
     metrics, arrays = score(model, samples, data, options)
     metrics |= {
@@ -123,19 +107,13 @@ def keep(options, samples, model, metrics, arrays, history=None, curves=()) -> d
     test = samples["test"]
     arrays |= {"candidate_test": test["candidate"].values, "wavelength": test["wavelength"].values}
     metrics["n_parameters"] = count_parameters(model)
-    return write(
-        options,
-        options.name,
-        model,
-        history,
-        metrics=metrics,
-        arrays=arrays,
-        curves=curves,
-        int8=True,
-        constant=test.attrs["constant"],
-        noise=f"uniform, {SIGMA}" if options.sample == "uniform" else "DESI-like, z = 0.1",
-        test_noise_seed=TEST_NOISE_SEED,
-    )
+    about = {
+        "constant": test.attrs["constant"],
+        "noise": f"uniform, {SIGMA}" if options.sample == "uniform" else "DESI-like, z = 0.1",
+        "test_noise_seed": TEST_NOISE_SEED,
+    }
+    figures = {"metrics": metrics, "arrays": arrays, "curves": curves}
+    return write(options, options.name, model, history, int8=True, **figures, **about)
 
 
 def train_pca(options) -> dict:
@@ -155,14 +133,9 @@ def train_noise_aware(options) -> dict:
     """Train the model that reads the error of each pixel, on noise drawn afresh for each batch."""
     samples = make_samples(options)
     data = {part: aware.make_arrays(sample) for part, sample in samples.items()}
-    model, history = aware.train_noise_aware(
-        data["train"],
-        data["valid"],
-        samples["train"]["wavelength"].values,
-        seed=options.seed,
-        epochs=options.epochs,
-        **fit_options(options, options.name),
-    )
+    choice = {"seed": options.seed, "epochs": options.epochs} | fit_options(options, options.name)
+    wavelength = samples["train"]["wavelength"].values
+    model, history = aware.train_noise_aware(data["train"], data["valid"], wavelength, **choice)
     round_weights(model, int8=True)
     modes = aware.calibrate(model, data["valid"], samples["valid"]["truth"].values, seed=[options.seed, 2])
     valid, test = (denoise(model, samples[part]) for part in ("valid", "test"))
@@ -188,33 +161,46 @@ def train_noise_aware(options) -> dict:
     return keep(options, samples, model, metrics, arrays, history, CURVES[:4])
 
 
-def run_search(options) -> dict:
-    """The random search of Section 3.2."""
+def search(options) -> dict:
+    """Networks with random hyperparameters, ranked by their validation loss."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     samples = make_samples(options)
-    data = {part: paper.make_arrays(samples[part]) for part in ("train", "valid")}
-    return search(
-        data["train"],
-        data["valid"],
-        kind=options.model,
-        n_latent=options.latent,
-        n_trials=options.trials,
-        epochs=options.epochs,
-        seed=options.seed,
-        progress=not options.quiet,
-    )
+    train, valid = (paper.make_arrays(samples[part]) for part in ("train", "valid"))
+    choice = {"seed": options.seed, "epochs": options.epochs, "progress": False}
+
+    def objective(trial):
+        drawn = paper.suggest(trial)
+        model = paper.make_model(options.model, options.latent, train["flux"], seed=options.seed, **drawn)
+        try:
+            history = paper.train(model, train, valid, **choice)
+        except FloatingPointError as error:
+            raise optuna.TrialPruned(str(error)) from error
+        trial.set_user_attr("epochs", len(history.records))
+        return float(history.column("valid_reconstruction").min())
+
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=options.seed))
+    study.optimize(objective, n_trials=options.trials, show_progress_bar=not options.quiet)
+    trials = []
+    for trial in study.trials:
+        drawn = paper.suggest(optuna.trial.FixedTrial(trial.params))
+        trials.append(drawn | {"loss": trial.value, "epochs": trial.user_attrs.get("epochs")})
+    trials.sort(key=lambda trial: np.inf if trial["loss"] is None else trial["loss"])
+    if trials[0]["loss"] is None:
+        raise ValueError("no network of the search learnt anything: look for NaN in the training arrays")
+    best = {name: trials[0][name] for name in ("dropout", "widths")}
+    return {"best": best, "loss": trials[0]["loss"], "trials": trials}
 
 
 RECIPES = {
-    **{
-        f"{kind}{size}": {"model": kind, "latent": size}
-        for kind in ("ae", "vae")
-        for size in paper.LATENT_SIZES
-    },
+    **{f"ae{size}": {"model": "ae", "latent": size} for size in paper.LATENT_SIZES},
+    **{f"vae{size}": {"latent": size} for size in paper.LATENT_SIZES},
     "pca": {"run": train_pca, "latent": 10},
     "mzr_vae6": {"sample": "star-forming"},
     "null_vae6": {"sample": "null"},
     "noise_aware": {"run": train_noise_aware, "epochs": aware.EPOCHS},
-    "search": {"run": run_search, "epochs": 25},
+    "search": {"run": search, "epochs": 25},
 }
 OPTIONS = {
     "model": ("vae", "ae or vae"),
@@ -223,9 +209,7 @@ OPTIONS = {
     "n": (None, "use so many spectra of the training and of the test sample"),
     "n_valid": (paper.N_VALID, "of the training sample's"),
     "epochs": (200, "at most"),
-    "dropout": (paper.DROPOUT, "negative: that of the paper's tables"),
     "trials": (100, "of the search"),
     "tolerance": (None, "of the compression, in place of the search for one"),
-    "whole": (False, "do not compress"),
 }
 QUICK = {"n": 120, "n_valid": 60, "epochs": 2, "tolerance": 0.05, "trials": 2}

@@ -15,21 +15,30 @@ import functools
 import time
 
 import numpy as np
+import torch
 import xarray as xr
 
-from spectool.models import chunked as scores
+from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.models import peers, store
-from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP
+from spectool.models.chunked import SN_LEVELS, ChunkedEnsemble, ChunkedMLP, assign_levels, score_by_sn
+from spectool.models.denoise import PCAModel, fit_pca
+from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import round_weights
-from spectool.models.training import split
+from spectool.models.training import History, fit, one_cycle, split
 from spectool.papers.zahid2019 import network as paper
-from spectool.papers.zahid2019.sample import HELDOUT_SEED, HELDOUT_TEST_SEED, make_heldout, make_sample
-from spectool.papers.zahid2019.sample import training_table as whole_table
-from spectool.synth.grid import SSPGrid
-from tools.make import component_peers
-from tools.make.metallicity_errors import fit_errors
-from tools.make.outlier_references import fit_bin_outliers
+from spectool.papers.zahid2019.sample import (
+    FWHM,
+    HELDOUT_SEED,
+    HELDOUT_TEST_SEED,
+    make_heldout,
+    make_sample,
+    training_table,
+)
+from spectool.synth.broadening import smooth_ssps
+from spectool.synth.grid import embedded_grid
+from spectool.synth.histories import metallicities, metallicity_operator
 from tools.make.randomised_domain import DomainRandomisation
+from tools.make.references import fit_bin_outliers, fit_errors
 from tools.recipes import write
 
 CALIBRATION_SEED, SCORE_SEED, DIVERSE_SEED = 20192, 20193, 20194
@@ -38,6 +47,7 @@ BOOSTING = {"n_iterations": 300, "rate": 0.05, "early_stopping": False}
 FOREST_COPIES, BOOSTING_COPIES = 2, 4
 N_DIVERSE = 20_000
 OUTLIER_SN = (5.0, 40.0)
+YOUNGEST, OLDEST = 1e6, 14e9
 
 
 def train(options) -> dict:
@@ -49,18 +59,16 @@ def train(options) -> dict:
 
 def make_samples(options) -> dict:
     """Prepared spectra ``train``, ``valid`` (to stop and calibrate on) and ``test``."""
-    return dict(_make_samples(options.grid, options.n, options.n_heldout, options.quiet))
+    return dict(_make_samples(options.n, options.n_heldout, options.quiet))
 
 
 @functools.lru_cache(maxsize=1)
-def _make_samples(grid, n, n_heldout, quiet):
-    grid = SSPGrid.from_fsps() if grid == "fsps" else SSPGrid.embedded()
-    table = whole_table()
+def _make_samples(n, n_heldout, quiet):
+    grid, table = embedded_grid(), training_table()
     if n:
         rows = np.random.default_rng(0).choice(table.sizes["galaxy"], n, replace=False)
         table = table.isel(galaxy=np.sort(rows))
     return {
-        "grid": grid,
         "train": make_sample(grid, table=table, progress=not quiet),
         "valid": make_heldout(n_heldout, seed=HELDOUT_SEED, grid=grid),
         "test": make_heldout(n_heldout, seed=HELDOUT_TEST_SEED, grid=grid),
@@ -78,13 +86,12 @@ def train_one(samples, options, *, member=0, **more):
 
 def train_ensemble(options) -> dict:
     """Train the members, write each, then the first once more with the calibration and the figures of all."""
-    samples = make_samples(options)
-    started, members, histories = time.monotonic(), [], []
+    samples, started, trained = make_samples(options), time.monotonic(), []
     for k in range(options.members):
-        model, history = train_one(samples, options, member=k)
-        members.append(model)
-        histories.append(history)
+        trained.append(train_one(samples, options, member=k))
+        model, history = trained[-1]
         keep(options, f"{options.name}{k + 1}", model, score(model, samples), history)
+    members = [model for model, _ in trained]
     valid, test = samples["valid"], samples["test"]
     truth, _ = paper.make_labels(valid, paper.OUTPUTS)
     errors = fit_errors(ChunkedEnsemble(members), valid["flux"].values, truth, seed=CALIBRATION_SEED)
@@ -100,21 +107,19 @@ def train_ensemble(options) -> dict:
         "ensemble_by_kind": by_kind(predict, test, target),
         "ensemble_seconds": time.monotonic() - started,
     }
-    arrays = errors | fit_reference(samples)
-    curves = ("train_loss", "valid_loss")
-    keep(options, f"{options.name}1", members[0], metrics, histories[0], arrays=arrays, curves=curves)
+    stored = {"arrays": errors | fit_reference(samples), "curves": ("train_loss", "valid_loss")}
+    keep(options, f"{options.name}1", members[0], metrics, trained[0][1], **stored)
     return metrics
 
 
 def by_kind(predict, test, truth) -> dict:
     """Scores at S/N 20 for each kind of held-out history."""
-    kinds = test["kind"].values
-    return {
-        kind: scores.score_by_sn(
-            predict, test.isel(galaxy=kinds == kind), truth[kinds == kind], levels=(20.0,), seed=SCORE_SEED
-        )["20"]
-        for kind in np.unique(kinds).tolist()
-    }
+    found, kinds = {}, test["kind"].values
+    for kind in np.unique(kinds).tolist():
+        rows = np.flatnonzero(kinds == kind)
+        part = predict, test.isel(galaxy=rows), truth[rows]
+        found[kind] = score_by_sn(*part, levels=(20.0,), seed=SCORE_SEED)["20"]
+    return found
 
 
 def fit_reference(samples) -> dict:
@@ -150,7 +155,7 @@ def train_diverse(options) -> dict:
     whole, rng = samples["train"][labels], np.random.default_rng(DIVERSE_SEED)
     n = min(N_DIVERSE, whole.sizes["galaxy"] // 2)
     rows = np.sort(rng.choice(whole.sizes["galaxy"], n, replace=False))
-    drawn = make_heldout(n, seed=DIVERSE_SEED, grid=samples["grid"], dtype="float16")[labels]
+    drawn = make_heldout(n, seed=DIVERSE_SEED, dtype="float16")[labels]
     joined = xr.concat([whole.isel(galaxy=rows), drawn], "galaxy", coords="minimal", compat="override")
     about = {"n_diverse": n, "diverse_seed": DIVERSE_SEED, "n_training": 2 * n}
     return train_several(options, samples | {"train": joined}, about=about)
@@ -181,18 +186,48 @@ def compare_rules(options) -> dict:
     return metrics
 
 
+def fit_ssp_pca(n_components: int = 10) -> PCAModel:
+    """Principal components of prepared single bursts: all of the grid's ages from 1 Myr to 14 Gyr, 21 metallicities."""
+    grid, continuum = embedded_grid(), ContinuumBasis.optical()
+    ages = (grid.age >= YOUNGEST) & (grid.age <= OLDEST)
+    ssps = smooth_ssps(grid, continuum.kept_wavelength, FWHM)[:, ages]
+    bursts = np.tensordot(metallicity_operator(metallicities(), grid), ssps, 1)
+    prepared = normalize_continuum(bursts.reshape(-1, bursts.shape[-1]), None, continuum)[0]
+    return fit_pca(prepared, continuum.kept_wavelength, n_latent=n_components)
+
+
+def train_small_network(
+    train, labels, valid, valid_labels, *, seed=0, **options
+) -> tuple[GaussianMLP, History]:
+    """A network of two layers on coefficients, noise drawn afresh, stopped on held-out histories."""
+    model = GaussianMLP(
+        n_in=train.shape[1], n_out=1, hidden=(64, 32), names=["log_z_lw"], units=["dex"], seed=seed
+    )
+    model.set_statistics(paper.add_coefficient_noise(train, seed=[seed, 0]), labels[:, None])
+    valid_x = paper.add_coefficient_noise(np.tile(valid, (len(SN_LEVELS), 1)), seed=[seed, 1])
+    valid_y = np.tile(valid_labels[:, None], (len(SN_LEVELS), 1)).astype("f4")
+
+    def add_noise(batch, step):
+        x = batch["x"]
+        sigma = assign_levels(len(x), SN_LEVELS, step.generator)[:, None]
+        return {**batch, "x": x + sigma * torch.randn(x.shape, generator=step.generator)}
+
+    recipe = {"epochs": 40, "lr": 1e-2, "batch_size": 512, "schedule": one_cycle(), "patience": None}
+    recipe |= {"loss": gaussian_loss, "augment": add_noise, "seed": seed} | options
+    arrays = {"x": train, "y": labels[:, None].astype("f4")}
+    history = fit(model, arrays, {"x": valid_x, "y": valid_y}, **recipe)
+    model.calibrate(valid_x, valid_y)
+    return model, history
+
+
 def train_peers(options) -> dict:
     """Ten principal components of single bursts, and a forest, boosting and a small network on them."""
-    samples = make_samples(options)
-    pca = component_peers.fit_ssp_pca(samples["grid"])
+    samples, pca = make_samples(options), fit_ssp_pca()
     round_weights(pca)
+    y = {part: paper.make_labels(sample, ("log_z_lw",))[0][:, 0] for part, sample in samples.items()}
     x = {part: paper.project(pca, samples[part]["flux"].values) for part in ("train", "valid")}
-    y = {
-        part: paper.make_labels(samples[part], ("log_z_lw",))[0][:, 0] for part in ("train", "valid", "test")
-    }
-    small, history = component_peers.train_small_network(
-        x["train"], y["train"], x["valid"], y["valid"], seed=options.seed, progress=not options.quiet
-    )
+    choice = {"seed": options.seed, "progress": not options.quiet}
+    small, history = train_small_network(x["train"], y["train"], x["valid"], y["valid"], **choice)
     round_weights(small)
     copies = functools.partial(paper.copy_with_noise, x["train"], y["train"], seed=options.seed)
     learners = {
@@ -201,14 +236,14 @@ def train_peers(options) -> dict:
         "boosting": peers.train_boosting(*copies(BOOSTING_COPIES), seed=options.seed, **BOOSTING),
     }
     found = {}
-    for name, predict in learners.items():
+    for name, learner in learners.items():
 
-        def of_spectra(spectra, sigma, predict=predict):
-            return predict(paper.project(pca, spectra))
+        def predict(spectra, sigma, learner=learner):
+            return learner(paper.project(pca, spectra))
 
-        found[name] = score_levels(of_spectra, samples["test"], y["test"])
-    write(options, "zahid2019_pca", pca, metrics={"peers": found}, **describe_sample())
-    write(options, "zahid2019_pca_mlp", small, history, metrics=found["network"], **describe_sample())
+        found[name] = score_levels(predict, samples["test"], y["test"])
+    write(options, "zahid2019_pca", pca, metrics={"peers": found}, **SAMPLE)
+    write(options, "zahid2019_pca_mlp", small, history, metrics=found["network"], **SAMPLE)
     return found
 
 
@@ -224,25 +259,21 @@ def score(model: ChunkedMLP, samples) -> dict:
 
 def score_levels(predict, test, truth) -> dict:
     """Scores by S/N, and the rms of all."""
-    by_sn = scores.score_by_sn(predict, test, truth, seed=SCORE_SEED)
+    by_sn = score_by_sn(predict, test, truth, seed=SCORE_SEED)
     return {"by_sn": by_sn, "rms": float(np.sqrt(np.mean([entry["rms"] ** 2 for entry in by_sn.values()])))}
 
 
 def keep(options, name, model, metrics, history, *, arrays=(), curves=(), **more) -> dict:
     """Write a network."""
     names = ("l1", "l2", "lr", "sgd_lr", "batch_size", "patience")
-    about = describe_sample() | {name: getattr(paper, name.upper()) for name in names} | more
+    about = SAMPLE | {name: getattr(paper, name.upper()) for name in names} | more
     return write(options, name, model, history, metrics=metrics, arrays=arrays, curves=curves, **about)
 
 
-def describe_sample() -> dict:
-    """What of the recipe is no option."""
-    return {
-        "heldout_seeds": {"stop": HELDOUT_SEED, "test": HELDOUT_TEST_SEED},
-        "noise": "S/N inf, 50, 20, 10, 5 per 1-Angstrom pixel, a fifth each, drawn for each batch",
-    }
-
-
+SAMPLE = {
+    "heldout_seeds": {"stop": HELDOUT_SEED, "test": HELDOUT_TEST_SEED},
+    "noise": "S/N inf, 50, 20, 10, 5 per 1-Angstrom pixel, a fifth each, drawn for each batch",
+}
 RECIPES = {
     "mlp": {"run": train_ensemble},
     "rules": {"run": compare_rules, "beside": "zahid2019_mlp1"},
@@ -255,7 +286,6 @@ RECIPES = {
 }
 OPTIONS = {
     "members": (6, "networks"),
-    "grid": ("embedded", "of stars: embedded or fsps"),
     "n": (None, "use so many of the 46,305 training spectra"),
     "n_heldout": (5000, "histories to stop on, and to test on"),
     "adam_epochs": (paper.ADAM_EPOCHS, ""),

@@ -39,11 +39,11 @@ PAPER_FAILING = {
 """Galaxies that fail each cut. They add up to 43,918, more than the 43,659 that the paper loses: some fail several."""
 
 
-def make_surana2020(n=PAPER_TOTAL, *, n_models=N_MODELS, negative="keep", cache=None, progress=True):
+def make_surana2020(n=PAPER_TOTAL, *, n_models=N_MODELS, cache=None, progress=True):
     """Draw galaxies of GAMA, observe them, and fit them."""
     if n < 1:
         raise ValueError(f"the number of galaxies must be at least 1, not {n}")
-    recipe = f"seed {SEED}, {n_models} models, negative {negative}, facilities as in gama"
+    recipe = f"seed {SEED}, {n_models} models, negative keep, facilities as in gama"
     digest = hashlib.sha256(f"{__version__} {CACHE_VERSION} {recipe}".encode()).hexdigest()[:12]
     made, parts = {}, []
     for block in tqdm(range(-(-n // BLOCK)), desc="sample", unit="block", disable=not progress):
@@ -52,7 +52,7 @@ def make_surana2020(n=PAPER_TOTAL, *, n_models=N_MODELS, negative="keep", cache=
         def make(n_galaxies, block=block):
             if not made:
                 made.update(_make_library(n_models, progress))
-            return _make_block(made, [SEED, block], n_galaxies, negative)
+            return _make_block(made, [SEED, block], n_galaxies)
 
         if cache is None:
             parts.append(make(size))
@@ -216,10 +216,10 @@ def _make_library(n_models, progress):
     return {"averages": averages, "library": library}
 
 
-def _make_block(made, seed, size, negative):
+def _make_block(made, seed, size):
     """The first galaxies of a block; drawn and observed as a whole, so that they do not depend on how many."""
     drawn = draw_gama(BLOCK, averages=made["averages"], seed=_block_seed(*seed)).drop_vars("candidate")
-    seen = observe_gama(drawn, seed=np.random.default_rng([*seed, 1]), negative=negative)
+    seen = observe_gama(drawn, seed=np.random.default_rng([*seed, 1]))
     return fit_library(seen.isel(galaxy=slice(0, size)), made["library"], progress=False)
 
 

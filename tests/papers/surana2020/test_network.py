@@ -9,7 +9,7 @@ from spectool.models.ensemble import BandEnsemble, band_importance
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
-from tools.make.outlier_references import fit_band_outliers
+from tools.make.references import fit_band_outliers
 
 NAMES, PROPERTIES = list(BANDS), list(paper.UNITS)
 

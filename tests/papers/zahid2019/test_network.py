@@ -18,7 +18,7 @@ from spectool.models.chunked import (
 from spectool.models.store import load_model, save_model
 from spectool.models.training import Step
 from spectool.papers.zahid2019 import network as paper
-from tools.make.metallicity_errors import fit_errors
+from tools.make.references import fit_errors
 
 N_PIXELS = 263
 QUICK = {"adam_epochs": 12, "sgd_epochs": 4, "batch_size": 128, "lr": 1e-2, "progress": False}

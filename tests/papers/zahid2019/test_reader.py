@@ -18,7 +18,7 @@ from spectool.synth.agn import add_agn, draw_agn
 from spectool.synth.broadening import smooth_ssps
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
-from tools.make.outlier_references import fit_bin_outliers
+from tools.make.references import fit_bin_outliers
 
 
 @pytest.fixture(scope="module")

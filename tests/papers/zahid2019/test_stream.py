@@ -10,7 +10,7 @@ from spectool.continuum import ContinuumBasis, kept_pixels, normalize_continuum,
 from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP
 from spectool.papers.zahid2019.reader import SIGMA_STEP, _read_rows, stream_metallicity
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
-from tools.make.outlier_references import fit_bin_outliers
+from tools.make.references import fit_bin_outliers
 
 N = 60
 WAVELENGTH = optical_wavelength()
