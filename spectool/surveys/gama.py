@@ -4,13 +4,12 @@ from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 from astropy import units as u
 
 from spectool.prepare import add_history
 from spectool.spectra import AB_JY
 from spectool.surveys.photometry import luminosity_distance, measure_photometry
-from spectool.synth.population import draw_population
+from spectool.synth.population import concatenate, draw_population
 
 R_LIMIT = 19.8
 """GAMA's main survey [AB mag]."""
@@ -128,7 +127,7 @@ def draw_gama(n, *, averages, seed, redshift_range=None):
             raise ValueError(f"none of {drawn} galaxies is brighter than r = {R_LIMIT}")
     text = f"{n} galaxies brighter than r = {R_LIMIT:g} of {drawn} drawn"
     more = {"survey": "GAMA", "r_limit": R_LIMIT, "n_candidates": drawn, "history": text}
-    return _join(parts).assign_attrs(parts[0].attrs | more)
+    return concatenate(parts).assign_attrs(more)
 
 
 def redraw_gama(candidates, *, averages, seed):
@@ -140,7 +139,7 @@ def redraw_gama(candidates, *, averages, seed):
     parts = [
         _draw_block(block, averages, seed).isel(galaxy=rows[blocks == block]) for block in np.unique(blocks)
     ]
-    seen = measure_photometry(_join(parts).assign_attrs(parts[0].attrs), averages, progress=False)
+    seen = measure_photometry(concatenate(parts), averages, progress=False)
     history = f"{candidates.size} galaxies drawn again"
     return _numbered(seen, candidates).assign_attrs(survey="GAMA", history=history)
 
@@ -154,10 +153,6 @@ def _draw_block(block, averages, seed, redshift_range=None):
     limits = redshift_range or (0.005, float(averages.redshift[-1]))
     rng = np.random.default_rng([seed, int(block)])
     return draw_population(_BLOCK, grid_age=averages.grid.age, seed=rng, redshift_range=limits)
-
-
-def _join(parts):
-    return xr.concat(parts, dim="galaxy", data_vars="minimal", coords="minimal", compat="override")
 
 
 def observe_gama(galaxies, *, seed, negative="keep", facilities=None):

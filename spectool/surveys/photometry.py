@@ -14,14 +14,15 @@ from tqdm.auto import tqdm
 
 from spectool.synth.dust import PIVOT, attenuate, emission_templates, emission_weights, relative_depth
 from spectool.synth.grid import SSPGrid, load_dust_emission
-from spectool.synth.nebular import continuum_factors, nebular_weights
+from spectool.synth.nebular import continuum_factors
 from spectool.synth.sfh import share_younger_than
 from spectool.synth.synthesis import (
     BIRTH_CLOUD_AGE,
     REQUIRED_DUST,
     check_galaxies,
     describe,
-    metallicity_weights,
+    gas_weights,
+    masses_by_metallicity,
 )
 
 HIGHEST_REDSHIFT = 0.5
@@ -306,17 +307,18 @@ def measure_photometry(galaxies, averages, *, progress=True):
 @torch.inference_mode()
 def _photometry_batch(galaxies, rows, averages):
     """Fluxes [Jy] (galaxy, band) and absorbed luminosities [Lsun] of galaxies sorted by redshift."""
-    columns = {
-        name: galaxies[name].values[rows] for name in galaxies.data_vars if galaxies[name].dims == ("galaxy",)
-    }
-    masses, gas = _weights(galaxies, rows, columns, averages)
-    young = _tensor(masses[..., : averages.n_young]).flatten(1)
-    old = _tensor(masses).flatten(1)
-    dust1, dust2, index = (_tensor(columns[name]) for name in ("dust1", "dust2", "dust_index"))
+    some, grid, n_young = galaxies.isel(galaxy=rows), averages.grid, averages.n_young
+    masses = masses_by_metallicity(some, grid)
+    gas = torch.empty(len(rows), 0)
+    if averages.gas.shape[1]:
+        share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[:n_young].astype("f4")
+        gas = gas_weights(some, grid, masses[..., :n_young] * share)
+    young, old = _tensor(masses[..., :n_young]).flatten(1), _tensor(masses).flatten(1)
+    dust1, dust2, index = (_tensor(some[name].values) for name in ("dust1", "dust2", "dust_index"))
     absorbed = _absorbed(young, old, gas, dust1, dust2, index, averages)
-    emission = _tensor(emission_weights(averages.dust_grid, *(columns[name] for name in REQUIRED_DUST)))
+    emission = _tensor(emission_weights(averages.dust_grid, *(some[name].values for name in REQUIRED_DUST)))
 
-    z = columns["redshift"].astype(float)
+    z = some["redshift"].values.astype(float)
     position = np.interp(z, averages.redshift, np.arange(averages.redshift.size))
     low = np.minimum(position.astype(int), averages.redshift.size - 2)
     share = _tensor(position - low)[:, None]
@@ -339,29 +341,6 @@ def _photometry_batch(galaxies, rows, averages):
     flux += emitted * (absorbed / (emission @ averages.dust_total))[:, None]
     flux *= _tensor((REFERENCE_MPC / luminosity_distance(z)) ** 2)[:, None]
     return flux.numpy(), absorbed.numpy()
-
-
-def _weights(galaxies, rows, columns, averages):
-    """Mass formed by metallicity and age, (galaxy, Z, age), and weights of the gas's models, (galaxy, model)."""
-    grid = averages.grid
-    mass = galaxies["mass_formed"].transpose("galaxy", "age").values[rows].astype("f4")
-    log_z = galaxies["log_z_star"]
-    log_z = log_z.transpose(*(d for d in ("galaxy", "age") if d in log_z.dims))
-    absolute = 10.0 ** log_z.values[rows].astype(float) * log_z.attrs.get("z_sun", grid.z_sun)
-    by_metallicity = metallicity_weights(absolute, grid.metallicity)
-    if by_metallicity.ndim == 2:
-        weights = by_metallicity[:, :, None] * mass[:, None, :]
-    else:
-        weights = by_metallicity.transpose(0, 2, 1) * mass[:, None, :]
-    if not averages.gas.shape[1]:
-        return weights, torch.empty(len(rows), 0)
-    gas, n = grid.nebular, averages.n_young
-    zero = galaxies["log_z_gas"].attrs.get("z_sun", grid.z_sun)
-    of_gas = metallicity_weights(10.0 ** columns["log_z_gas"] * zero, gas.metallicity)
-    young = weights[..., :n] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[:n].astype("f4")
-    edges = np.minimum(grid.age_edges[: n + 1], BIRTH_CLOUD_AGE)
-    models = nebular_weights(young, edges, grid.ionizing_rate[:, :n], of_gas, columns["log_u"], gas)
-    return weights, torch.from_numpy(models)
 
 
 def _absorbed(young, old, gas, dust1, dust2, index, averages):

@@ -86,13 +86,9 @@ def synthesize(
         raise ValueError("dust emission needs a grid into the infrared: SSPGrid.embedded('broadband')")
     edges = grid.edges if wavelength is None else pixel_edges(wavelength)
     operators = _build_operators(grid, edges, nebular, dust_emission)
-    template = describe(galaxies, grid, label_range)
-    template = template.assign_coords(
-        wavelength=(
-            "wavelength",
-            0.5 * (edges[1:] + edges[:-1]),
-            {"units": "Angstrom", "frame": "rest, vacuum"},
-        )
+    attrs = {"units": "Angstrom", "frame": "rest, vacuum"}
+    template = describe(galaxies, grid, label_range).assign_coords(
+        wavelength=("wavelength", 0.5 * (edges[1:] + edges[:-1]), attrs)
     )
     arrays = {"flux": ("wavelength", edges.size - 1, "Lsun / Angstrom")}
     if nebular and keep_lines:
@@ -136,12 +132,9 @@ def describe(galaxies, grid, label_range=LABEL_RANGE):
     log_z = log_z[:, None] if log_z.ndim == 1 else log_z
     rate = star_formation_rate(mass, grid.age_edges)
     log_sfr = np.log10(rate, out=np.full(rate.shape, -np.inf), where=rate > 0)
+    mass_attrs = {"units": "dex(Msun)", "long_name": "surviving stellar mass"}
     result = galaxies.assign(
-        log_mass=(
-            "galaxy",
-            np.log10(surviving),
-            {"units": "dex(Msun)", "long_name": "surviving stellar mass"},
-        ),
+        log_mass=("galaxy", np.log10(surviving), mass_attrs),
         log_sfr=("galaxy", log_sfr, {"units": "dex(Msun / yr)", "long_name": "SFR over 100 Myr"}),
         age_lw=("galaxy", 10 ** (share @ np.log10(grid.age / 1e9)), {"units": "Gyr"}),
         log_z_lw=("galaxy", (share * log_z).sum(1), {"units": "dex", "z_sun": grid.z_sun}),
@@ -196,13 +189,7 @@ def _build_operators(grid, edges, nebular, dust_emission):
 @torch.inference_mode()
 def _synthesize_batch(galaxies, grid, operators):
     """Flux (galaxy, n) and attenuated line luminosities (galaxy, line) or None, as arrays."""
-    mass = galaxies["mass_formed"].transpose("galaxy", "age").values.astype("f4")
-    absolute = _absolute_metallicity(galaxies["log_z_star"], grid)
-    by_metallicity = metallicity_weights(absolute, grid.metallicity)
-    if by_metallicity.ndim == 2:
-        weights = by_metallicity[:, :, None] * mass[:, None, :]
-    else:
-        weights = by_metallicity.transpose(0, 2, 1) * mass[:, None, :]
+    weights = masses_by_metallicity(galaxies, grid)
     young_mass = weights[..., operators.young_ages] * operators.young_share[operators.young_ages].astype("f4")
     old_mass = weights[..., operators.old_ages] * (1 - operators.young_share[operators.old_ages]).astype("f4")
     young = _weigh(young_mass, operators.young)
@@ -214,7 +201,7 @@ def _synthesize_batch(galaxies, grid, operators):
     )
     lines, absorbed = None, 0.0
     if operators.continuum is not None:
-        gas = _gas_weights(galaxies, grid, operators, young_mass)
+        gas = gas_weights(galaxies, grid, young_mass)
         young.addmm_(gas @ operators.continuum[0], operators.continuum[1])
         lines = gas @ operators.line_luminosity
         absorbed = lines.sum(1)
@@ -254,18 +241,23 @@ def _weigh(weights, spectra):
     return result
 
 
-def _gas_weights(galaxies, grid, operators, young_mass):
-    gas = grid.nebular
+def masses_by_metallicity(galaxies, grid):
+    """Mass formed [Msun] at each metallicity and age of a grid, (galaxy, Z, age), float32."""
+    mass = galaxies["mass_formed"].transpose("galaxy", "age").values.astype("f4")
+    weights = metallicity_weights(_absolute_metallicity(galaxies["log_z_star"], grid), grid.metallicity)
+    by_metallicity = weights[:, :, None] if weights.ndim == 2 else weights.transpose(0, 2, 1)
+    return by_metallicity * mass[:, None, :]
+
+
+def gas_weights(galaxies, grid, young_mass):
+    """Weights of the gas's models (galaxy, model), from the mass of stars in birth clouds (galaxy, Z, young age)."""
+    gas, n = grid.nebular, young_mass.shape[-1]
     zero = galaxies["log_z_gas"].attrs.get("z_sun", grid.z_sun)
-    metallicity = 10.0 ** galaxies["log_z_gas"].values * zero
-    by_metallicity = metallicity_weights(metallicity, gas.metallicity)
-    ages = operators.young_ages
-    rate = grid.ionizing_rate[:, ages]
-    edges = grid.age_edges[ages[0] : ages[-1] + 2].copy()
+    by_metallicity = metallicity_weights(10.0 ** galaxies["log_z_gas"].values * zero, gas.metallicity)
     # The last bin may straddle 10 Myr; the mass in it is already only the younger part.
-    edges[-1] = min(edges[-1], BIRTH_CLOUD_AGE)
-    weights = nebular_weights(young_mass, edges, rate, by_metallicity, galaxies["log_u"].values, gas)
-    return torch.from_numpy(weights.astype("f4"))
+    edges = np.minimum(grid.age_edges[: n + 1], BIRTH_CLOUD_AGE)
+    rate, log_u = grid.ionizing_rate[:, :n], galaxies["log_u"].values
+    return torch.from_numpy(nebular_weights(young_mass, edges, rate, by_metallicity, log_u, gas))
 
 
 def _dust_emission(galaxies, operators, absorbed):
@@ -296,10 +288,8 @@ def check_galaxies(galaxies, grid, also, *, nebular, dust_emission):
         values = galaxies[name].transpose("galaxy", ...).values.reshape(galaxies.sizes["galaxy"], -1)
         bad = ~np.isfinite(values).all(1)
         if bad.any():
-            raise ValueError(
-                f"{name} is not finite for {bad.sum()} galaxies, the first is row {int(bad.argmax())}"
-            )
-        if name in ("velocity_dispersion", "dust1", "dust2", "mass_formed") and (values < 0).any():
-            raise ValueError(
-                f"{name} holds negative values, the first in row {int((values < 0).any(1).argmax())}"
-            )
+            row = int(bad.argmax())
+            raise ValueError(f"{name} is not finite for {bad.sum()} galaxies, the first is row {row}")
+        negative = (values < 0).any(1)
+        if name in ("velocity_dispersion", "dust1", "dust2", "mass_formed") and negative.any():
+            raise ValueError(f"{name} holds negative values, the first in row {int(negative.argmax())}")
