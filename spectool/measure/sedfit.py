@@ -61,7 +61,7 @@ def draw_library(n=N_MODELS, *, averages, seed, redshift_step=0.02, progress=Tru
     ----------
     n : int
         Number of models.
-    averages : BandAverages
+    averages : SimpleNamespace
     seed : int or numpy.random.Generator
     redshift_step : float
         Between nodes, fluxes are interpolated linearly: half-way between nodes 0.02 apart 99% are good to 1.4%.

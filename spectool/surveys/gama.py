@@ -98,7 +98,7 @@ def draw_gama(n, *, averages, seed, redshift_range=None):
     Parameters
     ----------
     n : int
-    averages : BandAverages
+    averages : SimpleNamespace
         With a band ``r``.
     seed : int
         The first galaxies of a larger sample of the same seed are the same.

@@ -1,6 +1,5 @@
 """Broadband photometry of mock galaxies: filters, magnitudes, fluxes and their errors."""
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from math import factorial
@@ -13,7 +12,7 @@ from astropy.cosmology import Planck18
 from tqdm.auto import tqdm
 
 from spectool.synth.dust import PIVOT, attenuate, emission_templates, emission_weights, relative_depth
-from spectool.synth.grid import SSPGrid, load_dust_emission
+from spectool.synth.grid import load_dust_emission
 from spectool.synth.nebular import continuum_factors
 from spectool.synth.sfh import share_younger_than
 from spectool.synth.synthesis import (
@@ -31,7 +30,7 @@ _BATCH = 8192
 LYMAN_LIMIT = 912.0
 """Shortward of it galaxies are taken as dark [Angstrom]."""
 REFERENCE_MPC = 10.0
-"""Distance of the fluxes in `BandAverages`."""
+"""Distance of the fluxes that `make_band_averages` tabulates."""
 
 _CELL = 2.5e-4  # ln(wavelength): filters are sampled in cells, 20 in a pixel of the broadband grid
 _STEEPEST = (2.0, 1.2)  # optical depth and negative index of the dust that nodes are laid out for
@@ -39,29 +38,6 @@ _NODE_ERROR, _MOST_NODES = 1e-3, 8
 _TAIL = 5e-4  # share of a filter's weight at either end where the attenuation is held constant
 _BUDGET_CUTS = (LYMAN_LIMIT, 1250.0, 1700.0, 2300.0, 3200.0, 4500.0, 6500.0, 1e4, 2e4, 1e6)
 _BUDGET_NODES = 4
-
-
-@dataclass(frozen=True)
-class BandAverages:
-    """Everything about bands that does not depend on the galaxy; made by `make_band_averages`."""
-
-    grid: SSPGrid
-    bands: tuple
-    wavelength: np.ndarray
-    redshift: np.ndarray
-    node_log_ratio: torch.Tensor
-    to_band: torch.Tensor
-    n_young: int
-    young: torch.Tensor
-    old: torch.Tensor
-    gas: torch.Tensor
-    dust: torch.Tensor
-    budget_log_ratio: torch.Tensor
-    budget_young: torch.Tensor
-    budget_old: torch.Tensor
-    budget_gas: torch.Tensor
-    dust_total: torch.Tensor
-    dust_grid: SimpleNamespace
 
 
 def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_REDSHIFT, step=REDSHIFT_STEP):
@@ -81,7 +57,8 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
 
     Returns
     -------
-    BandAverages
+    SimpleNamespace
+        What does not depend on the galaxy, for `measure_photometry`: ``grid``, ``bands``, ``wavelength`` (pivots), ...
 
     Raises
     ------
@@ -107,7 +84,7 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
                 gas.average(weights, [band.line_weights(gas.wavelength, z) for band in bands])
             )
     budget = _Budget(grid.edges)
-    return BandAverages(
+    return SimpleNamespace(
         grid=grid,
         bands=tuple(filters),
         wavelength=np.array([band.pivot for band in bands]),
@@ -291,16 +268,14 @@ def measure_photometry(galaxies, averages, *, progress=True):
     for start in tqdm(starts, desc="photometry", unit="batch", disable=not progress or len(starts) == 1):
         rows = order[start : start + _BATCH]
         flux[rows], absorbed[rows] = _photometry_batch(galaxies, rows, averages)
-    log_dust = np.log10(absorbed, out=np.full(n, -np.inf, "f4"), where=absorbed > 0)
+    log_dust = np.log10(absorbed, out=np.full(n, -np.inf, "f4"), where=absorbed > 0).astype(float)
+    result = described.drop_vars(["mass_formed", "age"], errors="ignore")
+    result["flux"] = (("galaxy", "band"), flux, {"units": "Jy"})
     attrs = {"units": "dex(solLum)", "long_name": "luminosity absorbed and re-emitted by dust"}
-    result = described.drop_vars(["mass_formed", "age"], errors="ignore").assign(
-        flux=(("galaxy", "band"), flux, {"units": "Jy"}),
-        log_dust_luminosity=("galaxy", log_dust.astype(float), attrs),
-    )
+    result["log_dust_luminosity"] = ("galaxy", log_dust, attrs)
     attrs = {"units": "Angstrom", "description": "pivot, observed"}
-    result = result.assign_coords(
-        band=list(averages.bands), band_wavelength=("band", averages.wavelength, attrs)
-    )
+    pivots = ("band", averages.wavelength, attrs)
+    result = result.assign_coords(band=list(averages.bands), band_wavelength=pivots)
     return result.assign_attrs(frame="observed", cosmology=Planck18.name)
 
 
@@ -363,13 +338,7 @@ def _interpolate(weights, table, k, share):
 
 
 def luminosity_distance(redshift):
-    """Luminosity distance [Mpc] in astropy's Planck18 cosmology, interpolated to better than 1e-4 above z = 0.001.
-
-    Parameters
-    ----------
-    redshift : array_like
-        Above 0.
-    """
+    """Luminosity distance [Mpc] in astropy's Planck18 cosmology, interpolated to better than 1e-4 above z = 0.001."""
     redshift = np.asarray(redshift, dtype=float)
     return (1 + redshift) * np.interp(redshift, *_distance_nodes(max(1.0, float(np.max(redshift)))))
 

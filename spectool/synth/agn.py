@@ -24,13 +24,8 @@ BROAD_SHARE = 0.03
 BALMER_DECREMENT = 3.1
 """Narrow H-alpha / H-beta of active nuclei, above the 2.86 of HII regions: Gaskell & Ferland (1984, PASP 96, 393)."""
 
-_BALMER = {
-    "H 1 6563": BALMER_DECREMENT,
-    "H 1 4861": 1.0,
-    "H 1 4340": 0.468,
-    "H 1 4102": 0.259,
-    "H 1 3970": 0.159,
-}
+_BALMER = {"H 1 6563": BALMER_DECREMENT, "H 1 4861": 1.0}
+_BALMER |= {"H 1 4340": 0.468, "H 1 4102": 0.259, "H 1 3970": 0.159}
 _DESCRIPTIONS = {
     "agn_log_h_alpha": ("dex(Lsun)", "narrow H-alpha luminosity of the nucleus, before dust"),
     "agn_log_n2": ("dex", "log [NII]6583 / H-alpha of the nucleus"),
@@ -62,9 +57,8 @@ def draw_agn(galaxies, *, seed):
     drawn = middle + scatter * deviates
     columns = {"agn_log_h_alpha": drawn[0] + 0.5 * (log_mass - 10.8)}
     columns |= dict(zip(RATIOS, drawn[1:], strict=True))
-    columns["agn_log_broad"] = (
-        columns["agn_log_h_alpha"] + 0.7 + 0.3 * np.clip(rng.standard_normal(n), -2.5, 2.5)
-    )
+    brighter = 0.3 * np.clip(rng.standard_normal(n), -2.5, 2.5)
+    columns["agn_log_broad"] = columns["agn_log_h_alpha"] + 0.7 + brighter
     columns["agn_fwhm"] = np.clip(3000 * 10 ** (0.2 * rng.standard_normal(n)), 1500, 8000)
     columns["agn_slope"] = -1.56 + 0.3 * rng.standard_normal(n)
     kind = np.where(broad, "broad-line", np.where(seyfert, "Seyfert", np.where(active, "LINER", "")))

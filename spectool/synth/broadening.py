@@ -1,6 +1,6 @@
 """Velocity dispersion, and SSPs at one common resolution."""
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,33 +15,20 @@ _COARSE = 400.0
 _PAD = 2500.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Where to broaden, and how to come back to the output's pixels."""
-
-    edges: torch.Tensor
-    parts: tuple
-    section: slice | None
-    first: int
-    last: int
-    operator: csr_array | None
-
-
 def make_plan(edges, available):
     """Plan for output pixels ``edges`` from a grid that covers ``available`` (both [Angstrom])."""
     tensor = torch.from_numpy(np.asarray(edges, float).copy())
     speed = np.diff(edges) / (0.5 * (edges[1:] + edges[:-1])) * KM_S
     fine = np.flatnonzero(speed < _COARSE)
     if fine.size == 0:
-        return Plan(tensor, (np.asarray(edges),), None, 0, 0, None)
+        return SimpleNamespace(edges=tensor, parts=(np.asarray(edges),), section=None)
     first, last = int(fine[0]), int(fine[-1]) + 1
     section_edges = _section_edges(edges[first], edges[last], available)
     parts = [edges[: first + 1], section_edges, edges[last:]]
-    start = first
-    return Plan(
+    return SimpleNamespace(
         edges=tensor,
         parts=tuple(part for part in parts if len(part) > 1),
-        section=slice(start, start + section_edges.size - 1),
+        section=slice(first, first + section_edges.size - 1),
         first=first,
         last=last,
         operator=csr_array(rebin_matrix(section_edges, edges[first : last + 1]).astype("f4")),
@@ -93,9 +80,8 @@ def smooth_ssps(grid, wavelength, fwhm):
     """SSP spectra broadened to a width that is the same at all wavelengths in velocity."""
     wavelength = np.asarray(wavelength, float)
     variance = (wavelength * fwhm / KM_S) ** 2 - grid_fwhm(grid, wavelength) ** 2
-    variance = (
-        variance * FWHM_TO_SIGMA**2 - np.interp(wavelength, grid.wavelength, np.diff(grid.edges)) ** 2 / 12
-    )
+    box = np.interp(wavelength, grid.wavelength, np.diff(grid.edges))
+    variance = variance * FWHM_TO_SIGMA**2 - box**2 / 12
     if not np.all(variance > 0):
         worst = wavelength[np.argmin(variance)]
         own = grid_fwhm(grid, np.array([worst]))[0] / worst * KM_S

@@ -82,16 +82,13 @@ def draw_histories(n, *, seed, grid):
     mass /= mass.sum(1, keepdims=True)
     log_z, rise = _metallicity_history(rng, mass, edges, onset)
     zero = np.zeros(n)
+    first_stars = {"units": "Gyr", "long_name": "lookback time of the first stars"}
     return xr.Dataset(
         {
             "mass_formed": (("galaxy", "age"), mass, {"units": "Msun"}),
             "log_z_star": (("galaxy", "age"), log_z, {"units": "dex", "z_sun": Z_SUN}),
             "kind": ("galaxy", np.array(KINDS)[kind], {"units": ""}),
-            "onset": (
-                "galaxy",
-                onset / 1e9,
-                {"units": "Gyr", "long_name": "lookback time of the first stars"},
-            ),
+            "onset": ("galaxy", onset / 1e9, first_stars),
             "rise": ("galaxy", rise, {"units": "dex", "long_name": "rise of log Z since the first stars"}),
             "dust1": ("galaxy", zero, {"units": ""}),
             "dust2": ("galaxy", zero, {"units": ""}),

@@ -52,17 +52,8 @@ def add_lines(flux, edges, wavelength, luminosity, dispersion, fwhm):
 
 
 # Lines of O+, S+ and of neutral oxygen and nitrogen within the optical, by their names in the grid.
-LOW_IONISATION = (
-    "O 2 3726",
-    "O 2 3729",
-    "Blnd 7323",
-    "Blnd 7332",
-    "S 2 4069",
-    "S 2 4076",
-    "S 2 6716",
-    "S 2 6731",
-)
-LOW_IONISATION += ("O 1 5577", "O 1 6300", "O 1 6364", "N 1 5200")
+LOW_IONISATION = ("O 2 3726", "O 2 3729", "Blnd 7323", "Blnd 7332", "S 2 4069", "S 2 4076")
+LOW_IONISATION += ("S 2 6716", "S 2 6731", "O 1 5577", "O 1 6300", "O 1 6364", "N 1 5200")
 
 
 def low_ionisation_offset(log_z_gas):

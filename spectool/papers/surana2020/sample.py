@@ -167,7 +167,7 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     ----------
     n : int, optional
         The first so many; default: all 120,114.
-    averages : BandAverages, optional
+    averages : SimpleNamespace, optional
         ``make_band_averages(SSPGrid.embedded("broadband"), load_filters())``, if at hand: half of the time.
     path : path
         Of `write_labels`; default: the file that comes with spectool.
