@@ -186,20 +186,24 @@ def _unit_of(table, column, given):
     return u.Unit(word) if in_brackets else None
 
 
-def _values(table, column, name):
-    values = table[column]
-    values = getattr(values, "value", values)
-    filled = values.filled(np.nan) if hasattr(values, "filled") and values.dtype.kind == "f" else values
+def column_values(table, column, name):
+    """A column as floats, NaN where it is masked or empty; an error that names file and column if it holds words."""
+    values = getattr(table[column], "value", table[column])
+    if hasattr(values, "unmasked"):
+        values = np.ma.array(values.unmasked, mask=values.mask)
+    values = np.ma.asarray(values)
+    if values.dtype.kind in "OUS":
+        values = np.ma.masked_where(values.astype(str) == "", values).filled("nan").astype(str)
     try:
-        return np.asarray(filled, float)
+        return np.ma.filled(values.astype(float), np.nan)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: column {column!r} is not numeric") from error
+        raise ValueError(f"{name}: column {column!r} is not numeric ({error})") from error
 
 
 def _wavelength(table, name, medium, unit):
     """Vacuum wavelengths [Angstrom], and a note on how they were understood."""
     column, note = _find(table, "wavelength"), ""
-    values, unit = _values(table, column, name), _unit_of(table, column, unit)
+    values, unit = column_values(table, column, name), _unit_of(table, column, unit)
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
         raise ValueError(f"{name}: column {column!r} is not a number at row {wrong[0]}")
@@ -245,7 +249,7 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     order = _order(wavelength, name)
     notes = [f"read {name}", note, str(table.meta.get("note", ""))]
     column = _find(table, "flux")
-    flux, unit, factor = _values(table, column, name), _unit_of(table, column, flux_unit), 1.0
+    flux, unit, factor = column_values(table, column, name), _unit_of(table, column, flux_unit), 1.0
     calibrated = unit is not None and unit != u.dimensionless_unscaled
     if calibrated:
         try:
@@ -259,27 +263,20 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     ivar = _ivar(table, name, flux, factor, notes)
     bad = ~np.isfinite(flux) | ~np.isfinite(ivar) | ~(ivar > 0)
     if column := _find(table, "mask"):
-        bad |= _values(table, column, name) != 0
+        bad |= column_values(table, column, name) != 0
     columns = {
         "flux": (np.where(np.isfinite(flux), flux, 0).astype("f4"), FLUX_UNIT),
         "ivar": (np.where(bad, 0, ivar).astype("f4"), IVAR_UNIT),
         "mask": (bad, ""),
     }
+    attrs = {"units": "Angstrom", "description": "vacuum"}
     sample = xr.Dataset(
-        {
-            role: (("galaxy", "wavelength"), values[order][None], {"units": unit if calibrated else ""})
-            for role, (values, unit) in columns.items()
-        },
-        coords={
-            "observed_wavelength": (
-                "wavelength",
-                wavelength[order],
-                {"units": "Angstrom", "description": "vacuum"},
-            ),
-            "name": ("galaxy", [name]),
-        },
+        coords={"observed_wavelength": ("wavelength", wavelength[order], attrs), "name": ("galaxy", [name])},
         attrs={"history": "\n".join(filter(None, notes))},
     )
+    for role, (values, units) in columns.items():
+        attrs = {"units": units if calibrated else ""}
+        sample[role] = (("galaxy", "wavelength"), values[order][None], attrs)
     return _with_header_facts(sample, {str(k).lower(): v for k, v in table.meta.items()})
 
 
@@ -297,9 +294,9 @@ def _with_header_facts(sample, header):
 def _ivar(table, name, flux, factor, notes):
     """Inverse variance from a column of it, of errors, or from the pixels' scatter (noted in `notes`)."""
     if column := _find(table, "ivar"):
-        return _values(table, column, name) / factor**2
+        return column_values(table, column, name) / factor**2
     if column := _find(table, "error"):
-        return ivar_of(_values(table, column, name) * factor)
+        return ivar_of(column_values(table, column, name) * factor)
     # DER_SNR (Stoehr et al. 2008): the noise from second differences, blind to smooth features.
     curvature = 2 * flux[2:-2] - flux[4:] - flux[:-4]
     noise = 1.482602 / np.sqrt(6) * np.nanmedian(np.abs(curvature))

@@ -15,6 +15,7 @@ from pandas import read_csv
 from spectool.prepare import SENTINELS, add_history, are_magnitudes
 from spectool.spectra import AB_JY, Z_SUN
 from spectool.surveys import SurveyWarning
+from spectool.surveys.files import column_values
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
 
@@ -195,18 +196,6 @@ def read_table(source, name=None, *, kind="a table (FITS, VOTable, ECSV, CSV)", 
         raise ValueError(f"{name}: cannot be read as {kind}: {error}") from error
 
 
-def _numbers(table, column, name):
-    """A column as floats, NaN where it is masked or empty."""
-    values = np.ma.asarray(table[column])
-    if values.dtype.kind in "OUS":
-        values = np.ma.masked_where(values.astype(str) == "", values)
-        values = np.ma.array(values.filled("nan").astype(str), mask=False)
-    try:
-        return np.ma.filled(values.astype(float), np.nan)
-    except ValueError as error:
-        raise ValueError(f"{name}: column {column!r} is not numeric ({error})") from error
-
-
 def _find_columns(names, columns=None):
     """The columns that may hold each band."""
     if columns is not None:
@@ -248,7 +237,9 @@ def _only(table, candidates, band, name, history):
     """The one column of a band, or an error if there are several that differ."""
     first, *others = candidates
     for other in others:
-        if not np.array_equal(_numbers(table, first, name), _numbers(table, other, name), equal_nan=True):
+        if not np.array_equal(
+            column_values(table, first, name), column_values(table, other, name), equal_nan=True
+        ):
             raise ValueError(
                 f"{name}: columns {', '.join(candidates)} all look like band {band!r}, and differ: choose by "
                 f"columns={{{band!r}: ...}}, or rename one"
@@ -261,9 +252,9 @@ def _read_band(table, column, error_column, unit, sentinels, relative_error, nam
     """Fluxes and errors of one band [Jy], and where each of the first four `PROBLEMS` is."""
     unit = _unit(table, column, unit, name)
     is_magnitude = isinstance(unit, u.LogUnit)
-    flux = _numbers(table, column, name)
+    flux = column_values(table, column, name)
     if error_column is not None:
-        error = _numbers(table, error_column, name)
+        error = column_values(table, error_column, name)
     elif relative_error is not None:
         error = np.full(flux.shape, relative_error) if is_magnitude else np.abs(flux) * relative_error
     else:
@@ -322,7 +313,7 @@ def _add_distances(sample, table, redshift, distance, name):
             continue
         if isinstance(given, str) and given not in table.colnames:
             raise ValueError(f"{name}: no column {given!r} of {ours}")
-        values = _numbers(table, given, name) if isinstance(given, str) else np.asarray(given, float)
+        values = column_values(table, given, name) if isinstance(given, str) else np.asarray(given, float)
         if values.shape != (len(table),):
             raise ValueError(f"{name}: {ours} has shape {values.shape} for {len(table)} galaxies")
         lowest = -0.01 if ours == "redshift" else 0.0  # near galaxies may approach us
@@ -332,7 +323,7 @@ def _add_distances(sample, table, redshift, distance, name):
 def _label(table, ours, theirs, name):
     if theirs not in table.colnames:
         raise ValueError(f"{name}: no column {theirs!r} for {ours}")
-    values = _numbers(table, theirs, name)
+    values = column_values(table, theirs, name)
     if not ours.startswith("log_"):
         return values, {"units": str(getattr(table[theirs], "unit", None) or "")}
     values = np.log10(values, out=np.full(values.shape, np.nan), where=values > 0)
@@ -441,7 +432,7 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     if not kept.any():
         raise ValueError(f"{label}: none of {len(table)} spaxels has an age and a metallicity")
     world = SkyCoord(*(_in_unit(table, column, "deg", label) for column in POSITIONS), unit="deg")
-    brightest = None if center is not None else int(np.nanargmax(_numbers(table, LIGHT, label)))
+    brightest = None if center is not None else int(np.nanargmax(column_values(table, LIGHT, label)))
     middle = world[brightest] if center is None else SkyCoord(*center, unit="deg")
     east, north = (offset.to_value("arcsec") for offset in middle.spherical_offsets_to(world))
     _, group, count = np.unique(zone[kept], return_inverse=True, return_counts=True)
@@ -466,6 +457,6 @@ def _in_unit(table, column, unit, label):
     """A column in a unit; dex of years is turned into dex of Gyr, and so on."""
     given = table[column].unit
     try:
-        return (_numbers(table, column, label) * u.Unit("" if given is None else given)).to_value(unit)
+        return (column_values(table, column, label) * u.Unit("" if given is None else given)).to_value(unit)
     except u.UnitsError as error:  # a plain one where equivalencies are enabled
         raise ValueError(f"{label}: column {column} is in {given or 'no unit'}, not in {unit}") from error
