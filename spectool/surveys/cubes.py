@@ -96,42 +96,27 @@ def read_califa_cube(
         raise ValueError(f"{path.name}: {problem}") from problem
     flux, ivar, mask, why = (np.ascontiguousarray(plane[:, kept].T) for plane in pixels)
     wavelength = air_to_vacuum(wavelength) if medium == "air" else wavelength
-    if rest_frame:
-        wavelength, flux, ivar = (
-            wavelength / (1 + redshift),
-            flux * (1 + redshift),
-            ivar / (1 + redshift) ** 2,
-        )
-    dims = ("spectrum", "wavelength")
-    row, column = np.nonzero(kept)
-    sample = xr.Dataset(
-        {
-            "flux": (dims, flux.astype("f4"), {"units": CUBE_UNIT}),
-            "ivar": (dims, ivar.astype("f4"), {"units": CUBE_IVAR_UNIT}),
-            "mask": (dims, mask, {"units": "", "description": "True = bad"}),
-            "x": ("spectrum", x, {"units": "arcsec", "description": "to the east"}),
-            "y": ("spectrum", y, {"units": "arcsec", "description": "to the north"}),
-            "row": ("spectrum", row, {"units": ""}),
-            "column": ("spectrum", column, {"units": ""}),
-            "galaxy_index": ("spectrum", np.zeros(row.size, int), {"units": ""}),
-            "redshift": ("spectrum", np.full(row.size, redshift), {"units": ""}),
-        }
-    )
+    coordinate, stretch = ("wavelength", 1 + redshift) if rest_frame else ("observed_wavelength", 1.0)
     attrs = {"units": "Angstrom", "description": "vacuum" + ", rest frame" * rest_frame}
-    sample = sample.assign_coords(
-        {"wavelength" if rest_frame else "observed_wavelength": ("wavelength", wavelength, attrs)}
-    )
-    pixel_problems = [int((why == 1 + k).sum()) for k in range(len(PIXEL_PROBLEMS))]
-    sample["pixel_problems"] = ("pixel_problem", pixel_problems, {"units": ""})
-    sample["spaxel_problems"] = ("spaxel_problem", spaxel_problems, {"units": ""})
-    sample = sample.assign_coords(pixel_problem=list(PIXEL_PROBLEMS), spaxel_problem=list(SPAXEL_PROBLEMS))
+    sample = xr.Dataset(coords={coordinate: ("wavelength", wavelength / stretch, attrs)})
+    dims, (row, column) = ("spectrum", "wavelength"), np.nonzero(kept)
+    sample["flux"] = (dims, (flux * stretch).astype("f4"), {"units": CUBE_UNIT})
+    sample["ivar"] = (dims, (ivar / stretch**2).astype("f4"), {"units": CUBE_IVAR_UNIT})
+    sample["mask"] = (dims, mask, {"units": "", "description": "True = bad"})
+    sample["x"] = ("spectrum", x, {"units": "arcsec", "description": "to the east"})
+    sample["y"] = ("spectrum", y, {"units": "arcsec", "description": "to the north"})
+    places = {"row": row, "column": column, "galaxy_index": np.zeros(row.size, int)}
+    for key, values in (places | {"redshift": np.full(row.size, redshift)}).items():
+        sample[key] = ("spectrum", values, {"units": ""})
     summary = [f"read {path.name}: {row.size} of {kept.size} spaxels", *note, where]
-    counted = (
-        ("left out", "spaxels", SPAXEL_PROBLEMS, spaxel_problems),
-        ("masked", "pixels", PIXEL_PROBLEMS, pixel_problems),
-    )
-    for done, what, names, counts in counted:
-        summary += [f"{done}, {why}: {n} {what}" for why, n in zip(names, counts, strict=True) if n]
+    pixel_problems = [int((why == 1 + k).sum()) for k in range(len(PIXEL_PROBLEMS))]
+    for done, what, problems, counts in (
+        ("left out", "spaxel", SPAXEL_PROBLEMS, spaxel_problems),
+        ("masked", "pixel", PIXEL_PROBLEMS, pixel_problems),
+    ):
+        sample[f"{what}_problems"] = (f"{what}_problem", counts, {"units": ""})
+        sample[f"{what}_problem"] = list(problems)
+        summary += [f"{done}, {why}: {n} {what}s" for why, n in zip(problems, counts, strict=True) if n]
     galaxy = name or path.name.split(".")[0]
     return sample.assign_attrs(survey="CALIFA", galaxy_name=galaxy, history="\n".join(summary))
 
@@ -163,9 +148,8 @@ def _flux_scale(header):
             unit = u.Unit(re.sub(r"\bA\b", "Angstrom", text))  # astropy's A is the Ampere
         return unit.to(CUBE_UNIT), []
     except ValueError:
-        raise ValueError(
-            f"its fluxes are in {text!r} (BUNIT), which is no flux density per Angstrom"
-        ) from None
+        problem = f"its fluxes are in {text!r} (BUNIT), which is no flux density per Angstrom"
+        raise ValueError(problem) from None
 
 
 def _wavelengths(header, n):
@@ -200,10 +184,9 @@ def _pixels(cube, error, bad, scale):
     why = np.select([~finite, bad != 0, ~valid], [1, 2, 3], 0).astype("u1")
     good = why == 0
     flux = np.where(good, cube, 0).astype("f4") * np.float32(scale)
+    ivar = np.zeros(cube.shape, "f4")
     with np.errstate(over="ignore"):
-        ivar = np.divide(
-            1.0, (error * scale) ** 2, out=np.zeros(cube.shape, "f4"), where=good, casting="same_kind"
-        )
+        np.divide(1.0, (error * scale) ** 2, out=ivar, where=good, casting="same_kind")
     return flux, ivar, ~good, why
 
 
@@ -231,9 +214,7 @@ def _positions(header, flux, mask, kept, center):
     sky = _celestial(header)
     if sky is None:
         if center is not None:
-            raise ValueError(
-                "has no celestial coordinates (CTYPE1, CTYPE2): it cannot be centred on a position"
-            )
+            raise ValueError("has no celestial coordinates (CTYPE1, CTYPE2): cannot be centred on a position")
         size = _check_size([abs(header.get(word, 0.0)) for word in ("CDELT1", "CDELT2")])
         east, north = -size[0] * (column - column[peak]), size[1] * (row - row[peak])
         return east, north, "no celestial coordinates: taken as north up and east to the left"

@@ -19,6 +19,7 @@ EDGE = 6.4
 MIN_COVERAGE = 0.95
 """A band counts where at least this share of it is covered by good pixels."""
 
+DIMS = ("spectrum", "band")
 _REACH = 5.0  # edges are followed to so many sigma
 _STEP = 0.25  # sampling of a band where it is integrated [Angstrom]
 _LIGHT = constants.c.to_value("Angstrom / s")
@@ -88,17 +89,12 @@ def band_weights(edges, bands):
 @cache
 def _integrals(name):
     """Wavelengths across a band, and its two integrals up to each of them."""
-    grid = _support(_filter(name))
+    item = _filter(name)
+    reach = item.fwhm / 2 + _REACH * EDGE
+    grid = np.arange(item.wavelength - reach, item.wavelength + reach + _STEP, _STEP)
     curve = transmission(name, grid)
-    up_to = [
-        cumulative_trapezoid(values, grid, initial=0) for values in (curve * grid, _LIGHT * curve / grid)
-    ]
-    return grid, *up_to
-
-
-def _support(single):
-    reach = single.fwhm / 2 + _REACH * EDGE
-    return np.arange(single.wavelength - reach, single.wavelength + reach + _STEP, _STEP)
+    integrals = (curve * grid, _LIGHT * curve / grid)
+    return grid, *(cumulative_trapezoid(values, grid, initial=0) for values in integrals)
 
 
 def _filter(name):
@@ -162,27 +158,19 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest"):
     mask = ~(coverage >= MIN_COVERAGE)
     scale, unit = _unit(spectra["flux"].attrs.get("units", ""))
     pixels = {"units": unit, "description": "f_nu" if unit else "f_nu, relative"}
-    both = ("spectrum", "band")
-    columns = {
-        name: ("spectrum", values.values, values.attrs)
-        for name, values in given.data_vars.items()
-        if values.dims == ("galaxy",)
-    }
+    centres = ("band", [FILTERS[name].wavelength for name in bands], {"units": "Angstrom"})
     result = xr.Dataset(
-        columns
-        | {
-            "flux": (both, np.where(mask, np.nan, flux * scale), pixels),
-            "mask": (both, mask, {"units": "", "description": "True = no flux"}),
-            "coverage": (both, coverage.astype("f4"), {"units": "", "description": "share of the band"}),
-        },
-        coords={
-            "band": list(bands),
-            "band_wavelength": ("band", [FILTERS[name].wavelength for name in bands], {"units": "Angstrom"}),
-        },
+        coords={"band": list(bands), "band_wavelength": centres},
         attrs={"history": given.attrs["history"], "frame": frame},
     )
+    for name, values in given.data_vars.items():
+        if values.dims == ("galaxy",):
+            result[name] = ("spectrum", values.values, values.attrs)
+    result["flux"] = (DIMS, np.where(mask, np.nan, flux * scale), pixels)
+    result["mask"] = (DIMS, mask, {"units": "", "description": "True = no flux"})
+    result["coverage"] = (DIMS, coverage.astype("f4"), {"units": "", "description": "share of the band"})
     if "ivar" in spectra:
-        result["flux_error"] = (both, np.where(mask, np.nan, np.sqrt(variance) * scale), pixels)
+        result["flux_error"] = (DIMS, np.where(mask, np.nan, np.sqrt(variance) * scale), pixels)
     empty = np.flatnonzero(mask.all(axis=1))
     if empty.size:
         note = f"{empty.size} spectra cover none of the {len(bands)} bands, the first is row {empty[0]}"
@@ -229,31 +217,27 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
         raise ValueError("the sample has errors (flux_error) already: add noise to noise-free bands")
     names = list(sample["band"].values)
     if reference not in names:
-        raise ValueError(
-            f"the sample has no band {reference!r} to scale to; it has {names[0]} ... {names[-1]}"
-        )
-    depths = np.array([DEPTHS[name] for name in names])
-    given = sample["flux"].transpose("spectrum", "band").values.astype(float)
-    known = ~sample["mask"].transpose("spectrum", "band").values if "mask" in sample else np.isfinite(given)
+        held = f"{names[0]} ... {names[-1]}"
+        raise ValueError(f"the sample has no band {reference!r} to scale to; it has {held}")
+    depths = (np.array([DEPTHS[name] for name in names]) * u.ABmag).to_value(u.Jy)
+    given = sample["flux"].transpose(*DIMS).values.astype(float)
+    known = ~sample["mask"].transpose(*DIMS).values if "mask" in sample else np.isfinite(given)
     anchor = np.where(known, given, np.nan)[:, names.index(reference)]
     lost = ~(anchor > 0)
     scale = (np.asarray(magnitude, float) * u.ABmag).to_value(u.Jy) / np.where(lost, np.nan, anchor)
     true = np.where(known & ~lost[:, None], given * scale[:, None], np.nan)
-    sky = (
-        0.2 * (depths * u.ABmag).to_value(u.Jy) * np.sqrt(np.asarray(area, float) / APERTURE_AREA)[..., None]
-    )
+    sky = 0.2 * depths * np.sqrt(np.asarray(area, float) / APERTURE_AREA)[..., None]
     error = np.where(np.isfinite(true), np.hypot(sky, floor * np.abs(true)), np.nan)
     noisy = true + error * np.random.default_rng(seed).standard_normal(true.shape)
-    both, pixels = ("spectrum", "band"), {"units": "Jy", "description": "f_nu"}
-    return add_history(
-        sample.assign(
-            flux=(both, noisy, pixels),
-            flux_error=(both, error, pixels),
-            true_flux=(both, true, pixels | {"description": "f_nu without noise"}),
-            mask=(both, ~np.isfinite(true), {"units": "", "description": "True = no flux"}),
-        ),
-        f"noise of J-PAS; {lost.sum()} of {len(lost)} spectra masked for want of light in {reference}",
+    pixels = {"units": "Jy", "description": "f_nu"}
+    noisy = sample.assign(
+        flux=(DIMS, noisy, pixels),
+        flux_error=(DIMS, error, pixels),
+        true_flux=(DIMS, true, pixels | {"description": "f_nu without noise"}),
+        mask=(DIMS, ~np.isfinite(true), {"units": "", "description": "True = no flux"}),
     )
+    note = f"noise of J-PAS; {lost.sum()} of {len(lost)} spectra masked for want of light in {reference}"
+    return add_history(noisy, note)
 
 
 def to_magnitudes(sample):
@@ -266,28 +250,26 @@ def to_magnitudes(sample):
         positive or below its error; ``mask`` holds these too, and the history their number. Flux without a unit gives
         magnitudes without a zero point.
     """
-    flux = sample["flux"].transpose("spectrum", "band")
+    flux = sample["flux"].transpose(*DIMS)
     values, unit = flux.values, u.Unit(flux.attrs.get("units", ""))
     absent = ~np.isfinite(values)
     if "mask" in sample:
-        absent |= sample["mask"].transpose("spectrum", "band").values
+        absent |= sample["mask"].transpose(*DIMS).values
     seen = ~absent & (np.where(absent, 0.0, values) > 0)
-    error = None
     if "flux_error" in sample:
-        error = sample["flux_error"].transpose("spectrum", "band").values
+        error = sample["flux_error"].transpose(*DIMS).values
         seen &= values >= error
     light = np.where(seen, values, np.nan)
     if unit.is_equivalent(u.Jy):
         magnitude, name = (light * unit).to_value(u.ABmag), "mag(AB)"
     else:
         magnitude, name = -2.5 * np.log10(light), "mag"
-    both = ("spectrum", "band")
     result = sample.assign(
-        magnitude=(both, magnitude, {"units": name}),
-        mask=(both, ~seen, {"units": "", "description": "True = no magnitude"}),
+        magnitude=(DIMS, magnitude, {"units": name}),
+        mask=(DIMS, ~seen, {"units": "", "description": "True = no magnitude"}),
     )
-    if error is not None:
-        result["magnitude_error"] = (both, 2.5 / np.log(10) * error / light, {"units": "mag"})
+    if "flux_error" in sample:
+        result["magnitude_error"] = (DIMS, 2.5 / np.log(10) * error / light, {"units": "mag"})
     lost = (~seen & ~absent).sum()
     return add_history(result, f"magnitudes: {lost} of {seen.size} bands masked as not detected")
 
