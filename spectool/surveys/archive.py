@@ -61,23 +61,17 @@ def query_vizier(
     key = hashlib.sha256(f"{catalogue} {','.join(columns)} {n_rows}".encode()).hexdigest()[:16]
 
     def ask():
-        content = _ask_vizier(catalogue, columns, n_rows, server, timeout)
-        _parse_votable(content, catalogue)
-        return content
+        from astroquery.vizier import Vizier
+
+        client = Vizier(columns=list(columns), row_limit=n_rows, timeout=timeout, vizier_server=server)
+        with _reaching(f"VizieR ({server})", catalogue):
+            answer = client.get_catalogs_async(catalogue)
+            answer.raise_for_status()
+        _parse_votable(answer.content, catalogue)
+        return answer.content
 
     path = cache_folder(cache, "vizier") / f"{key}.vot"
     return _parse_votable(_once(path, ask, f"the table of {catalogue}", checksum), catalogue)
-
-
-def _ask_vizier(catalogue, columns, n_rows, server, timeout):
-    """VizieR's answer, as it comes."""
-    from astroquery.vizier import Vizier
-
-    client = Vizier(columns=list(columns), row_limit=n_rows, timeout=timeout, vizier_server=server)
-    with _reaching(f"VizieR ({server})", catalogue):
-        answer = client.get_catalogs_async(catalogue)
-        answer.raise_for_status()
-    return answer.content
 
 
 @contextmanager
@@ -171,53 +165,52 @@ def fetch_spectra(
     progress=True,
 ):
     """Paths of spectra (None: no such), row -> why not, and how many were downloaded; an interrupted call goes on."""
-    names = [spectrum_name(*row) for row in zip(plate, mjd, fiberid, strict=True)]
-    reductions = np.broadcast_to(run2d, len(names)).astype(str)
+    names = [spectrum_name(*key) for key in zip(plate, mjd, fiberid, strict=True)]
+    runs = np.broadcast_to(run2d, len(names)).astype(str)
     urls = {
-        name: spectrum_url(*row, run2d=reduction, data_release=data_release, base_url=base_url)
-        for name, reduction, *row in zip(names, reductions, plate, mjd, fiberid, strict=True)
+        name: spectrum_url(*key, run2d=run, data_release=data_release, base_url=base_url)
+        for name, run, *key in zip(names, runs, plate, mjd, fiberid, strict=True)
     }
     folder = cache_folder(cache) / f"dr{data_release}"
     recorded, checksums = _recorded(folder), checksums or {}
     known = {name: checksums.get(name, recorded.get(name)) for name in urls}
     archive = pooch.Pooch(folder, base_url, registry=known, urls=urls, retry_if_failed=retries)
-    download = pooch.HTTPDownloader(timeout=timeout, chunk_size=65536)
+    transfer = pooch.HTTPDownloader(timeout=timeout, chunk_size=65536)
+    asked = set()
     offline = []  # why, once the archive is found to be: the other files then need not wait for it
 
+    def download(url, output, client):
+        asked.add(url)
+        transfer(url, output, client)
+
     def fetch(name):
-        """A file's name, whether it was downloaded, and why it cannot be had."""
-        path = folder / name
-        there = path.exists()
-        if offline or (there and known[name] and pooch.hashes.hash_matches(str(path), known[name])):
-            return name, False, ""
+        """A file's name, and why it cannot be had."""
+        if offline:
+            return name, ""
         try:
             archive.fetch(name, downloader=download)
-            _check_spectrum(path)
-        except ValueError as error:
-            if "hash" not in str(error):
-                return name, False, str(error).removeprefix(f"{name}: ")
+        except ValueError:  # the checksum
             if name in checksums:
-                return name, False, "its sha256 is not the one asked for"
+                return name, "its sha256 is not the one asked for"
             reason = "its sha256 is not the one recorded at the first download"
-            return name, False, f"{reason}; if SDSS changed it, remove it from {RECORD}"
+            return name, f"{reason}; if SDSS changed it, remove it from {RECORD}"
         except OSError as error:  # all errors of requests are
             reason = _broken(error)
             if not reason:
                 offline.append(str(error)[:200])
-            return name, False, reason
-        return name, not there or known[name] is not None, ""
+            return name, reason
+        is_new = urls[name] in asked or not known[name]
+        return name, _check_spectrum(folder / name) if is_new else ""
 
-    failed, n_downloaded = {}, 0
+    failed = {}
     logger = pooch.get_logger()  # a line for each of thousands of files
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
         pool = joblib.Parallel(n_jobs=n_connections, backend="threading", return_as="generator_unordered")
         work = pool(joblib.delayed(fetch)(name) for name in urls)
-        for name, downloaded, reason in tqdm(
-            work, total=len(urls), desc="SDSS spectra", unit="file", disable=not progress
-        ):
-            n_downloaded += downloaded
+        bar = {"desc": "SDSS spectra", "unit": "file", "disable": not progress}
+        for name, reason in tqdm(work, total=len(urls), **bar):
             if reason:
                 failed[name] = reason
             elif name not in recorded and not offline:
@@ -231,16 +224,18 @@ def fetch_spectra(
             "run it again with a network, and only the others will be fetched"
         )
     failures = {row: failed[name] for row, name in enumerate(names) if name in failed}
+    n_downloaded = sum(urls[name] in asked and name not in failed for name in urls)
     return [None if name in failed else folder / name for name in names], failures, n_downloaded
 
 
 def _check_spectrum(path):
-    """Remove a file that does not read as a spectrum (ValueError)."""
+    """Why a file does not read as a spectrum ("" if it does); such a one is removed."""
     try:
         parse_sdss(open_fits(path, path.name), path.name)
-    except ValueError:
+    except ValueError as error:
         path.unlink(missing_ok=True)
-        raise
+        return str(error).removeprefix(f"{path.name}: ")
+    return ""
 
 
 def _broken(error):
@@ -260,22 +255,14 @@ REDSHIFT_RANGE = (0.024, 0.05)
 H_ALPHA_EDGES = tuple(10 ** np.linspace(0.2, 3.4, 11))
 """Ten bins of H-alpha flux [1e-17 erg/s/cm2]."""
 
+# fmt: off
 CATALOGUE_LINES = {
-    "[O II] 3726": "oii_3726",
-    "[O II] 3729": "oii_3729",
-    "Hδ": "h_delta",
-    "Hγ": "h_gamma",
-    "[O III] 4363": "oiii_4363",
-    "Hβ": "h_beta",
-    "[O III] 4959": "oiii_4959",
-    "[O III] 5007": "oiii_5007",
-    "[O I]": "oi_6300",
-    "[N II] 6548": "nii_6548",
-    "Hα": "h_alpha",
-    "[N II] 6583": "nii_6584",
-    "[S II] 6716": "sii_6717",
-    "[S II] 6731": "sii_6731",
+    "[O II] 3726": "oii_3726", "[O II] 3729": "oii_3729", "Hδ": "h_delta", "Hγ": "h_gamma",
+    "[O III] 4363": "oiii_4363", "Hβ": "h_beta", "[O III] 4959": "oiii_4959", "[O III] 5007": "oiii_5007",
+    "[O I]": "oi_6300", "[N II] 6548": "nii_6548", "Hα": "h_alpha", "[N II] 6583": "nii_6584",
+    "[S II] 6716": "sii_6717", "[S II] 6731": "sii_6731",
 }
+# fmt: on
 """Our names of lines, and those of galSpecLine."""
 _FLUXES = [f"{line}_flux{end}" for line in CATALOGUE_LINES.values() for end in ("", "_err")]
 _TABLES = {"l": "galSpecLine", "i": "galSpecInfo", "e": "galSpecExtra", "x": "galSpecIndx"}
@@ -316,7 +303,7 @@ def catalogue_sql(low, high, n, *, redshift_range=REDSHIFT_RANGE, star_forming=F
     a, b = np.random.default_rng(seed).integers(100_000, 1_000_000, 2)
     wanted = [sql for _, sql, *_ in _COLUMNS] + [f"l.{name}" for name in _FLUXES]
     tables = " ".join(
-        f"JOIN {table} {short} ON {short}.specObjID=s.specObjID" for short, table in _TABLES.items()
+        f"JOIN {name} {short} ON {short}.specObjID=s.specObjID" for short, name in _TABLES.items()
     )
     return (
         f"SELECT TOP {int(n)} {','.join(wanted)} FROM SpecObj s {tables} "
@@ -371,11 +358,9 @@ def query_catalogue(
     edges = np.asarray(h_alpha_edges, float)
     select = {"redshift_range": redshift_range, "star_forming": star_forming, "seed": seed}
     folder = cache_folder(cache) / "mpa_jhu"
-    bins = tqdm(
-        pairwise(edges), total=edges.size - 1, desc="MPA-JHU catalogue", unit="bin", disable=not progress
-    )
+    bar = {"desc": "MPA-JHU catalogue", "unit": "bin", "disable": not progress}
     tables = []
-    for low, high in bins:
+    for low, high in tqdm(pairwise(edges), total=edges.size - 1, **bar):
         sql = catalogue_sql(low, high, n_per_bin, **select)
         key = hashlib.sha256(f"{skyserver_url} {data_release} {sql}".encode()).hexdigest()[:16]
         content = _once(
@@ -416,9 +401,8 @@ def _ask_skyserver(sql, url, data_release, timeout):
         != [sql.split(".")[1].lower() for _, sql, *_ in _COLUMNS] + _FLUXES
         or any(line.count(",") != len(_NAMES) - 1 for line in lines)
     ):
-        raise ConnectionError(
-            f"{url} did not answer with the table asked for, but with {answer.text[:200]!r}"
-        )
+        text = f"{url} did not answer with the table asked for, but with {answer.text[:200]!r}"
+        raise ConnectionError(text)
     return "\n".join([",".join(_NAMES), *lines[1:]])
 
 
@@ -443,27 +427,22 @@ def _line_table(table, in_bin):
         for name, _, unit, kind, _ in _COLUMNS
     }
     values = table[_FLUXES].to_numpy().reshape(len(table), -1, 2)
-    values = np.where(
-        values[..., 1:] > 0, values, np.nan
-    )  # lines that were not fitted have errors of -1 or 0
+    values = np.where(values[..., 1:] > 0, values, np.nan)  # errors of -1 or 0: lines that were not fitted
     dims, unit = ("galaxy", "line"), {"units": "1e-17 erg / (s cm2)"}
     columns |= {"line_flux": (dims, values[..., 0], unit), "line_flux_error": (dims, values[..., 1], unit)}
     columns["line_sn"] = (dims, values[..., 0] / values[..., 1], {"units": ""})
     columns["h_alpha_flux"] = ("galaxy", table["h_alpha_flux"].to_numpy(), unit)
     columns["h_alpha_bin"] = ("galaxy", in_bin, {"units": ""})
-    wavelength = [LINES[name] for name in CATALOGUE_LINES]
     attrs = {"units": "Angstrom", "description": "vacuum, rest frame"}
-    return xr.Dataset(
-        columns, coords={"line": list(CATALOGUE_LINES), "line_wavelength": ("line", wavelength, attrs)}
-    )
+    wavelength = ("line", [LINES[name] for name in CATALOGUE_LINES], attrs)
+    return xr.Dataset(columns, coords={"line": list(CATALOGUE_LINES), "line_wavelength": wavelength})
 
 
 def fetch_usable(catalogue, *, cache=None, **options):
     """Bring the spectra of a catalogue's galaxies to the cache, and keep the galaxies that have one."""
     keys = [catalogue[name].values for name in ("plate", "mjd", "fiberid")]
-    paths, failures, n_downloaded = fetch_spectra(
-        *keys, run2d=catalogue["run2d"].values, cache=cache, **options
-    )
+    options = {"run2d": catalogue["run2d"].values, "cache": cache} | options
+    paths, failures, n_downloaded = fetch_spectra(*keys, **options)
     rows = np.array([row for row, path in enumerate(paths) if path is not None], int)
     kinds = {}
     for row, reason in failures.items():
