@@ -82,7 +82,7 @@ def read_spectrum(
     else:
         table = _text_columns(content, name)
     sample = _from_columns(table, name, medium, wavelength_unit, flux_unit)
-    return _with_facts(sample, name, redshift, ebv)
+    return _with_facts(sample, name, redshift, ebv, table.meta)
 
 
 def _fetch(source, name, sha256):
@@ -277,17 +277,6 @@ def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     for role, (values, units) in columns.items():
         attrs = {"units": units if calibrated else ""}
         sample[role] = (("galaxy", "wavelength"), values[order][None], attrs)
-    return _with_header_facts(sample, {str(k).lower(): v for k, v in table.meta.items()})
-
-
-def _with_header_facts(sample, header):
-    """The sample with the redshift and E(B-V) that a header (keys in lower case) holds, noted in the history."""
-    for fact, words in {"redshift": ("redshift", "z"), "ebv": ("ebv", "e(b-v)")}.items():
-        word = next((w for w in words if isinstance(header.get(w), int | float)), None)
-        if word is not None:
-            value = float(header[word])
-            sample[fact] = ("galaxy", [value], {"units": "mag" if fact == "ebv" else ""})
-            sample.attrs["history"] += f"\n{fact} {value:g} from the file's header ({word!r})"
     return sample
 
 
@@ -307,9 +296,15 @@ def _ivar(table, name, flux, factor, notes):
     return np.full(flux.shape, 1 / noise**2 if noise > 0 else 0.0)
 
 
-def _with_facts(sample, name, redshift, ebv):
-    """The sample with the caller's redshift and extinction, or an error if they are unknown or senseless."""
-    for fact, value, unit in (("redshift", redshift, ""), ("ebv", ebv, "mag")):
+def _with_facts(sample, name, redshift, ebv, header=None):
+    """The sample with redshift and E(B-V), the caller's or else the header's; an error if unknown or senseless."""
+    header = {str(word).lower(): value for word, value in (header or {}).items()}
+    asked = {"redshift": (redshift, ("redshift", "z"), ""), "ebv": (ebv, ("ebv", "e(b-v)"), "mag")}
+    for fact, (value, words, unit) in asked.items():
+        word = next((w for w in words if isinstance(header.get(w), int | float)), None)
+        if value is None and word is not None:
+            value = header[word]
+            sample.attrs["history"] += f"\n{fact} {value:g} from the file's header ({word!r})"
         if value is not None:
             sample[fact] = ("galaxy", [float(value)], {"units": unit})
     value = sample["redshift"].item() if "redshift" in sample else np.nan

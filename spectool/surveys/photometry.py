@@ -72,18 +72,21 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
     young, old = _split_ages(grid)
     dust_grid = load_dust_emission()
     templates = emission_templates(dust_grid, grid.edges)
-    gas = _Gas(grid) if nebular else None
+    lines, line_wavelength = np.empty((0, 0)), np.empty(0)
+    left, right = np.empty((0, 1)), np.empty((1, grid.wavelength.size))
+    if nebular:
+        line_wavelength = grid.nebular.line_wavelength
+        lines = grid.nebular.line_luminosity.reshape(-1, line_wavelength.size)
+        left, right = (factor.numpy() for factor in continuum_factors(grid.nebular, grid.wavelength))
     tables = {"young": [], "old": [], "dust": [], "gas": []}
     for z in redshift:
         weights = [band.pixel_weights(grid.edges, z) for band in bands]
         tables["young"].append(_average(young, weights))
         tables["old"].append(_average(old, weights))
         tables["dust"].append(_average(templates, weights) @ to_band)
-        if gas:
-            tables["gas"].append(
-                gas.average(weights, [band.line_weights(gas.wavelength, z) for band in bands])
-            )
-    budget = _Budget(grid.edges)
+        at_lines = np.concatenate([band.line_weights(line_wavelength, z) for band in bands], axis=1)
+        tables["gas"].append(left @ _average(right, weights) + lines @ at_lines)
+    budget = _budget_shares(grid.wavelength) * np.diff(grid.edges)[:, None]
     return SimpleNamespace(
         grid=grid,
         bands=tuple(filters),
@@ -94,12 +97,12 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
         n_young=len(young) // len(grid.metallicity),
         young=_tensor(tables["young"]),
         old=_tensor(tables["old"]),
-        gas=_tensor(tables["gas"] if gas else np.empty((redshift.size, 0, len(to_band)))),
+        gas=_tensor(tables["gas"]),
         dust=_tensor(tables["dust"]),
-        budget_log_ratio=_tensor(budget.nodes - np.log(PIVOT)),
-        budget_young=_tensor(young @ budget.pixels),
-        budget_old=_tensor(old @ budget.pixels),
-        budget_gas=_tensor(gas.total(budget) if gas else np.empty((0, budget.nodes.size))),
+        budget_log_ratio=_tensor(np.concatenate(_budget_pieces()) - np.log(PIVOT)),
+        budget_young=_tensor(young @ budget),
+        budget_old=_tensor(old @ budget),
+        budget_gas=_tensor(left @ (right @ budget) + lines @ _budget_shares(line_wavelength)),
         dust_total=_tensor(templates @ np.diff(grid.edges)),
         dust_grid=dust_grid,
     )
@@ -149,42 +152,17 @@ class _Band:
         return _lagrange(np.log(observed), self.nodes) * (self._photons(observed) * self.scale)[:, None]
 
 
-class _Budget:
-    """Energy over all wavelengths, with nodes of the attenuation in each of several pieces."""
-
-    def __init__(self, edges):
-        self.cuts = np.log(np.array(_BUDGET_CUTS))
-        self.pieces = [_chebyshev(low, high, _BUDGET_NODES) for low, high in pairwise(self.cuts)]
-        self.nodes = np.concatenate(self.pieces)
-        self.pixels = self.shares(0.5 * (edges[1:] + edges[:-1])) * np.diff(edges)[:, None]
-
-    def shares(self, wavelength):
-        """Share of each node in the energy at a wavelength, shape (n, node)."""
-        x = np.log(wavelength)
-        piece = np.clip(np.searchsorted(self.cuts, x) - 1, 0, len(self.pieces) - 1)
-        parts = [(piece == i)[:, None] * _lagrange(x, nodes) for i, nodes in enumerate(self.pieces)]
-        return np.concatenate(parts, axis=1).astype("f4")
+def _budget_pieces():
+    """Nodes of the attenuation [ln Angstrom] in each of the pieces that the energy over all wavelengths is cut into."""
+    return [_chebyshev(low, high, _BUDGET_NODES) for low, high in pairwise(np.log(_BUDGET_CUTS))]
 
 
-class _Gas:
-    """Spectra of the nebular models, continuum and lines, ready to be averaged."""
-
-    def __init__(self, grid):
-        gas = grid.nebular
-        self.wavelength = gas.line_wavelength
-        self.lines = gas.line_luminosity.reshape(-1, gas.line_wavelength.size)
-        left, right = continuum_factors(gas, grid.wavelength)
-        self.left, self.right = left.numpy(), right.numpy()
-
-    def average(self, pixel_weights, line_weights):
-        """Averages of every model, shape (model, node)."""
-        return self.left @ _average(self.right, pixel_weights) + self.lines @ np.concatenate(
-            line_weights, axis=1
-        )
-
-    def total(self, budget):
-        """Energy of every model, shape (model, budget node)."""
-        return self.left @ (self.right @ budget.pixels) + self.lines @ budget.shares(self.wavelength)
+def _budget_shares(wavelength):
+    """Share of each node of `_budget_pieces` in the energy at a wavelength, shape (n, node)."""
+    x, pieces = np.log(wavelength), _budget_pieces()
+    piece = np.clip(np.searchsorted(np.log(_BUDGET_CUTS), x) - 1, 0, len(pieces) - 1)
+    parts = [(piece == i)[:, None] * _lagrange(x, nodes) for i, nodes in enumerate(pieces)]
+    return np.concatenate(parts, axis=1).astype("f4")
 
 
 def _average(spectra, weights):

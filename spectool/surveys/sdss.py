@@ -81,9 +81,8 @@ def _parse_spspec(hdus):
     header, image = hdus[0].header, np.asarray(hdus[0].data, float)
     n_rows, n_pixels = image.shape
     if n_rows < 3:
-        raise ValueError(
-            f"its image has {n_rows} rows; spSpec has flux, continuum-subtracted flux, error, masks"
-        )
+        rows = "flux, continuum-subtracted flux, error, masks"
+        raise ValueError(f"its image has {n_rows} rows; spSpec has {rows}")
     loglam = header["COEFF0"] + header["COEFF1"] * np.arange(n_pixels)
     ivar = ivar_of(image[2])
     bits = image[3].astype(np.int64) if n_rows > 3 else np.zeros(n_pixels, np.int64)
@@ -106,21 +105,18 @@ def _pixel_numbers(loglam):
     """The whole k of log10(lambda) = LOGLAM0 + DLOGLAM k (files hold float32, good to 0.001 pixel)."""
     if loglam.size < 2:
         raise ValueError(f"it has {loglam.size} pixels")
-    if not np.isfinite(loglam).all():
-        raise ValueError(
-            f"its wavelength at row {int(np.flatnonzero(~np.isfinite(loglam))[0])} is not a number"
-        )
+    wrong = np.flatnonzero(~np.isfinite(loglam))
+    if wrong.size:
+        raise ValueError(f"its wavelength at row {wrong[0]} is not a number")
     exact = (loglam - LOGLAM0) / DLOGLAM
     number = np.round(exact).astype(int)
     wrong = np.flatnonzero(np.diff(number) <= 0)
     if wrong.size:
-        raise ValueError(
-            f"its wavelengths do not increase after row {wrong[0]} (log10 = {loglam[wrong[0]]:.4f})"
-        )
+        place = f"row {wrong[0]} (log10 = {loglam[wrong[0]]:.4f})"
+        raise ValueError(f"its wavelengths do not increase after {place}")
     if np.abs(exact - number).max() > 0.02:
-        raise ValueError(
-            "its wavelengths are not on SDSS's grid of 0.0001 dex: use spectool.surveys.read_spectrum"
-        )
+        advice = "use spectool.surveys.read_spectrum"
+        raise ValueError(f"its wavelengths are not on SDSS's grid of 0.0001 dex: {advice}")
     return number
 
 
@@ -129,10 +125,8 @@ def parse_sdss(hdus, name):
     parse = _parser(hdus)
     if parse is None:
         held = ", ".join(f"{h.name or 'image'} ({type(h).__name__})" for h in hdus)
-        raise ValueError(
-            f"{name}: is no SDSS spectrum (no table with flux, loglam, ivar and no spSpec image); "
-            f"it holds {held}"
-        )
+        wanted = "no table with flux, loglam, ivar and no spSpec image"
+        raise ValueError(f"{name}: is no SDSS spectrum ({wanted}); it holds {held}")
     try:
         loglam, flux, ivar, bits, wdisp, facts = parse(hdus)
         number = _pixel_numbers(loglam)

@@ -136,9 +136,8 @@ def _scale(sample, fibre_fraction, median_flux):
     redshift = np.asarray(sample["redshift"], float)
     bad = np.flatnonzero(~(redshift > 0) | ~np.isfinite(redshift))
     if bad.size:
-        raise ValueError(
-            f"redshift of galaxy {bad[0]} is {redshift[bad[0]]}: an observation needs a positive one"
-        )
+        text = f"redshift of galaxy {bad[0]} is {redshift[bad[0]]}"
+        raise ValueError(f"{text}: an observation needs a positive one")
     unit = u.Unit(sample["flux"].attrs.get("units", ""))
     if unit.is_equivalent(u.L_sun / u.AA):
         luminous = unit.to(u.L_sun / u.AA)
@@ -146,9 +145,7 @@ def _scale(sample, fibre_fraction, median_flux):
     if unit != u.dimensionless_unscaled:
         raise ValueError(f"flux is in {unit}: it must be in Lsun / Angstrom, or without unit")
     if median_flux is None:
-        raise ValueError(
-            "flux has no unit: give median_flux, the flux at 5000-5500 A that the galaxies shall have"
-        )
+        raise ValueError("flux has no unit: give median_flux, the galaxies' flux at 5000-5500 A")
     return np.asarray(median_flux, float) / (1 + redshift), redshift
 
 
@@ -225,31 +222,28 @@ def observe_sdss(
     draw = _noise_source(seed, redshift.size)
     scale = np.broadcast_to(scale, redshift.shape)
     wavelength = sdss_wavelength() if wavelength is None else np.asarray(wavelength, float)
-    step = DLOGLAM / OVERSAMPLING
-    fine_edges = 10 ** (
-        np.log10(wavelength[0]) - DLOGLAM / 2 + step * np.arange(OVERSAMPLING * wavelength.size + 1)
-    )
+    steps = DLOGLAM / OVERSAMPLING * np.arange(OVERSAMPLING * wavelength.size + 1)
+    fine_edges = 10 ** (np.log10(wavelength[0]) - DLOGLAM / 2 + steps)
     rest = sample["wavelength"].values
     edges = pixel_edges(rest)
     fwhm = sample["fwhm"].values if "fwhm" in sample else sample.attrs.get("fwhm", 2.5)
     fwhm = np.broadcast_to(np.asarray(fwhm, float), rest.shape)
+    names = ("flux", "ivar", "mask", "truth") if keep_truth else ("flux", "ivar", "mask")
     shape = (redshift.size, wavelength.size)
-    flux, ivar, mask = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
-    truth = np.empty(shape, np.float32) if keep_truth else None
+    pixels = {name: np.empty(shape, bool if name == "mask" else "f4") for name in names}
     for first in range(0, redshift.size, batch_size):
         part = slice(first, min(first + batch_size, redshift.size))
         given = sample["flux"].isel(galaxy=part).transpose("galaxy", "wavelength").values.astype(float)
         seen, covered = _observe_batch(given, edges, fwhm, redshift[part], fine_edges, wavelength)
         seen *= scale[part, None]
         variance = noise_variance(seen, wavelength, exposure=exposure)
-        mask[part] = covered < 0.999
+        mask = pixels["mask"][part] = covered < 0.999
         if keep_truth:
-            truth[part] = np.where(mask[part], 0, seen)
+            pixels["truth"][part] = np.where(mask, 0, seen)
         if noise:
             seen = seen + draw(part, seen.shape) * np.sqrt(variance)
-        flux[part], ivar[part] = np.where(mask[part], 0, seen), np.where(mask[part], 0, 1 / variance)
-    pixels = {"flux": flux, "ivar": ivar, "mask": mask}
-    return _observed(sample, wavelength, pixels | ({"truth": truth} if keep_truth else {}), exposure)
+        pixels["flux"][part], pixels["ivar"][part] = np.where(mask, 0, seen), np.where(mask, 0, 1 / variance)
+    return _observed(sample, wavelength, pixels, exposure)
 
 
 def _noise_source(seed, n_galaxies):
