@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import xarray as xr
 from astropy import units as u
 from torch import nn
 
-from spectool.models.layers import predict_normal
+from spectool.models.layers import Standardised, dense_stack, gaussian_nll, initial_weights, seed_torch
 from spectool.prepare import SENTINELS, are_magnitudes
 
 MIN_SN = 1.0
@@ -39,9 +39,7 @@ VALIDATION = 0.2
 
 @dataclass(frozen=True)
 class BandInputs:
-    """What a network reads, each (N, band) in the order of its bands: fluxes [Jy] with ``redshift`` (N,), or
-    magnitudes.
-    """
+    """What a network reads, (N, band) in the order of its bands: fluxes [Jy] with ``redshift`` (N,), or magnitudes."""
 
     value: np.ndarray
     error: np.ndarray
@@ -78,7 +76,7 @@ def join_inputs(*parts: BandInputs) -> BandInputs:
 
 
 def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
-    """Fluxes of a sample as a network takes them.
+    """Fluxes of a sample as a network of these bands takes them: ``flux``, ``flux_error``, ``redshift`` and ``mask``.
 
     - Bands that the sample lacks are missing; those that the network does not know are left out. Both are counted.
     - Units are converted to Jy by ``attrs["units"]``. A wrong one, mJy stated as Jy, cannot be seen here: that is what
@@ -86,21 +84,9 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     - Values that are not finite, sentinels (-99, 9999, ...), and fluxes whose error is not above 0 are missing.
     - Negative fluxes with errors are measurements: kept.
     - "Fluxes" that look like magnitudes are an error if most galaxies have them, else those galaxies lose all bands.
-
-    Parameters
-    ----------
-    sample
-        ``flux``, ``flux_error`` (galaxy, band), ``redshift`` (galaxy) and, if there, ``mask``.
-    bands
-        The network's.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing, a band comes twice, none is known, a unit is not stated or is no flux per frequency, or
-        the fluxes look like magnitudes.
+    - ValueError if a column or unit is not there, the unit is no flux per frequency, a band comes twice or all lack.
     """
-    columns, absent, unknown = _read_columns(sample, ("flux", "flux_error", "redshift"), bands, float)
+    columns, absent, of_bands = _read_columns(sample, ("flux", "flux_error", "redshift"), bands, float)
     flux, error = columns["flux"], columns["flux_error"]
     checks = {
         "masked": columns["mask"] | absent,
@@ -114,32 +100,21 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     counts["fluxes that look like magnitudes"] = int(suspect.sum())
     missing |= suspect
     counts["negative fluxes, kept"] = int((~missing & (flux < 0)).sum())
-    counts["bands unknown to the network, left out"] = unknown
-    counts["bands not in the sample"] = int(absent.sum())
-    return BandInputs(flux, error, missing, sample["redshift"].values.astype(float), counts)
+    return BandInputs(flux, error, missing, sample["redshift"].values.astype(float), counts | of_bands)
 
 
 def read_bands(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
-    """Magnitudes of a sample as a network takes them.
+    """Magnitudes of a sample as a network of these bands takes them.
+
+    Of ``flux`` (spectrum, band), f_nu in any unit; ``flux_error`` and ``mask`` if there. Without errors the spectra are
+    free of noise.
 
     - Bands that the sample lacks are missing; those that the network does not know are left out. Both are counted.
     - Masked fluxes, those not finite, sentinels (-99, 9999, ...) and errors that are not above 0 are missing.
     - Non-detections, fluxes that are not above 0 or below `MIN_SN` times their error, have no magnitude: missing.
-
-    Parameters
-    ----------
-    sample
-        ``flux`` (spectrum, band), f_nu in any unit; ``flux_error`` and ``mask`` if there. Without errors the spectra
-        are free of noise.
-    bands
-        The network's.
-
-    Raises
-    ------
-    ValueError
-        If there is no flux, a band comes twice, or none is known.
+    - ValueError if there is no flux, a band comes twice, or none is known.
     """
-    columns, absent, unknown = _read_columns(sample, ("flux",), bands, np.float32)
+    columns, absent, of_bands = _read_columns(sample, ("flux",), bands, np.float32)
     flux, error = columns["flux"], columns.get("flux_error")
     checks = {"masked": columns["mask"], "no data": ~np.isfinite(flux), "sentinel": np.isin(flux, SENTINELS)}
     if error is not None:
@@ -148,18 +123,14 @@ def read_bands(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     with np.errstate(invalid="ignore"):
         checks["not detected"] = (flux <= 0) | (flux < MIN_SN * error)
     missing, counts = _count(checks, np.broadcast_to(absent, flux.shape).copy())
-    counts["bands unknown to the network, left out"] = unknown
-    counts["bands not in the sample"] = int(absent.sum())
     safe = np.where(missing, np.float32(1), flux)
     error = np.where(missing, np.float32(0), error) * np.float32(MAG_PER_LN) / safe
-    return BandInputs(np.float32(-2.5) * np.log10(safe), error, missing, counts=counts)
+    return BandInputs(np.float32(-2.5) * np.log10(safe), error, missing, counts=counts | of_bands)
 
 
-def _read_columns(sample, required, bands, dtype) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
-    """Columns (N, band) in the network's order, which bands are absent, and how many names are not the network's."""
-    lacking = [name for name in required if name not in sample]
-    if lacking:
-        raise ValueError(f"the sample lacks {', '.join(lacking)}")
+def _read_columns(sample, required, bands, dtype) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, int]]:
+    """Columns (N, band) in the network's order, which bands are absent, and counts of bands that do not fit."""
+    _check_columns(sample, required)
     names = [str(band) for band in sample["band"].values]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -178,7 +149,15 @@ def _read_columns(sample, required, bands, dtype) -> tuple[dict[str, np.ndarray]
     columns["mask"] = np.zeros(columns["flux"].shape, bool)
     if "mask" in sample:
         columns["mask"] = sample["mask"].transpose(..., "band").values.astype(bool)[:, index]
-    return columns, absent, len(set(names) - set(bands))
+    unknown = len(set(names) - set(bands))
+    counts = {"unknown to the network, left out": unknown, "not in the sample": int(absent.sum())}
+    return columns, absent, {f"bands {what}": count for what, count in counts.items()}
+
+
+def _check_columns(sample, names) -> None:
+    lacking = [name for name in names if name not in sample]
+    if lacking:
+        raise ValueError(f"the sample lacks {', '.join(lacking)}")
 
 
 def _count(checks, missing) -> tuple[np.ndarray, dict[str, int]]:
@@ -209,9 +188,7 @@ def _to_jansky(values: xr.DataArray) -> float:
 
 def stack_labels(sample: xr.Dataset, *, suffix: str, outputs: Sequence[str]) -> np.ndarray:
     """Labels (N, property), NaN where not finite: the columns of `outputs`, their names ending in `suffix`."""
-    lacking = [name + suffix for name in outputs if name + suffix not in sample]
-    if lacking:
-        raise ValueError(f"the sample lacks {', '.join(lacking)}")
+    _check_columns(sample, [name + suffix for name in outputs])
     labels = np.stack([sample[name + suffix].values.astype(float) for name in outputs], axis=1)
     return np.where(np.isfinite(labels), labels, np.nan)
 
@@ -226,8 +203,8 @@ def select_usable(inputs: BandInputs, labels, least: int, what: str) -> tuple[Ba
     return (inputs, labels) if good.all() else (inputs.take(good), labels[good])
 
 
-class BandNetwork(nn.Module):
-    """What networks on bands share: names, scales of the outputs, loss and predictions.
+class BandNetwork(Standardised):
+    """What networks on bands share: names, scales of the outputs, and the last layer.
 
     `with_errors`: take in the errors of the bands. `with_mask`: take in which bands are missing; without, a galaxy
     with a missing band has no prediction. `gaussian`: give a variance beside each output. ``groups`` has the columns
@@ -236,11 +213,9 @@ class BandNetwork(nn.Module):
 
     power = 2
     """Of the residuals whose mean is the loss of a network without a Gaussian head."""
-    batch_size = 2048
 
     def __init__(
         self,
-        config: dict,
         *,
         bands: Sequence[str],
         outputs: Sequence[str],
@@ -248,40 +223,32 @@ class BandNetwork(nn.Module):
         with_errors: bool = False,
         with_mask: bool = False,
         gaussian: bool = False,
+        **own,
     ) -> None:
         super().__init__()
         if len(set(bands)) != len(bands):
             raise ValueError(f"a band comes twice among {', '.join(bands)}")
         if len(units) != len(outputs):
             raise ValueError(f"{len(units)} units for {len(outputs)} outputs")
-        self.config = config | {"bands": list(bands), "outputs": list(outputs), "units": list(units)}
+        self.config = own | {"bands": list(bands), "outputs": list(outputs), "units": list(units)}
         self.config |= {"with_errors": with_errors, "with_mask": with_mask, "gaussian": gaussian}
         self.bands, self.outputs, self.units = tuple(bands), tuple(outputs), tuple(units)
         self.with_errors, self.with_mask, self.gaussian = with_errors, with_mask, gaussian
         self.n_channels, self.n_out = 1 + with_errors + with_mask, len(outputs)
-        self.register_buffer("out_mean", torch.zeros(self.n_out))
-        self.register_buffer("out_scale", torch.ones(self.n_out))
+        self.add_scales(out=self.n_out)
 
-    def _set_scales(self, inputs, labels) -> None:
-        """Means and scales of the outputs; an error if a band or an output has nothing to train on."""
-        labels = np.where(np.isfinite(labels), labels, np.nan)
-        empty = {"output": np.isnan(labels).all(axis=0), "band": inputs.mask.all(axis=0)}
-        for (what, none), names in zip(empty.items(), (self.outputs, self.bands), strict=True):
-            if none.any():
-                raise ValueError(f"{what} {names[np.flatnonzero(none)[0]]} has no finite value to train on")
-        self._set("out", labels)
+    def set_statistics(self, inputs: BandInputs, labels: np.ndarray) -> None:
+        """Take means and scales from training data with labels (N, n_out); what is missing is left out."""
+        self.standardise("out", labels, self.outputs)
+        empty = np.flatnonzero(inputs.mask.all(axis=0))
+        if len(empty):
+            raise ValueError(f"band {self.bands[empty[0]]} has no finite value to train on")
 
-    def _set(self, prefix, values) -> None:
-        scale = np.nanstd(values, axis=0)
-        getattr(self, f"{prefix}_mean").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
-        getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
-
-    def _dense(self, widths) -> list[nn.Module]:
+    def _dense(self, widths) -> nn.Sequential:
         """Dense layers with ReLU, and the last one, which is linear."""
-        layers = []
-        for n_in, n_out in itertools.pairwise(widths):
-            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
-        return [*layers, nn.Linear(widths[-1], self.n_out * (2 if self.gaussian else 1))]
+        return dense_stack(widths, nn.ReLU).append(
+            nn.Linear(widths[-1], self.n_out * (2 if self.gaussian else 1))
+        )
 
     def _split(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs."""
@@ -289,15 +256,11 @@ class BandNetwork(nn.Module):
             return outputs, None
         return outputs[:, : self.n_out], outputs[:, self.n_out :].clamp(-12.0, 6.0)
 
-    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`spectool.models.layers.predict_normal` of encoded inputs (N, n_in); errors are not calibrated."""
-        return predict_normal(self, x, batch_size=self.batch_size)
-
 
 class NarrowBandCNN(BandNetwork):
-    """Two convolutions along the bands, a maximum over neighbouring bands, and dense layers (Section 3.1 and Fig.
-    2).
-    """
+    """Two convolutions along the bands, a maximum over neighbouring bands, dense layers (Section 3.1 and Fig. 2)."""
+
+    batch_size = 2048
 
     def __init__(
         self,
@@ -311,29 +274,27 @@ class NarrowBandCNN(BandNetwork):
     ) -> None:
         if len(filters) != 2 or len(kernels) != 2:
             raise ValueError("this network has two convolutions: give two filters and two kernels")
-        config = {"filters": list(filters), "kernels": list(kernels), "pool": pool, "hidden": list(hidden)}
-        super().__init__(config, **common)
+        shape = {"filters": list(filters), "kernels": list(kernels), "pool": pool, "hidden": list(hidden)}
+        super().__init__(**shape, **common)
         n = len(self.bands)
         if n < pool:
             raise ValueError(f"{n} bands cannot be pooled by {pool}")
         self.n_in = n * self.n_channels
-        self.groups = {band: [j + n * k for k in range(self.n_channels)] for j, band in enumerate(self.bands)}
-        self.register_buffer("in_mean", torch.zeros(n))
-        self.register_buffer("in_scale", torch.ones(n))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        self.groups = {band: list(range(j, self.n_in, n)) for j, band in enumerate(self.bands)}
+        self.add_scales(**{"in": n})
+        with initial_weights(seed):
             layers, channels = [], [self.n_channels, *filters]
             for n_in, n_out, kernel in zip(channels[:-1], channels[1:], kernels, strict=True):
                 edges = ((kernel - 1) // 2, kernel // 2)
                 layers += [nn.ConstantPad1d(edges, 0.0), nn.Conv1d(n_in, n_out, kernel), nn.ReLU()]
             self.convolutions = nn.Sequential(*layers, nn.MaxPool1d(pool), nn.Flatten())
-            self.dense = nn.Sequential(*self._dense([filters[1] * (n // pool), *hidden]))
+            self.dense = self._dense([filters[1] * (n // pool), *hidden])
 
     def set_statistics(self, inputs: BandInputs, labels: np.ndarray) -> None:
-        """Take means and scales from training spectra."""
-        self._set_scales(inputs, labels)
+        """As `BandNetwork.set_statistics`, of magnitudes less their mean."""
+        super().set_statistics(inputs, labels)
         magnitude = np.where(inputs.mask, np.nan, inputs.value).astype(np.float64)
-        self._set("in", magnitude - np.nanmean(magnitude, axis=1, keepdims=True))
+        self.standardise("in", magnitude - np.nanmean(magnitude, axis=1, keepdims=True))
 
     def encode(self, inputs: BandInputs) -> np.ndarray:
         """Inputs (N, n_in), float32: magnitudes, then errors and marks of missing bands."""
@@ -351,9 +312,7 @@ class NarrowBandCNN(BandNetwork):
         return np.concatenate(blocks, axis=1, dtype=np.float32)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs, for (B,
-        n_in).
-        """
+        """Mean and log variance (None without a Gaussian head), (B, n_out), of standardised outputs, for (B, n_in)."""
         x = x.unflatten(1, (self.n_channels, len(self.bands)))
         shape = x[:, 0] - self.in_mean
         if self.with_mask:
@@ -372,24 +331,12 @@ class NarrowBandCNN(BandNetwork):
 class SedMLP(BandNetwork):
     """Dense layers with ReLU from fluxes and redshift to one or more properties (Section 2.3).
 
-    Inputs are standardised: no mean, unit variance over the training galaxies.
-
-    Parameters
-    ----------
-    hidden
-        Widths of the hidden layers.
-    scaling
-        ``"linear"``: fluxes and redshift as they are, as in the paper. ``"asinh"``: asinh(flux / s), with s the median
-        error of the band, linear through zero and logarithmic far above, and the logarithm of the redshift.
-    seed
-        Of the initial weights.
-    **common
-        Of `BandNetwork`. Errors are held within the training galaxies' range: beyond it, a network would be surer than
-        it has ever had reason to be.
+    `scaling` ``"linear"``: fluxes and redshift as they are, as in the paper. ``"asinh"``: asinh(flux / s), with s the
+    median error of the band, linear through zero and logarithmic far above, and the logarithm of the redshift. Errors
+    are held within the training galaxies' range: beyond it, a network would be surer than it ever had reason to be.
     """
 
     power = 1
-    batch_size = 8192
 
     def __init__(
         self,
@@ -401,29 +348,26 @@ class SedMLP(BandNetwork):
     ) -> None:
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, not {scaling!r}")
-        super().__init__({"hidden": list(hidden), "scaling": scaling}, **common)
+        super().__init__(hidden=list(hidden), scaling=scaling, **common)
         self.scaling = scaling
         n = len(self.bands)
         self.n_in = 1 + n * self.n_channels
         # redshift, fluxes, then errors and marks of missing bands
-        blocks = range(self.n_channels)
-        self.groups = {band: [1 + j + n * k for k in blocks] for j, band in enumerate(self.bands)}
+        self.groups = {band: list(range(1 + j, self.n_in, n)) for j, band in enumerate(self.bands)}
         self.groups["redshift"] = [0]
         self.register_buffer("softening", torch.ones(n))
-        self.register_buffer("in_mean", torch.zeros(self.n_in))
-        self.register_buffer("in_scale", torch.ones(self.n_in))
+        self.add_scales(**{"in": self.n_in})
         self.register_buffer("error_range", torch.tensor([[-30.0], [30.0]]).repeat(1, n))
         self.register_buffer("redshift_range", torch.tensor([0.0, torch.inf]))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-            self.dense = nn.Sequential(*self._dense([self.n_in, *hidden]))
+        with initial_weights(seed):
+            self.dense = self._dense([self.n_in, *hidden])
             for layer in self.dense[::2]:
                 nn.init.normal_(layer.weight, std=KERNEL_SIGMA)
                 nn.init.zeros_(layer.bias)
 
     def set_statistics(self, inputs: BandInputs, labels: np.ndarray) -> None:
-        """Take means and scales from training galaxies with labels (N, n_out); what is missing is left out."""
-        self._set_scales(inputs, labels)
+        """As `BandNetwork.set_statistics`, of all inputs, and the ranges of errors and redshift."""
+        super().set_statistics(inputs, labels)
         error, n = np.where(inputs.mask, np.nan, inputs.error), len(self.bands)
         self.softening.copy_(torch.from_numpy(np.nanmedian(error, axis=0)))
         log_error = np.log10(np.maximum(error, 1e-30))
@@ -431,7 +375,7 @@ class SedMLP(BandNetwork):
         self.error_range.copy_(torch.from_numpy(log_range))
         raw = self._columns(inputs)
         raw[:, 1 : 1 + n * (1 + self.with_errors)][np.tile(inputs.mask, 1 + self.with_errors)] = np.nan
-        self._set("in", raw)
+        self.standardise("in", raw)
         if self.with_mask:  # stays 0 or 1
             self.in_mean[-n:], self.in_scale[-n:] = 0.0, 1.0
         redshift = inputs.redshift[np.isfinite(inputs.redshift)]
@@ -476,18 +420,11 @@ class SedMLP(BandNetwork):
 
 def band_loss(model: BandNetwork, batch: dict, step) -> dict[str, torch.Tensor]:
     """Mean square (`NarrowBandCNN`) or absolute (`SedMLP`) error, with a Gaussian head -log likelihood; for `fit`."""
-    y = (batch["y"] - model.out_mean) / model.out_scale
-    known = torch.isfinite(y)
-    mean, log_var = model(batch["x"])
-    off = torch.where(known, y - mean, 0.0)
-    count = known.sum().clamp(min=1)
+    off, log_var, count = model.residuals(batch)
     squares = model.power == 2
     away, scale = (off.square(), model.out_scale.square()) if squares else (off.abs(), model.out_scale)
     error = {"mse" if squares else "mae": (away * scale).sum() / count}
-    if log_var is None:
-        return {"loss": away.sum() / count, **error}
-    spread = torch.where(known, log_var, 0.0)
-    return {"loss": 0.5 * (off.square() * torch.exp(-spread) + spread).sum() / count, **error}
+    return {"loss": away.sum() / count if log_var is None else gaussian_nll(off, log_var, count), **error}
 
 
 @dataclass(frozen=True)
@@ -512,22 +449,19 @@ class NoisyBands:
         """Encoded inputs (N, n_in) of noise-free spectra, with noise and gaps."""
         n, n_bands = len(x), len(self.model.bands)
         magnitude, _, missing = x.unflatten(1, (3, n_bands)).unbind(1)
-
-        def random(*shape):
-            return torch.rand(n, *shape, generator=generator)
-
+        random = partial(torch.rand, generator=generator)
         low, high = self.sn
         factor = torch.exp(self.jitter * torch.randn(n, n_bands, generator=generator))
-        relative = factor * (low / high) ** random(1) / low * 10 ** (0.4 * magnitude)
-        noisy = random(1) >= self.clean
+        relative = factor * (low / high) ** random(n, 1) / low * 10 ** (0.4 * magnitude)
+        noisy = random(n, 1) >= self.clean
         relative = torch.where(noisy, relative, 0.0)
         flux = 1.0 + relative * torch.randn(n, n_bands, generator=generator)
         gone = (missing > 0) | (flux <= 0) | (flux < MIN_SN * relative)
         # Gaps: a run at either end, and some of the others.
         place = (torch.arange(n_bands) + 0.5) / n_bands
-        place = torch.where(random(1) < 0.5, place, 1.0 - place)
-        gaps = (place < 0.5 * random(1)) | (random(n_bands) < 0.3 * random(1))
-        gone |= gaps & (random(1) < self.gaps)
+        place = torch.where(random(n, 1) < 0.5, place, 1.0 - place)
+        gaps = (place < 0.5 * random(n, 1)) | (random(n, n_bands) < 0.3 * random(n, 1))
+        gone |= gaps & (random(n, 1) < self.gaps)
         flux = torch.where(gone, 1.0, flux)
         magnitude = torch.where(gone, 0.0, magnitude - MAG_PER_LN * torch.log(flux))
         error = torch.where(gone, 0.0, MAG_PER_LN * relative / flux)
@@ -553,24 +487,20 @@ class RandomBands:
 
     def draw(self, n: int, generator: torch.Generator) -> torch.Tensor:
         """Bands to hide, (n, band), before any galaxy is spared for having too few."""
-
-        def random(*shape):
-            return torch.rand(n, *shape, generator=generator)
-
+        random = partial(torch.rand, generator=generator)
         rows = [np.isin(self.model.bands, members) for members in FACILITY_BANDS.values()]
         rows = [row for row in rows if row.any()] or [np.zeros(len(self.model.bands), bool)]
         groups = torch.from_numpy(np.array(rows, dtype=np.float32))
-        only = (random(1) * len(groups)).long() == torch.arange(len(groups))
-        several = random(len(groups)) < self.facility
-        single = random(groups.shape[1]) < self.single * random(1)
-        kind = (random(1) * 3).long()
+        only = (random(n, 1) * len(groups)).long() == torch.arange(len(groups))
+        several = random(n, len(groups)) < self.facility
+        single = random(n, groups.shape[1]) < self.single * random(n, 1)
+        kind = (random(n, 1) * 3).long()
         lost = torch.where(kind == 0, only, several).float() @ groups > 0
-        return torch.where(kind == 2, single, lost) & (random(1) >= self.full)
+        return torch.where(kind == 2, single, lost) & (random(n, 1) >= self.full)
 
     def hide(self, inputs: BandInputs, *, seed) -> BandInputs:
         """Inputs with bands hidden once, for validation and calibration."""
-        generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-        hidden = self.draw(len(inputs), generator).numpy()
+        hidden = self.draw(len(inputs), seed_torch(seed)).numpy()
         hidden[(~hidden & ~inputs.mask).sum(axis=1) < self.keep] = False
         return inputs.hide(hidden)
 

@@ -23,11 +23,9 @@ class ErrorScaling:
     def apply(self, predicted) -> tuple[np.ndarray, np.ndarray]:
         """Predictions less their bias, and their errors; NaN for NaN."""
         predicted = np.asarray(predicted, float)
-        known = np.isfinite(predicted)
-        which = np.searchsorted(self.edges[1:-1], np.where(known, predicted, 0), side="right")
-        return np.where(known, predicted - self.bias[which], np.nan), np.where(
-            known, self.error[which], np.nan
-        )
+        known, which = np.isfinite(predicted), np.searchsorted(self.edges[1:-1], predicted, side="right")
+        value, error = predicted - self.bias[which], self.error[which]
+        return np.where(known, value, np.nan), np.where(known, error, np.nan)
 
 
 def fit_error_scaling(predicted, reference, *, n_bins: int = 10, correct_bias: bool = True) -> ErrorScaling:
@@ -40,16 +38,11 @@ def fit_error_scaling(predicted, reference, *, n_bins: int = 10, correct_bias: b
     Parameters
     ----------
     predicted, reference : array_like, shape (galaxy,)
-        Say log fluxes from de-noised and from original spectra; pairs that are not both finite are left out.
+        Say log fluxes from de-noised and from original spectra; of pairs that are both finite, 30 are needed.
     n_bins
         At most so many.
     correct_bias
         False: predictions stay as they are (``bias`` is 0), and errors are about them.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 30 pairs.
     """
     predicted, reference = np.asarray(predicted, float), np.asarray(reference, float)
     both = np.isfinite(predicted) & np.isfinite(reference)
@@ -70,13 +63,7 @@ def fit_error_scaling(predicted, reference, *, n_bins: int = 10, correct_bias: b
 
 
 def coverage(value, error, reference) -> tuple[float, float]:
-    """Share of references within one error, and its binomial standard error; NaN without data.
-
-    Parameters
-    ----------
-    value, error, reference : array_like
-        Of one shape; what is not finite in all is left out.
-    """
+    """Share of references within one error, and its binomial standard error, where all are finite; NaN without data."""
     value, error, reference = (np.asarray(a, float) for a in (value, error, reference))
     good = np.isfinite(value) & np.isfinite(error) & np.isfinite(reference)
     if not good.any():

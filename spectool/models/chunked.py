@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,8 @@ import xarray as xr
 from torch import nn
 
 from spectool.models.calibration import coverage
+from spectool.models.layers import Standardised, dense_stack, initial_weights
+from spectool.models.training import in_batches
 
 SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)
 """S/N per 1-Angstrom pixel of the training spectra, a fifth each; inf = no noise."""
@@ -20,7 +21,7 @@ _TOLERANCE = 1e-4  # of spectra without their smallest components
 _QUIETEST = 1e-3
 
 
-class ChunkedMLP(nn.Module):
+class ChunkedMLP(Standardised):
     """A perceptron whose first layer is a bank of narrow-band filters (Zahid et al. 2019, Section 2.1).
 
     A prepared spectrum is cut into chunks of neighbouring pixels. Each has its own few nodes, which see nothing else:
@@ -28,21 +29,9 @@ class ChunkedMLP(nn.Module):
     sigmoid but the last, which is linear. (The paper says "400 numbers, 4 for each of the 25 chunks"; 25 x 4 is 100.
     `n_filters` = 4 is the one reading, 16 the other.)
 
-    Parameters
-    ----------
-    wavelength
-        (n_kept,) of the pixels that are fed in, increasing, vacuum [Angstrom].
-    n_chunks
-        Chunks of as equal a number of pixels as can be (`numpy.array_split`).
-    n_filters
-        Nodes per chunk.
-    hidden
-        Widths of the dense layers (the paper's "x and y").
-
-    Attributes
-    ----------
-    chunk_index : ndarray of int, shape (n_kept,)
-        Chunk of each pixel.
+    `wavelength` (n_kept,) of the pixels that are fed in, increasing, vacuum [Angstrom]; `n_chunks` of as equal a number
+    of pixels as can be (`numpy.array_split`); `n_filters` nodes per chunk; `hidden` widths of the dense layers (the
+    paper's "x and y"). ``chunk_index`` (n_kept,) is the chunk of each pixel.
     """
 
     def __init__(
@@ -74,35 +63,22 @@ class ChunkedMLP(nn.Module):
         inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         self.register_buffer("inside", inside[:, None, :].float(), persistent=False)
         self.register_buffer("in_scale", torch.ones(()))
-        self.register_buffer("out_mean", torch.zeros(len(outputs)))
-        self.register_buffer("out_scale", torch.ones(len(outputs)))
+        self.add_scales(out=len(outputs))
         widths = [self.n_chunks * self.n_filters, *hidden]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        with initial_weights(seed):
             self.weight = nn.Parameter(torch.randn(n_chunks, n_filters, max(lengths)) * max(lengths) ** -0.5)
             self.bias = nn.Parameter(torch.zeros(n_chunks, n_filters))
-            layers = []
-            for n_in, n_out in itertools.pairwise(widths):
-                layers += [nn.Linear(n_in, n_out), nn.Sigmoid()]
-            self.dense = nn.Sequential(*layers, nn.Linear(widths[-1], len(outputs)))
+            self.dense = dense_stack(widths, nn.Sigmoid).append(nn.Linear(widths[-1], len(outputs)))
             for layer in self.dense[::2]:
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
     def set_statistics(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Take the scales from training spectra (N, n_kept) and labels (N, n_out); labels not finite are left out.
-
-        The scale of all pixels is one number, their root mean square, so that filters stay comparable.
-        """
-        y = np.where(np.isfinite(y), y, np.nan).astype(np.float64)
-        empty = np.flatnonzero(np.isnan(y).all(axis=0))
-        if len(empty):
-            raise ValueError(f"output {self.outputs[empty[0]]} has no finite label to train on")
+        """Take the scales from training spectra (N, n_kept), one for all pixels so that filters stay comparable (their
+        root mean square), and from labels (N, n_out)."""
+        self.standardise("out", np.asarray(y, dtype=np.float64), self.outputs)
         step = max(1, len(x) // 2000)
         self.in_scale.fill_(float(np.sqrt(np.mean(np.square(x[::step], dtype=np.float64)))) or 1.0)
-        self.out_mean.copy_(torch.from_numpy(np.nanmean(y, axis=0)))
-        scale = np.nanstd(y, axis=0)
-        self.out_scale.copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
 
     def responses(self) -> torch.Tensor:
         """Filter curves (n_chunks, n_filters, longest chunk), padded with 0, for spectra as they are fed in."""
@@ -137,19 +113,19 @@ class ChunkedMLP(nn.Module):
         """Outputs (B, n_out) in their units, for prepared spectra (B, n_kept)."""
         return self.head(self.preactivations(x))
 
-    def predict(self, x: np.ndarray, *, batch_size: int = 8192) -> np.ndarray:
+    def predict(self, x: np.ndarray) -> np.ndarray:
         """Outputs (N, n_out) in their units, for prepared spectra (N, n_kept); NaN for rows that are not finite."""
-        if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
-            raise ValueError(
-                f"spectra of shape {np.shape(x)} do not fit this model: it takes (N, {self.n_kept}) prepared pixels"
-            )
-        self.eval()
-        result = np.empty((len(x), len(self.outputs)), np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(x), batch_size):
-                part = np.ascontiguousarray(x[start : start + batch_size], dtype=np.float32)
-                result[start : start + batch_size] = self(torch.from_numpy(part)).numpy()
-        return result
+        check_pixels(x, self.n_kept)
+        (outputs,) = in_batches(self, lambda part: (self(part),), x, batch_size=self.batch_size)
+        return outputs
+
+
+def check_pixels(x, n_kept: int) -> None:
+    """Refuse spectra of other pixels."""
+    if np.ndim(x) != 2 or x.shape[1] != n_kept:
+        raise ValueError(
+            f"spectra of shape {np.shape(x)} do not fit: these networks take (N, {n_kept}) pixels"
+        )
 
 
 @dataclass(frozen=True)
@@ -242,21 +218,16 @@ def add_white_noise(x, sn: float, *, seed) -> np.ndarray:
 def score_by_sn(
     predict: Callable, prepared: xr.Dataset, truth, *, levels=SN_LEVELS, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Score predictions of one quantity at several noise levels.
+    """Score predictions of one quantity at several noise levels, the noise the same for all who are compared.
 
     Parameters
     ----------
     predict
-        ``predict(x, sigma)`` -> (N,) predictions, or predictions and errors, for spectra (N, n_kept) and their noise
-        (N,).
-    prepared
-        Noise-free ``flux`` (galaxy, wavelength).
-    truth
-        (N,).
+        ``predict(x, sigma)`` -> (N,) predictions, or predictions and errors, for spectra (N, n_kept), noise (N,).
+    prepared, truth
+        Noise-free ``flux`` (galaxy, wavelength), and (N,).
     levels
         S/N per pixel; inf for none.
-    seed
-        Of the noise, the same for all who are compared.
 
     Returns
     -------
@@ -298,8 +269,7 @@ class ChunkedEnsemble:
         with torch.no_grad():
             self.curves = torch.cat([m.responses().transpose(1, 2) for m in members], dim=2).contiguous()
             self.bias = torch.cat([m.bias for m in members], dim=1)[:, None].clone()
-            layers = zip(*(m.dense[::2] for m in members), strict=True)
-            layers = [list(rows) for rows in layers]
+            layers = list(zip(*(m.dense[::2] for m in members), strict=True))
             self.weights = [torch.stack([row.weight.T for row in rows]) for rows in layers]
             self.biases = [torch.stack([row.bias for row in rows])[:, None] for rows in layers]
             self.scale = torch.stack([m.out_scale for m in members])
@@ -308,46 +278,40 @@ class ChunkedEnsemble:
         self.fill = float(np.mean([float(m.in_scale) for m in members]))
         self._products = self.filter_products()
 
-    def predict(
-        self, x, sigma=None, bad=None, *, batch_size: int = 4096
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predict(self, x, sigma=None, bad=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, error and spread, (N, n_out) each, of prepared spectra (N, n_kept).
 
-        `sigma` is their noise: a number, (N,), by chunk (N, n_chunks) or by pixel; `bad` pixels are wrong by `fill`.
+        `sigma` is their noise: a number, (N,) or by pixel; `bad` pixels are wrong by `fill`.
         """
-        if np.ndim(x) != 2 or x.shape[1] != self.n_kept:
-            raise ValueError(
-                f"spectra of shape {np.shape(x)} do not fit: these networks take (N, {self.n_kept})"
-            )
-        sigma = self._noise(sigma, x.shape)
+        check_pixels(x, self.n_kept)
+        sigma = np.array(0.0 if sigma is None else sigma, dtype=np.float32, order="C")
+        sigma = np.broadcast_to(sigma, len(x)) if sigma.ndim == 0 else sigma
+        if sigma.shape not in (x.shape[:1], x.shape):
+            raise ValueError(f"sigma of shape {sigma.shape} does not fit spectra of shape {x.shape}")
+        by_pixel = sigma.reshape(len(x), -1)
         # Root mean square: 1 / (S/N per pixel).
-        level = np.sqrt(np.mean(np.square(sigma.reshape(len(sigma), -1)), axis=1))
-        sigma = self._with_filled(sigma, bad)
-        predicted = [np.empty((len(x), len(self.outputs)), np.float32) for _ in range(3)]
-        for start in range(0, len(x), batch_size):
-            part = slice(start, start + batch_size)
+        level = np.sqrt(np.mean(np.square(by_pixel), axis=1))
+        if bad is not None and np.any(bad):
+            sigma = np.where(bad, np.float32(self.fill), by_pixel)
+        mean, spread, noise = (np.empty((len(x), len(self.outputs)), np.float32) for _ in range(3))
+        for start in range(0, len(x), _BATCH):
+            part = slice(start, start + _BATCH)
             batch = torch.from_numpy(np.ascontiguousarray(x[part], dtype=np.float32))
-            mean, spread, noise = self.evaluate(batch, sigma[part])
-            error = scale_errors(self.arrays, mean, spread, noise, level[part])
-            for array, value in zip(predicted, (mean, error, spread), strict=True):
-                array[part] = value
-        return tuple(predicted)
+            mean[part], spread[part], noise[part] = self.evaluate(batch, sigma[part])
+        return mean, scale_errors(self.arrays, mean, spread, noise, level).astype(np.float32), spread
 
     def evaluate(self, x: torch.Tensor, sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, spread and propagated noise, each (B, n_out), of one batch; not calibrated."""
         values, gradient = self.answer(x)
         mean = values.mean(dim=0)
         spread = values.std(dim=0) if len(self.members) > 1 else torch.zeros_like(mean)
-        noise = torch.zeros_like(mean)
-        if np.any(sigma != 0):
-            noise = self._propagate(gradient, sigma).T
+        noise = self._propagate(gradient, sigma).T if sigma.any() else torch.zeros_like(mean)
         return mean.numpy(), spread.numpy(), noise.numpy()
 
     @torch.inference_mode()
     def answer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each network's outputs (member, B, n_out), and the gradient of their mean by what the filters let through
-        (n_out, n_chunks, B, n_members * n_filters).
-        """
+        """Each network's outputs (member, B, n_out), and the gradient (n_out, n_chunks, B, n_members * n_filters) of
+        their mean by what the filters let through."""
         # From (n_chunks, B, n_members * n_filters) to (n_members, B, n_chunks * n_filters).
         split = torch.sigmoid(self._filter(x)).unflatten(2, (self.n_members, self.n_filters))
         layers = [split.permute(2, 1, 0, 3).flatten(2)]
@@ -384,9 +348,7 @@ class ChunkedEnsemble:
         return result
 
     def filter_products(self, broadening=None) -> torch.Tensor:
-        """What white noise of deviation 1 does behind the filters: covariance (n_chunks, m, m), m all members'
-        filters.
-        """
+        """Covariance (n_chunks, m, m) behind the m filters of all members, of white noise of deviation 1."""
         if broadening is None:
             return torch.bmm(self.curves.transpose(1, 2), self.curves)
         # Chunks are wider than the reach of a broadening: every third can be taken back at once, and they do not meet.
@@ -405,38 +367,15 @@ class ChunkedEnsemble:
 
     def _propagate(self, gradient: torch.Tensor, sigma: np.ndarray) -> torch.Tensor:
         """Deviations (n_out, B) of the mean for its gradient (n_out, n_chunks, B, filters) behind the filters."""
-        if sigma.ndim == 2 and sigma.shape[1] == self.n_kept:
+        if sigma.ndim == 2:
             pixels = split_chunks(sigma, self.members[0])
             curves = self.curves.transpose(1, 2)
             squares = [
                 (torch.bmm(of_output, curves) * pixels).square().sum(dim=(0, 2)) for of_output in gradient
             ]
             return torch.stack(squares).sqrt()
-        sigma = sigma if sigma.ndim == 2 else np.broadcast_to(sigma[:, None], (len(sigma), self.n_chunks))
-        variance = white_noise_variance(
-            gradient, self._products, torch.from_numpy(np.ascontiguousarray(sigma))
-        )
-        return variance.clamp(min=0).sqrt()
-
-    def _noise(self, sigma, shape) -> np.ndarray:
-        sigma = np.asarray(0.0 if sigma is None else sigma, dtype=np.float32)
-        sigma = np.broadcast_to(sigma, shape[:1]) if sigma.ndim == 0 else sigma
-        if sigma.shape not in (shape[:1], (shape[0], self.n_chunks), tuple(shape)):
-            raise ValueError(
-                f"sigma of shape {sigma.shape} does not fit {shape[0]} spectra of {shape[1]} pixels in "
-                f"{self.n_chunks} chunks"
-            )
-        return np.ascontiguousarray(sigma)
-
-    def _with_filled(self, sigma, bad) -> np.ndarray:
-        """Noise with what is wrong in bad pixels; per pixel if there are any."""
-        if bad is None or not np.any(bad):
-            return sigma
-        if sigma.ndim == 1:
-            sigma = sigma[:, None]
-        elif sigma.shape[1] == self.n_chunks:
-            sigma = sigma[:, self.chunk_index]
-        return np.where(bad, np.float32(self.fill), sigma)
+        per_chunk = torch.from_numpy(np.repeat(sigma[:, None], self.n_chunks, axis=1))
+        return white_noise_variance(gradient, self._products, per_chunk).clamp(min=0).sqrt()
 
 
 @torch.inference_mode()

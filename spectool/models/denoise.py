@@ -11,7 +11,7 @@ import xarray as xr
 from sklearn.decomposition import PCA
 from torch import nn
 
-from spectool.models.layers import Autoencoder, dense_stack, initial_weights, seed_torch
+from spectool.models.layers import Autoencoder, dense_stack, initial_weights, latent_columns, seed_torch
 from spectool.models.training import in_batches
 
 _SLOPE = 0.3
@@ -25,7 +25,6 @@ class PCAModel(Autoencoder):
 
     def __init__(self, *, n_pixels: int = 825, n_latent: int = 10) -> None:
         super().__init__(n_pixels, n_latent)
-        self.config = {"n_pixels": self.n_pixels, "n_latent": self.n_latent}
         self.register_buffer("components", torch.zeros(self.n_latent, self.n_pixels))
         self.register_buffer("variance", torch.zeros(self.n_latent))
 
@@ -81,18 +80,10 @@ class DenseAutoencoder(Autoencoder):
         ranks: Sequence[int | None] | None = None,
         seed: int | np.random.Generator = 0,
     ) -> None:
-        super().__init__(n_pixels, n_latent)
-        widths = [int(width) for width in widths]
-        half = len(widths) + 1
-        self.variational = bool(variational)
-        self.config = {
-            "n_pixels": self.n_pixels,
-            "n_latent": self.n_latent,
-            "widths": widths,
-            "dropout": float(dropout),
-            "variational": self.variational,
-            "ranks": None if ranks is None else [None if r is None else int(r) for r in ranks],
-        }
+        widths, ranks = list(widths), ranks and list(ranks)
+        options = {"widths": widths, "dropout": float(dropout), "variational": variational, "ranks": ranks}
+        super().__init__(n_pixels, n_latent, **options)
+        self.variational, half = variational, len(widths) + 1
         ranks = ranks or [None] * 2 * half
         n_coded = self.n_latent * (2 if variational else 1)
         self.encoder = _stack([self.n_pixels, *widths, n_coded], dropout, ranks[:half])
@@ -163,16 +154,9 @@ class NoiseAwareAutoencoder(Autoencoder):
         errors=(96,),
         seed: int | np.random.Generator = 0,
     ) -> None:
-        super().__init__(n_pixels, n_latent)
-        self.n_components = int(n_components)
-        self.config = {
-            "n_pixels": self.n_pixels,
-            "n_latent": self.n_latent,
-            "n_components": self.n_components,
-            "encoder": [int(n) for n in encoder],
-            "decoder": [int(n) for n in decoder],
-            "errors": [int(n) for n in errors],
-        }
+        options = {"encoder": list(encoder), "decoder": list(decoder), "errors": list(errors)}
+        super().__init__(n_pixels, n_latent, **options | {"n_components": n_components})
+        self.n_components = n_components
         self.register_buffer("error_factor", torch.ones(self.n_pixels))
         self.register_buffer("level_factor", torch.ones(len(LEVELS)))
         # A parameter, so that it is stored as compactly as the weights are, but never trained.
@@ -301,22 +285,13 @@ def denoise(model, sample: xr.Dataset, *, errors=None) -> xr.Dataset:
     latent, spread, predicted, *own = in_batches(model, model.answer, *known, usable=usable, batch_size=1024)
     if not own and errors is not None:
         own = [flux_errors(errors, latent)]
-    dims = (sample["noisy"].dims[0], "wavelength")
-    latent_dims = (dims[0], "latent_dim")
-    notes = {"units": "", "n_unusable": int((~usable).sum())}
     spectra = [name for name, value in sample.data_vars.items() if "wavelength" in value.dims]
-    out = sample.drop_vars(spectra).assign(
-        flux=(dims, predicted, {**notes, "long_name": "de-noised flux"}),
-        latent=(latent_dims, latent, {**notes, "long_name": "mean of the latent posterior"}),
-        latent_sigma=(
-            latent_dims,
-            spread,
-            {**notes, "long_name": "standard deviation of the latent posterior"},
-        ),
-    )
+    dims, notes = (sample["noisy"].dims[0], "wavelength"), {"units": "", "n_unusable": int((~usable).sum())}
+    columns = {"flux": (dims, predicted, {**notes, "long_name": "de-noised flux"})}
+    columns |= latent_columns(dims[0], latent, spread, notes)
     for error in own:
-        out["flux_error"] = (dims, error, {**notes, "long_name": "error of the de-noised flux, 1 sigma"})
-    return out
+        columns["flux_error"] = (dims, error, {**notes, "long_name": "error of the de-noised flux, 1 sigma"})
+    return sample.drop_vars(spectra).assign(columns)
 
 
 def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -15,46 +14,24 @@ from spectool.spectra import ONE_SIGMA
 CALIBRATION_ROWS = 10_000
 
 
-@dataclass(frozen=True)
 class BandEnsemble:
-    """One or more networks per property, of the same bands."""
+    """One or more networks per property, of the same bands, and the calibration of their errors."""
 
-    members: Sequence[BandNetwork]
-    calibration: np.ndarray | None = None
-
-    def __post_init__(self):
-        if not self.members:
+    def __init__(self, members: Sequence[BandNetwork], calibration: np.ndarray | None = None) -> None:
+        if not members:
             raise ValueError("an ensemble needs at least one member")
-        if len({member.bands for member in self.members}) > 1:
+        if len({member.bands for member in members}) > 1:
             raise ValueError("the networks take different bands")
-        if self.calibration is None:
-            object.__setattr__(self, "calibration", np.zeros((2 + len(FACILITY_BANDS), len(self.outputs))))
-
-    @property
-    def bands(self) -> tuple[str, ...]:
-        """Of all members."""
-        return self.members[0].bands
-
-    @property
-    def units(self) -> dict[str, str]:
-        """Unit of each property that some member predicts."""
-        pairs = (zip(member.outputs, member.units, strict=True) for member in self.members)
-        return {name: unit for members in pairs for name, unit in members}
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Properties that some member predicts."""
-        return tuple(self.units)
-
-    @property
-    def needs_all_bands(self) -> bool:
-        """Whether some member has no mask channel."""
-        return not all(member.with_mask for member in self.members)
+        self.members, self.bands = list(members), members[0].bands
+        pairs = (zip(member.outputs, member.units, strict=True) for member in members)
+        self.units = {name: unit for of_member in pairs for name, unit in of_member}
+        self.outputs = tuple(self.units)
+        self.needs_all_bands = not all(member.with_mask for member in members)
+        unscaled = np.zeros((2 + len(FACILITY_BANDS), len(self.outputs)))
+        self.calibration = unscaled if calibration is None else calibration
 
     def predict(self, inputs: BandInputs) -> tuple[np.ndarray, np.ndarray]:
-        """Means and errors, (N, property): the members' variances, their scatter about the mean, and the
-        calibration.
-        """
+        """Means and errors, (N, property): the members' variances, their scatter, and the calibration."""
         order = {name: k for k, name in enumerate(self.outputs)}
         shape = (len(inputs), len(order))
         total, squares, variance, count = (np.zeros(shape) for _ in range(4))
@@ -94,13 +71,11 @@ class BandEnsemble:
             columns = [0, *(1 + np.flatnonzero(np.ptp(shares[used, 1:], axis=0) > 0))]
             regression = QuantileRegressor(quantile=ONE_SIGMA, alpha=0, fit_intercept=False)
             calibration[columns, k] = regression.fit(shares[used][:, columns], pull[used]).coef_
-        return replace(self, calibration=calibration)
+        return BandEnsemble(self.members, calibration)
 
 
 def load_band_ensemble(names: Sequence, expected: str) -> tuple[BandEnsemble, dict[str, np.ndarray]]:
-    """Networks of a class from files or by their shipped names, and the arrays of the first, which calibrates errors
-    by its ``error_calibration``.
-    """
+    """Networks of a class from files or by shipped names; arrays of the first, whose ``error_calibration`` counts."""
     loaded = [load_model(name, expected=expected) for name in names]
     arrays = loaded[0][1].arrays if loaded else {}
     return BandEnsemble([model for model, _ in loaded], arrays.get("error_calibration")), arrays
@@ -126,10 +101,7 @@ def band_importance(
 ) -> xr.Dataset:
     """What predictions lose when a band's values are swapped among galaxies (Breiman 2001).
 
-    Returns
-    -------
-    Dataset
-        Dims (`dim`, property): ``importance`` and ``importance_error``, increase of the mean absolute error [dex].
+    ``importance`` and ``importance_error`` (`dim`, property) are increases of the mean absolute error [dex].
     """
     rng, x = np.random.default_rng(seed), model.encode(inputs)
 
@@ -155,11 +127,8 @@ def score_parts(
 ) -> xr.Dataset:
     """Scores of an ensemble on the same galaxies seen in several ways, by the value of a dimension.
 
-    Returns
-    -------
-    Dataset
-        Dims (`dim`, property): ``sigma``, ``bias``, ``error`` (median) [dex], ``coverage`` of ``score(mean, labels,
-        error)`` of each property, and ``kept``, the share with a prediction.
+    ``sigma``, ``bias``, ``error`` (median) [dex] and ``coverage`` (`dim`, property) are those of ``score(mean, labels,
+    error)``, and ``kept`` is the share with a prediction.
     """
     units = {"sigma": "dex", "bias": "dex", "error": "dex", "coverage": "", "kept": ""}
     columns = {what: [] for what in units}
@@ -169,10 +138,7 @@ def score_parts(
         for what in ("sigma", "bias", "error", "coverage"):
             columns[what].append([row.get(what, np.nan) for row in rows])
         columns["kept"].append(np.isfinite(mean).mean(axis=0))
+    dims, coords = (dim, "property"), {dim: list(parts), "property": list(ensemble.outputs)}
     return xr.Dataset(
-        {
-            what: ((dim, "property"), np.array(values), {"units": units[what]})
-            for what, values in columns.items()
-        },
-        coords={dim: list(parts), "property": list(ensemble.outputs)},
+        {what: (dims, np.array(values), {"units": units[what]}) for what, values in columns.items()}, coords
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,42 +15,14 @@ from torch import nn
 from spectool.models.training import in_batches
 from spectool.spectra import ONE_SIGMA
 
-SLOPE = 0.1
+leaky = functools.partial(nn.LeakyReLU, 0.1)
 
 
-def conv_shape(n: int, strides: Sequence[int]) -> list[int]:
-    """Lengths before, between and after the convolutions of `stage`, from the input's to the last one's."""
-    lengths = [int(n)]
-    for stride in strides:
-        kernel, padding = kernel_of(stride)
-        lengths.append((lengths[-1] + 2 * padding - kernel) // stride + 1)
-    return lengths
-
-
-def kernel_of(stride: int) -> tuple[int, int]:
-    """Kernel size and padding: twice the stride, so that each pixel is read twice; 3 if unstrided."""
-    return (3, 1) if stride == 1 else (2 * stride, stride // 2)
-
-
-def stage(n_in: int, n_out: int, stride: int) -> nn.Sequential:
-    """A strided convolution and its activation: (B, n_in, L) -> (B, n_out, about L / stride)."""
-    kernel, padding = kernel_of(stride)
-    return nn.Sequential(nn.Conv1d(n_in, n_out, kernel, stride, padding), nn.LeakyReLU(SLOPE))
-
-
-def transposed_stage(n_in: int, n_out: int, stride: int, short: int, long: int, *, last: bool) -> nn.Module:
-    """The reverse of `stage`: (B, n_in, short) -> (B, n_out, long); linear if it is the last."""
-    kernel, padding = kernel_of(stride)
-    missing = long - ((short - 1) * stride - 2 * padding + kernel)
-    layer = nn.ConvTranspose1d(n_in, n_out, kernel, stride, padding, output_padding=missing)
-    return layer if last else nn.Sequential(layer, nn.LeakyReLU(SLOPE))
-
-
-def dense_stack(widths: Sequence[int]) -> nn.Sequential:
+def dense_stack(widths: Sequence[int], activation: Callable[[], nn.Module] = leaky) -> nn.Sequential:
     """Dense layers of these widths, each followed by an activation; the identity for a single width."""
     layers = []
     for n_in, n_out in itertools.pairwise(widths):
-        layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(SLOPE)]
+        layers += [nn.Linear(n_in, n_out), activation()]
     return nn.Sequential(*layers)
 
 
@@ -81,9 +54,10 @@ class Autoencoder(nn.Module):
     has_scale = True
     reads_sigma = False
 
-    def __init__(self, n_pixels: int, n_latent: int) -> None:
+    def __init__(self, n_pixels: int, n_latent: int, **options) -> None:
         super().__init__()
         self.n_pixels, self.n_latent = int(n_pixels), int(n_latent)
+        self.config = {"n_pixels": self.n_pixels, "n_latent": self.n_latent, **options}
         self.register_buffer("pixel_mean", torch.zeros(self.n_pixels))
         if self.has_scale:
             self.register_buffer("pixel_scale", torch.ones(self.n_pixels))
@@ -147,67 +121,69 @@ class Autoencoder(nn.Module):
             )
 
 
-class GappyComponents(nn.Module):
-    """Coefficients of principal components, of spectra with missing pixels.
-
-    They minimise, over the pixels that are there, the squared residual plus `noise` times the squared
-    coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay 1999).
-    """
-
-    noise = 1e-3
-
-    def __init__(self, n_pixels: int, n_components: int) -> None:
-        super().__init__()
-        # Parameters, so that they are stored as compactly as the weights are, but never trained.
-        self.components = nn.Parameter(torch.zeros(n_components, n_pixels), requires_grad=False)
-        self.register_buffer("upper", torch.triu_indices(n_components, n_components), persistent=False)
-        self._products = (None, None)
-
-    def forward(self, residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Compressed coefficients (B, n_components) of spectra less their mean, (B, n_pixels); mask True = missing."""
-        with torch.no_grad():
-            v = self.components
-            if mask is None:
-                mask = torch.zeros(1, v.shape[1], dtype=torch.bool, device=v.device)
-            i, j = self.upper
-            normal = v.new_zeros(len(mask), len(v), len(v))
-            normal[:, i, j] = normal[:, j, i] = (~mask).to(v.dtype) @ self._products_of_components()
-            target = residual.masked_fill(mask, 0.0) @ v.T
-            # Double precision: the components' variances span six decades.
-            eye = torch.eye(len(v), dtype=torch.float64, device=v.device)
-            factor = torch.linalg.cholesky(normal.double() + self.noise * eye)
-            solved = torch.cholesky_solve(target.double()[..., None], factor)[..., 0]
-            return torch.asinh(solved.to(residual.dtype))
-
-    def _products_of_components(self) -> torch.Tensor:
-        version = (self.components._version, self.components.device)
-        if self._products[0] != version:
-            i, j = self.upper
-            self._products = (version, (self.components[i] * self.components[j]).T.contiguous())
-        return self._products[1]
+def latent_columns(dim: str, mean, spread, notes: dict) -> dict[str, tuple]:
+    """Variables of a Dataset for the latent posterior, (`dim`, latent_dim) each."""
+    columns = {"latent": (mean, "mean"), "latent_sigma": (spread, "standard deviation")}
+    return {
+        name: ((dim, "latent_dim"), values, {**notes, "long_name": f"{what} of the latent posterior"})
+        for name, (values, what) in columns.items()
+    }
 
 
-def predict_normal(model, x: np.ndarray, *, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation, (N, n_out) in the outputs' units, for encoded inputs (N, n_in)."""
-    if np.ndim(x) != 2 or x.shape[1] != model.n_in:
-        raise ValueError(f"inputs of shape {np.shape(x)} do not fit this model: it takes (N, {model.n_in})")
+class Standardised(nn.Module):
+    """A network with a mean and a scale of each output, and maybe input; its predictions are in the outputs' units."""
 
-    def answer(batch):
-        mean, log_var = model(batch)
-        sigma = (
-            torch.full_like(mean, torch.nan)
-            if log_var is None
-            else torch.exp(0.5 * log_var) * model.out_scale
-        )
-        return mean * model.out_scale + model.out_mean, sigma
+    batch_size = 8192
 
-    means, sigmas = in_batches(model, answer, x, batch_size=batch_size)
-    bad = np.isnan(x).any(axis=1)
-    means[bad], sigmas[bad] = np.nan, np.nan
-    return means, sigmas
+    def add_scales(self, **lengths: int) -> None:
+        """Buffers for the means and scales of so many columns of ``in`` or ``out``."""
+        for name, length in lengths.items():
+            self.register_buffer(f"{name}_mean", torch.zeros(length))
+            self.register_buffer(f"{name}_scale", torch.ones(length))
+
+    def standardise(self, name: str, values: np.ndarray, columns: Sequence[str] = ()) -> None:
+        """Take means and scales from training data (N, n); entries not finite are left out."""
+        values = np.where(np.isfinite(values), values, np.nan)
+        empty = np.flatnonzero(np.isnan(values).all(axis=0))
+        if len(empty):
+            column = columns[empty[0]] if columns else empty[0]
+            raise ValueError(f"{name}put {column} has no finite value to train on")
+        scale = np.nanstd(values, axis=0)
+        getattr(self, f"{name}_mean").copy_(torch.from_numpy(np.nanmean(values, axis=0)))
+        getattr(self, f"{name}_scale").copy_(torch.from_numpy(np.where(scale > 0, scale, 1.0)))
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in); NaN for NaN."""
+        x = np.asarray(x, dtype=np.float32)
+        if x.ndim != 2 or x.shape[1] != self.n_in:
+            raise ValueError(f"inputs of shape {x.shape} do not fit this model: it takes (N, {self.n_in})")
+        mean, sigma = in_batches(self, self._in_units, x, batch_size=self.batch_size)
+        bad = np.isnan(x).any(axis=1)
+        mean[bad], sigma[bad] = np.nan, np.nan
+        return mean, sigma
+
+    def _in_units(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, log_var = self(x)
+        sigma = torch.full_like(mean, torch.nan)
+        if log_var is not None:
+            sigma = torch.exp(0.5 * log_var) * self.out_scale
+        return mean * self.out_scale + self.out_mean, sigma
+
+    def residuals(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Standardised ``y`` less its mean, and log variances, both 0 where `y` is not known; how many are."""
+        y = (batch["y"] - self.out_mean) / self.out_scale
+        known = torch.isfinite(y)
+        mean, log_var = self(batch["x"])
+        spread = None if log_var is None else torch.where(known, log_var, 0.0)
+        return torch.where(known, y - mean, 0.0), spread, known.sum().clamp(min=1)
 
 
-class GaussianMLP(nn.Module):
+def gaussian_nll(off: torch.Tensor, log_var: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """Negative log likelihood, up to a constant, of `Standardised.residuals`; mean over the known ones."""
+    return 0.5 * (off.square() * torch.exp(-log_var) + log_var).sum() / count
+
+
+class GaussianMLP(Standardised):
     """Dense layers from standardised inputs to the mean and variance of each output."""
 
     def __init__(
@@ -227,27 +203,18 @@ class GaussianMLP(nn.Module):
         self.config = {"n_in": n_in, "n_out": n_out, "hidden": list(hidden)}
         self.config |= {"names": list(names), "units": list(units)}
         self.n_in, self.n_out, self.names, self.units = n_in, n_out, tuple(names), tuple(units)
-        for name, length in (("in", n_in), ("out", n_out)):
-            self.register_buffer(f"{name}_mean", torch.zeros(length))
-            self.register_buffer(f"{name}_scale", torch.ones(length))
+        self.add_scales(**{"in": n_in, "out": n_out})
         self.register_buffer("error_factor", torch.ones(n_out))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-            self.dense = dense_stack([n_in, *hidden])
-            self.mean = nn.Linear([n_in, *hidden][-1], n_out)
-            self.log_var = nn.Linear([n_in, *hidden][-1], n_out)
+        widths = [n_in, *hidden]
+        with initial_weights(seed):
+            self.dense = dense_stack(widths)
+            self.mean = nn.Linear(widths[-1], n_out)
+            self.log_var = nn.Linear(widths[-1], n_out)
 
     def set_statistics(self, x: np.ndarray, y: np.ndarray) -> None:
-        """Standardise by training inputs (N, n_in) and outputs (N, n_out); entries not finite are left out."""
-        for prefix, values in (("in", x), ("out", y)):
-            values = np.where(np.isfinite(values), values, np.nan)
-            empty = np.flatnonzero(np.isnan(values).all(axis=0))
-            if len(empty):
-                raise ValueError(f"column {empty[0]} of the {prefix}puts has no finite value")
-            mean, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-            getattr(self, f"{prefix}_mean").copy_(torch.from_numpy(mean.astype(np.float32)))
-            scale = np.where(scale > 0, scale, 1.0)
-            getattr(self, f"{prefix}_scale").copy_(torch.from_numpy(scale.astype(np.float32)))
+        """Standardise by training inputs (N, n_in) and outputs (N, n_out)."""
+        self.standardise("in", x)
+        self.standardise("out", y, self.names)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log variance, each (B, n_out), of standardised outputs, for inputs (B, n_in) as given."""
@@ -255,26 +222,19 @@ class GaussianMLP(nn.Module):
         return self.mean(h), self.log_var(h).clamp(-12.0, 6.0)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, each (N, n_out) in the outputs' units, for inputs (N, n_in)."""
-        mean, sigma = predict_normal(self, np.asarray(x, dtype=np.float32), batch_size=8192)
+        """As `Standardised.predict`, the errors scaled as `calibrate` found."""
+        mean, sigma = super().predict(x)
         return mean, sigma * self.error_factor.numpy()
 
-    def calibrate(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def calibrate(self, x: np.ndarray, y: np.ndarray) -> None:
         """Scale the errors of each output so that 68.27% of these truths lie within one of them."""
-        self.error_factor.fill_(1.0)
-        mean, sigma = self.predict(x)
+        mean, sigma = super().predict(x)
         pull = np.where(np.isfinite(y), np.abs(y - mean) / sigma, np.nan)
         factor = np.nanquantile(pull, ONE_SIGMA, axis=0)
-        self.error_factor.copy_(torch.from_numpy(np.nan_to_num(factor, nan=1.0).astype(np.float32)))
-        return self.error_factor.numpy().copy()
+        self.error_factor.copy_(torch.from_numpy(np.nan_to_num(factor, nan=1.0)))
 
 
 def gaussian_loss(model: GaussianMLP, batch: dict, step) -> dict[str, torch.Tensor]:
-    """Negative log likelihood (up to a constant) of ``batch["y"]`` given ``batch["x"]``, for `fit`."""
-    y = (batch["y"] - model.out_mean) / model.out_scale
-    known = torch.isfinite(y)
-    mean, log_var = model(batch["x"])
-    squared = torch.where(known, y - mean, 0.0).square()
-    count = known.sum().clamp(min=1)
-    nll = 0.5 * (squared * torch.exp(-log_var) + torch.where(known, log_var, 0.0)).sum() / count
-    return {"loss": nll, "squared_error": squared.sum() / count}
+    """`gaussian_nll` of ``batch["y"]`` given ``batch["x"]``, for `fit`."""
+    off, log_var, count = model.residuals(batch)
+    return {"loss": gaussian_nll(off, log_var, count), "squared_error": off.square().sum() / count}

@@ -9,20 +9,16 @@ import numpy as np
 from spectool.parallel import n_workers
 
 SVM_ROWS = 5000
+Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def train_forest(
-    x, labels, *, seed=0, n_trees: int = 100, min_leaf: int = 2
-) -> Callable[[np.ndarray], np.ndarray]:
+def train_forest(x, labels, *, seed=0, n_trees: int = 100, min_leaf: int = 2) -> Predict:
     """A random forest (Breiman 2001) per property.
 
     Parameters
     ----------
-    x
-        (N, column) inputs; rows with a value that is not finite are left out.
-    labels
-        (N, property) or (N,).
-    seed
+    x, labels
+        (N, column) inputs, and (N, property) or (N,); rows with a value that is not finite are left out.
     n_trees, min_leaf
         Of scikit-learn's forest.
 
@@ -30,57 +26,35 @@ def train_forest(
     -------
     callable
         From (N, column) to predictions of the labels' shape, NaN where an input is not finite.
-
-    Raises
-    ------
-    ValueError
-        If no row is usable.
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    def make():
-        return RandomForestRegressor(
-            n_trees, min_samples_leaf=min_leaf, max_features=0.5, random_state=seed, n_jobs=n_workers()
-        )
-
-    return _train(make, x, labels)
+    options = {"min_samples_leaf": min_leaf, "max_features": 0.5, "random_state": seed, "n_jobs": n_workers()}
+    return _train(lambda: RandomForestRegressor(n_trees, **options), x, labels)
 
 
 def train_boosting(
-    x,
-    labels,
-    *,
-    seed=0,
-    n_iterations: int = 500,
-    rate: float = 0.08,
-    early_stopping: bool = True,
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Gradient-boosted trees (scikit-learn's histogram ones) per property; otherwise as `train_forest`.
-
-    With `early_stopping` a tenth of the rows ends the training.
-    """
+    x, labels, *, seed=0, n_iterations: int = 500, rate: float = 0.08, early_stopping: bool = True
+) -> Predict:
+    """As `train_forest`: gradient-boosted histogram trees; with `early_stopping` a tenth of the rows ends it."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    def make():
-        return HistGradientBoostingRegressor(
-            max_iter=n_iterations, learning_rate=rate, early_stopping=early_stopping, random_state=seed
-        )
-
-    return _train(make, x, labels)
+    options = {"learning_rate": rate, "early_stopping": early_stopping, "random_state": seed}
+    return _train(lambda: HistGradientBoostingRegressor(max_iter=n_iterations, **options), x, labels)
 
 
-def train_svm(x, labels, *, seed=0, n_rows: int = SVM_ROWS) -> Callable[[np.ndarray], np.ndarray]:
-    """Support-vector regression with a Gaussian kernel per property, on `n_rows` drawn by `seed`: its time grows as
-    their square. Cost 10 and tolerance 0.05 are of labels scaled to unit variance; otherwise as `train_forest`."""
+def train_svm(x, labels, *, seed=0, n_rows: int = SVM_ROWS) -> Predict:
+    """As `train_forest`: support vectors with a Gaussian kernel, on `n_rows` drawn by `seed`: their time grows as
+    the square. Cost 10 and tolerance 0.05 are of labels scaled to unit variance."""
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVR
 
-    def make():
-        return TransformedTargetRegressor(SVR(C=10.0, epsilon=0.05), transformer=StandardScaler())
-
     rows = np.random.default_rng(seed).permutation(len(x))[:n_rows]
-    return _train(make, x[rows], labels[rows])
+    learner = SVR(C=10.0, epsilon=0.05)
+    return _train(
+        lambda: TransformedTargetRegressor(learner, transformer=StandardScaler()), x[rows], labels[rows]
+    )
 
 
 def _train(make, x, labels):

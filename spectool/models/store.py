@@ -109,21 +109,14 @@ def save_model(
 
 
 def load_model(path_or_name, *, expected: str | None = None, n_latent: int | None = None):
-    """Read a model.
+    """Read a model: in float32 and evaluation mode, with its `ModelInfo`.
 
     Parameters
     ----------
     path_or_name
         A file, or the name of a shipped model (see `shipped_models`).
-    expected
-        Name of the class that the caller needs.
-    n_latent
-        Number of latent dimensions that the caller needs.
-
-    Returns
-    -------
-    model, info
-        In float32 and evaluation mode, and its `ModelInfo`.
+    expected, n_latent
+        Name of the class, and number of latent dimensions, that the caller needs.
 
     Raises
     ------
@@ -192,9 +185,7 @@ def read_tensors(path) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
 
 
 def _plain(value):
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, Path):
         return str(value)

@@ -11,15 +11,7 @@ import xarray as xr
 from sklearn.decomposition import PCA
 from torch import nn
 
-from spectool.models.layers import (
-    Autoencoder,
-    GappyComponents,
-    conv_shape,
-    dense_stack,
-    initial_weights,
-    stage,
-    transposed_stage,
-)
+from spectool.models.layers import Autoencoder, dense_stack, initial_weights, latent_columns, leaky
 from spectool.models.training import in_batches, take
 
 #: Part of a training over which beta changes from its start to its value.
@@ -42,13 +34,8 @@ def ramp(step, over: float) -> float:
 class BetaLoss:
     """Eq. 8 of Marziano (2024): summed squared error + beta * KL, per spectrum.
 
-    Attributes
-    ----------
-    beta
-        Weight of the divergence (Higgins et al. 2016).
-    start
-        Begin with this beta and change it geometrically to `beta` over 60% of the training (the idea of the annealed
-        capacity of Burgess et al. 2018). None = constant. Validation always uses `beta`.
+    `beta` is the weight of the divergence (Higgins et al. 2016), which validation always uses. Training begins with
+    `start` and goes geometrically to `beta` in its first 60% (the idea: annealed capacity of Burgess et al. 2018).
     """
 
     beta: float = 0.3
@@ -57,9 +44,9 @@ class BetaLoss:
     def beta_at(self, step) -> float:
         """Beta on its way from `start`."""
         done = ramp(step, ANNEALED)
-        return (
-            self.beta if self.start is None or done >= 1.0 else self.start ** (1.0 - done) * self.beta**done
-        )
+        if self.start is None or done >= 1.0:
+            return self.beta
+        return self.start ** (1.0 - done) * self.beta**done
 
     def __call__(self, model, batch, step) -> dict[str, torch.Tensor]:
         """``loss`` and its parts."""
@@ -88,11 +75,7 @@ class RandomCoverage:
 
     Half of the spectra stay whole. Half of the others are seen by a survey: only 3800-9200 / (1 + z) is left, z
     uniform up to 0.3. The rest keeps one random window. Up to four gaps are cut into all that is not whole.
-
-    Attributes
-    ----------
-    wavelength
-        (N,) Angstrom, rest frame.
+    `wavelength` (N,) is in Angstrom, rest frame.
     """
 
     wavelength: np.ndarray
@@ -111,12 +94,11 @@ class RandomCoverage:
         wave = torch.tensor(np.array(self.wavelength, dtype=np.float32), device=generator.device)
         low, high = _windows(uniform, float(wave[0]), float(wave[-1]))
         hidden = (wave < low[:, None]) | (wave > high[:, None])
-        if MAX_GAPS:
-            centre = uniform(0.0, 1.0, MAX_GAPS) * (high - low)[:, None] + low[:, None]
-            half = 0.5 * uniform(*GAP, MAX_GAPS)
-            half = half * (uniform(0.0, 1.0, MAX_GAPS) < 0.5)
-            for k in range(MAX_GAPS):
-                hidden |= (wave - centre[:, k : k + 1]).abs() < half[:, k : k + 1]
+        centre = uniform(0.0, 1.0, MAX_GAPS) * (high - low)[:, None] + low[:, None]
+        half = 0.5 * uniform(*GAP, MAX_GAPS)
+        half = half * (uniform(0.0, 1.0, MAX_GAPS) < 0.5)
+        for k in range(MAX_GAPS):
+            hidden |= (wave - centre[:, k : k + 1]).abs() < half[:, k : k + 1]
         return hidden & (uniform(0.0, 1.0) >= WHOLE)[:, None]
 
 
@@ -130,6 +112,74 @@ def _windows(uniform, first: float, last: float):
     high = torch.exp(start + length).clamp(min=KEPT[1])
     by_survey = uniform(0.0, 1.0) < 0.5
     return torch.where(by_survey, survey_low, low), torch.where(by_survey, survey_high, high)
+
+
+def conv_shape(n: int, strides: Sequence[int]) -> list[int]:
+    """Lengths before, between and after the convolutions of `stage`, from the input's to the last one's."""
+    lengths = [int(n)]
+    for stride in strides:
+        kernel, padding = kernel_of(stride)
+        lengths.append((lengths[-1] + 2 * padding - kernel) // stride + 1)
+    return lengths
+
+
+def kernel_of(stride: int) -> tuple[int, int]:
+    """Kernel size and padding: twice the stride, so that each pixel is read twice; 3 if unstrided."""
+    return (3, 1) if stride == 1 else (2 * stride, stride // 2)
+
+
+def stage(n_in: int, n_out: int, stride: int) -> nn.Sequential:
+    """A strided convolution and its activation: (B, n_in, L) -> (B, n_out, about L / stride)."""
+    kernel, padding = kernel_of(stride)
+    return nn.Sequential(nn.Conv1d(n_in, n_out, kernel, stride, padding), leaky())
+
+
+def transposed_stage(n_in: int, n_out: int, stride: int, short: int, long: int) -> nn.Sequential:
+    """The reverse of `stage`: (B, n_in, short) -> (B, n_out, long)."""
+    kernel, padding = kernel_of(stride)
+    missing = long - ((short - 1) * stride - 2 * padding + kernel)
+    layer = nn.ConvTranspose1d(n_in, n_out, kernel, stride, padding, output_padding=missing)
+    return nn.Sequential(layer, leaky())
+
+
+class GappyComponents(nn.Module):
+    """Coefficients of principal components, of spectra with missing pixels.
+
+    They minimise, over the pixels that are there, the squared residual plus `noise` times the squared
+    coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay 1999).
+    """
+
+    noise = 1e-3
+
+    def __init__(self, n_pixels: int, n_components: int) -> None:
+        super().__init__()
+        # Parameters, so that they are stored as compactly as the weights are, but never trained.
+        self.components = nn.Parameter(torch.zeros(n_components, n_pixels), requires_grad=False)
+        self.register_buffer("upper", torch.triu_indices(n_components, n_components), persistent=False)
+        self._products = (None, None)
+
+    def forward(self, residual: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Compressed coefficients (B, n_components) of spectra less their mean, (B, n_pixels); mask True = missing."""
+        with torch.no_grad():
+            v = self.components
+            if mask is None:
+                mask = torch.zeros(1, v.shape[1], dtype=torch.bool, device=v.device)
+            i, j = self.upper
+            normal = v.new_zeros(len(mask), len(v), len(v))
+            normal[:, i, j] = normal[:, j, i] = (~mask).to(v.dtype) @ self._products_of_components()
+            target = residual.masked_fill(mask, 0.0) @ v.T
+            # Double precision: the components' variances span six decades.
+            eye = torch.eye(len(v), dtype=torch.float64, device=v.device)
+            factor = torch.linalg.cholesky(normal.double() + self.noise * eye)
+            solved = torch.cholesky_solve(target.double()[..., None], factor)[..., 0]
+            return torch.asinh(solved.to(residual.dtype))
+
+    def _products_of_components(self) -> torch.Tensor:
+        version = (self.components._version, self.components.device)
+        if self._products[0] != version:
+            i, j = self.upper
+            self._products = (version, (self.components[i] * self.components[j]).T.contiguous())
+        return self._products[1]
 
 
 class ConvBetaVAE(Autoencoder):
@@ -152,51 +202,33 @@ class ConvBetaVAE(Autoencoder):
         shortcut: int = 0,
         seed: int | np.random.Generator = 0,
     ) -> None:
-        super().__init__(n_pixels, n_latent)
-        channels, strides, hidden = ([int(x) for x in s] for s in (channels, strides, hidden))
-        self.config = {
-            "n_pixels": self.n_pixels,
-            "n_latent": self.n_latent,
-            "channels": channels,
-            "strides": strides,
-            "hidden": hidden,
-            "decoder": decoder,
-            "shortcut": int(shortcut),
-        }
+        channels, strides, hidden = list(channels), list(strides), list(hidden)
+        options = {"channels": channels, "strides": strides, "hidden": hidden, "decoder": decoder}
+        super().__init__(n_pixels, n_latent, **options, shortcut=shortcut)
         lengths = conv_shape(self.n_pixels, strides)
         self.flattened = (channels[-1], lengths[-1])
+        n_flat, backwards = channels[-1] * lengths[-1], hidden[::-1]
         if shortcut:
-            self.shortcut = GappyComponents(self.n_pixels, int(shortcut))
+            self.shortcut = GappyComponents(self.n_pixels, shortcut)
         with initial_weights(seed):
-            self._build(channels, strides, lengths, hidden, decoder, int(shortcut))
-
-    def _build(self, channels, strides, lengths, hidden, decoder, shortcut) -> None:
-        n_flat = channels[-1] * lengths[-1]
-        into = [2, *channels[:-1]]
-        self.convolutions = nn.Sequential(
-            *[stage(i, o, s) for i, o, s in zip(into, channels, strides, strict=True)]
-        )
-        self.encoder_dense = dense_stack([n_flat + shortcut, *hidden])
-        width = hidden[-1] + shortcut if hidden else n_flat + shortcut
-        self.head_mu = nn.Linear(width, self.n_latent)
-        self.head_log_var = nn.Linear(width, self.n_latent)
-        # A unit-variance posterior at the start would bury the first spectra in noise.
-        nn.init.constant_(self.head_log_var.bias, -1.0)
-        backwards = hidden[::-1]
-        if decoder == "dense":
-            self.decoder_dense = dense_stack([self.n_latent, *backwards])
-            self.transposed = nn.Linear(backwards[-1], self.n_pixels)
-            return
-        self.decoder_dense = dense_stack([self.n_latent, *backwards, n_flat])
-        out = [*channels[-2::-1], 1]
-        self.transposed = nn.Sequential(
-            *[
-                transposed_stage(i, o, s, short, long, last=k == len(channels) - 1)
-                for k, (i, o, s, short, long) in enumerate(
-                    zip(channels[::-1], out, strides[::-1], lengths[:0:-1], lengths[-2::-1], strict=True)
-                )
-            ]
-        )
+            into = zip([2, *channels[:-1]], channels, strides, strict=True)
+            self.convolutions = nn.Sequential(*[stage(*shape) for shape in into])
+            self.encoder_dense = dense_stack([n_flat + shortcut, *hidden])
+            width = hidden[-1] + shortcut if hidden else n_flat + shortcut
+            self.head_mu = nn.Linear(width, self.n_latent)
+            self.head_log_var = nn.Linear(width, self.n_latent)
+            # A unit-variance posterior at the start would bury the first spectra in noise.
+            nn.init.constant_(self.head_log_var.bias, -1.0)
+            if decoder == "dense":
+                self.decoder_dense = dense_stack([self.n_latent, *backwards])
+                self.transposed = nn.Linear(backwards[-1], self.n_pixels)
+                return
+            self.decoder_dense = dense_stack([self.n_latent, *backwards, n_flat])
+            widths, pairs = [*channels[::-1], 1], zip(lengths[:0:-1], lengths[-2::-1], strict=True)
+            layers = zip(widths[:-1], widths[1:], strides[::-1], pairs, strict=True)
+            layers = [transposed_stage(i, o, stride, *pair) for i, o, stride, pair in layers]
+            layers[-1] = layers[-1][0]
+            self.transposed = nn.Sequential(*layers)
 
     def set_components(self, components) -> None:
         """Fix the shortcut's components, (shortcut, n_pixels), each times the deviation of its coefficient."""
@@ -214,11 +246,9 @@ class ConvBetaVAE(Autoencoder):
     def encode(self, flux: torch.Tensor, mask: torch.Tensor | None = None):
         """Posterior of the latent vector, eq. 4: mean and log variance, each (B, n_latent)."""
         x = torch.asinh((flux - self.pixel_mean) / self.pixel_scale)
-        if mask is None:
-            flags = torch.zeros_like(x)
-        else:
-            x = x.masked_fill(mask, 0.0)
-            flags = mask.to(x.dtype)
+        flags = torch.zeros_like(x)
+        if mask is not None:
+            x, flags = x.masked_fill(mask, 0.0), mask.to(x.dtype)
         h = self.convolutions(torch.stack([x, flags], dim=1)).flatten(1)
         if self.config["shortcut"]:
             linear = self.shortcut(flux - self.pixel_mean, mask)
@@ -301,12 +331,8 @@ def encode_sample(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
     mu, sigma = in_batches(model, model.posterior, flux, mask)
     unusable = mask.all(axis=1)
     mu[unusable], sigma[unusable] = np.nan, np.nan
-    dims = (sample["flux"].dims[0], "latent_dim")
     notes = {"units": "", "n_unusable": int(unusable.sum())}
-    return sample.assign(
-        latent=(dims, mu, {**notes, "long_name": "mean of the latent posterior"}),
-        latent_sigma=(dims, sigma, {**notes, "long_name": "standard deviation of the latent posterior"}),
-    )
+    return sample.assign(latent_columns(sample["flux"].dims[0], mu, sigma, notes))
 
 
 def decode_latent(model: ConvBetaVAE, z: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ def test_comes_back_from_a_file(model, x, tmp_path):
 def test_batches_and_bad_rows(model, x):
     bad = x.copy()
     bad[5, 100] = np.nan
-    found = model.predict(bad, batch_size=7)
+    found = model.predict(bad)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(found).any(axis=1)), [5])
     keep = np.arange(40) != 5
     np.testing.assert_allclose(found[keep], model.predict(x)[keep], atol=1e-6)
@@ -108,9 +108,9 @@ def test_bad_options_are_told(model):
         ChunkedMLP(wavelength=WAVELENGTH[:20])
     with pytest.raises(ValueError, match="1 units for 2 outputs"):
         ChunkedMLP(wavelength=WAVELENGTH, outputs=("a", "b"))
-    with pytest.raises(ValueError, match=r"takes \(N, 263\)"):
+    with pytest.raises(ValueError, match=r"take \(N, 263\)"):
         model.predict(np.zeros((3, 100)))
-    with pytest.raises(ValueError, match="age_lw has no finite label"):
+    with pytest.raises(ValueError, match="age_lw has no finite value"):
         model.set_statistics(np.zeros((3, 263)), np.array([[1.0, np.nan]] * 3))
 
 
@@ -162,7 +162,7 @@ def test_bad_input_of_the_gaussian_network_is_told(gaussian):
         gaussian.predict(np.zeros((3, 4)))
     with pytest.raises(ValueError, match="3 names for 2 outputs"):
         GaussianMLP(n_in=2, n_out=2, names=["a", "b", "c"])
-    with pytest.raises(ValueError, match="column 1 of the outputs has no finite value"):
+    with pytest.raises(ValueError, match="output 1 has no finite value"):
         gaussian.set_statistics(np.zeros((3, 2)), np.array([[1.0, np.nan]] * 3))
 
 

@@ -6,9 +6,8 @@ import torch
 import xarray as xr
 
 from spectool.models import vae
-from spectool.models.layers import GappyComponents, conv_shape
 from spectool.models.training import Step, fit, one_cycle
-from spectool.models.vae import ConvBetaVAE, RandomCoverage, fit_statistics
+from spectool.models.vae import ConvBetaVAE, GappyComponents, RandomCoverage, conv_shape, fit_statistics
 from tools.recipes.marziano2024 import survey_mask
 
 N = 120

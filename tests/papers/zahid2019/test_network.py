@@ -233,13 +233,11 @@ def test_propagated_noise_is_what_noise_does(ensemble, toys):
         assert formal[k, 0] == pytest.approx(scatter, rel=0.1)
 
 
-def test_noise_per_spectrum_chunk_or_pixel_is_the_same(ensemble, toys):
+def test_noise_per_spectrum_or_pixel_is_the_same(ensemble, toys):
     x = toys["test"]["flux"].values[:20]
     per = np.linspace(0.01, 0.2, 20, dtype="f4")
-    ways = [per, np.tile(per[:, None], 25), np.tile(per[:, None], N_PIXELS)]
-    errors = [ensemble.predict(x, sigma)[1] for sigma in ways]
-    for error in errors[1:]:
-        np.testing.assert_allclose(error, errors[0], rtol=1e-3)
+    errors = [ensemble.predict(x, sigma)[1] for sigma in (per, np.tile(per[:, None], N_PIXELS))]
+    np.testing.assert_allclose(errors[1], errors[0], rtol=1e-3)
 
 
 def test_errors_know_of_hidden_pixels(ensemble, toys):
