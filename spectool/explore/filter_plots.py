@@ -7,7 +7,8 @@ from bokeh.layouts import column, gridplot
 from bokeh.models import BoxAnnotation, ColumnDataSource, Range1d, Span
 from bokeh.plotting import figure
 
-from spectool.explore.metallicity_plots import flat_legend, shade_gaps, with_gaps
+from spectool.explore.metallicity_plots import shade_gaps, with_gaps
+from spectool.explore.plots import flat_legend
 from spectool.explore.spectrum import LABEL_ROWS, LABEL_SIZE, WAVELENGTH_LABEL, layout_lines
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
 from spectool.measure.indices import LICK, index_band

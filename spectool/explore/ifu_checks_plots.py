@@ -10,8 +10,7 @@ from bokeh.plotting import figure
 from spectool.explore.ifu_data import QUANTITIES, band_wavelengths
 from spectool.explore.ifu_plots import absorption_marks
 from spectool.explore.ifu_result_plots import DOTS, bin_equally
-from spectool.explore.metallicity_plots import add_bars, flat_legend
-from spectool.explore.plots import plot_matrix
+from spectool.explore.plots import add_bars, flat_legend, plot_matrix
 from spectool.explore.spectrum import WAVELENGTH_LABEL
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED
 

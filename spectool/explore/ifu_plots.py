@@ -7,10 +7,10 @@ from bokeh.plotting import figure
 
 from spectool.explore import ifu_data as data
 from spectool.explore.ifu_gradients import fit_galaxy
-from spectool.explore.metallicity_plots import flat_legend
-from spectool.explore.mzr_spectrum import lines_of
+from spectool.explore.plots import flat_legend
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, FONT, MUTED, OBSERVED, OKABE_ITO
+from spectool.measure.indices import stellar_marks
 
 BAND_COLOR = OKABE_ITO["vermillion"]
 F_NU_LABEL = "f_ν / mean of bands"
@@ -28,7 +28,7 @@ RANDOM_MSE = 0.199
 
 def absorption_marks(plot, window, width):
     """Name absorption features above a spectrum."""
-    shown = {name: x for name, x in lines_of("stars").items() if window[0] < x < window[1]}
+    shown = {name: x for name, x in stellar_marks().items() if window[0] < x < window[1]}
     return LineMarks(plot, window, width, lines=shown)
 
 

@@ -7,7 +7,7 @@ from bokeh.models import Range1d, Span
 from bokeh.plotting import figure
 from scipy.ndimage import gaussian_filter
 
-from spectool.explore.metallicity_plots import MASS_LABEL, add_bars, flat_legend
+from spectool.explore.plots import MASS_LABEL, add_bars, flat_legend
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
 
 EARLY, LATE = OKABE_ITO["vermillion"], OKABE_ITO["black"]

@@ -5,7 +5,7 @@ from bokeh.layouts import gridplot
 from bokeh.models import BoxAnnotation, FixedTicker, Range1d, Span
 from bokeh.plotting import figure
 
-from spectool.explore.metallicity_plots import MASS_LABEL, add_bars, flat_legend
+from spectool.explore.plots import MASS_LABEL, add_bars, flat_legend
 from spectool.explore.spectrum import TOOLS
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
 

@@ -10,22 +10,18 @@ from bokeh.models import (
     LinearColorMapper,
     Range1d,
     Span,
-    Whisker,
 )
 from bokeh.palettes import Inferno256
 from bokeh.plotting import figure
 
+from spectool.explore.plots import MASS_LABEL, METALLICITY_LABEL, SFR_LABEL, add_bars, draw_map, flat_legend
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks
 from spectool.explore.style import CYCLE, DECODED, FIGURE_WIDTH, MUTED, OBSERVED, OKABE_ITO
 
-MASS_LABEL = "log M* (M☉)"
-METALLICITY_LABEL = "log Z*/Z☉ (dex)"
-SFR_LABEL = "log SFR (M☉/yr)"
 PREPARED_LABEL = "flux / continuum − 1"
 YOUNGEST = 1e-3  # Gyr: where a logarithmic axis of lookback time ends
 # From black to orange, as the paper's Fig. 4 from black to red; the yellow end is left out, which is faint on white.
 RANK_PALETTE = tuple(Inferno256[:190])
-GREYS = ("#FFFFFF", *(f"#{v:02X}{v:02X}{v:02X}" for v in range(240, 165, -1)))
 
 
 def plot_histories(examples, *, height=190):
@@ -173,14 +169,6 @@ def _draw_prepared(plot, wavelength, curves):
         flat_legend(plot)
 
 
-def flat_legend(plot):
-    """Put a figure's legend into one line; a click hides a curve."""
-    plot.legend.orientation = "horizontal"
-    plot.legend.label_text_font_size = "12px"
-    plot.legend.spacing, plot.legend.padding = 14, 1
-    plot.legend.click_policy = "hide"
-
-
 def shade_gaps(plot, gaps):
     """Cover wavelengths that were masked out in grey."""
     for low, high in gaps:
@@ -239,18 +227,6 @@ def _vertical_range(curves, finite):
     return float(values.min() - margin), float(values.max() + margin)
 
 
-def draw_map(plot, x, y, *, bins=60, palette=GREYS):
-    """Draw the number of galaxies in a figure whose ranges are set, with a square-root stretch."""
-    good = np.isfinite(x) & np.isfinite(y)
-    limits = ((plot.x_range.start, plot.x_range.end), (plot.y_range.start, plot.y_range.end))
-    counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)
-    (left, right), (bottom, top) = limits
-    mapper = LinearColorMapper(palette=palette, low=0, high=max(float(np.sqrt(counts.max())), 1))
-    image = [np.sqrt(counts.T).astype(np.float32)]
-    place = {"x": left, "y": bottom, "dw": right - left, "dh": top - bottom}
-    plot.image(image, color_mapper=mapper, level="image", **place)
-
-
 def _draw_curve(plot, name, curve, finite, color):
     columns = {k: np.asarray(v, np.float32)[finite] for k, v in curve.items() if k not in ("dash", "color")}
     source = ColumnDataSource(columns)
@@ -262,15 +238,6 @@ def _draw_curve(plot, name, curve, finite, color):
         plot.scatter("x", "y", source=source, color=color, size=5, legend_label=name)
     if "error" in columns:
         add_bars(plot, columns["x"], columns["y"], columns["error"], color)
-
-
-def add_bars(plot, x, y, error, color):
-    """Draw error bars: x, y and error are arrays of one length."""
-    bars = ColumnDataSource({"x": x, "low": np.subtract(y, error), "high": np.add(y, error)})
-    whisker = Whisker(base="x", lower="low", upper="high", source=bars, line_color=color)
-    whisker.upper_head.size = whisker.lower_head.size = 5
-    whisker.upper_head.line_color = whisker.lower_head.line_color = color
-    plot.add_layout(whisker)
 
 
 def plot_mass_sfr_bins(samples, *, quantity="log_z", width=FIGURE_WIDTH, height=260):

@@ -7,7 +7,7 @@ from bokeh.plotting import figure
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import MUTED, OBSERVED, OKABE_ITO
-from spectool.measure.indices import LICK
+from spectool.measure.indices import stellar_marks
 from spectool.spectra import LINES
 
 WIDTH, HEIGHT = 640, 190
@@ -29,11 +29,6 @@ WINDOWS = {
         "Na D, TiO": (5830.0, 6010.0),
     },
 }
-# Lick bands that stand for no metal of their own, or hold another.
-UNMARKED = ("HδA", "HγA", "Hβ", "Mg₁", "Mg₂")
-# Vacuum by air wavelength to 0.03 Å, enough for a mark; the exact one costs an import of seconds.
-TO_VACUUM = 1.00028
-BALMER = ("Hδ", "Hγ", "Hβ", "Hα")
 # Behind to before: noise must not cover what was found in it.
 COLORS = (OKABE_ITO["sky_blue"], OBSERVED, OKABE_ITO["blue"])
 N_SPECTRA = len(COLORS)
@@ -56,9 +51,7 @@ def lines_of(quantity):
     low, high = WINDOWS[quantity]["All"]
     if quantity == "gas":
         return {name: x for name, x in LINES.items() if low < x < high}
-    bands = {name: bands[0] for name, bands in LICK.items() if name not in UNMARKED}
-    metals = {name: TO_VACUUM * sum(band) / 2 for name, band in bands.items()}
-    return metals | {name: LINES[name] for name in BALMER}
+    return stellar_marks()
 
 
 def _without_spikes(values):

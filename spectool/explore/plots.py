@@ -11,12 +11,18 @@ from bokeh.models import (
     LinearColorMapper,
     Range1d,
     Span,
+    Whisker,
 )
 from bokeh.plotting import figure
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import FLUX_LABEL, TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MAP_PALETTE, MUTED, OKABE_ITO
+
+MASS_LABEL = "log M* (M☉)"
+METALLICITY_LABEL = "log Z*/Z☉ (dex)"
+SFR_LABEL = "log SFR (M☉/yr)"
+GREYS = ("#FFFFFF", *(f"#{v:02X}{v:02X}{v:02X}" for v in range(240, 165, -1)))
 
 
 class LiveLoss:
@@ -377,3 +383,32 @@ def plot_points(x, y, *, names=None, x_label="", y_label="", title="", identity=
         ends = [float(np.nanmin([x.min(), y.min()])), float(np.nanmax([x.max(), y.max()]))]
         plot.line(ends, ends, color=MUTED, line_dash="dashed")
     return plot
+
+
+def flat_legend(plot):
+    """Put a figure's legend into one line; a click hides a curve."""
+    plot.legend.orientation = "horizontal"
+    plot.legend.label_text_font_size = "12px"
+    plot.legend.spacing, plot.legend.padding = 14, 1
+    plot.legend.click_policy = "hide"
+
+
+def draw_map(plot, x, y, *, bins=60, palette=GREYS):
+    """Draw the number of galaxies in a figure whose ranges are set, with a square-root stretch."""
+    good = np.isfinite(x) & np.isfinite(y)
+    limits = ((plot.x_range.start, plot.x_range.end), (plot.y_range.start, plot.y_range.end))
+    counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)
+    (left, right), (bottom, top) = limits
+    mapper = LinearColorMapper(palette=palette, low=0, high=max(float(np.sqrt(counts.max())), 1))
+    image = [np.sqrt(counts.T).astype(np.float32)]
+    place = {"x": left, "y": bottom, "dw": right - left, "dh": top - bottom}
+    plot.image(image, color_mapper=mapper, level="image", **place)
+
+
+def add_bars(plot, x, y, error, color):
+    """Draw error bars: x, y and error are arrays of one length."""
+    bars = ColumnDataSource({"x": x, "low": np.subtract(y, error), "high": np.add(y, error)})
+    whisker = Whisker(base="x", lower="low", upper="high", source=bars, line_color=color)
+    whisker.upper_head.size = whisker.lower_head.size = 5
+    whisker.upper_head.line_color = whisker.lower_head.line_color = color
+    plot.add_layout(whisker)

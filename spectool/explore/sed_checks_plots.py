@@ -15,7 +15,7 @@ from bokeh.models import (
 from bokeh.transform import dodge
 from scipy.stats import norm
 
-from spectool.explore.metallicity_plots import SFR_LABEL
+from spectool.explore.plots import SFR_LABEL
 from spectool.explore.sed_network_plots import running_lines
 from spectool.explore.sed_plots import COLORS, FACILITY_COLORS, LABELS, NAMES, band_colors, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED

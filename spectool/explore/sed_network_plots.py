@@ -7,7 +7,7 @@ from bokeh.layouts import gridplot
 from bokeh.models import ColumnDataSource, FixedTicker, Range1d, Span
 from bokeh.palettes import Blues256
 
-from spectool.explore.metallicity_plots import draw_map
+from spectool.explore.plots import draw_map
 from spectool.explore.sed_plots import LABELS, NAMES, bare_figure
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, OKABE_ITO
 from spectool.measure.stats import running_percentiles

@@ -5,7 +5,7 @@ from bokeh.layouts import gridplot
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, NumeralTickFormatter, Range1d, Whisker
 from bokeh.plotting import figure
 
-from spectool.explore.metallicity_plots import MASS_LABEL, SFR_LABEL, flat_legend
+from spectool.explore.plots import MASS_LABEL, SFR_LABEL, flat_legend
 from spectool.explore.spectrum import TOOLS
 from spectool.explore.style import CYCLE, FIGURE_WIDTH, MUTED, OKABE_ITO
 from spectool.models.bands import FACILITY_BANDS

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from spectool.prepare import add_history, spectral_coordinate
-from spectool.spectra import air_to_vacuum, pixel_edges
+from spectool.spectra import LINES, air_to_vacuum, pixel_edges
 
 # Index band and the two bands of its pseudo-continuum [Angstrom, air]: Worthey et al. (1994, ApJS 94, 687, Table 1) as
 # refined by Trager et al. (1998, ApJS 116, 1, Table 2); for HdeltaA and HgammaA, Worthey & Ottaviani (1997, Table 1).
@@ -36,6 +36,10 @@ LICK = {
 MOLECULAR = ("Mg₁", "Mg₂", "TiO₁", "TiO₂")  # given in magnitudes, the others as equivalent widths
 COMMON = ("D4000", "HδA", "HγA", "Hβ", "Mg b", "Fe5270", "Fe5335")
 D4000 = ((3850.0, 3950.0), (4000.0, 4100.0))  # Balogh et al. (1999), air
+# Bands that stand for no metal of their own, or hold another.
+_NO_METAL = ("HδA", "HγA", "Hβ", "Mg₁", "Mg₂")
+# Vacuum by air wavelength to 0.03 Å, enough for a mark; the exact one costs an import of seconds.
+_TO_VACUUM = 1.00028
 INDEX_COVERAGE = 0.9
 """Share of every band that good pixels must cover."""
 
@@ -80,6 +84,12 @@ def measure_indices(sample, *, variable="flux", names=COMMON):
     out = xr.Dataset({"index_value": (("galaxy", "index"), values, units)}, coords={"index": list(names)})
     lost = int((~np.isfinite(values)).sum())
     return add_history(out, f"{values.size} indices measured, {lost} without enough good pixels")
+
+
+def stellar_marks():
+    """What is marked in spectra of stars: the middles of the metals' bands and the Balmer lines, name -> vacuum [A]."""
+    metals = {name: _TO_VACUUM * sum(bands[0]) / 2 for name, bands in LICK.items() if name not in _NO_METAL}
+    return metals | {name: LINES[name] for name in ("Hδ", "Hγ", "Hβ", "Hα")}
 
 
 @cache
