@@ -55,7 +55,7 @@ def _limits(name, what, value):
     return low, high
 
 
-def score(name, *, paper, ours, tolerance, note="", expected=None, experiment=""):
+def compare(name, *, paper, ours, tolerance, note="", expected=None, experiment=""):
     """One row: the paper's figure and ours, within a distance or between limits, or differing as ``expected``."""
     paper, ours = _number(name, "paper", paper), _number(name, "ours", ours)
     tolerance = _limits(name, "tolerance", tolerance)

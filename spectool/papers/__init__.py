@@ -89,7 +89,7 @@ def check_claims(
             note = claim.pop("note", "").format_map(notes or {})
         except KeyError as field:
             raise ValueError(f"{key}: the note of {name!r} needs notes={{{field}: ...}}") from None
-        rows.append(scores.score(name, ours=values[name], note=note, **claim))
+        rows.append(scores.compare(name, ours=values[name], note=note, **claim))
     scores.write(key, rows, usage)
     return scores.table(rows)
 

@@ -1,8 +1,10 @@
+"""Rows against the paper: within, differing as an experiment shows, or out; written, read and shown."""
+
 import numpy as np
 import pytest
 
 from spectool.measure import scores
-from spectool.measure.scores import ScoreError, score
+from spectool.measure.scores import ScoreError, compare
 from spectool.parallel import Usage
 
 
@@ -12,7 +14,7 @@ def rows_with(*statuses):
         "differs": {"ours": 3.0, "expected": 3.0, "experiment": "the scan of Section 5"},
         "out": {"ours": 9.0},
     }
-    return [score(f"row {i}", paper=1.0, tolerance=0.1, **made[s]) for i, s in enumerate(statuses)]
+    return [compare(f"row {i}", paper=1.0, tolerance=0.1, **made[s]) for i, s in enumerate(statuses)]
 
 
 @pytest.mark.parametrize(
@@ -31,27 +33,19 @@ def rows_with(*statuses):
     ],
 )
 def test_a_figure_is_within_its_tolerance_or_out(ours, tolerance, status):
-    assert score("figure", paper=1, ours=ours, tolerance=tolerance)["status"] == status
+    assert compare("figure", paper=1, ours=ours, tolerance=tolerance)["status"] == status
 
 
-def test_a_figure_that_differs_names_its_experiment_and_holds_its_own_value():
-    row = score(
-        "x",
-        paper=1,
-        ours=3.05,
-        tolerance=0.1,
-        expected=3.0,
-        experiment="the learning curve",
-        note="Less data.",
+@pytest.mark.parametrize(
+    ("ours", "expected", "status"),
+    [(3.05, 3.0, "differs"), (3.2, 3.0, "out"), (3.2, (3, 4), "differs"), (1.05, 3.0, "within")],
+)
+def test_a_figure_that_differs_names_its_experiment_and_holds_its_own_value(ours, expected, status):
+    row = compare(
+        "x", paper=1, ours=ours, tolerance=0.1, expected=expected, experiment="e", note="Less data."
     )
-    assert (row["status"], row["note"]) == ("differs", "Less data. Experiment: the learning curve")
-    for ours, expected, status in (
-        (3.2, 3.0, "out"),
-        (3.2, (3, 4), "differs"),
-        (1.05, 3.0, "within"),
-    ):
-        row = score("x", paper=1, ours=ours, tolerance=0.1, expected=expected, experiment="e")
-        assert row["status"] == status
+    note = "Less data." if status == "within" else "Less data. Experiment: e"
+    assert (row["status"], row["note"]) == (status, note)
 
 
 @pytest.mark.parametrize(
@@ -70,61 +64,50 @@ def test_a_figure_that_differs_names_its_experiment_and_holds_its_own_value():
 )
 def test_what_makes_no_sense_is_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
-        score("figure", paper=1, **arguments)
+        compare("figure", paper=1, **arguments)
 
 
-def test_a_third_of_the_rows_may_differ_and_no_more():
+def test_a_third_of_the_rows_may_differ_names_are_unique_and_seconds_fail_nobody():
     scores.check(rows_with("within", "within", "differs"))
-    with pytest.raises(ScoreError, match="2 of 5 rows differ"):
-        scores.check(rows_with("within", "within", "within", "differs", "differs"))
-
-
-def test_seconds_are_shown_and_fail_nobody():
-    row = score("200,000 galaxies (s)", paper=60, ours=75, tolerance=(None, 60))
-    assert row["status"] == "out"
-    scores.check([row])
-
-
-def test_names_are_unique_and_there_is_a_row():
-    with pytest.raises(ScoreError, match="'row 0' occurs 2 times"):
-        scores.check(rows_with("within") * 2)
-    with pytest.raises(ScoreError, match="not one row"):
-        scores.check([])
+    seconds = compare("200,000 galaxies (s)", paper=60, ours=75, tolerance=(None, 60))
+    assert seconds["status"] == "out"
+    scores.check([seconds])
+    for rows, message in (
+        (rows_with("within", "within", "within", "differs", "differs"), "2 of 5 rows differ"),
+        (rows_with("within") * 2, "'row 0' occurs 2 times"),
+        ([], "not one row"),
+    ):
+        with pytest.raises(ScoreError, match=message):
+            scores.check(rows)
 
 
 def test_what_is_written_is_read_back_even_when_a_row_is_out(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    rows = [*rows_with("within", "out"), score("limits", paper=7, ours=np.int64(6), tolerance=(5, None))]
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert scores.results_folder() == tmp_path / "notebooks" / "results"
+    (tmp_path / "pyproject.toml").touch()
+    rows = [*rows_with("within", "out"), compare("limits", paper=7, ours=np.int64(6), tolerance=(5, None))]
     with pytest.raises(ScoreError, match="row 1: the paper has 1, we have 9"):
         scores.write("paper2024", rows, Usage())
-    result = scores.read(tmp_path / "results/paper2024.json")
+    path = tmp_path / "results/paper2024.json"
+    result = scores.read(path)
     rows[2]["tolerance"] = [5, None]  # as JSON has it
     assert result["rows"] == rows
     assert list(scores.table(result["rows"]).tolerance) == ["± 0.1", "± 0.1", "at least 5"]
     assert result["peak_rss_mb"] > 10 and result["seconds"] >= 0
     assert result["versions"]["numpy"] == np.__version__
-
-
-def test_a_file_of_another_kind_is_named(tmp_path):
-    path = tmp_path / "other.json"
     path.write_text('{"rows": [1]}')
-    with pytest.raises(ValueError, match=r"other\.json is not a result"):
+    with pytest.raises(ValueError, match=r"paper2024\.json is not a result"):
         scores.read(path)
-
-
-def test_results_go_to_the_checkout_that_the_notebook_lies_in(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
-    assert scores.results_folder() == tmp_path / "notebooks" / "results"
-    (tmp_path / "pyproject.toml").touch()
-    assert scores.results_folder() == tmp_path / "results"
 
 
 def test_the_table_reads_like_the_paper():
     rows = [
-        score("dimensions", paper=7, ours=6, tolerance=(5, 9), note="A smaller model."),
-        score("MSE rises", paper=True, ours=True, tolerance=0),
+        compare("dimensions", paper=7, ours=6, tolerance=(5, 9), note="A smaller model."),
+        compare("MSE rises", paper=True, ours=True, tolerance=0),
+        compare("seconds", paper=60, ours=50, tolerance=(None, 60)),
     ]
     table = scores.table(rows)
     assert list(table.loc["dimensions"]) == ["7", "6", "5 to 9", "within", "A smaller model."]
     assert list(table.loc["MSE rises"]) == ["yes", "yes", "exact", "within", ""]
+    assert table.loc["seconds"].tolerance == "at most 60"

@@ -79,5 +79,5 @@ def test_every_claim_of_a_retold_paper_makes_sense(root, monkeypatch):
         for name, claim in papers.read_claims(key).items():
             expected = claim.get("expected", claim["paper"])
             ours = np.mean(expected) if isinstance(expected, list) else expected
-            status = scores.score(name, ours=ours, **claim)["status"]
+            status = scores.compare(name, ours=ours, **claim)["status"]
             assert status == "differs" or "expected" not in claim, f"{key}: {name} is {status} as expected"

@@ -65,7 +65,7 @@ def test_a_figure_that_is_out_fails_and_is_shown(checkout, capsys):
 
 
 def test_a_claim_that_the_result_lacks_is_named(checkout, capsys):
-    row = "scores.score('pixels', paper=4582, ours=4582, tolerance=0)"
+    row = "scores.compare('pixels', paper=4582, ours=4582, tolerance=0)"
     write_paper(checkout, f"scores.write('paper2024', [{row}], Usage())")
     assert reproduce.main([]) == 1
     assert "results/paper2024.json has no row for 'it rises'" in capsys.readouterr().err
