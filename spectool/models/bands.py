@@ -15,11 +15,9 @@ from torch import nn
 from spectool.models.layers import Standardised, dense_stack, gaussian_nll, initial_weights, seed_torch
 from spectool.prepare import SENTINELS, are_magnitudes
 
-MIN_SN = 1.0
-"""Below this flux over error, a narrow band is a non-detection."""
+MIN_SN = 1.0  # flux over error below which a narrow band is a non-detection
 MAG_PER_LN = 2.5 / np.log(10.0)
-ERROR_RANGE = (1e-3, 1.0)
-"""Magnitudes within which errors are told to a network."""
+ERROR_RANGE = (1e-3, 1.0)  # magnitudes within which errors are told to a network
 FACILITY_BANDS = {
     "GALEX": ("FUV", "NUV"),
     "SDSS": ("u", "g", "r", "i", "z"),
@@ -30,11 +28,9 @@ FACILITY_BANDS = {
 }
 """Bands that are missing together."""
 SCALINGS = ("linear", "asinh")
-KERNEL_SIGMA = 0.05
-"""Standard deviation of initial weights: the default of Keras's RandomNormal, which the paper names."""
+KERNEL_SIGMA = 0.05  # of initial weights: the default of Keras's RandomNormal, which the paper names
 N_FOLDS = 4
-VALIDATION = 0.2
-"""Part of the training spectra or galaxies that stops the training."""
+VALIDATION = 0.2  # part of the training spectra or galaxies that stops the training
 
 
 @dataclass(frozen=True)
@@ -79,12 +75,10 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
     """Fluxes of a sample as a network of these bands takes them: ``flux``, ``flux_error``, ``redshift`` and ``mask``.
 
     - Bands that the sample lacks are missing; those that the network does not know are left out. Both are counted.
-    - Units are converted to Jy by ``attrs["units"]``. A wrong one, mJy stated as Jy, cannot be seen here: that is what
-      `spectool.models.outliers` is for.
+    - Units are converted to Jy by ``attrs["units"]``; a wrong one is for `spectool.models.outliers` to notice.
     - Values that are not finite, sentinels (-99, 9999, ...), and fluxes whose error is not above 0 are missing.
-    - Negative fluxes with errors are measurements: kept.
+      Negative fluxes with errors are measurements: kept.
     - "Fluxes" that look like magnitudes are an error if most galaxies have them, else those galaxies lose all bands.
-    - ValueError if a column or unit is not there, the unit is no flux per frequency, a band comes twice or all lack.
     """
     columns, absent, of_bands = _read_columns(sample, ("flux", "flux_error", "redshift"), bands, float)
     flux, error = columns["flux"], columns["flux_error"]
@@ -104,15 +98,10 @@ def read_inputs(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
 
 
 def read_bands(sample: xr.Dataset, bands: Sequence[str]) -> BandInputs:
-    """Magnitudes of a sample as a network of these bands takes them.
+    """Magnitudes of a sample as a network of these bands takes them: of ``flux`` (spectrum, band), f_nu in any unit.
 
-    Of ``flux`` (spectrum, band), f_nu in any unit; ``flux_error`` and ``mask`` if there. Without errors the spectra are
-    free of noise.
-
-    - Bands that the sample lacks are missing; those that the network does not know are left out. Both are counted.
-    - Masked fluxes, those not finite, sentinels (-99, 9999, ...) and errors that are not above 0 are missing.
+    - As `read_inputs`, but without ``flux_error`` the spectra are free of noise, and there may be no ``mask``.
     - Non-detections, fluxes that are not above 0 or below `MIN_SN` times their error, have no magnitude: missing.
-    - ValueError if there is no flux, a band comes twice, or none is known.
     """
     columns, absent, of_bands = _read_columns(sample, ("flux",), bands, np.float32)
     flux, error = columns["flux"], columns.get("flux_error")
@@ -170,18 +159,16 @@ def _count(checks, missing) -> tuple[np.ndarray, dict[str, int]]:
 
 
 def _to_jansky(values: xr.DataArray) -> float:
-    unit = values.attrs.get("units")
+    name, unit = values.name, values.attrs.get("units")
     if not unit:
-        raise ValueError(
-            f'{values.name} has no unit: set sample["{values.name}"].attrs["units"] = "Jy", or what it is'
-        )
+        raise ValueError(f'{name} has no unit: set sample["{name}"].attrs["units"] = "Jy", or what it is')
     try:
         if not isinstance(u.Unit(unit), u.UnitBase):
             raise ValueError("logarithmic")
         return u.Unit(unit).to(u.Jy)
     except (ValueError, u.UnitConversionError) as error:
         raise ValueError(
-            f"{values.name} is in {unit!r}, no flux per frequency ({error}): read magnitudes and the like by "
+            f"{name} is in {unit!r}, no flux per frequency ({error}): read magnitudes and the like by "
             "spectool.surveys.tables.read_photometry"
         ) from error
 
@@ -206,24 +193,14 @@ def select_usable(inputs: BandInputs, labels, least: int, what: str) -> tuple[Ba
 class BandNetwork(Standardised):
     """What networks on bands share: names, scales of the outputs, and the last layer.
 
-    `with_errors`: take in the errors of the bands. `with_mask`: take in which bands are missing; without, a galaxy
-    with a missing band has no prediction. `gaussian`: give a variance beside each output. ``groups`` has the columns
-    of the inputs that each band has.
+    `with_errors`: take in the errors of the bands. `with_mask`: take in which are missing; without, a galaxy with a gap
+    has no prediction. `gaussian`: give a variance beside each output. ``groups`` are the columns of each band.
     """
 
-    power = 2
-    """Of the residuals whose mean is the loss of a network without a Gaussian head."""
+    power = 2  # of the residuals whose mean is the loss of a network without a Gaussian head
 
     def __init__(
-        self,
-        *,
-        bands: Sequence[str],
-        outputs: Sequence[str],
-        units: Sequence[str],
-        with_errors: bool = False,
-        with_mask: bool = False,
-        gaussian: bool = False,
-        **own,
+        self, *, bands, outputs, units, with_errors=False, with_mask=False, gaussian=False, **own
     ) -> None:
         super().__init__()
         if len(set(bands)) != len(bands):
@@ -262,18 +239,7 @@ class NarrowBandCNN(BandNetwork):
 
     batch_size = 2048
 
-    def __init__(
-        self,
-        *,
-        filters: Sequence[int] = (16, 16),
-        kernels: Sequence[int] = (6, 8),
-        pool: int = 8,
-        hidden: Sequence[int] = (40,),
-        seed: int | np.random.Generator = 0,
-        **common,
-    ) -> None:
-        if len(filters) != 2 or len(kernels) != 2:
-            raise ValueError("this network has two convolutions: give two filters and two kernels")
+    def __init__(self, *, filters=(16, 16), kernels=(6, 8), pool=8, hidden=(40,), seed=0, **common) -> None:
         shape = {"filters": list(filters), "kernels": list(kernels), "pool": pool, "hidden": list(hidden)}
         super().__init__(**shape, **common)
         n = len(self.bands)
@@ -288,7 +254,7 @@ class NarrowBandCNN(BandNetwork):
                 edges = ((kernel - 1) // 2, kernel // 2)
                 layers += [nn.ConstantPad1d(edges, 0.0), nn.Conv1d(n_in, n_out, kernel), nn.ReLU()]
             self.convolutions = nn.Sequential(*layers, nn.MaxPool1d(pool), nn.Flatten())
-            self.dense = self._dense([filters[1] * (n // pool), *hidden])
+            self.dense = self._dense([filters[-1] * (n // pool), *hidden])
 
     def set_statistics(self, inputs: BandInputs, labels: np.ndarray) -> None:
         """As `BandNetwork.set_statistics`, of magnitudes less their mean."""
@@ -338,14 +304,7 @@ class SedMLP(BandNetwork):
 
     power = 1
 
-    def __init__(
-        self,
-        *,
-        hidden: Sequence[int],
-        scaling: str = "linear",
-        seed: int | np.random.Generator = 0,
-        **common,
-    ) -> None:
+    def __init__(self, *, hidden: Sequence[int], scaling: str = "linear", seed=0, **common) -> None:
         if scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)}, not {scaling!r}")
         super().__init__(hidden=list(hidden), scaling=scaling, **common)
@@ -507,8 +466,7 @@ class RandomBands:
 
 def split_spectra(sample: xr.Dataset, *, by: str, seed=0) -> np.ndarray:
     """Fold of each spectrum (spectrum,), 0 to 3: a quarter of the spectra of each galaxy in each (``"spectrum"``), or a
-    quarter of the galaxies with all their spectra (``"galaxy"``).
-    """
+    quarter of the galaxies with all their spectra (``"galaxy"``)."""
     rng = np.random.default_rng(seed)
     galaxies, which = np.unique(sample["galaxy_index"].values, return_inverse=True)
     if by == "galaxy":

@@ -32,8 +32,7 @@ def fit_error_scaling(predicted, reference, *, n_bins: int = 10, correct_bias: b
     """Learn bias and error of predictions from validation data.
 
     Bins hold equal numbers, 30 pairs at least. The half width of a bin is the ceil(0.68 (n + 1))-th smallest distance
-    from the bias, the conformal quantile (Vovk et al. 2005; Lei et al. 2018, JASA 113, 1094), which covers at least
-    that share of exchangeable new galaxies.
+    from the bias, the conformal quantile (Vovk et al. 2005; Lei et al. 2018), which covers at least that share.
 
     Parameters
     ----------

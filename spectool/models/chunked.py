@@ -14,8 +14,7 @@ from spectool.models.calibration import coverage
 from spectool.models.layers import Standardised, dense_stack, initial_weights
 from spectool.models.training import in_batches
 
-SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)
-"""S/N per 1-Angstrom pixel of the training spectra, a fifth each; inf = no noise."""
+SN_LEVELS = (float("inf"), 50.0, 20.0, 10.0, 5.0)  # per 1-Angstrom pixel of training spectra, a fifth each
 _BATCH = 4096
 _TOLERANCE = 1e-4  # of spectra without their smallest components
 _QUIETEST = 1e-3
@@ -37,13 +36,13 @@ class ChunkedMLP(Standardised):
     def __init__(
         self,
         *,
-        wavelength: Sequence[float],
-        n_chunks: int = 25,
-        n_filters: int = 4,
-        hidden: Sequence[int] = (64, 32),
-        outputs: Sequence[str] = ("log_z_lw",),
-        units: Sequence[str] = ("dex",),
-        seed: int | np.random.Generator = 0,
+        wavelength,
+        n_chunks=25,
+        n_filters=4,
+        hidden=(64, 32),
+        outputs=("log_z_lw",),
+        units=("dex",),
+        seed=0,
     ) -> None:
         super().__init__()
         wave = np.asarray(wavelength, dtype=np.float64)
@@ -202,11 +201,6 @@ def draw_filtered(responses: torch.Tensor, sigma: torch.Tensor, generator: torch
     return torch.bmm(draw, factor.transpose(1, 2)).transpose(0, 1) * sigma[:, None, None]
 
 
-def draw_pixels(x: torch.Tensor, sigma: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Spectra (B, n_kept) with white noise of deviations `sigma` (B,) drawn for every pixel."""
-    return x + sigma[:, None] * torch.randn(x.shape, generator=generator)
-
-
 def add_white_noise(x, sn: float, *, seed) -> np.ndarray:
     """Prepared spectra (N, n_kept) with white noise of a S/N per pixel; inf: as they are."""
     x = np.asarray(x, dtype=np.float32)
@@ -312,21 +306,17 @@ class ChunkedEnsemble:
     def answer(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each network's outputs (member, B, n_out), and the gradient (n_out, n_chunks, B, n_members * n_filters) of
         their mean by what the filters let through."""
+        through = x.new_empty(self.n_chunks, len(x), self.curves.shape[2])
+        for pixels, chunks, length in self.members[0].cut(x):
+            torch.baddbmm(self.bias[chunks], pixels, self.curves[chunks, :length], out=through[chunks])
         # From (n_chunks, B, n_members * n_filters) to (n_members, B, n_chunks * n_filters).
-        split = torch.sigmoid(self._filter(x)).unflatten(2, (self.n_members, self.n_filters))
+        split = torch.sigmoid(through).unflatten(2, (self.n_members, self.n_filters))
         layers = [split.permute(2, 1, 0, 3).flatten(2)]
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             layers.append(torch.sigmoid(torch.baddbmm(bias, layers[-1], weight)))
         outputs = torch.baddbmm(self.biases[-1], layers[-1], self.weights[-1])
         outputs = outputs * self.scale[:, None] + self.mean[:, None]
         return outputs, torch.stack([self._gradient(layers, k) for k in range(len(self.outputs))])
-
-    def _filter(self, x):
-        """What all filters let through, (n_chunks, B, n_members * n_filters)."""
-        through = x.new_empty(self.n_chunks, len(x), self.curves.shape[2])
-        for pixels, chunks, length in self.members[0].cut(x):
-            torch.baddbmm(self.bias[chunks], pixels, self.curves[chunks, :length], out=through[chunks])
-        return through
 
     def _gradient(self, layers, output):
         """Of the members' mean of one output, by what the filters let through; layer by layer backwards."""
@@ -370,9 +360,7 @@ class ChunkedEnsemble:
         if sigma.ndim == 2:
             pixels = split_chunks(sigma, self.members[0])
             curves = self.curves.transpose(1, 2)
-            squares = [
-                (torch.bmm(of_output, curves) * pixels).square().sum(dim=(0, 2)) for of_output in gradient
-            ]
+            squares = [(torch.bmm(each, curves) * pixels).square().sum(dim=(0, 2)) for each in gradient]
             return torch.stack(squares).sqrt()
         per_chunk = torch.from_numpy(np.repeat(sigma[:, None], self.n_chunks, axis=1))
         return white_noise_variance(gradient, self._products, per_chunk).clamp(min=0).sqrt()

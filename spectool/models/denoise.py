@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -34,9 +35,8 @@ class PCAModel(Autoencoder):
             raise ValueError(f"this model has {self.n_latent} components, not {n_latent}")
         small = PCAModel(n_pixels=self.n_pixels, n_latent=n_latent)
         weights = self.state_dict()
-        small.load_state_dict(
-            weights | {name: weights[name][:n_latent] for name in ("components", "variance")}
-        )
+        first = {name: weights[name][:n_latent] for name in ("components", "variance")}
+        small.load_state_dict(weights | first)
         return small.eval()
 
     def encode(self, flux: torch.Tensor, mask: torch.Tensor | None = None):
@@ -70,15 +70,7 @@ class DenseAutoencoder(Autoencoder):
     """
 
     def __init__(
-        self,
-        *,
-        n_pixels: int = 825,
-        n_latent: int = 6,
-        widths: Sequence[int],
-        dropout: float,
-        variational: bool = True,
-        ranks: Sequence[int | None] | None = None,
-        seed: int | np.random.Generator = 0,
+        self, *, n_pixels=825, n_latent=6, widths, dropout: float, variational=True, ranks=None, seed=0
     ) -> None:
         widths, ranks = list(widths), ranks and list(ranks)
         options = {"widths": widths, "dropout": float(dropout), "variational": variational, "ranks": ranks}
@@ -111,17 +103,12 @@ class DenseAutoencoder(Autoencoder):
         return self.pixel_mean + self.pixel_scale * self.decoder(z)
 
 
-class LowRankLinear(nn.Module):
+class LowRankLinear(nn.Sequential):
     """A dense layer whose matrix is a product of two thin ones: (B, n_in) -> (B, n_out)."""
 
     def __init__(self, n_in: int, n_out: int, rank: int) -> None:
-        super().__init__()
-        self.into = nn.Linear(n_in, rank, bias=False)
-        self.out = nn.Linear(rank, n_out)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply both."""
-        return self.out(self.into(x))
+        thin = {"into": nn.Linear(n_in, rank, bias=False), "out": nn.Linear(rank, n_out)}
+        super().__init__(collections.OrderedDict(thin))
 
 
 def _stack(widths: Sequence[int], dropout: float, ranks: Sequence[int | None]) -> nn.Sequential:
@@ -146,13 +133,13 @@ class NoiseAwareAutoencoder(Autoencoder):
     def __init__(
         self,
         *,
-        n_pixels: int = 825,
-        n_latent: int = 16,
-        n_components: int = 40,
+        n_pixels=825,
+        n_latent=16,
+        n_components=40,
         encoder=(192, 192),
         decoder=(128, 192),
         errors=(96,),
-        seed: int | np.random.Generator = 0,
+        seed=0,
     ) -> None:
         options = {"encoder": list(encoder), "decoder": list(decoder), "errors": list(errors)}
         super().__init__(n_pixels, n_latent, **options | {"n_components": n_components})
@@ -232,21 +219,6 @@ def flux_errors(arrays: Mapping[str, np.ndarray], latent) -> np.ndarray:
     return errors
 
 
-def draw_errors(arrays: Mapping[str, np.ndarray], errors, *, n: int, seed) -> np.ndarray:
-    """Draws of what the predicted fluxes may be off by: of the size of the errors, correlated as residuals are."""
-    rng, errors = np.random.default_rng(seed), np.asarray(errors, dtype=np.float32)
-    modes = arrays["error_modes"].astype(np.float32)
-    # Pulls have unit variance by their scale: what the modes do not carry is drawn for each pixel alone.
-    together = np.sqrt((modes**2).sum(axis=0))
-    modes = modes / np.maximum(together, 1.0)
-    rest = np.sqrt(np.clip(1.0 - (modes**2).sum(axis=0), 0.0, None)).astype(np.float32)
-    draws = np.empty((n, *errors.shape), dtype=np.float32)
-    for k in range(n):
-        shared = rng.standard_normal((len(errors), len(modes)), dtype=np.float32) @ modes
-        draws[k] = errors * (shared + rest * rng.standard_normal(errors.shape, dtype=np.float32))
-    return draws
-
-
 def latent_features(latent: np.ndarray, arrays) -> np.ndarray:
     """1, z, and all products of two, of standardised latents that stay in the range that was seen."""
     z = ((latent - arrays["error_center"]) / arrays["error_spread"]).clip(-_REACH, _REACH)
@@ -255,17 +227,14 @@ def latent_features(latent: np.ndarray, arrays) -> np.ndarray:
 
 
 def denoise(model, sample: xr.Dataset, *, errors=None) -> xr.Dataset:
-    """Predict the spectra without noise.
+    """Predict the spectra without noise, with a trained `DenseAutoencoder`, `PCAModel` or `NoiseAwareAutoencoder`.
 
     Parameters
     ----------
-    model
-        `DenseAutoencoder`, `PCAModel` or `NoiseAwareAutoencoder`, trained.
     sample
         Spectra on the model's pixels, normalised to the sum of its training spectra: ``noisy`` (galaxy, wavelength)
         and, for a noise-aware model, ``noisy_sigma``, the noise that was added to each pixel, and ``ivar`` of what it
-        was added to. Where the sample's ``mask`` is set, the flux is read as it is (interpolated), but to a
-        noise-aware model it is unknown.
+        was added to. Where ``mask`` is set, the flux is read as it is, but to a noise-aware model it is unknown.
     errors
         The model's `ModelInfo.arrays`, to predict the errors of fluxes that it does not predict itself.
 
@@ -275,11 +244,6 @@ def denoise(model, sample: xr.Dataset, *, errors=None) -> xr.Dataset:
         The sample with ``flux`` the prediction and ``latent``, ``latent_sigma`` (galaxy, latent_dim); ``flux_error``
         (galaxy, wavelength) where they are known. Other spectra are left out. Those without a finite pixel are NaN
         and counted in ``flux.attrs["n_unusable"]``.
-
-    Raises
-    ------
-    ValueError
-        If the pixels are not the model's, or a variable is missing.
     """
     known, usable = read_noisy(model, sample)
     latent, spread, predicted, *own = in_batches(model, model.answer, *known, usable=usable, batch_size=1024)
@@ -295,13 +259,22 @@ def denoise(model, sample: xr.Dataset, *, errors=None) -> xr.Dataset:
 
 
 def sample_denoised(denoised: xr.Dataset, arrays, *, n: int, seed) -> xr.DataArray:
-    """What the noise-free spectra could be, (draw, galaxy, wavelength): `denoise`'s, and `draw_errors` of theirs."""
+    """What the noise-free spectra could be, (draw, galaxy, wavelength): off by as much as the errors of `denoise` say,
+    and correlated as residuals are."""
     if "flux_error" not in denoised:
         raise ValueError("these spectra have no errors: call denoise with errors=info.arrays")
-    flux = denoised["flux"]
-    drawn = flux.values + draw_errors(arrays, denoised["flux_error"].values, n=n, seed=seed)
+    flux, rng = denoised["flux"], np.random.default_rng(seed)
+    errors, modes = denoised["flux_error"].values.astype(np.float32), arrays["error_modes"].astype(np.float32)
+    # Pulls have unit variance by their scale: what the modes do not carry is drawn for each pixel alone.
+    together = np.sqrt((modes**2).sum(axis=0))
+    modes = modes / np.maximum(together, 1.0)
+    rest = np.sqrt(np.clip(1.0 - (modes**2).sum(axis=0), 0.0, None)).astype(np.float32)
+    draws = np.empty((n, *errors.shape), dtype=np.float32)
+    for k in range(n):
+        shared = rng.standard_normal((len(errors), len(modes)), dtype=np.float32) @ modes
+        draws[k] = errors * (shared + rest * rng.standard_normal(errors.shape, dtype=np.float32))
     attrs = {"units": "", "long_name": "draws of the de-noised flux"}
-    return xr.DataArray(drawn, dims=("draw", *flux.dims), coords=flux.coords, attrs=attrs)
+    return xr.DataArray(flux.values + draws, dims=("draw", *flux.dims), coords=flux.coords, attrs=attrs)
 
 
 def read_noisy(model, sample: xr.Dataset) -> tuple[list[np.ndarray], np.ndarray]:

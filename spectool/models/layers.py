@@ -187,14 +187,7 @@ class GaussianMLP(Standardised):
     """Dense layers from standardised inputs to the mean and variance of each output."""
 
     def __init__(
-        self,
-        *,
-        n_in: int,
-        n_out: int,
-        hidden: Sequence[int] = (128, 128),
-        names: Sequence[str] = (),
-        units: Sequence[str] = (),
-        seed: int | np.random.Generator = 0,
+        self, *, n_in: int, n_out: int, hidden: Sequence[int] = (128, 128), names=(), units=(), seed=0
     ) -> None:
         super().__init__()
         for what, given in (("names", names), ("units", units)):

@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 import xarray as xr
 
-FALSE_ALARMS = 0.01
-"""Share of ordinary spectra that may be called outliers."""
-TAIL = 0.1
-"""Share of the ordinary ones whose statistics are stored: the most extreme."""
+FALSE_ALARMS = 0.01  # share of ordinary spectra that may be called outliers
+TAIL = 0.1  # share of the ordinary ones whose statistics are stored: the most extreme
 STATISTICS = ("chi2", "excess", "latent_distance")
 BAND_STATISTICS = ("fluxes", "errors")
 BIN_STATISTICS = ("chi2", "excess", "distance")
@@ -49,11 +47,9 @@ def score_outliers(arrays: Mapping[str, np.ndarray], sample: xr.Dataset, denoise
     Parameters
     ----------
     arrays
-        A model's `ModelInfo.arrays`.
-    sample
-        As for `spectool.models.denoise.denoise`, with ``noisy`` and ``noisy_sigma``.
-    denoised
-        What `denoise` made of it, with the errors of its fluxes.
+        A model's `ModelInfo.arrays`; KeyError if it came without a reference.
+    sample, denoised
+        With ``noisy`` and ``noisy_sigma``, and what `spectool.models.denoise.denoise` made of it, with errors.
 
     Returns
     -------
@@ -62,18 +58,11 @@ def score_outliers(arrays: Mapping[str, np.ndarray], sample: xr.Dataset, denoise
         ``latent_distance``, ``outlier_score`` (-log10 of the chance of an ordinary spectrum, the three tests allowed
         for), ``is_outlier`` and ``reason`` (the statistic that stands out most, or ""). A spectrum that could not be
         de-noised is an outlier, with NaN statistics.
-
-    Raises
-    ------
-    KeyError
-        If the model came without a reference.
     """
     if "outlier_center" not in arrays:
         raise KeyError("this model came without a reference for outliers")
-    latent = denoised["latent"].values
-    values, where = spectrum_statistics(
-        arrays, sample, denoised["flux"].values, latent, denoised["flux_error"].values
-    )
+    predicted, latent, errors = (denoised[name].values for name in ("flux", "latent", "flux_error"))
+    values, where = spectrum_statistics(arrays, sample, predicted, latent, errors)
     chance, least = rank(arrays, values)
     known = np.isfinite(latent).all(axis=1)
     outlier = (least <= FALSE_ALARMS) | ~known
@@ -89,9 +78,7 @@ def score_outliers(arrays: Mapping[str, np.ndarray], sample: xr.Dataset, denoise
     return xr.Dataset({name: (dim, value, {"units": unit}) for name, (value, unit) in columns.items()})
 
 
-def spectrum_statistics(
-    arrays, sample, predicted, latent, errors
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def spectrum_statistics(arrays, sample, predicted, latent, errors) -> tuple[dict, np.ndarray]:
     """`STATISTICS` (N,), NaN where not de-noised, and the pixel (N,) of the strongest run."""
     flux = sample["noisy"].values.astype(np.float64)
     sigma = np.broadcast_to(sample["noisy_sigma"].values, flux.shape)
@@ -105,12 +92,11 @@ def spectrum_statistics(
     pull = (flux - scale[:, None] * model) * np.sqrt(weight)
     excess, where = strongest_run(torch.from_numpy(pull), WIDTHS, torch.from_numpy(~bad))
     away = np.nan_to_num(latent - arrays["outlier_center"])
+    square = np.einsum("ni,ij,nj->n", away, arrays["outlier_precision"], away)
     values = {
         "chi2": (pull**2).sum(axis=1) / np.maximum((~bad).sum(axis=1), 1),
         "excess": excess.numpy(),
-        "latent_distance": np.sqrt(
-            np.einsum("ni,ij,nj->n", away, arrays["outlier_precision"], away).clip(min=0)
-        ),
+        "latent_distance": np.sqrt(square.clip(min=0)),
     }
     unknown = ~np.isfinite(latent).all(axis=1)
     return {name: np.where(unknown, np.nan, value) for name, value in values.items()}, where.numpy()

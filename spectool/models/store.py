@@ -16,8 +16,7 @@ from torch import nn
 
 from spectool.io import DATA, atomic
 
-#: Matrices with fewer entries stay in 16 bits: they cost little, and the latent layers are among them.
-SMALLEST = 8192
+SMALLEST = 8192  # matrices with fewer entries stay in 16 bits: they cost little, latent layers are among them
 
 
 def quantize_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,10 +119,8 @@ def load_model(path_or_name, *, expected: str | None = None, n_latent: int | Non
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file or name.
-    ValueError
-        If the file is not a model's, or holds another class or size than asked for.
+    FileNotFoundError, ValueError
+        If there is no such file or name; if it is not a model's, or holds another class or size than asked for.
     """
     path = resolve(path_or_name)
     metadata, parts = read_tensors(path)

@@ -36,11 +36,6 @@ class Rows:
     def __init__(self, array, index: np.ndarray) -> None:
         self.array, self.index = array, np.asarray(index, dtype=np.int64)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of what it stands for."""
-        return (len(self.index), *self.array.shape[1:])
-
     def __len__(self) -> int:
         return len(self.index)
 
@@ -70,13 +65,7 @@ def select(arrays: Mapping[str, object], index: np.ndarray) -> dict[str, Rows]:
 
 
 def split(n: int, fractions=(0.8, 0.1, 0.1), *, seed) -> list[np.ndarray]:
-    """Random disjoint parts of ``range(n)``, each sorted; the last takes what rounding leaves.
-
-    Raises
-    ------
-    ValueError
-        If the fractions do not add up to 1.
-    """
+    """Random disjoint parts of ``range(n)``, each sorted, of fractions that add up to 1; the last has what is left."""
     if abs(sum(fractions) - 1.0) > 1e-9:
         raise ValueError(f"the fractions {fractions} add up to {sum(fractions)}, not 1")
     edges = np.round(np.cumsum(fractions)[:-1] * n).astype(int)
@@ -114,11 +103,9 @@ def in_batches(
 
 def check_rows(arrays: Mapping[str, object], what: str) -> int:
     """Common number of rows."""
-    lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
-    if not lengths or min(lengths.values()) == 0:
-        raise ValueError(f"{what} holds no rows: {lengths}")
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"the arrays of {what} have different numbers of rows: {lengths}")
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"the arrays of {what} have no rows or different numbers of rows: {lengths}")
     return next(iter(lengths.values()))
 
 
@@ -195,7 +182,7 @@ def fit(
     seed: int | np.random.Generator = 0,
     progress: bool = True,
 ) -> History:
-    """Train `model`; it ends in evaluation mode with the weights of its best epoch.
+    """Train `model`; it ends in evaluation mode with the weights of its best epoch, stopped by a notebook's button too.
 
     Parameters
     ----------
@@ -215,8 +202,7 @@ def fit(
         ``"fused adam"``: as the first, seven times as quick for large dense layers; ``"sgd"``: with a Nesterov momentum
         of 0.9 and coupled weight decay.
     plateau
-        Lower the learning rate tenfold when the validation loss has not dropped by 10% in five epochs; stop when it
-        has not in five more.
+        Lower the learning rate tenfold after five epochs without a drop of the validation loss by 10%; stop after ten.
     max_seconds
         Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint` counted.
     augment
@@ -230,29 +216,20 @@ def fit(
 
     Raises
     ------
-    ValueError
-        If the arrays disagree in length, are empty, or the optimizer is unknown.
     FloatingPointError
         If the loss is no longer finite; the model has its best weights so far.
-
-    Notes
-    -----
-    KeyboardInterrupt (the stop button of a notebook) ends the training and keeps the best weights.
     """
-    run = _Run(
-        model, train, valid, loss, epochs, batch_size, lr, schedule, plateau, max_seconds, augment, clip
-    )
+    limits = schedule, plateau, max_seconds
+    run = _Run(model, train, valid, loss, epochs, batch_size, lr, *limits, augment, clip)
     run.start(optimizer, weight_decay, seed)
     if checkpoint is not None and Path(checkpoint).exists():
         run.restore(checkpoint)
     saved, history = time.monotonic(), run.history
     done = run.n_batches * len(history.records)
     history.stopped = "epochs"
+    bar = tqdm(total=epochs * run.n_batches, initial=done, disable=not progress)
     try:
-        with (
-            tqdm(total=epochs * run.n_batches, initial=done, disable=not progress) as bar,
-            torch.random.fork_rng(devices=[]),
-        ):
+        with bar, torch.random.fork_rng(devices=[]):
             for epoch in range(len(history.records), epochs):
                 if reason := run.reason_to_stop(epoch, patience):
                     history.stopped = reason
@@ -351,9 +328,8 @@ class _Run:
         record |= {f"valid_{name}": value / self.n_valid for name, value in self.validate(epoch + 1).items()}
         history, loss = self.history, record["valid_loss"]
         history.seconds = self.elapsed()
-        history.records.append(
-            {"epoch": epoch + 1, "lr": self.lr * factor, "seconds": history.seconds, **record}
-        )
+        head = {"epoch": epoch + 1, "lr": self.lr * factor, "seconds": history.seconds}
+        history.records.append(head | record)
         if loss < history.best_loss:
             history.best_loss, history.best_epoch, self.best = loss, epoch + 1, self.weights()
         bar.set_postfix(epoch=epoch + 1, valid=f"{loss:.4g}", best=f"{history.best_loss:.4g}")
@@ -379,10 +355,7 @@ class _Run:
         with torch.inference_mode():
             for start in range(0, self.n_valid, size):
                 rows = np.arange(start, min(start + size, self.n_valid))
-                batch, step = (
-                    read_batch(self.valid, rows),
-                    self.step(epoch, noise, training=False),
-                )
+                batch, step = read_batch(self.valid, rows), self.step(epoch, noise, training=False)
                 _add(sums, self.loss(self.model, batch, step), len(rows))
         return sums
 
@@ -400,9 +373,7 @@ class _Run:
         last = self.last or self.weights()
         parts = {"last": last, "best": self.best or last}
         parts |= {f"optimizer/{k}": state for k, state in self.optimizer.state_dict()["state"].items()}
-        tensors = {
-            f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
-        }
+        tensors = {f"{part}/{k}": value for part, values in parts.items() for k, value in values.items()}
         tensors = {k: torch.as_tensor(v).detach().cpu().contiguous().clone() for k, v in tensors.items()}
         with atomic(path) as part:
             save_file(tensors, part, metadata={"history": json.dumps(asdict(self.history))})
@@ -412,9 +383,8 @@ class _Run:
             metadata, parts = read_tensors(path)
             self.history = History(**json.loads(metadata["history"]))
         except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"{path} is no checkpoint of a training ({error}); remove it to start anew"
-            ) from error
+            why = f"{path} is no checkpoint of a training ({error}); remove it to start anew"
+            raise ValueError(why) from error
         state = collections.defaultdict(dict)
         for name, value in parts["optimizer"].items():
             k, key = name.split("/")

@@ -14,10 +14,8 @@ from torch import nn
 from spectool.models.layers import Autoencoder, dense_stack, initial_weights, latent_columns, leaky
 from spectool.models.training import in_batches, take
 
-#: Part of a training over which beta changes from its start to its value.
-ANNEALED = 0.6
-#: Spectra that statistics are measured on, at most.
-N_STATISTICS = 4000
+ANNEALED = 0.6  # part of a training over which beta changes from its start to its value
+N_STATISTICS = 4000  # spectra that statistics are measured on, at most
 
 
 def kl_per_dimension(mu: torch.Tensor, log_var: torch.Tensor) -> torch.Tensor:
@@ -57,16 +55,11 @@ class BetaLoss:
         return {"loss": squared + self.beta_at(step) * kl, "squared_error": squared, "kl": kl}
 
 
-#: Fraction of spectra that `RandomCoverage` leaves whole.
-WHOLE = 0.5
-#: Range of a survey's spectrograph [Angstrom], and of its redshifts.
-OBSERVED, REDSHIFTS = (3800.0, 9200.0), (0.0, 0.3)
-#: Shortest random window, as a fraction of the whole range in ln(wavelength).
-SHORTEST = 0.15
-#: Most gaps (bad columns, sky lines), and the range of their widths [Angstrom].
-MAX_GAPS, GAP = 4, (5.0, 60.0)
-#: What every window holds [Angstrom]: without the normalisation's own pixels no spectrum comes in.
-KEPT = (5000.0, 5500.0)
+WHOLE = 0.5  # fraction of spectra that `RandomCoverage` leaves whole
+OBSERVED, REDSHIFTS = (3800.0, 9200.0), (0.0, 0.3)  # of a survey's spectrograph [Angstrom]
+SHORTEST = 0.15  # random window, as a fraction of the whole range in ln(wavelength)
+MAX_GAPS, GAP = 4, (5.0, 60.0)  # bad columns, sky lines: most, and the range of their widths [Angstrom]
+KEPT = (5000.0, 5500.0)  # in every window [Angstrom]: without the normalisation's pixels no spectrum comes in
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,15 @@ class RandomCoverage:
             return low + (high - low) * torch.rand(n, *shape, generator=generator, device=generator.device)
 
         wave = torch.tensor(np.array(self.wavelength, dtype=np.float32), device=generator.device)
-        low, high = _windows(uniform, float(wave[0]), float(wave[-1]))
+        first, last = float(wave[0]), float(wave[-1])
+        shrink, span = 1.0 + uniform(*REDSHIFTS), np.log(last / first)
+        length = span * uniform(SHORTEST, 1.0)
+        start = np.log(first) + uniform(0.0, 1.0) * (span - length)
+        low = torch.exp(start).clamp(max=KEPT[0])
+        high = torch.exp(start + length).clamp(min=KEPT[1])
+        by_survey = uniform(0.0, 1.0) < 0.5
+        low = torch.where(by_survey, OBSERVED[0] / shrink, low)
+        high = torch.where(by_survey, OBSERVED[1] / shrink, high)
         hidden = (wave < low[:, None]) | (wave > high[:, None])
         centre = uniform(0.0, 1.0, MAX_GAPS) * (high - low)[:, None] + low[:, None]
         half = 0.5 * uniform(*GAP, MAX_GAPS)
@@ -100,18 +101,6 @@ class RandomCoverage:
         for k in range(MAX_GAPS):
             hidden |= (wave - centre[:, k : k + 1]).abs() < half[:, k : k + 1]
         return hidden & (uniform(0.0, 1.0) >= WHOLE)[:, None]
-
-
-def _windows(uniform, first: float, last: float):
-    shrink = 1.0 + uniform(*REDSHIFTS)
-    survey_low, survey_high = OBSERVED[0] / shrink, OBSERVED[1] / shrink
-    span = np.log(last / first)
-    length = span * uniform(SHORTEST, 1.0)
-    start = np.log(first) + uniform(0.0, 1.0) * (span - length)
-    low = torch.exp(start).clamp(max=KEPT[0])
-    high = torch.exp(start + length).clamp(min=KEPT[1])
-    by_survey = uniform(0.0, 1.0) < 0.5
-    return torch.where(by_survey, survey_low, low), torch.where(by_survey, survey_high, high)
 
 
 def conv_shape(n: int, strides: Sequence[int]) -> list[int]:
@@ -145,8 +134,8 @@ def transposed_stage(n_in: int, n_out: int, stride: int, short: int, long: int) 
 class GappyComponents(nn.Module):
     """Coefficients of principal components, of spectra with missing pixels.
 
-    They minimise, over the pixels that are there, the squared residual plus `noise` times the squared
-    coefficients: the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay 1999).
+    They minimise, over the pixels that are there, the squared residual plus `noise` times the squared coefficients:
+    the posterior mean for coefficients of unit variance and white noise (Connolly & Szalay 1999).
     """
 
     noise = 1e-3
@@ -185,22 +174,21 @@ class GappyComponents(nn.Module):
 class ConvBetaVAE(Autoencoder):
     """A variational autoencoder whose encoder (and, on request, decoder) is convolutional.
 
-    Statistics of the pixels and the shortcut through principal components change how easily the network learns, not
-    what it minimises: the loss of eq. 8 is taken in units of normalised flux. Eq. 4 of Marziano (2024) prints mu and
-    sigma exchanged; this is z = mu + sigma * eps.
+    Statistics of the pixels and the `shortcut` through principal components change how easily it learns, not what it
+    minimises: eq. 8 in normalised flux. Eq. 4 of Marziano (2024) prints mu and sigma exchanged; z = mu + sigma * eps.
     """
 
     def __init__(
         self,
         *,
-        n_pixels: int = 4582,
-        n_latent: int = 32,
-        channels: Sequence[int],
-        strides: Sequence[int],
-        hidden: Sequence[int] = (),
-        decoder: str = "convolutional",
-        shortcut: int = 0,
-        seed: int | np.random.Generator = 0,
+        n_pixels=4582,
+        n_latent=32,
+        channels,
+        strides,
+        hidden=(),
+        decoder="convolutional",
+        shortcut=0,
+        seed=0,
     ) -> None:
         channels, strides, hidden = list(channels), list(strides), list(hidden)
         options = {"channels": channels, "strides": strides, "hidden": hidden, "decoder": decoder}
@@ -268,27 +256,18 @@ class ConvBetaVAE(Autoencoder):
 
 
 def fit_statistics(model: ConvBetaVAE, flux, wavelength=None, *, seed) -> None:
-    """Measure the mean, scale and components that standardise input and output, on some training spectra.
+    """Measure the mean, scale and components that standardise input and output, before training.
 
     Parameters
     ----------
-    model
-        Before training.
     flux
         (N, n_pixels) normalised training spectra: anything that `spectool.models.training.take` reads. 4,000 at
-        most are used.
+        most are used, chosen by `seed`.
     wavelength
         (n_pixels,) Angstrom, vacuum, rest frame.
-    seed
-        Of the choice of spectra: an int or a `numpy.random.Generator`.
-
-    Raises
-    ------
-    ValueError
-        If a pixel has no finite mean.
     """
     rng = np.random.default_rng(seed)
-    n = int(flux.shape[0])
+    n = len(flux)
     some = take(flux, np.sort(rng.choice(n, min(n, N_STATISTICS), replace=False))).astype(np.float32)
     scale = torch.from_numpy(some.std(axis=0))
     # Pixels of the normalisation hardly vary: they must not count a hundred times.
@@ -306,12 +285,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def encode_sample(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
-    """Latent vectors of a prepared sample.
+    """Latent vectors of a prepared sample, from a trained model.
 
     Parameters
     ----------
-    model
-        A trained model.
     sample
         ``flux`` (galaxy, wavelength), normalised and on the model's pixels, and optionally ``mask`` (True = bad) and
         ``ivar``. Pixels that are masked, not finite, or of no ``ivar`` are missing to the encoder.
@@ -321,13 +298,16 @@ def encode_sample(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
     Dataset
         The sample with ``latent`` (mean) and ``latent_sigma``, both (galaxy, latent_dim). A spectrum without one
         usable pixel has NaN there; ``attrs["n_unusable"]`` of ``latent`` counts them.
-
-    Raises
-    ------
-    ValueError
-        If the pixels are not the model's.
     """
-    flux, mask = usable_pixels(model, sample)
+    if "flux" not in sample:
+        raise ValueError("the sample needs a variable 'flux' with dims (galaxy, wavelength)")
+    flux = np.ascontiguousarray(sample["flux"].values, dtype=np.float32)
+    model.check_pixels(sample, flux)
+    mask = ~np.isfinite(flux)
+    if "mask" in sample:
+        mask |= sample["mask"].values.astype(bool)
+    if "ivar" in sample:
+        mask |= ~(sample["ivar"].values > 0)
     mu, sigma = in_batches(model, model.posterior, flux, mask)
     unusable = mask.all(axis=1)
     mu[unusable], sigma[unusable] = np.nan, np.nan
@@ -336,14 +316,8 @@ def encode_sample(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
 
 
 def decode_latent(model: ConvBetaVAE, z: np.ndarray) -> np.ndarray:
-    """Spectra of latent vectors (N, n_latent) or (n_latent,): float32 normalised flux, (N, n_pixels) or
-    (n_pixels,). A vector that is not finite gives NaN.
-
-    Raises
-    ------
-    ValueError
-        If the vectors are not as long as the model's.
-    """
+    """Spectra of latent vectors (N, n_latent) or (n_latent,): float32 normalised flux, (N, n_pixels) or (n_pixels,).
+    A vector that is not finite gives NaN."""
     z = np.asarray(z, dtype=np.float32)
     if z.ndim not in (1, 2) or z.shape[-1] != model.n_latent:
         raise ValueError(
@@ -357,49 +331,28 @@ def decode_latent(model: ConvBetaVAE, z: np.ndarray) -> np.ndarray:
 
 
 def reconstruct(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
-    """`encode_sample`, with the decoded mean as ``reconstruction`` (same dims as ``flux``).
-
-    It covers all the model's pixels, those without data too: there it is a prediction.
-    """
+    """`encode_sample`, with the decoded mean as ``reconstruction`` (as ``flux``): also where there are no data."""
     encoded, dims = encode_sample(model, sample), sample["flux"].dims
     attrs = {**sample["flux"].attrs, "long_name": "decoded mean of the latent posterior"}
     return encoded.assign(reconstruction=(dims, decode_latent(model, encoded["latent"].values), attrs))
 
 
-def usable_pixels(model: ConvBetaVAE, sample: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Flux (galaxy, n_pixels) float32 and the mask of what the encoder must not read (True = bad)."""
-    if "flux" not in sample:
-        raise ValueError("the sample needs a variable 'flux' with dims (galaxy, wavelength)")
-    flux = np.ascontiguousarray(sample["flux"].values, dtype=np.float32)
-    model.check_pixels(sample, flux)
-    mask = ~np.isfinite(flux)
-    if "mask" in sample:
-        mask |= sample["mask"].values.astype(bool)
-    if "ivar" in sample:
-        mask |= ~(sample["ivar"].values > 0)
-    return flux, mask
-
-
 def traverse(decode, latent, dimension, values):
-    """Decode positions along one dimension, up to where a flux turns negative.
-
-    No galaxy has a negative flux. A start that is negative already does not stop it.
+    """Decode positions along one dimension, up to where a flux turns negative: no galaxy has a negative flux.
 
     Parameters
     ----------
-    decode : callable
+    decode
         From latents (n, n_latent) to spectra (n, wavelength).
-    latent : ndarray, shape (n_latent,)
-        Where the other dimensions stay.
-    dimension : int
-    values : ndarray, shape (n,)
-        Of the dimension, from the start outwards.
+    latent
+        (n_latent,): where the other dimensions stay.
+    values
+        (n,) of the dimension, from the start outwards. A start that is negative already does not stop it.
 
     Returns
     -------
-    values : ndarray, shape (m,)
-        Those before the first negative flux.
-    spectra : ndarray, shape (m, wavelength)
+    values, spectra
+        (m,) and (m, wavelength): those before the first negative flux.
     """
     latents = np.repeat(np.asarray(latent)[None], len(values), axis=0)
     latents[:, dimension] = values

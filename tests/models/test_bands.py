@@ -264,7 +264,6 @@ def test_the_loss_is_that_of_what_is_known_and_the_gaussian_one_torchs(kind):
     [
         (make_cnn, {"bands": ["a", "a"]}, "comes twice"),
         (make_sed, {"units": []}, "0 units for 1 outputs"),
-        (make_cnn, {"kernels": (3, 3, 3)}, "two convolutions"),
         (make_cnn, {"bands": ["a", "b"]}, "cannot be pooled"),
         (make_sed, {"scaling": "log"}, "scaling must be"),
     ],

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from sklearn.decomposition import PCA
 from torch import nn
 
 from spectool.models.denoise import (
     DenseAutoencoder,
     denoise,
-    draw_errors,
     fit_pca,
     flux_errors,
     sample_denoised,
@@ -202,13 +202,13 @@ def test_draws_have_the_errors_size_and_the_residuals_correlation():
     rng = np.random.default_rng(1)
     shape = np.exp(-0.5 * ((np.arange(40) - np.array([[10], [30]])) / 4.0) ** 2)
     residual = rng.normal(size=(3000, 2)) @ shape + 0.2 * rng.normal(size=(3000, 40))
-    found = fit_flux_errors(rng.normal(size=(3000, 1)), residual, seed=0)
-    errors = flux_errors(found, np.zeros((1, 1)))
-    draws = draw_errors(found, errors, n=4000, seed=2)[:, 0]
+    arrays = fit_flux_errors(rng.normal(size=(3000, 1)), residual, seed=0)
+    errors, dims = flux_errors(arrays, np.zeros((1, 1))), ("galaxy", "wavelength")
+    denoised = xr.Dataset({"flux": (dims, np.zeros((1, 40), "f4")), "flux_error": (dims, errors)})
+    draws, again = (sample_denoised(denoised, arrays, n=4000, seed=2).values[:, 0] for _ in range(2))
     np.testing.assert_allclose(draws.std(axis=0), errors[0], rtol=0.06)
-    expected, seen = np.corrcoef(residual.T), np.corrcoef(draws.T)
-    assert np.abs(expected - seen).max() < 0.12
-    np.testing.assert_array_equal(draws, draw_errors(found, errors, n=4000, seed=2)[:, 0])
+    assert np.abs(np.corrcoef(residual.T) - np.corrcoef(draws.T)).max() < 0.12
+    np.testing.assert_array_equal(draws, again)
 
 
 def test_draws_scatter_about_the_prediction(trained, errors):

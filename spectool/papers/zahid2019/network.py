@@ -17,7 +17,6 @@ from spectool.models.chunked import (
     ChunkedMLP,
     assign_levels,
     draw_filtered,
-    draw_pixels,
     fit_chunk_basis,
 )
 from spectool.models.store import load_model
@@ -72,7 +71,7 @@ class NoisyLoss:
 
     def _see(self, model, x, sigma, generator):
         if self.pixel_noise:
-            return model.preactivations(draw_pixels(x, sigma, generator))
+            return model.preactivations(x + sigma[:, None] * torch.randn(x.shape, generator=generator))
         clean = self.basis.preactivations(model, x) if self.basis is not None else model.preactivations(x)
         return clean + draw_filtered(model.responses(), sigma, generator)
 

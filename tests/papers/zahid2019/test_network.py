@@ -11,7 +11,6 @@ from spectool.models.chunked import (
     ChunkedMLP,
     assign_levels,
     draw_filtered,
-    draw_pixels,
     fit_chunk_basis,
     split_chunks,
 )
@@ -111,7 +110,7 @@ def test_noise_behind_the_filters_is_noise_in_the_pixels(trained):
     levels = torch.full((n,), sigma)
     with torch.no_grad():
         behind = draw_filtered(model.responses(), levels, generator)
-        pixels = draw_pixels(torch.zeros(n, N_PIXELS), levels, generator)
+        pixels = sigma * torch.randn(n, N_PIXELS, generator=generator)
         before = model.preactivations(pixels) - model.bias
     curves = model.responses().detach()
     expected = sigma**2 * torch.bmm(curves, curves.transpose(1, 2))
