@@ -2,46 +2,22 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 from astropy import units as u
 from astropy.cosmology import Planck18
 from astropy.io import fits
-from astropy.table import Table
 
-from spectool.spectra import FWHM_TO_SIGMA, PIXEL_VELOCITY, sps_wavelength
-from spectool.surveys import SurveyWarning, spectrograph
+from spectool.spectra import FWHM_TO_SIGMA, PIXEL_VELOCITY
+from spectool.surveys import SurveyWarning
 from spectool.surveys.sdss import packaged_spectra, read_sdss
-
-LOGLAM = 3.58 + 1e-4 * np.arange(500)
-
-
-def write_spec(path, loglam=LOGLAM, flux=None, ivar=None, and_mask=None, redshift=0.1, **drop):
-    n = len(loglam)
-    columns = {
-        "flux": np.ones(n, "f4") if flux is None else flux,
-        "loglam": np.asarray(loglam, "f4"),
-        "ivar": np.full(n, 4, "f4") if ivar is None else ivar,
-        "and_mask": np.zeros(n, "i4") if and_mask is None else and_mask,
-        "wdisp": np.full(n, 0.9, "f4"),
-    }
-    primary = fits.PrimaryHDU()
-    primary.header["PLUG_RA"], primary.header["PLUG_DEC"] = 150.0, 2.0
-    found = Table({"Z": [redshift], "CLASS": ["GALAXY"], "SUBCLASS": [""]})
-    fits.HDUList([primary, fits.BinTableHDU(Table(columns)), fits.BinTableHDU(found)]).writeto(
-        path, overwrite=True
-    )
-    return path
-
-
-def write_spspec(path, n=500):
-    image = np.stack([np.full(n, 3.0), np.zeros(n), np.full(n, 0.5), np.zeros(n), np.zeros(n)]).astype("f4")
-    image[2, 7] = 0
-    image[3, 9] = 1 << 23
-    hdu = fits.PrimaryHDU(image)
-    hdu.header["COEFF0"], hdu.header["COEFF1"] = 3.58, 1e-4
-    hdu.header["Z"], hdu.header["RAOBJ"], hdu.header["DECOBJ"] = 0.07, 10.0, -1.0
-    hdu.writeto(path)
-    return path
+from spectool.surveys.spectrograph import (
+    blur,
+    lsf_pixels,
+    luminosity_to_flux,
+    noise_variance,
+    observe_sdss,
+    sdss_wavelength,
+)
+from tests.surveys.conftest import LOGLAM, make_rest, write_spec
 
 
 def test_packaged_galaxies_are_what_ppxf_says():
@@ -80,7 +56,13 @@ def test_raw_files_agree_with_the_collection(shared):
 
 
 def test_old_spspec_format(tmp_path):
-    sample = read_sdss(write_spspec(tmp_path / "spSpec-51630-0266-053.fit"))
+    image = np.zeros((5, 500), "f4")
+    image[0], image[2] = 3.0, 0.5
+    image[2, 7], image[3, 9] = 0, 1 << 23
+    hdu = fits.PrimaryHDU(image)
+    hdu.header.update(COEFF0=3.58, COEFF1=1e-4, Z=0.07, RAOBJ=10.0, DECOBJ=-1.0)
+    hdu.writeto(tmp_path / "spSpec-51630-0266-053.fit")
+    sample = read_sdss(tmp_path / "spSpec-51630-0266-053.fit")
     assert sample["mask"].values[0].nonzero()[0].tolist() == [7, 9]
     assert sample["ivar"].values[0, 0] == 4 and sample["flux"].values[0, 0] == 3
     assert sample["redshift"].values[0] == 0.07 and sample["dec"].values[0] == -1
@@ -95,15 +77,11 @@ def test_different_ranges_share_one_grid_padded_with_no_information(tmp_path):
     assert (sample["ivar"].values[1, :300] == 0).all()
 
 
-def test_only_flags_that_spoil_a_pixel_mask_it(tmp_path):
-    flags = np.zeros(500, "i4")
-    flags[:] = 1 << 6  # LARGESHIFT, set for a whole fibre
+def test_flags_pixels_that_are_not_finite_and_empty_spectra_are_masked(tmp_path):
+    flags = np.full(500, 1 << 6, "i4")  # LARGESHIFT, set for a whole fibre, spoils no pixel
     flags[3] |= 1 << 23  # BRIGHTSKY
     sample = read_sdss(write_spec(tmp_path / "a.fits", and_mask=flags))
     assert sample["mask"].values[0].nonzero()[0].tolist() == [3]
-
-
-def test_not_finite_pixels_and_empty_spectra_are_masked_and_counted(tmp_path):
     flux = np.ones(500, "f4")
     flux[:3] = [np.nan, np.inf, -np.inf]
     with pytest.warns(SurveyWarning, match=r"nan\.fits: 3 pixels are not finite"):
@@ -114,61 +92,28 @@ def test_not_finite_pixels_and_empty_spectra_are_masked_and_counted(tmp_path):
     assert sample["mask"].values.all()
 
 
-def truncate(path):
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 3])
-
-
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("write", "says"),
     [
-        (truncate, "truncated or damaged"),
-        (lambda p: p.write_text("not a spectrum, a letter"), "is not a FITS file"),
-        (lambda p: p.write_bytes(b""), "is not a FITS file"),
-        (lambda p: p.unlink(), "no such file"),
-        (lambda p: fits.PrimaryHDU(np.ones((9, 9))).writeto(p, overwrite=True), "is no SDSS spectrum"),
+        (lambda p: fits.PrimaryHDU(np.ones((9, 9))).writeto(p), "is no SDSS spectrum"),
         (lambda p: write_spec(p, LOGLAM[::-1]), "do not increase after row 0"),
         (lambda p: write_spec(p, np.where(np.arange(500) == 7, np.nan, LOGLAM)), "row 7 is not a number"),
         (lambda p: write_spec(p, LOGLAM + 4e-5), "not on SDSS's grid"),
     ],
-    ids=["truncated", "text", "empty", "missing", "image", "reversed", "nan", "offgrid"],
 )
-def test_bad_files_are_refused_by_name(tmp_path, spoil, says):
-    path = write_spec(tmp_path / "bad.fits")
-    spoil(path)
-    with pytest.raises((ValueError, FileNotFoundError), match=rf"bad\.fits.*{says}"):
-        read_sdss(path)
-
-
-def test_bad_files_of_a_batch_can_be_left_out(tmp_path):
-    good, bad = write_spec(tmp_path / "good.fits"), write_spec(tmp_path / "bad.fits")
-    truncate(bad)
+def test_what_is_no_sdss_spectrum_is_refused_or_left_out(tmp_path, write, says):
+    good, bad = write_spec(tmp_path / "good.fits"), tmp_path / "bad.fits"
+    write(bad)
+    with pytest.raises(ValueError, match=rf"bad\.fits.*{says}"):
+        read_sdss(bad)
     with pytest.warns(SurveyWarning, match=r"left out: bad\.fits"):
         assert read_sdss([good, bad], skip_bad=True).sizes["galaxy"] == 1
     with pytest.warns(SurveyWarning), pytest.raises(ValueError, match="none of 1 files"):
         read_sdss([bad], skip_bad=True)
 
 
-def make_rest(flux, redshift, units="Lsun / Angstrom", wavelength=None, fwhm=2.5):
-    wavelength = sps_wavelength() if wavelength is None else wavelength
-    redshift = np.atleast_1d(redshift).astype(float)
-    return xr.Dataset(
-        {
-            "flux": (
-                ("galaxy", "wavelength"),
-                np.broadcast_to(flux, (redshift.size, wavelength.size)),
-                {"units": units},
-            ),
-            "redshift": ("galaxy", redshift),
-            "log_mass": ("galaxy", np.full(redshift.size, 10.0)),
-        },
-        coords={"wavelength": wavelength},
-        attrs={"fwhm": fwhm},
-    )
-
-
 def test_pixels_are_those_of_real_spectra():
-    mine = spectrograph.sdss_wavelength()
+    mine = sdss_wavelength()
     real = read_sdss(packaged_spectra()["NGC 3073"])["observed_wavelength"].values
     start = np.argmin(np.abs(real - mine[0]))
     np.testing.assert_allclose(mine, real[start : start + mine.size], rtol=1e-12)
@@ -178,7 +123,7 @@ def test_pixels_are_those_of_real_spectra():
 
 def test_flux_is_that_of_the_distance():
     redshift = 0.08
-    out = spectrograph.observe_sdss(make_rest(3e6, redshift), seed=0, noise=False, fibre_fraction=0.5)
+    out = observe_sdss(make_rest(3e6, redshift), seed=0, noise=False, fibre_fraction=0.5)
     sphere = 4 * np.pi * Planck18.luminosity_distance(redshift) ** 2
     expected = (0.5 * 3e6 * u.L_sun / u.AA / sphere / (1 + redshift)).to_value("1e-17 erg / (s cm2 Angstrom)")
     good = ~out["mask"].values
@@ -194,9 +139,7 @@ def test_a_line_gets_the_instruments_width(observed, fwhm):
     centre, sigma = observed / (1 + redshift), fwhm * FWHM_TO_SIGMA
     rest = np.arange(3000.0, 9000.0, 0.3)
     line = np.exp(-0.5 * ((rest - centre) / sigma) ** 2) * 1e8
-    out = spectrograph.observe_sdss(
-        make_rest(line, redshift, wavelength=rest, fwhm=fwhm), seed=0, noise=False
-    )
+    out = observe_sdss(make_rest(line, redshift, wavelength=rest, fwhm=fwhm), seed=0, noise=False)
     wavelength, flux = out["observed_wavelength"].values, out["flux"].values[0].astype(float)
     near = np.abs(wavelength - observed) < 25
     x, f = np.log(wavelength[near]) * 299792.458, flux[near]
@@ -205,35 +148,26 @@ def test_a_line_gets_the_instruments_width(observed, fwhm):
     at_line = np.interp(observed, wavelength, out["lsf_sigma"].values)
     templates = np.hypot(sigma / centre * 299792.458, PIXEL_VELOCITY / np.sqrt(12))
     assert width == pytest.approx(max(at_line, templates), rel=0.02)
-    expected = spectrograph.luminosity_to_flux(np.array([redshift]))[0] * 0.3 * (1 + redshift)
+    expected = luminosity_to_flux(np.array([redshift]))[0] * 0.3 * (1 + redshift)
     assert np.trapezoid(f, wavelength[near]) == pytest.approx(expected * np.trapezoid(line, rest), rel=2e-3)
-
-
-def test_noise_is_what_ivar_says_and_independent_of_batches():
-    rest = make_rest(2e7, np.linspace(0.05, 0.2, 60))
-    clean = spectrograph.observe_sdss(rest, seed=5, noise=False)
-    noisy = spectrograph.observe_sdss(rest, seed=5, batch_size=7)
-    pull = (noisy["flux"] - clean["flux"]).values * np.sqrt(clean["ivar"].values)
-    good = ~clean["mask"].values
-    n = good.sum()
-    assert pull[good].mean() == pytest.approx(0, abs=4 / np.sqrt(n))
-    assert pull[good].std() == pytest.approx(1, abs=4 / np.sqrt(2 * n))
-    again = spectrograph.observe_sdss(rest, seed=5, batch_size=60)
-    np.testing.assert_array_equal(noisy["flux"], again["flux"])
 
 
 def test_a_seed_per_galaxy_lets_each_be_observed_alone():
     rest = make_rest(2e7, np.linspace(0.05, 0.2, 6))
     seeds = np.array([[7, k] for k in range(6)])
-    together = spectrograph.observe_sdss(rest, seed=seeds, keep_truth=True)
-    alone = spectrograph.observe_sdss(rest.isel(galaxy=[4, 1]), seed=seeds[[4, 1]])
+    together = observe_sdss(rest, seed=seeds, keep_truth=True)
+    alone = observe_sdss(rest.isel(galaxy=[4, 1]), seed=seeds[[4, 1]])
     np.testing.assert_array_equal(together["flux"][[4, 1]], alone["flux"])
-    clean = spectrograph.observe_sdss(rest, seed=0, noise=False)
+    clean = observe_sdss(rest, seed=0, noise=False)
     np.testing.assert_array_equal(together["truth"], clean["flux"])
     assert together["truth"].attrs["units"] == together["flux"].attrs["units"]
     assert (together["flux"][0] - together["truth"][0]).std() > 0.5 * np.median(clean["ivar"][0]) ** -0.5
+    for size in (4, 6):
+        np.testing.assert_array_equal(
+            observe_sdss(rest, seed=5, batch_size=size)["flux"], observe_sdss(rest, seed=5)["flux"]
+        )
     with pytest.raises(ValueError, match="2 seeds for 6 galaxies"):
-        spectrograph.observe_sdss(rest, seed=seeds[:2])
+        observe_sdss(rest, seed=seeds[:2])
 
 
 def test_blur_is_a_convolution_with_each_pixels_own_gaussian(rng):
@@ -244,19 +178,17 @@ def test_blur_is_a_convolution_with_each_pixels_own_gaussian(rng):
     for pixel in range(300):
         kernel = np.exp(-0.5 * (offset / max(sigma[0, pixel], 1e-3)) ** 2)
         expected[:, pixel] = padded[:, pixel : pixel + 29] @ kernel / kernel.sum()
-    np.testing.assert_allclose(spectrograph.blur(flux, sigma, reach=14), expected, rtol=1e-9)
-    np.testing.assert_allclose(spectrograph.blur(flux.astype("f4"), sigma), expected, rtol=2e-3)
+    np.testing.assert_allclose(blur(flux, sigma, reach=14), expected, rtol=1e-9)
+    np.testing.assert_allclose(blur(flux.astype("f4"), sigma), expected, rtol=2e-3)
 
 
 def test_red_sky_lines_are_noisier_and_longer_exposures_deeper():
-    wavelength = spectrograph.sdss_wavelength()
+    wavelength = sdss_wavelength()
     flux = np.full(wavelength.size, 10.0)
-    variance = spectrograph.noise_variance(flux, wavelength)
+    variance = noise_variance(flux, wavelength)
     at = {place: np.interp(place, wavelength, variance) for place in (5579.6, 5620, 8230, 8828.8)}
     assert at[8828.8] > 5 * at[8230] and at[5579.6] > 3 * at[5620]
-    ratio = spectrograph.noise_variance(flux / 10, wavelength, exposure=5400) / spectrograph.noise_variance(
-        flux / 10, wavelength
-    )
+    ratio = noise_variance(flux / 10, wavelength, exposure=5400) / noise_variance(flux / 10, wavelength)
     np.testing.assert_allclose(np.interp([5000, 8000], wavelength, ratio), 0.5, atol=0.01)
 
 
@@ -272,29 +204,35 @@ def test_resolution_and_noise_are_those_of_real_spectra(shared):
     for centre in (4200, 4800, 5400, 6400, 7000, 7700, 8400, 9000):
         at = np.abs(10**loglam - centre) < 40
         seen = np.where((ivar[:, at] > 0) & (wdisp[:, at] > 0), wdisp[:, at], np.nan)
-        assert spectrograph.lsf_pixels(centre) == pytest.approx(np.nanmedian(seen), rel=0.08), centre
+        assert lsf_pixels(centre) == pytest.approx(np.nanmedian(seen), rel=0.08), centre
         good = ivar[:, at] > 0
-        model = spectrograph.noise_variance(flux[:, at], 10 ** loglam[at])
+        model = noise_variance(flux[:, at], 10 ** loglam[at])
         ratio = np.log10(model[good] * ivar[:, at][good])
         assert abs(np.median(ratio)) < 0.15, (centre, np.median(ratio))
 
 
 def test_pixels_beyond_the_templates_are_masked():
-    wavelength = np.arange(4000.0, 6000.0, 1.0)
-    out = spectrograph.observe_sdss(make_rest(1e7, 0.1, wavelength=wavelength), seed=0)
+    out = observe_sdss(make_rest(1e7, 0.1, wavelength=np.arange(4000.0, 6000.0, 1.0)), seed=0)
     good = out["observed_wavelength"].values[~out["mask"].values[0]]
     assert 4399 < good[0] < 4402 and 6597 < good[-1] < 6600
     assert (out["ivar"].values[out["mask"].values] == 0).all()
 
 
-def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match=r"redshift of galaxy 1 is -0\.1"):
-        spectrograph.observe_sdss(make_rest(1.0, [0.1, -0.1]), seed=0)
-    with pytest.raises(ValueError, match="median_flux"):
-        spectrograph.observe_sdss(make_rest(1.0, 0.1, units=""), seed=0)
-    with pytest.raises(ValueError, match="Lsun / Angstrom"):
-        spectrograph.observe_sdss(make_rest(1.0, 0.1, units="km"), seed=0)
-    with pytest.raises(ValueError, match="no column `redshift`"):
-        spectrograph.observe_sdss(make_rest(1.0, 0.1).drop_vars("redshift"), seed=0)
-    out = spectrograph.observe_sdss(make_rest(1.0, 0.1, units=""), seed=0, noise=False, median_flux=30.0)
+@pytest.mark.parametrize(
+    ("sample", "says"),
+    [
+        (make_rest(1.0, [0.1, -0.1]), r"redshift of galaxy 1 is -0\.1"),
+        (make_rest(1.0, 0.1, units=""), "median_flux"),
+        (make_rest(1.0, 0.1, units="km"), "Lsun / Angstrom"),
+        (make_rest(1.0, 0.1).drop_vars("redshift"), "no column `redshift`"),
+        (make_rest(1.0, 0.1).drop_vars("wavelength"), "the rest-frame coordinate `wavelength`"),
+    ],
+)
+def test_bad_input_is_refused(sample, says):
+    with pytest.raises(ValueError, match=says):
+        observe_sdss(sample, seed=0)
+
+
+def test_spectra_without_unit_get_the_flux_asked_for():
+    out = observe_sdss(make_rest(1.0, 0.1, units=""), seed=0, noise=False, median_flux=30.0)
     assert np.median(out["flux"]) == pytest.approx(30, rel=0.2)
