@@ -120,11 +120,11 @@ def read_photometry(
         are taken once, and this is told), or most galaxies' fluxes being magnitudes.
     """
     table, name = read_table(source, name)
-    names = list(table.colnames)
-    try:
-        candidates = _find_columns(names, columns)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    names, errors = list(table.colnames), errors or {}
+    absent = [column for column in (*(columns or {}).values(), *errors.values()) if column not in names]
+    if absent:
+        raise ValueError(f"{name}: no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
+    candidates = _find_columns(names, columns, name)
     bands = list(BANDS) if set(candidates) <= set(BANDS) else list(candidates)
     shape, history = (len(table), len(bands)), [f"read {name}: {len(table)} galaxies"]
     flux, error = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -132,11 +132,10 @@ def read_photometry(
     for i, band in enumerate(bands):
         if band in candidates:
             column = _only(table, candidates[band], band, name, history)
-            error_column = _find_error(column, names, (errors or {}).get(band))
-            unit = units.get(band) if isinstance(units, dict) else units
-            flux[:, i], error[:, i], wrong = _read_band(
-                table, column, error_column, unit, sentinels, relative_error, name
-            )
+            error_column = errors.get(band) or _find_error(column, names)
+            unit = _unit(table, column, units.get(band) if isinstance(units, dict) else units, name)
+            values = _read_band(table, column, error_column, unit, sentinels, relative_error, name)
+            flux[:, i], error[:, i], wrong = values
             wrong.append(_flagged(table, (flags or {}).get(band, f"{column}_flag"), bad_flags))
             why[:, i] = np.select(wrong, range(1, 1 + len(wrong)), 0)
     suspect = are_magnitudes(flux, why > 0, bands, name)
@@ -196,12 +195,9 @@ def read_table(source, name=None, *, kind="a table (FITS, VOTable, ECSV, CSV)", 
         raise ValueError(f"{name}: cannot be read as {kind}: {error}") from error
 
 
-def _find_columns(names, columns=None):
+def _find_columns(names, columns, name):
     """The columns that may hold each band."""
     if columns is not None:
-        absent = [column for column in columns.values() if column not in names]
-        if absent:
-            raise ValueError(f"no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
         return {band: _copies(column, names) for band, column in columns.items()}
     result = {}
     for band in BANDS:
@@ -212,18 +208,14 @@ def _find_columns(names, columns=None):
         if hits:
             result[band] = hits
     if not result:
-        raise ValueError(
-            f"no band of GAMA among the columns {', '.join(names[:40])}: say which are which by "
-            'columns={"FUV": ..., "r": ...}'
-        )
+        advice = 'say which are which by columns={"FUV": ..., "r": ...}'
+        raise ValueError(f"{name}: no band of GAMA among the columns {', '.join(names[:40])}: {advice}")
     return result
 
 
-def _find_error(column, names, given=None):
+def _find_error(column, names):
     """The column of a flux column's errors, or None."""
-    if given is not None and given not in names:
-        raise ValueError(f"no column {given!r} of errors; there are {', '.join(names[:40])}")
-    wanted = [given] if given else [pattern.format(column) for pattern in _ERROR_PATTERNS]
+    wanted = (pattern.format(column) for pattern in _ERROR_PATTERNS)
     return next((name for name in wanted if name in names), None)
 
 
@@ -250,7 +242,6 @@ def _only(table, candidates, band, name, history):
 
 def _read_band(table, column, error_column, unit, sentinels, relative_error, name):
     """Fluxes and errors of one band [Jy], and where each of the first four `PROBLEMS` is."""
-    unit = _unit(table, column, unit, name)
     is_magnitude = isinstance(unit, u.LogUnit)
     flux = column_values(table, column, name)
     if error_column is not None:
@@ -267,18 +258,16 @@ def _read_band(table, column, error_column, unit, sentinels, relative_error, nam
     wrong = [~np.isfinite(flux), sentinel, ~np.isfinite(error), ~(error > 0)]
     if is_magnitude:
         if not unit.physical_unit.is_equivalent(u.Jy):
-            raise ValueError(
-                f"{name}: column {column!r} is in {unit}; only AB magnitudes are fluxes without more"
-            )
+            advice = "only AB magnitudes are fluxes without more"
+            raise ValueError(f"{name}: column {column!r} is in {unit}; {advice}")
         with np.errstate(over="ignore"):  # of sentinels
             flux = (flux * unit).to_value(u.Jy)
             return flux, flux * np.expm1(0.4 * np.log(10) * error), wrong
     try:
         factor = unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
     except u.UnitConversionError as error:
-        raise ValueError(
-            f"{name}: column {column!r} is in {unit}, which is no flux per frequency: convert it to Jy"
-        ) from error
+        advice = "which is no flux per frequency: convert it to Jy"
+        raise ValueError(f"{name}: column {column!r} is in {unit}, {advice}") from error
     return flux * factor, error * factor, wrong
 
 
@@ -286,9 +275,8 @@ def _unit(table, column, given, name):
     """The unit a caller or a table states."""
     unit = given if given is not None else getattr(table[column], "unit", None)
     if unit is None or str(unit) == "":
-        raise ValueError(
-            f'{name}: column {column!r} has no unit: say it, such as units="Jy" or units="mag(AB)"'
-        )
+        advice = 'say it, such as units="Jy" or units="mag(AB)"'
+        raise ValueError(f"{name}: column {column!r} has no unit: {advice}")
     if str(unit) == "mag":
         raise ValueError(f'{name}: column {column!r} is in magnitudes of an unnamed system: units="mag(AB)"?')
     try:
