@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from astropy.io import fits
 from astropy.table import Table
 
@@ -78,6 +79,14 @@ def pipe3d_path():
     """In the package's folder: importing it would write a file there."""
     folder = Path(find_spec("edge_pydb").submodule_search_locations[0])
     return folder / "img_califa" / "NGC4047_allpix.pipe3d.hdf5"
+
+
+def has_units(sample):
+    for name in sample.variables:
+        assert "units" in sample[name].attrs or sample[name].dtype.kind in "OU" or name in sample.coords, name
+        if sample[name].dtype.kind == "f":
+            u.Unit(sample[name].attrs["units"])
+    return True
 
 
 def make_rest(flux, redshift, units="Lsun / Angstrom", wavelength=None, fwhm=2.5):
@@ -154,3 +163,12 @@ def few_califa():
     from spectool.surveys.califa import draw_califa
 
     return draw_califa(12, spectra_per_galaxy=30, seed=3, progress=False)
+
+
+@pytest.fixture(scope="session")
+def galaxies(broadband):
+    """Forty galaxies, their redshifts spread over the range."""
+    from spectool.synth.population import draw_population
+
+    drawn = draw_population(40, grid_age=broadband.age, seed=11, redshift_range=(0.005, 0.5))
+    return drawn.assign(redshift=("galaxy", np.linspace(0.004, 0.4999, 40), {"units": ""}))

@@ -48,22 +48,18 @@ def galaxies(shared):
 
 
 def test_the_bands_are_those_of_survey_and_paper():
-    assert len(BANDS) == 54
-    assert len(CALIFA_BANDS) == 34
+    assert len(BANDS) == 54 and len(CALIFA_BANDS) == 34
     assert CALIFA_BANDS[0] == "J0390" and CALIFA_BANDS[-1] == "J0740"
     assert not {"J0660", "J0670"} & set(CALIFA_BANDS)
+    for name, item in FILTERS.items():
+        half = item.wavelength + item.fwhm / 2 * np.array([-1, 1])
+        assert np.allclose(transmission(name, half), 0.5, atol=1e-6)
+        assert transmission(name, item.wavelength) > 0.9999
     centre = np.array([one.wavelength for one in FILTERS.values()])
     assert np.abs(np.diff(centre) - 100).max() < 25
     califa = band_matrix(np.arange(3745.0, 7500.0, 2.0), BANDS)
     covered = {name for name, column in zip(BANDS, califa.T, strict=True) if np.isfinite(column).all()}
     assert covered == set(CALIFA_BANDS) | {"J0660", "J0670"}
-
-
-def test_a_model_has_the_width_that_it_is_given():
-    for name, one in FILTERS.items():
-        half = one.wavelength + one.fwhm / 2 * np.array([-1, 1])
-        assert np.allclose(transmission(name, half), 0.5, atol=1e-6)
-        assert transmission(name, one.wavelength) > 0.9999
 
 
 @pytest.mark.parametrize("step", [1.0, 2.7, 10.0])
@@ -91,12 +87,8 @@ def test_an_independent_code_finds_the_same_magnitudes(galaxies):
     for column, name in enumerate(bands):
         curve = transmission(name, fine)
         some = curve > 1e-6
-        theirs = [
-            Filter(name, data=(fine[some], curve[some])).ab_mag(
-                wavelength[first : last + 1], 1e-17 * row.astype(float)
-            )
-            for row in flux
-        ]
+        band = Filter(name, data=(fine[some], curve[some]))
+        theirs = [band.ab_mag(wavelength[first : last + 1], 1e-17 * row.astype(float)) for row in flux]
         assert np.allclose(ours[:, column], theirs, atol=2e-3), name
 
 
@@ -104,9 +96,8 @@ def test_magnitudes_are_those_through_the_measured_curves(galaxies, shared):
     """To 0.02 mag on real galaxies, in the rest and in the observed frame (which alone reaches the reddest bands)."""
     fine = np.arange(3600.0, 9350.0, 1.0)
     measured = np.load(shared / "data/jpas_filters.npz")
-    curves = np.array(
-        [np.interp(fine, *measured[f"JPAS_{name}"].T.astype(float), left=0, right=0) for name in BANDS]
-    ).T
+    tables = (measured[f"JPAS_{name}"].T.astype(float) for name in BANDS)
+    curves = np.array([np.interp(fine, *table, left=0, right=0) for table in tables]).T
     photons, flat = curves * fine[:, None], LIGHT * curves / fine[:, None]
     ours = band_matrix(fine, BANDS)
     packaged = read_sdss(list(packaged_spectra().values()))
@@ -119,16 +110,14 @@ def test_magnitudes_are_those_through_the_measured_curves(galaxies, shared):
             pixels = sample["observed_wavelength"].values[good] / stretch
             values = np.interp(fine, pixels, sample["flux"].values[row, good], left=0, right=0)
             outside = (fine < pixels[0]) | (fine > pixels[-1])
-            covered = curves[outside].sum(axis=0) < 0.01 * curves.sum(
-                axis=0
-            )  # J0910 leaks 0.9% beyond 9200 A
+            lost = curves[outside].sum(axis=0) / curves.sum(axis=0)
+            covered = lost < 0.01  # J0910 leaks 0.9% beyond 9200 A
             theirs = values @ photons[:, covered] / flat[~outside][:, covered].sum(axis=0)
             errors.append(2.5 * np.log10(values @ ours[:, covered] / theirs))
             n_compared += covered
     errors = np.abs(np.concatenate(errors))
     assert n_compared.min() >= 10, "every band is compared on some galaxies"
     assert errors.max() < 0.02 and np.median(errors) < 0.001
-    print(f"largest {errors.max():.4f}, median {np.median(errors):.5f} mag in {errors.size} comparisons")
 
 
 def test_frames_differ_by_the_redshift():
@@ -141,9 +130,8 @@ def test_frames_differ_by_the_redshift():
     shifted = measure_bands(spectra, bands, frame="observed")["flux"].values[0]
     assert [bands[i] for i in np.flatnonzero(at_rest > 1.05 * at_rest[0])] == ["J0650", "J0660"]
     assert [bands[i] for i in np.flatnonzero(shifted > 1.05 * shifted[0])] == ["J0670", "J0680"]
-    observed = make_spectra(
-        line, wavelength * 1.03, ivar=np.ones(wavelength.size), frame="observed_wavelength", redshift=0.03
-    )
+    given = {"ivar": np.ones(wavelength.size), "frame": "observed_wavelength", "redshift": 0.03}
+    observed = make_spectra(line, wavelength * 1.03, **given)
     back = measure_bands(observed, bands)["flux"].values[0]
     assert np.allclose(back / back[0], at_rest / at_rest[0], rtol=1e-6)
 
@@ -170,19 +158,12 @@ def test_gaps_are_bridged_up_to_the_rule_and_masked_beyond():
         pytest.warns(PrepareWarning, match="1 spectra cover none of the 3 bands, the first is row 3"),
     ):
         seen = measure_bands(make_spectra(flux, wavelength, ivar=ivar, units=""), ("J0470", "J0480", "J0510"))
-    assert seen["mask"].values.tolist() == [
-        [False] * 3,
-        [False] * 3,
-        [False, True, False],
-        [True] * 3,
-    ]
+    assert seen["mask"].values.tolist() == [[False] * 3, [False] * 3, [False, True, False], [True] * 3]
     assert np.isnan(seen["flux"].values[seen["mask"].values]).all()
     assert np.allclose(seen["flux"].values[~seen["mask"].values], 1, atol=1e-5)
     assert float(seen["flux_error"][1, 1]) > float(seen["flux_error"][0, 1])
-    assert (
-        "4 of 12 bands masked" in seen.attrs["history"]
-        and "2 of 4 spectra lack some, 1 all" in (seen.attrs["history"])
-    )
+    for words in ("4 of 12 bands masked", "2 of 4 spectra lack some, 1 all"):
+        assert words in seen.attrs["history"]
 
 
 def test_real_spectra_keep_nearly_all_bands(galaxies):
@@ -194,36 +175,18 @@ def test_real_spectra_keep_nearly_all_bands(galaxies):
     assert 100 < float(snr) < 2000
 
 
-@pytest.fixture
-def flat():
-    return xr.Dataset(
-        {"flux": (("spectrum", "band"), np.ones((3000, 34)), {"units": ""})},
-        coords={"band": list(CALIFA_BANDS)},
-    )
-
-
-def test_depths_mean_five_sigma(flat):
+def test_depths_mean_five_sigma_and_bright_galaxies_keep_the_floor(flat_bands):
     assert np.isclose(DEPTHS["J0378"], 23.5) and np.isclose(DEPTHS["J0910"], 22.0)
     for area, snr in ((np.pi * 1.5**2, 5.0), (4 * np.pi * 1.5**2, 2.5)):
-        seen = observe_jpas(flat, seed=1, magnitude=DEPTHS["J0620"], area=area)
-        column = seen.sel(band="J0620")
+        column = observe_jpas(flat_bands, seed=1, magnitude=DEPTHS["J0620"], area=area).sel(band="J0620")
         assert np.allclose(column["true_flux"] / column["flux_error"], snr)
-        deviate = (seen["flux"] - seen["true_flux"]) / seen["flux_error"]
-        assert np.allclose(deviate.mean("spectrum"), 0, atol=0.09)
-        assert np.allclose(deviate.std("spectrum"), 1, atol=0.06)
     assert np.allclose(-2.5 * np.log10(column["true_flux"] / 3631), DEPTHS["J0620"], atol=1e-3)
-    xr.testing.assert_identical(
-        observe_jpas(flat, seed=3, magnitude=20.0), observe_jpas(flat, seed=3, magnitude=20.0)
-    )
-
-
-def test_bright_galaxies_keep_the_floor(flat):
-    seen = observe_jpas(flat, seed=1, magnitude=np.full(3000, 14.0), floor=0.02)
+    seen = observe_jpas(flat_bands, seed=1, magnitude=np.full(3000, 14.0), floor=0.02)
     assert np.allclose(seen["flux_error"] / seen["true_flux"], 0.02, rtol=0.01)
 
 
-def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat):
-    few = flat.isel(spectrum=slice(0, 400)).copy(deep=True)
+def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat_bands):
+    few = flat_bands.isel(spectrum=slice(0, 400)).copy(deep=True)
     few["flux"][0, list(CALIFA_BANDS).index("J0620")] = -1
     few["flux"][1, 3] = np.nan
     seen = observe_jpas(few, seed=2, magnitude=23.5)
@@ -239,28 +202,21 @@ def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat):
     assert np.allclose(bright["magnitude_error"], expected, equal_nan=True)
 
 
-@pytest.mark.parametrize(
-    ("bands", "says"),
-    [(["J0385"], "no band 'J0385'"), (["J0400", "J0400"], "named twice"), ("J0400", "sequence of names")],
-)
-def test_bands_that_are_none_are_named(bands, says):
-    with pytest.raises(ValueError, match=says):
-        band_matrix(np.arange(4000.0, 6000.0, 2.0), bands)
-
-
-def test_what_cannot_be_measured_is_named(flat):
+def test_what_cannot_be_measured_is_named(flat_bands):
     wavelength = np.arange(4000.0, 6000.0, 2.0)
     spectra = make_spectra(wavelength, wavelength)
-    with pytest.raises(ValueError, match="must increase"):
-        band_matrix(wavelength[::-1])
-    with pytest.raises(ValueError, match='"rest" or "observed"'):
-        measure_bands(spectra, frame="galaxy")
-    with pytest.raises(ValueError, match="need the column `redshift`"):
-        measure_bands(spectra.drop_vars("redshift"), frame="observed")
-    with pytest.raises(ValueError, match="dims \\(galaxy, wavelength\\)"):
-        measure_bands(flat)
-    noisy = observe_jpas(flat, seed=1, magnitude=20.0)
-    with pytest.raises(ValueError, match="has errors"):
-        observe_jpas(noisy, seed=1, magnitude=20.0)
-    with pytest.raises(ValueError, match="no band 'J0900' to scale to"):
-        observe_jpas(flat, seed=1, magnitude=20.0, reference="J0900")
+    noisy = observe_jpas(flat_bands, seed=1, magnitude=20.0)
+    cases = {
+        "no band 'J0385'": lambda: band_matrix(wavelength, ["J0385"]),
+        "named twice": lambda: band_matrix(wavelength, ["J0400", "J0400"]),
+        "sequence of names": lambda: band_matrix(wavelength, "J0400"),
+        "must increase": lambda: band_matrix(wavelength[::-1]),
+        '"rest" or "observed"': lambda: measure_bands(spectra, frame="galaxy"),
+        "need the column `redshift`": lambda: measure_bands(spectra.drop_vars("redshift"), frame="observed"),
+        r"dims \(galaxy, wavelength\)": lambda: measure_bands(flat_bands),
+        "has errors": lambda: observe_jpas(noisy, seed=1, magnitude=20.0),
+        "no band 'J0900' to": lambda: observe_jpas(flat_bands, seed=1, magnitude=20.0, reference="J0900"),
+    }
+    for says, ask in cases.items():
+        with pytest.raises(ValueError, match=says):
+            ask()
