@@ -9,70 +9,47 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
 import numpy as np
-from astropy.io import fits
 from astropy.table import Table
 
 from spectool.surveys.archive import _COLUMNS, CATALOGUE_LINES, spectrum_name
+from tests.surveys.conftest import write_spec
 
 LOGLAM = 3.58 + 1e-4 * np.arange(3840)
+# What all galaxies of the catalogue share.
+SAME = {
+    "plate": 266,
+    "mjd": 51602,
+    "run2d": "26",
+    "redshift": 0.03,
+    "sn_median": 20.0,
+    "sdss_class": "GALAXY",
+}
+SAME |= {"ebv": 0.05, "velocity_dispersion": 80.0, "bptclass": 1, "log_mass_p16": 9.0, "log_mass_p84": 11.0}
+SAME |= {"log_sfr_p16": -1.0, "log_sfr_p84": 1.0, "oxygen_mpa_jhu": 8.9, "lick_hd_a": 4.0}
+SAME |= {"lick_hd_a_error": 0.5, "d4000_n": 1.3}
 
 
 @cache
 def spectrum_bytes(redshift=0.03, level=20.0, seed=0, h_alpha=50.0):
     """A "lite" file as SDSS writes it: a flat galaxy with H-alpha and noise."""
-    rng = np.random.default_rng(seed)
-    wavelength = 10**LOGLAM
-    centre = 6564.614 * (1 + redshift)
+    wavelength, centre = 10**LOGLAM, 6564.614 * (1 + redshift)
     line = h_alpha / np.sqrt(2 * np.pi) / 3 * np.exp(-0.5 * ((wavelength - centre) / 3) ** 2)
-    n = LOGLAM.size
-    columns = {
-        "flux": (level + line + rng.standard_normal(n)).astype("f4"),
-        "loglam": LOGLAM.astype("f4"),
-        "ivar": np.ones(n, "f4"),
-        "and_mask": np.zeros(n, "i4"),
-        "wdisp": np.full(n, 0.9, "f4"),
-    }
-    found = Table({"Z": [redshift], "CLASS": ["GALAXY"], "SUBCLASS": ["STARFORMING"]})
-    hdus = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(Table(columns)), fits.BinTableHDU(found)])
-    content = io.BytesIO()
-    hdus.writeto(content)
-    return content.getvalue()
+    flux = level + line + np.random.default_rng(seed).standard_normal(LOGLAM.size)
+    columns = {"flux": flux.astype("f4"), "ivar": np.ones(LOGLAM.size, "f4")}
+    facts = {"redshift": redshift, "subclass": "STARFORMING"}
+    return write_spec(io.BytesIO(), LOGLAM, **columns, **facts).getvalue()
 
 
 def catalogue_rows(n=24, seed=1):
     """Rows of the joined tables of MPA-JHU, one galaxy a row, H-alpha spread evenly over the paper's bins."""
-    rng = np.random.default_rng(seed)
-    alpha = 10 ** np.linspace(0.25, 3.35, n)
-    same = {
-        "plate": 266,
-        "mjd": 51602,
-        "run2d": "26",
-        "redshift": 0.03,
-        "sn_median": 20.0,
-        "sdss_class": "GALAXY",
-    }
-    same |= {
-        "ebv": 0.05,
-        "velocity_dispersion": 80.0,
-        "bptclass": 1,
-        "log_mass_p16": 9.0,
-        "log_mass_p84": 11.0,
-    }
-    same |= {"log_sfr_p16": -1.0, "log_sfr_p84": 1.0, "oxygen_mpa_jhu": 8.9, "lick_hd_a": 4.0}
-    same |= {"lick_hd_a_error": 0.5, "d4000_n": 1.3}
-    columns = {name: np.full(n, value) for name, value in same.items()} | {
-        "specobjid": 299489677444933632 + np.arange(n),
-        "fiberid": 1 + np.arange(n),
-        "ra": rng.uniform(140, 150, n),
-        "dec": rng.uniform(0, 1, n),
-        "subclass": np.where(np.arange(n) % 2, "STARFORMING", ""),
-        "log_mass": rng.uniform(9, 11, n),
-        "log_sfr": rng.uniform(-1, 1, n),
-    }
-    table = Table(columns)
+    rng, alpha, number = np.random.default_rng(seed), 10 ** np.linspace(0.25, 3.35, n), np.arange(n)
+    table = Table({name: np.full(n, value) for name, value in SAME.items()})
+    table["specobjid"], table["fiberid"] = 299489677444933632 + number, 1 + number
+    table["subclass"] = np.where(number % 2, "STARFORMING", "")
+    for name, low, high in (("ra", 140, 150), ("dec", 0, 1), ("log_mass", 9, 11), ("log_sfr", -1, 1)):
+        table[name] = rng.uniform(low, high, n)
     for line in CATALOGUE_LINES.values():
-        table[f"{line}_flux"] = alpha * 0.1
-        table[f"{line}_flux_err"] = alpha * 0.01
+        table[f"{line}_flux"], table[f"{line}_flux_err"] = alpha * 0.1, alpha * 0.01
     table["h_alpha_flux"], table["h_beta_flux"], table["nii_6584_flux"] = alpha, alpha / 2.86, alpha * 0.3
     return table
 
@@ -85,30 +62,28 @@ class Archive:
 
     def __init__(self, rows):
         self.rows, self.broken, self.asked, self.url, self.votable = rows, {}, [], "", b""
-        keys = zip(
-            rows["plate"], rows["mjd"], rows["fiberid"], rows["redshift"], rows["h_alpha_flux"], strict=True
-        )
         self.spectra = {
-            spectrum_name(p, m, f): spectrum_bytes(z, seed=int(f), h_alpha=a) for p, m, f, z, a in keys
+            spectrum_name(row["plate"], row["mjd"], row["fiberid"]): spectrum_bytes(
+                row["redshift"], seed=int(row["fiberid"]), h_alpha=row["h_alpha_flux"]
+            )
+            for row in rows
         }
 
     def answer_sql(self, sql):
         """CSV as SkyServer writes it."""
-        low, high = (
-            float(v) for v in re.search(r"h_alpha_flux>=(\S+) AND l.h_alpha_flux<(\S+)", sql).groups()
-        )
-        limit = int(re.search(r"SELECT TOP (\d+)", sql)[1])
+        limits = re.search(r"h_alpha_flux>=(\S+) AND l.h_alpha_flux<(\S+)", sql).groups()
+        low, high = (float(limit) for limit in limits)
+        n = int(re.search(r"SELECT TOP (\d+)", sql)[1])
         chosen = (self.rows["h_alpha_flux"] >= low) & (self.rows["h_alpha_flux"] < high)
         if "STARFORMING" in sql:
             chosen &= self.rows["subclass"] == "STARFORMING"
         if not chosen.any():
             return "#Table1\nNo objects have been found\n"
-        named = re.search(r"TOP \d+ (.*?) FROM", sql)[1].split(",")
+        names = re.search(r"TOP \d+ (.*?) FROM", sql)[1].split(",")
         ours = {theirs: name for name, theirs, *_ in _COLUMNS}
-        columns = [self.rows[ours.get(n, n.removeprefix("l."))][chosen][:limit].tolist() for n in named]
-        named = [n.split(".")[1] for n in named]
+        columns = [self.rows[ours.get(name, name.removeprefix("l."))][chosen][:n].tolist() for name in names]
         rows = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
-        return "\n".join(["#Table1", ",".join(named), *rows, ""])
+        return "\n".join(["#Table1", ",".join(name.split(".")[1] for name in names), *rows, ""])
 
 
 @contextmanager
@@ -146,13 +121,12 @@ def serve(rows=None):
         def log_message(self, *_):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    archive.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield archive
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        archive.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield archive
+        finally:
+            server.shutdown()
+            thread.join()
