@@ -10,8 +10,8 @@ from tools.make.bursts import fit_bursts, make_burst_library
 
 
 @pytest.fixture(scope="module")
-def library(grid):
-    return make_burst_library(grid)
+def library():
+    return make_burst_library()
 
 
 def make_sample(flux, error=None, bands=CALIFA_BANDS):
@@ -119,19 +119,3 @@ def test_what_cannot_be_fitted_is_named_and_counted(library):
     ]
     assert np.isfinite(found["log_age"].values).tolist() == [True, False, False, False]
     assert "3 of 4 spectra not fitted" in found.attrs["history"]
-    with pytest.raises(ValueError, match="the library has no band 'J0660'"):
-        fit_bursts(make_sample(flux[:, :1], bands=["J0660"]), library)
-    with pytest.raises(ValueError, match="dims \\(spectrum, band\\)"):
-        fit_bursts(make_sample(flux).rename(spectrum="galaxy"), library)
-
-
-def test_a_grid_must_cover_the_bands(grid):
-    with pytest.raises(ValueError, match="does not cover J0910"):
-        make_burst_library(_cut(grid, 9000.0), bands=("J0400", "J0910"))
-
-
-def _cut(grid, last):
-    from dataclasses import replace
-
-    n = int(np.searchsorted(grid.edges, last))
-    return replace(grid, flux=grid.flux[..., :n], edges=grid.edges[: n + 1], nebular=None)

@@ -47,8 +47,8 @@ def test_mixtures_have_one_to_six_populations_and_one_unit_of_light(grid, histor
     np.testing.assert_allclose(light, 1, rtol=3e-3)
 
 
-def test_the_sample_covers_what_galaxies_have(grid):
-    sample = draw_ssp_mixtures(3000, seed=1, grid=grid)
+def test_the_sample_covers_what_galaxies_have():
+    sample = draw_ssp_mixtures(3000, seed=1)
     assert sample["flux"].shape == (3000, 34) and not sample["mask"].any()
     assert np.isfinite(sample["flux"]).all()
     low, high = np.percentile(sample["log_age"], [10, 95])
@@ -56,10 +56,5 @@ def test_the_sample_covers_what_galaxies_have(grid):
     low, high = np.percentile(sample["log_z"], [10, 95])
     assert low < -1.0 and high > 0.2
     assert np.unique(sample["galaxy_index"]).size == 3000
-    again = draw_ssp_mixtures(3000, seed=1, grid=grid)
+    again = draw_ssp_mixtures(3000, seed=1)
     assert again["flux"].values.tobytes() == sample["flux"].values.tobytes()
-
-
-def test_no_mixtures_are_no_sample(grid):
-    with pytest.raises(ValueError, match="at least 1"):
-        draw_ssp_mixtures(0, seed=1, grid=grid)

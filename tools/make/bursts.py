@@ -9,7 +9,7 @@ from spectool.measure.sedfit import match_models
 from spectool.prepare import add_history
 from spectool.surveys.jpas import CALIFA_BANDS, band_matrix
 from spectool.synth.dust import PIVOT
-from spectool.synth.grid import SSPGrid
+from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import metallicity_weights
 
 MODEL_ERROR = 0.02
@@ -21,34 +21,22 @@ _EXTINCTIONS = np.linspace(0.0, 2.4, 17)
 _DUST_INDEX = -0.7
 
 
-def make_burst_library(
-    grid=None,
-    *,
-    bands=CALIFA_BANDS,
-    log_age=_LOG_AGES,
-    log_z=_METALLICITIES,
-    a_v=_EXTINCTIONS,
-    dust_index=_DUST_INDEX,
-):
+def make_burst_library(*, bands=CALIFA_BANDS, log_age=_LOG_AGES, log_z=_METALLICITIES):
     """Bands of single bursts of all ages, metallicities and extinctions, at rest."""
-    grid = SSPGrid.embedded("optical") if grid is None else grid
-    age = np.unique([np.argmin(np.abs(np.log10(grid.age / 1e9) - one)) for one in log_age])
-    matrix = band_matrix(grid.wavelength, bands)
-    lacking = [name for name, column in zip(bands, matrix.T, strict=True) if not np.isfinite(column).all()]
-    if lacking:
-        raise ValueError(f"the grid {grid.provenance.get('name')} does not cover {', '.join(lacking)}")
+    grid, matrix = embedded_grid(), band_matrix(embedded_grid().wavelength, bands)
+    age = np.unique([np.argmin(np.abs(np.log10(grid.age / 1e9) - value)) for value in log_age])
     seen = np.flatnonzero(matrix.any(axis=1))
     pixels = slice(seen[0], seen[-1] + 1)
     weights = metallicity_weights(grid.z_sun * 10.0 ** np.asarray(log_z), grid.metallicity)
-    depth = (grid.wavelength[pixels] / PIVOT) ** dust_index
-    screens = 10 ** (-0.4 * np.outer(a_v, depth))
+    depth = (grid.wavelength[pixels] / PIVOT) ** _DUST_INDEX
+    screens = 10 ** (-0.4 * np.outer(_EXTINCTIONS, depth))
     through = (screens[:, :, None] * matrix[pixels]).transpose(1, 0, 2).reshape(depth.size, -1)
     by_metallicity = np.stack([ages[age, pixels] @ through for ages in grid.flux])
     # To interpolate bands in metallicity is to interpolate spectra.
     flux = np.einsum("nz,zax->nax", weights, by_metallicity).reshape(-1, len(bands))
     flux /= flux.mean(axis=1, keepdims=True)
-    mesh = np.meshgrid(log_z, np.log10(grid.age[age] / 1e9), a_v, indexing="ij")
-    values = dict(zip(("log_z", "log_age", "a_v"), (one.ravel() for one in mesh), strict=True))
+    mesh = np.meshgrid(log_z, np.log10(grid.age[age] / 1e9), _EXTINCTIONS, indexing="ij")
+    values = dict(zip(("log_z", "log_age", "a_v"), (value.ravel() for value in mesh), strict=True))
     columns = {name: ("template", values[name], {"units": unit}) for name, unit in PROPERTIES.items()}
     return xr.Dataset(
         columns | {"flux": (("template", "band"), flux.astype("f4"), {"units": "", "description": "f_nu"})},
@@ -59,12 +47,11 @@ def make_burst_library(
 
 def fit_bursts(sample, library, *, model_error=MODEL_ERROR, min_bands=10, batch_size=256, progress=True):
     """Fit each spectrum's bands with every burst of a library."""
-    flux, weight, n_bands = _read(sample, library, model_error)
+    flux, weight, n_bands = _read(sample, model_error)
     reason = np.full(len(flux), "", dtype=object)
     reason[(flux * (weight > 0)).max(axis=1, initial=0) <= 0] = "no flux above zero"
     reason[n_bands < min_bands] = f"fewer than {min_bands} bands"
-    places = library.indexes["band"].get_indexer(sample["band"].values)
-    models = torch.from_numpy(library["flux"].values[:, places].astype(float))
+    models = torch.from_numpy(library["flux"].sel(band=sample["band"].values).values.astype(float))
     squares = models * models  # in float64: at high S/N, chi-square is a small difference of large sums
     values = torch.from_numpy(np.stack([library[name].values for name in PROPERTIES], axis=1))
     moments = torch.cat([values, values * values], dim=1)
@@ -84,13 +71,8 @@ def fit_bursts(sample, library, *, model_error=MODEL_ERROR, min_bands=10, batch_
     return _assemble(sample, found, chi2, best, n_bands, reason)
 
 
-def _read(sample, library, model_error):
+def _read(sample, model_error):
     """Fluxes of order 1, their weights (0: missing), and how many bands each spectrum has."""
-    if "flux" not in sample or set(sample["flux"].dims) != {"spectrum", "band"}:
-        raise ValueError("the sample needs `flux` with dims (spectrum, band)")
-    strange = [str(name) for name in sample["band"].values if name not in library["band"].values]
-    if strange:
-        raise ValueError(f"the library has no band {strange[0]!r}: make it with bands=sample['band'].values")
     both = ("spectrum", "band")
     flux = sample["flux"].transpose(*both).values.astype(float)
     missing = ~np.isfinite(flux)

@@ -2,9 +2,8 @@
 
     python -m tools.make.liewcain2021_labels [--galaxies 36] [--per-galaxy 6] [--sn 40] [--seed 6] [--table FILE.nc]
 
-What it prints goes into `spectool.papers.liewcain2021.sample.MEASURED`; the defaults print what is there.
-Five minutes on one
-core.
+What it prints goes into `spectool.papers.liewcain2021.sample.MEASURED`; the defaults print what is there. Five minutes
+on one core.
 """
 
 import numpy as np
@@ -41,15 +40,7 @@ def main(arguments=None):
     """Fit, print, and write the table if asked; returns the ErrorModel."""
     options = make_parser(__doc__, OPTIONS).parse_args(arguments)
     sample = draw_califa(seed=SAMPLE_SEED, progress=False)
-    labels = fit_labels(
-        sample,
-        n_galaxies=options.galaxies,
-        per_galaxy=options.per_galaxy,
-        seed=options.seed,
-        sn=options.sn,
-        regul=options.regul,
-        n_workers=options.workers,
-    )
+    labels = fit_labels(sample, options)
     if options.table:
         labels.to_netcdf(options.table)
     model = fit_error_model(labels)
@@ -57,41 +48,36 @@ def main(arguments=None):
     return model
 
 
-def fit_labels(
-    sample, *, n_galaxies=30, per_galaxy=8, seed, sn=SN, regul=REGUL, grid=None, n_workers=None, progress=True
-):
+def fit_labels(sample, options):
     """Ages and metallicities of some spectra with regularised pPXF."""
-    if min(n_galaxies, per_galaxy) < 1 or not sn > 0:
-        raise ValueError("n_galaxies, per_galaxy and sn must be positive")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(options.seed)
     coarse = sample.assign(velocity_dispersion=np.hypot(sample["velocity_dispersion"], _V500_DISPERSION))
     pixels = np.exp(np.arange(*np.log(FIT_RANGE), _PIXEL / KM_S))
     parts = []
-    for galaxy in np.sort(rng.permutation(sample.sizes["galaxy"])[:n_galaxies]):
-        spectra = rebuild_galaxy(coarse, int(galaxy), wavelength=pixels, grid=grid)
-        rows = np.sort(rng.permutation(spectra.sizes["spectrum"])[:per_galaxy])
+    for galaxy in np.sort(rng.permutation(sample.sizes["galaxy"])[: options.galaxies]):
+        spectra = rebuild_galaxy(coarse, int(galaxy), wavelength=pixels)
+        rows = np.sort(rng.permutation(spectra.sizes["spectrum"])[: options.per_galaxy])
         parts.append(spectra.isel(spectrum=rows)[["flux", "row", "galaxy_index", *LABELS]])
     spectra = xr.concat(parts, "spectrum", coords="minimal", compat="override", join="override")
     flux = spectra["flux"].values
     level = flux[:, np.abs(pixels - 5500.0) < 50].mean(axis=1)
-    noise = level[:, None] / (sn * np.sqrt(pixels * _PIXEL / KM_S))
+    noise = level[:, None] / (options.sn * np.sqrt(pixels * _PIXEL / KM_S))
     noisy = flux + noise * rng.standard_normal(flux.shape)
     dims = spectra["flux"].dims
     fitted = fit_populations(
         spectra.assign(flux=(dims, noisy, {"units": ""}), ivar=(dims, noise**-2, {"units": ""})),
-        grid=grid,
-        regul=regul,
+        regul=options.regul,
         fit_range=FIT_RANGE,
         keep=np.isfinite,
-        n_workers=n_workers,
-        progress=progress,
+        n_workers=options.workers,
+        progress=not options.quiet,
     )
     table = spectra[["row", "galaxy_index", *LABELS]]
     for name in ("chi2", "fit_status", "fit_seconds"):
         table[name] = fitted[name]
     table["log_age_fit"] = ("spectrum", np.log10(fitted["age_lw"].values), {"units": "dex(Gyr)"})
     table["log_z_fit"] = ("spectrum", fitted["log_z_lw"].values, dict(fitted["log_z_lw"].attrs))
-    return table.assign_attrs(sn=float(sn), regul=float(regul))
+    return table.assign_attrs(sn=options.sn, regul=options.regul)
 
 
 def fit_error_model(labels):

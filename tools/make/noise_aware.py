@@ -20,13 +20,7 @@ _DEAD = 0.02
 
 
 def make_arrays(sample) -> dict[str, np.ndarray]:
-    """Arrays to train on: ``flux`` and ``variance`` (infinite where masked) of original spectra, float32.
-
-    Parameters
-    ----------
-    sample : Dataset
-        From `spectool.papers.scourfield2023.sample.normalize_total`. Spectra that are masked out whole are left out.
-    """
+    """``flux`` and ``variance`` (infinite where masked) of original spectra that are not masked out whole."""
     mask, ivar = sample["mask"].values.astype(bool), sample["ivar"].values
     with np.errstate(divide="ignore"):
         variance = np.where(mask | ~(ivar > 0), np.inf, 1.0 / ivar.astype(np.float64))

@@ -11,10 +11,9 @@ on two cores, after tools/train.py has made the models.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import torch
 import xarray as xr
 
 from spectool.measure.line_design import MEASURED
@@ -24,7 +23,7 @@ from spectool.models.denoise import denoise
 from spectool.models.store import load_model
 from spectool.papers.scourfield2023 import network as paper
 from spectool.papers.scourfield2023.sample import SELECTION, SIGMA, TEST_NOISE_SEED, add_noise, make_sample
-from tools.command import CACHE, make_parser
+from tools.command import CACHE, run, write_table
 
 DATA = SELECTION.parent
 KEPT = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
@@ -41,15 +40,23 @@ MANTISSA_BITS = 8
 NULL_TRAINED, TRAINED = "scourfield2023_null_vae6", "scourfield2023_mzr_vae6"
 
 
-def main(arguments=None) -> None:
-    """Do what the command line says."""
-    options = make_parser(__doc__, OPTIONS, PRODUCTS).parse_args(arguments)
-    torch.set_num_threads(1)
+def main(arguments=None) -> dict:
+    """Do what the command line says; the figures are printed and returned."""
+    return run(__doc__, OPTIONS, PRODUCTS, arguments)
+
+
+def make(what, measure, options) -> dict:
+    """Measure and write one table; which fits failed, by source."""
     options.cache.mkdir(parents=True, exist_ok=True)
-    for what in options.what:
-        product = PRODUCTS[what](options)
-        path = write(product, options.out / f"scourfield2023_{what}.nc")
-        print(json.dumps({"file": path.name, "mb": path.stat().st_size / 1e6, **count_failures(product)}))
+    product = measure(options)
+    for name, variable in product.data_vars.items():
+        if variable.dtype.kind == "f":
+            product[name] = variable.copy(data=round_mantissa(variable.values.astype("f4")))
+    recipe = {"made by": "tools/make/scourfield2023_lines.py", "noise seed": TEST_NOISE_SEED}
+    product.attrs = {"recipe": json.dumps(recipe)}
+    mb = write_table(product, options.out / f"scourfield2023_{what}.nc")
+    bad = (product["fit_status"].values != 0).sum(axis=1).tolist()
+    return {"mb": mb, "failed": dict(zip(product["source"].values.tolist(), bad, strict=True))}
 
 
 def measure_uniform(options) -> xr.Dataset:
@@ -64,12 +71,7 @@ def measure_uniform(options) -> xr.Dataset:
     for size in paper.LATENT_SIZES:
         for kind in ("PCA", "AE", "VAE"):
             name = f"{kind} {size}"
-            model = (
-                load_model("scourfield2023_pca")[0].use(size)
-                if kind == "PCA"
-                else load_model(f"scourfield2023_{kind.lower()}{size}")[0]
-            )
-            said = denoise(model, sample)
+            said = denoise(paper.load(kind.lower(), size)[0], sample)
             latent[name] = said["latent"].values
             tables[name] = fit(f"uniform {name}", said, options)
     product = join(tables, sample)
@@ -80,20 +82,12 @@ def measure_uniform(options) -> xr.Dataset:
     return product.assign(latent=(("model", "galaxy", "dim"), np.stack(padded).astype("f4"), about))
 
 
-def measure_mzr(options) -> xr.Dataset:
-    """Lines of star-forming galaxies: original, DESI-like, de-noised by three networks."""
-    sample, valid = (seen_by_desi("star-forming", split, options) for split in ("test", "valid"))
-    return measure_desi("star-forming", sample, valid, TRAINED, NULL_TRAINED, options)
+def measure_desi(name, own, other, options) -> xr.Dataset:
+    """Lines of star-forming galaxies: original, DESI-like, de-noised by three networks.
 
-
-def measure_null(options) -> xr.Dataset:
-    """The same for galaxies whose metallicity does not know their star formation."""
-    sample, valid = (seen_by_desi("null", split, options) for split in ("test", "valid"))
-    return measure_desi("null", sample, valid, NULL_TRAINED, TRAINED, options)
-
-
-def measure_desi(name, sample, valid, own, other, options) -> xr.Dataset:
-    """Lines before and after: ``own`` was trained on the same population, ``other`` on the other one."""
+    ``own`` was trained on the same population, ``other`` on the other one; errors are learnt on validation galaxies.
+    """
+    sample, valid = (seen_by_desi(name, split, options) for split in ("test", "valid"))
     models = {
         "de-noised": own,
         "de-noised, other training": other,
@@ -111,14 +105,10 @@ def measure_desi(name, sample, valid, own, other, options) -> xr.Dataset:
         learnt = fit(f"{name} validation {source}", denoise(model, valid), options)["line_flux"].values
         calibrated[source] = calibrate(learnt, reference, tables[source]["line_flux"].values)
     product = join(tables, sample)
-    whole = np.full(product["line_flux"].shape, np.nan, "f4")
-    for k, source in enumerate(product["source"].values):
-        if source in calibrated:
-            whole[k] = calibrated[source]
-    about = {
-        "units": "Angstrom",
-        "long_name": "error learnt on validation galaxies, holds the original's in 68%",
-    }
+    unknown = np.full(product["line_flux"].shape[1:], np.nan, "f4")
+    whole = np.stack([calibrated.get(source, unknown) for source in product["source"].values])
+    long_name = "error learnt on validation galaxies, holds the original's in 68%"
+    about = {"units": "Angstrom", "long_name": long_name}
     return product.assign(line_flux_error_calibrated=(("source", "galaxy", "line"), whole, about))
 
 
@@ -133,15 +123,14 @@ def calibrate(learnt, reference, predicted) -> np.ndarray:
 
 def seen_by_desi(name, split, options) -> xr.Dataset:
     """Galaxies at z = 0.1 with DESI's noise; validation galaxies are those that the networks were chosen with."""
-    sample = make_sample(
-        name, split="test" if split == "test" else "train", n=None, progress=not options.quiet
-    )
-    seed = TEST_NOISE_SEED if split == "test" else [0, 1]
-    if split == "valid":
-        sample = paper.add_desi_noise(sample, seed=np.random.default_rng(seed))
-        rows = paper.split_validation(sample.sizes["galaxy"], seed=0)[1]
-        return sample.isel(galaxy=rows[: options.n or N_VALID])
-    return paper.add_desi_noise(sample.isel(galaxy=slice(options.n)), seed=np.random.default_rng(seed))
+    progress = not options.quiet
+    if split == "test":
+        sample = make_sample(name, split="test", progress=progress).isel(galaxy=slice(options.n))
+        return paper.add_desi_noise(sample, seed=np.random.default_rng(TEST_NOISE_SEED))
+    sample = make_sample(name, split="train", progress=progress)
+    sample = paper.add_desi_noise(sample, seed=np.random.default_rng([0, 1]))
+    rows = paper.split_validation(sample.sizes["galaxy"], seed=0)[1]
+    return sample.isel(galaxy=rows[: options.n or N_VALID])
 
 
 def fit(name, sample, options, *, variable="flux") -> xr.Dataset:
@@ -160,53 +149,31 @@ def join(tables, sample) -> xr.Dataset:
     )
     for name in KEPT:
         values = np.stack([table[name].transpose("galaxy", "line").values for table in tables.values()])
-        product[name] = (("source", "galaxy", "line"), values.astype("f4"), first[name].attrs)
+        product[name] = (("source", "galaxy", "line"), values, first[name].attrs)
     for name in ("chi2", "fit_status"):
         values = np.stack([table[name].values for table in tables.values()])
         product[name] = (("source", "galaxy"), values, {"units": ""})
     sigma = 1 / np.sqrt(np.where(sample["ivar"].values > 0, sample["ivar"].values, np.nan))
-    sample = sample.assign(
-        sn_median=("galaxy", np.nanmedian(sample["flux"].values / sigma, axis=1), {"units": ""})
-    )
+    sn = np.nanmedian(sample["flux"].values / sigma, axis=1)
+    sample = sample.assign(sn_median=("galaxy", sn, {"units": ""}))
     for name in COLUMNS:
-        values = sample[name].values
-        product[name] = (
-            "galaxy",
-            values.astype("f4") if values.dtype == "f8" else values,
-            sample[name].attrs,
-        )
+        product[name] = ("galaxy", sample[name].values, sample[name].attrs)
     return product
 
 
-def write(product, path) -> Path:
-    """Write a table; numbers keep 9 significant bits (0.2%), so that it compresses."""
-    encoding = {}
-    for name, variable in product.data_vars.items():
-        if variable.dtype.kind == "f":
-            product[name] = variable.copy(data=round_mantissa(variable.values.astype("f4")))
-            encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
-    recipe = {"made by": "tools/make/scourfield2023_lines.py", "noise seed": TEST_NOISE_SEED}
-    product.attrs = {"recipe": json.dumps(recipe)}
-    product.to_netcdf(path, engine="h5netcdf", encoding=encoding)
-    path.chmod(0o644)
-    return path
-
-
 def round_mantissa(values) -> np.ndarray:
-    """float32 with the last bits of the mantissa set to zero, rounded."""
+    """float32 with 9 significant bits (0.2%), so that it compresses."""
     bits = values.view(np.uint32)
     drop = 23 - MANTISSA_BITS
     rounded = (bits + np.uint32(1 << (drop - 1))) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)
     return np.where(np.isfinite(values), rounded.view(np.float32), values)
 
 
-def count_failures(product) -> dict:
-    """Fits that failed, by source."""
-    bad = (product["fit_status"].values != 0).sum(axis=1)
-    return {"failed": dict(zip(product["source"].values.tolist(), bad.tolist(), strict=True))}
-
-
-PRODUCTS = {"lines": measure_uniform, "mzr": measure_mzr, "null": measure_null}
+PRODUCTS = {
+    "lines": partial(make, "lines", measure_uniform),
+    "mzr": partial(make, "mzr", partial(measure_desi, "star-forming", TRAINED, NULL_TRAINED)),
+    "null": partial(make, "null", partial(measure_desi, "null", NULL_TRAINED, TRAINED)),
+}
 
 if __name__ == "__main__":
     main()

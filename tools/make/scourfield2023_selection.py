@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import joblib
 import numpy as np
@@ -82,8 +82,7 @@ def main(arguments=None) -> dict:
     options = make_parser(__doc__, OPTIONS).parse_args(arguments)
     samples = {}
     for name, recipe in SAMPLES.items():
-        if options.blocks:
-            recipe = Recipe(**asdict(recipe) | {"n_blocks": options.blocks})
+        recipe = replace(recipe, n_blocks=options.blocks or recipe.n_blocks)
         table = measure_pool(recipe, options)
         samples[name] = select(table, recipe, seed=options.seed)
         samples[name].attrs["recipe"] = json.dumps(asdict(recipe) | {"seed": options.seed})
@@ -103,10 +102,9 @@ def predict_h_alpha(galaxies):
     2006), and the nucleus, behind their dust.
     """
     grid = embedded_grid()
-    young = np.flatnonzero(share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE) > 0)
-    mass = (
-        galaxies["mass_formed"].values[:, young] * share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[young]
-    )
+    share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)
+    young = np.flatnonzero(share > 0)
+    mass = galaxies["mass_formed"].values[:, young] * share[young]
     weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
     photons = np.einsum("gz,ga,za->g", weights, mass, grid.ionizing_rate[:, young], optimize=True)
     depth = galaxies["dust1"] + galaxies["dust2"]
@@ -120,7 +118,7 @@ def predict_h_alpha(galaxies):
 
 def fit_constant(sample):
     """The constant of `normalize_total` for which the noise-free spectra have the paper's total variance."""
-    truth = np.asarray(sample["truth" if "truth" in sample else "flux"], float)
+    truth = np.asarray(sample["truth"], float)
     total = truth.sum(axis=1, keepdims=True)
     good = np.isfinite(total[:, 0]) & (total[:, 0] > 0)
     if not good.any():

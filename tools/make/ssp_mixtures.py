@@ -1,33 +1,31 @@
-"""Mixtures of single stellar populations seen through narrow bands: what a network may learn before it
-sees galaxies."""
+"""Mixtures of single stellar populations seen through narrow bands: what a network may learn before galaxies."""
 
 import numpy as np
 import xarray as xr
 
 from spectool.surveys.jpas import CALIFA_BANDS, FILTERS, band_matrix
-from spectool.synth.grid import SSPGrid
+from spectool.synth.grid import embedded_grid
 from spectool.synth.histories import metallicity_operator, optical_light
 from spectool.synth.synthesis import describe
 
 MOST = 6
 AGE_RANGE = (3e7, 1.34e10)
 LOG_Z_RANGE = (-1.4, 0.4)
+MAX_A_V = 1.2
 _BATCH = 4096
 
 
-def draw_ssp_mixtures(n, *, seed, bands=CALIFA_BANDS, max_a_v=1.2, grid=None):
+def draw_ssp_mixtures(n, *, seed):
     """Sums of one to six single bursts behind dust, with nothing that a galaxy's spectra would share."""
-    if n < 1:
-        raise ValueError(f"the number of mixtures must be at least 1, not {n}")
-    grid, rng = grid or SSPGrid.embedded(), np.random.default_rng(seed)
+    grid, rng, bands = embedded_grid(), np.random.default_rng(seed), CALIFA_BANDS
     age, metal, flux = np.empty(n), np.empty(n), np.empty((n, len(bands)))
     for start in range(0, n, _BATCH):
         part = slice(start, min(start + _BATCH, n))
         histories = draw_mixtures(rng, part.stop - start, grid)
         described = describe(histories, grid)
         age[part], metal[part] = np.log10(described["age_lw"].values), described["log_z_lw"].values
-        flux[part] = mixture_bands(histories, grid, bands)
-    a_v, index = rng.uniform(0.0, max_a_v, n), -0.7 + 0.2 * rng.standard_normal(n)
+        flux[part] = mixture_bands(histories, grid)
+    a_v, index = rng.uniform(0.0, MAX_A_V, n), -0.7 + 0.2 * rng.standard_normal(n)
     centres = np.array([float(FILTERS[name].wavelength) for name in bands])
     # Dust is smooth over a band, so that its value in the middle will do.
     depth = (a_v / 1.086)[:, None] * (centres / 5500.0) ** index[:, None]
@@ -71,11 +69,9 @@ def draw_mixtures(rng, n, grid):
     )
 
 
-def mixture_bands(histories, grid, bands=CALIFA_BANDS):
+def mixture_bands(histories, grid):
     """f_nu of stars without dust through bands: masses times a matrix of populations by bands."""
-    populations = (grid.flux @ band_matrix(grid.wavelength, bands)).reshape(-1, len(bands))
-    weights = (
-        metallicity_operator(histories["log_z_star"].values, grid)
-        * histories["mass_formed"].values[:, :, None]
-    )
+    populations = (grid.flux @ band_matrix(grid.wavelength)).reshape(-1, len(CALIFA_BANDS))
+    operator = metallicity_operator(histories["log_z_star"].values, grid)
+    weights = operator * histories["mass_formed"].values[:, :, None]
     return weights.transpose(0, 2, 1).reshape(len(weights), -1) @ populations

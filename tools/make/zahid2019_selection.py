@@ -2,11 +2,10 @@
 
     python -m tools.make.zahid2019_selection main
     python -m tools.make.zahid2019_selection null
-    python -m tools.make.zahid2019_selection check
 
 Candidates are drawn, screened, observed, measured and selected, sixteen blocks of 4096 at a time, until there are
 enough; each such batch is kept, so that a run that was interrupted goes on where it was. Stacks by mass are summed in
-passing. In one process 200,000 galaxies take some twenty minutes. ``check`` compares the quick line fluxes with pPXF's.
+passing. In one process 200,000 galaxies take some twenty minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from functools import cache, partial
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -30,7 +28,6 @@ from spectool.papers.zahid2019.sample import (
     SEED,
     chunk_sigma,
     draw_block,
-    observe_candidates,
     renew_metals,
     stored_flux,
 )
@@ -39,15 +36,15 @@ from spectool.surveys.spectrograph import luminosity_to_flux
 from spectool.synth.grid import embedded_grid
 from spectool.synth.population import concatenate
 from spectool.synth.synthesis import metallicity_weights
-from tools.command import CACHE, make_parser
-from tools.make.gaussian_lines import measure_candidates, measure_gaussian_lines
+from tools.command import CACHE, run
+from tools.make.gaussian_lines import measure_candidates
 from tools.make.scourfield2023_selection import MAGNITUDE_LIMIT, predict_h_alpha
 from tools.make.stacks import average_spectra, sum_spectra
 
 SIZES = {"main": 200_000, "null": 50_000}
 BLOCKS = 16
 OPTIONS = {
-    "size": (None, "galaxies wanted; default 200,000 (main), 50,000 (null), 500 (check)"),
+    "size": (None, "galaxies wanted; default 200,000 (main), 50,000 (null)"),
     "seed": (SEED, ""),
     "blocks": (BLOCKS, "of candidates per batch"),
     "cache": (CACHE / "zahid2019", "folder for samples"),
@@ -67,8 +64,6 @@ COLUMNS = (
 MASS_RANGE = (8.5, 11.5)
 MIN_SN = 5.0
 MAX_LOG_N2 = -0.05
-STEPS = {"redshift": 1e-5, "age_lw": 0.01, "sn": 0.05, "line_sn": 0.1, "line_flux": 0.1, "r_magnitude": 0.005}
-"""Precision of columns in shipped files; see `write_selection`."""
 CUTS = (
     "r < 17.77",
     "8.5 < log M < 11.5",
@@ -81,13 +76,7 @@ CUTS = (
 
 def main(arguments=None) -> dict:
     """Do what the command line says; the figures are printed and returned."""
-    options = make_parser(__doc__, OPTIONS, ("main", "null", "check")).parse_args(arguments)
-    torch.set_num_threads(1)
-    report = {}
-    for what in options.what:
-        report[what] = check_lines(options) if what == "check" else make_sample(what, options)
-        print(json.dumps({what: report[what]}, indent=1, ensure_ascii=False))
-    return report
+    return run(__doc__, OPTIONS, {what: partial(make_sample, what) for what in SIZES}, arguments)
 
 
 @cache
@@ -109,9 +98,8 @@ def predict_r(galaxies):
     """Magnitudes r of the stars of candidates, without synthesizing them; gas and nuclei only make them brighter."""
     grid = embedded_grid()
     light, log_distance = _band_light()
-    redshift = galaxies["redshift"].values
+    redshift, mass = galaxies["redshift"].values, galaxies["mass_formed"].values
     weights = metallicity_weights(10 ** galaxies["log_z_star"].values * grid.z_sun, grid.metallicity)
-    mass = galaxies["mass_formed"].values
     node = np.clip(np.rint((redshift - _NODES[0]) / (_NODES[1] - _NODES[0])).astype(int), 0, _NODES.size - 1)
     photons = np.empty(redshift.size)
     for k in np.unique(node):
@@ -125,12 +113,8 @@ def predict_r(galaxies):
 
 
 def screen(galaxies):
-    """Rows of candidates that may pass the selection: r of their stars < 18.07, and H-alpha above 30e-17
-    erg/s/cm2.
-    """
+    """Rows of candidates that may pass the selection: r of their stars < 18.07, H-alpha above 30e-17 erg/s/cm2."""
     bright = np.flatnonzero(predict_r(galaxies) < SCREEN_MAGNITUDE)
-    if not bright.size:
-        return bright
     return bright[predict_h_alpha(galaxies.isel(galaxy=bright)) > SCREEN_H_ALPHA]
 
 
@@ -155,19 +139,6 @@ def select(table):
         passed = passed & step
         counts[name] = int(passed.sum())
     return passed, counts
-
-
-def write_selection(sample, path, *, steps=None):
-    """Write per-galaxy columns in little space, for `read_products`: floats as multiples of a step, compressed."""
-    encoding = {}
-    for name, column in sample.data_vars.items():
-        encoding[name] = {"zlib": True, "complevel": 9, "shuffle": True}
-        if column.dtype.kind == "f":
-            step = (STEPS | (steps or {})).get(name, 0.002)
-            largest = float(np.nanmax(np.abs(column.values), initial=0.0)) / step
-            kind, fill = ("i2", -(2**15)) if largest < 2**15 - 1 else ("i4", -(2**31))
-            encoding[name] |= {"dtype": kind, "scale_factor": step, "_FillValue": fill}
-    sample.to_netcdf(path, engine="h5netcdf", encoding=encoding)
 
 
 def make_sample(what, options) -> dict:
@@ -267,42 +238,6 @@ def describe(folder) -> dict:
         "5, 50, 95%": quartiles,
         "active nuclei left": float(table["is_agn"].mean()),
     }
-
-
-def check_lines(options) -> dict:
-    """Quick fluxes against pPXF's, on galaxies of the main sample: ratio, and scatter in units of the error."""
-    from spectool.measure.lines_ppxf import fit_lines
-
-    size, galaxies, block = options.size or 500, [], 0
-    while sum(some.sizes["galaxy"] for some in galaxies) < size:
-        some = draw_block(block, seed=options.seed)
-        some = some.isel(galaxy=screen(some))
-        passed, _ = select(measure_candidates(some, seed=options.seed))
-        galaxies.append(some.isel(galaxy=passed))
-        block += 1
-    sample = observe_candidates(concatenate(galaxies).isel(galaxy=slice(size)), seed=options.seed)
-    spectra = sample.drop_vars(["true_line_flux", "truth"]).drop_dims("line")
-    begin = time.perf_counter()
-    quick = measure_gaussian_lines(spectra)
-    middle = time.perf_counter()
-    slow = fit_lines(spectra, n_workers=1, progress=not options.quiet)
-    seconds = {"gaussian": middle - begin, "ppxf": time.perf_counter() - middle}
-    report = {"galaxies": size, "ms per galaxy": {k: round(1e3 * v / size, 2) for k, v in seconds.items()}}
-    for name in ("Hβ", "[O III] 5007", "Hα", "[N II] 6583"):
-        one, two = (table["line_flux"].sel(line=name).values for table in (quick, slow))
-        error = quick["line_flux_error"].sel(line=name).values
-        true = sample["true_line_flux"].sel(line=name).values
-        with np.errstate(divide="ignore"):  # pPXF's fluxes can be exactly 0
-            ratio = one / two
-        report[name] = {
-            "median ratio to pPXF": round(float(np.nanmedian(ratio)), 4),
-            "scatter of the ratio (68%)": round(float(np.diff(np.nanpercentile(ratio, [16, 84]))[0] / 2), 4),
-            "median difference / error": round(float(np.nanmedian((one - two) / error)), 3),
-            "rms difference / error": round(float(np.sqrt(np.nanmean(((one - two) / error) ** 2))), 3),
-            "median ratio to truth": round(float(np.nanmedian(one / true)), 4),
-            "pPXF's median ratio to truth": round(float(np.nanmedian(two / true)), 4),
-        }
-    return report
 
 
 if __name__ == "__main__":

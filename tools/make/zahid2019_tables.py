@@ -11,13 +11,11 @@ memory maps of ``tools.make.zahid2019_selection`` and the weights of zahid2019. 
 
 from __future__ import annotations
 
-import json
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
@@ -27,9 +25,9 @@ from spectool.measure.mzr import N_MASS, N_SFR, equal_bins
 from spectool.measure.populations import fit_populations
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_metallicity
 from spectool.papers.zahid2019.sample import DATA, FILES, SEED, read_products
-from tools.command import CACHE, make_parser
+from tools.command import CACHE, run, write_table
 from tools.make.scourfield2023_lines import round_mantissa
-from tools.make.zahid2019_selection import BLOCKS, SIZES, open_memmap, write_selection
+from tools.make.zahid2019_selection import BLOCKS, SIZES, open_memmap
 
 SAMPLES = {"galaxies": "main", "null": "null"}
 OPTIONS = {
@@ -57,13 +55,7 @@ STEPS = {
 
 def main(arguments=None) -> dict:
     """Do what the command line says; the figures are printed and returned."""
-    options = make_parser(__doc__, OPTIONS, COMMANDS).parse_args(arguments)
-    torch.set_num_threads(1)
-    report = {}
-    for what in options.what:
-        report[what] = COMMANDS[what](options)
-        print(json.dumps({what: report[what]}))
-    return report
+    return run(__doc__, OPTIONS, COMMANDS, arguments)
 
 
 def sample_folder(sample, options) -> Path:
@@ -82,12 +74,8 @@ def measure_stacks(options) -> dict:
         stacks[f"ppxf_{name}"] = ("stack", fitted[name].values, fitted[name].attrs)
     for name in ("ivar", "truth"):  # 0.2% of these will do
         stacks[name] = stacks[name].copy(data=round_mantissa(np.ascontiguousarray(stacks[name].values)))
-    encoding = {name: {"zlib": True, "complevel": 9, "shuffle": True} for name in stacks.data_vars}
-    path = options.out / FILES["stacks"]
-    stacks.to_netcdf(path, engine="h5netcdf", encoding=encoding)
-    path.chmod(0o644)
-    seconds = float(fitted["fit_seconds"].mean())
-    return {"stacks": stacks.sizes["stack"], "mb": path.stat().st_size / 1e6, "seconds per fit": seconds}
+    mb, seconds = write_table(stacks, options.out / FILES["stacks"]), float(fitted["fit_seconds"].mean())
+    return {"stacks": stacks.sizes["stack"], "mb": mb, "seconds per fit": seconds}
 
 
 def measure_galaxies(what, options) -> dict:
@@ -99,16 +87,14 @@ def measure_galaxies(what, options) -> dict:
     begin = time.perf_counter()
     said = stream_metallicity(folder, extra_fwhm=extra, progress=not options.quiet)
     seconds = time.perf_counter() - begin
-    product = tabulate(said.assign(derive_columns(table)))
+    product = tabulate(said, table)
     product.attrs = {"recipe": table.attrs["recipe"], "counts": table.attrs["counts"], "z_sun": 0.02}
-    path = options.out / FILES[SAMPLES[what]]
-    write_selection(product, path, steps=STEPS)
-    path.chmod(0o644)
+    mb = write_table(product, options.out / FILES[SAMPLES[what]], steps=STEPS)
     off = product["log_z_predicted"].values - product["log_z_lw"].values
     return {
         "galaxies": product.sizes["galaxy"],
         "seconds": seconds,
-        "mb": path.stat().st_size / 1e6,
+        "mb": mb,
         "wider than the models": float(above.mean()),
         "outliers": float(product["outlier"].values.mean()),
         "bias": float(np.nanmedian(off)),
@@ -116,20 +102,14 @@ def measure_galaxies(what, options) -> dict:
     }
 
 
-def derive_columns(table) -> dict:
-    """Columns that are made of those of the memory map's table."""
-    dex_gyr = {"units": "dex(Gyr)", "long_name": "true light-weighted age"}
+def tabulate(said, table) -> xr.Dataset:
+    """The columns that are kept, some made of those of the memory map's table."""
+    about = {"units": "dex(Gyr)", "long_name": "true light-weighted age"}
+    said["log_age_lw"] = ("galaxy", np.log10(table["age_lw"].values), about)
     h_alpha = table["line_sn"].sel(line="Hα", drop=True)
-    return {
-        "log_age_lw": ("galaxy", np.log10(table["age_lw"].values), dex_gyr),
-        "h_alpha_sn": ("galaxy", h_alpha.values, {"units": "", "long_name": "S/N of Hα"}),
-    }
-
-
-def tabulate(said) -> xr.Dataset:
-    """The columns that are kept."""
-    kept = said[["candidate", *STEPS]]
-    return kept.assign(outlier=("galaxy", said["outlier"].values.astype("i1"), said["outlier"].attrs))
+    said["h_alpha_sn"] = ("galaxy", h_alpha.values, {"units": "", "long_name": "S/N of Hα"})
+    outlier = ("galaxy", said["outlier"].values.astype("i1"), said["outlier"].attrs)
+    return said[["candidate", *STEPS]].assign(outlier=outlier)
 
 
 def stack_bins(options) -> dict:
@@ -144,12 +124,9 @@ def stack_bins(options) -> dict:
         parts.append(prepare_bins(mean, cell, galaxies, table["light"].values, relation))
         parts[-1] = parts[-1].expand_dims(sample=[what])
     product = xr.concat(parts, "sample").assign_attrs(z_sun=0.02, fwhm_kms=FWHM)
-    path = options.out / FILES["bins"]
-    write_selection(
-        product, path, steps={"flux": 1e-4, "log_mass": 5e-4, "log_sfr": 5e-4, "log_z_light": 5e-4}
-    )
-    path.chmod(0o644)
-    return {"bins": product.sizes["galaxy"], "mb": path.stat().st_size / 1e6}
+    steps = {"flux": 1e-4, "log_mass": 5e-4, "log_sfr": 5e-4, "log_z_light": 5e-4}
+    mb = write_table(product, options.out / FILES["bins"], steps=steps)
+    return {"bins": product.sizes["galaxy"], "mb": mb}
 
 
 def place_galaxies(galaxies) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from spectool.papers.zahid2019 import sample as zahid2019
+from tools.command import write_table
 from tools.make import zahid2019_selection as selection
 
 NAMES = ["Hβ", "[O III] 5007", "Hα", "[N II] 6583"]
@@ -78,7 +79,7 @@ def test_columns_are_kept_to_their_step_in_little_space(tmp_path, rng):
         }
     )
     sample["log_z_lw"].values[3] = np.nan
-    selection.write_selection(sample, tmp_path / "some.nc", steps={"log_z_lw": 0.01})
+    write_table(sample, tmp_path / "some.nc", steps={"log_z_lw": 0.01, "line_sn": 0.1})
     again = zahid2019.read_products(path=tmp_path / "some.nc")
     np.testing.assert_array_equal(again["candidate"], sample["candidate"])
     np.testing.assert_array_equal(again["is_agn"], sample["is_agn"])
