@@ -20,14 +20,13 @@ WAVELENGTH = optical_wavelength()
 KEEP = kept_pixels(WAVELENGTH)
 
 
-def make_members(n=3, *, outputs=("log_z_lw", "age_lw"), **options):
-    units = ("dex", "Gyr")[: len(outputs)]
-    members = []
-    for seed in range(n):
-        member = ChunkedMLP(wavelength=WAVELENGTH[KEEP], outputs=outputs, units=units, seed=seed, **options)
+def make_members(n=3, **options):
+    """Networks of two outputs, of which one is in Gyr."""
+    options = {"outputs": ("log_z_lw", "age_lw"), "units": ("dex", "Gyr")} | options
+    members = [ChunkedMLP(wavelength=WAVELENGTH[KEEP], seed=seed, **options) for seed in range(n)]
+    for member in members:
         member.in_scale.fill_(0.04)
-        member.out_scale.copy_(torch.tensor([0.6, 3.0])[: len(outputs)])
-        members.append(member)
+        member.out_scale.copy_(torch.tensor([0.6, 3.0]))
     return members
 
 
@@ -41,47 +40,44 @@ def spectra(rng):
     return torch.from_numpy((0.04 * rng.standard_normal((5, int(KEEP.sum())))).astype("f4"))
 
 
-def test_answers_are_those_of_each_network(members, spectra):
-    outputs, _ = ChunkedEnsemble(members).answer(spectra)
-    for k, member in enumerate(members):
-        torch.testing.assert_close(outputs[k], member(spectra).detach(), rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("hidden", [(), (8,), (64, 32)])
-def test_the_gradient_is_that_of_autograd(spectra, hidden):
+def test_answers_and_gradient_are_those_of_each_network(spectra, hidden):
     members = make_members(2, hidden=hidden)
-    ensemble = ChunkedEnsemble(members)
-    _, gradient = ensemble.answer(spectra)
+    outputs, gradient = ChunkedEnsemble(members).answer(spectra)
     through = [m.preactivations(spectra).detach().requires_grad_() for m in members]
-    mean = torch.stack([m.head(t) for m, t in zip(members, through, strict=True)]).mean(dim=0)
+    alone = torch.stack([m.head(t) for m, t in zip(members, through, strict=True)])
+    torch.testing.assert_close(outputs, alone.detach(), rtol=1e-4, atol=1e-5)
     for output in range(2):
-        wanted = torch.autograd.grad(mean[:, output].sum(), through, retain_graph=True)
+        wanted = torch.autograd.grad(alone.mean(dim=0)[:, output].sum(), through, retain_graph=True)
         wanted = torch.cat(wanted, dim=2).transpose(0, 1)
         torch.testing.assert_close(gradient[output], wanted, rtol=1e-3, atol=1e-6)
+
+
+def by_pixel(members, spectra, output):
+    """Gradient of the members' mean by each pixel."""
+    x = spectra.clone().requires_grad_()
+    torch.stack([m(x) for m in members]).mean(dim=0)[:, output].sum().backward()
+    return x.grad
 
 
 def test_noise_is_that_of_the_whole_gradient(members, spectra, rng):
     ensemble = ChunkedEnsemble(members)
     sigma = torch.from_numpy(rng.uniform(0.01, 0.1, (5, ensemble.n_chunks)).astype("f4"))
     got = white_noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
-    x = spectra.clone().requires_grad_()
-    mean = torch.stack([m(x) for m in members]).mean(dim=0)
-    per_pixel = sigma[:, members[0].chunk_index]
     for output in range(2):
-        (by_pixel,) = torch.autograd.grad(mean[:, output].sum(), x, retain_graph=True)
-        torch.testing.assert_close(got[output], (by_pixel * per_pixel).square().sum(1), rtol=1e-3, atol=0)
+        wanted = (by_pixel(members, spectra, output) * sigma[:, members[0].chunk_index]).square().sum(1)
+        torch.testing.assert_close(got[output], wanted, rtol=1e-3, atol=0)
 
 
 def test_noise_before_broadening(members, spectra):
     """With equal noise everywhere, all that is left out is what pixels at the edges of chunks share."""
     ensemble, operator = ChunkedEnsemble(members), make_broadening(120.0, WAVELENGTH, keep=KEEP)
-    sigma = torch.full((5, ensemble.n_chunks), 0.05)
-    got = white_noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(operator), sigma)
-    x = spectra.clone().requires_grad_()
-    torch.stack([m(x) for m in members]).mean(dim=0)[:, 0].sum().backward()
-    wanted = np.square(0.05 * operator.transpose(x.grad.numpy())).sum(axis=1)
-    np.testing.assert_allclose(got[0].numpy(), wanted, rtol=0.1)
-    white = white_noise_variance(ensemble.answer(spectra)[1], ensemble.filter_products(), sigma)
+    gradient, sigma = ensemble.answer(spectra)[1], torch.full((5, ensemble.n_chunks), 0.05)
+    got, white = (
+        white_noise_variance(gradient, ensemble.filter_products(b), sigma) for b in (operator, None)
+    )
+    back = operator.transpose(by_pixel(members, spectra, 0).numpy())
+    np.testing.assert_allclose(got[0].numpy(), np.square(0.05 * back).sum(axis=1), rtol=0.1)
     assert (got < 0.5 * white).all()
 
 
@@ -93,33 +89,23 @@ def test_one_chunk_through_a_broadening_is_exact(members):
         low, high = ensemble.starts[k : k + 2]
         row[:, low:high] = ensemble.curves[k, : high - low, [0, 5]].T.numpy()
         back = operator.transpose(row)
-        np.testing.assert_allclose(
-            products[k][[0, 5]][:, [0, 5]].numpy(), back @ back.T, rtol=1e-4, atol=1e-6
-        )
+        products_of_two = products[k][[0, 5]][:, [0, 5]].numpy()
+        np.testing.assert_allclose(products_of_two, back @ back.T, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [ChunkedEnsemble, BandEnsemble])
-def test_members_that_do_not_go_together_are_refused(kind, members):
-    with pytest.raises(ValueError, match="at least one member"):
-        kind([])
-    with pytest.raises(ValueError, match=r"member 2 has another hidden|take different bands"):
-        kind(
-            [members[0], make_members(1, hidden=(8,))[0]]
-            if kind is ChunkedEnsemble
-            else [make_sed(0), make_sed(1, bands=["r"])]
-        )
+def test_members_that_do_not_go_together_are_refused(members):
+    for kind in (ChunkedEnsemble, BandEnsemble):
+        with pytest.raises(ValueError, match="at least one member"):
+            kind([])
+    with pytest.raises(ValueError, match="member 2 has another hidden"):
+        ChunkedEnsemble([members[0], *make_members(1, hidden=(8,))])
+    with pytest.raises(ValueError, match="take different bands"):
+        BandEnsemble([make_sed(0), make_sed(1, bands=["r"])])
 
 
 def make_sed(seed, bands=tuple(BANDS)):
-    return SedMLP(
-        bands=bands,
-        hidden=(8,),
-        outputs=["log_sfr"],
-        units=["dex"],
-        with_mask=True,
-        gaussian=True,
-        seed=seed,
-    )
+    how = {"hidden": (8,), "outputs": ["log_sfr"], "units": ["dex"], "with_mask": True, "gaussian": True}
+    return SedMLP(bands=bands, seed=seed, **how)
 
 
 @pytest.fixture(scope="module")

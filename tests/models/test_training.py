@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import zarr
 from torch import nn
 
 from spectool.models import training
@@ -71,16 +72,12 @@ def test_rate_and_end_follow_from_the_values(values, expected):
     assert stop is expected[1]
 
 
-def noisy_data():
-    """Data that no line fits, so that the plateau rule has something to do."""
+def train_on_noise(model, **options):
+    """On data that no line fits, so that the plateau rule has something to do."""
     data = linear_data(128)
-    return data | {"y": data["y"] + np.random.default_rng(1).normal(size=(128, 1)).astype(np.float32)}
-
-
-def train_on_noise(model, epochs=200, **options):
-    data = noisy_data()
-    how = {"lr": 0.05, "patience": None, "plateau": True, "optimizer": "fused adam", "progress": False}
-    return fit(model, data, data, loss=mean_squared, epochs=epochs, **how | options)
+    data["y"] += np.random.default_rng(1).normal(size=(128, 1)).astype(np.float32)
+    how = {"epochs": 200, "lr": 0.05, "patience": None, "plateau": True, "optimizer": "fused adam"}
+    return fit(model, data, data, loss=mean_squared, progress=False, **how | options)
 
 
 def test_a_plateau_lowers_the_rate_and_ends_the_training():
@@ -112,86 +109,61 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
         train(linear(), checkpoint=tmp_path / "run.safetensors")
 
 
-def test_interrupt_keeps_the_best_weights():
-    model = linear()
-    seen = []
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_weights_of_the_lowest_validation_loss_are_kept(interrupted):
+    model, weights = linear(), []
 
-    def stop(history: History):
-        seen.append(model.weight.detach().clone())
-        if len(history.records) == 2:
+    def look(history: History):
+        weights.append(model.weight.detach().clone())
+        if interrupted and len(history.records) == 2:
             raise KeyboardInterrupt
 
-    history = train(model, epochs=50, callbacks=[stop])
-    assert history.stopped == "interrupted"
-    assert torch.equal(model.weight, seen[history.best_epoch - 1])
-    assert not model.training
-
-
-def test_best_weights_are_those_of_the_lowest_validation_loss():
-    model = linear()
-    weights = []
-    history = train(
-        model, epochs=8, lr=0.9, callbacks=[lambda h: weights.append(model.weight.detach().clone())]
-    )
+    history = train(model, epochs=8, lr=0.9, callbacks=[look])
     best = int(np.argmin(history.column("valid_loss")))
-    assert history.best_epoch == best + 1
-    assert torch.equal(model.weight, weights[best])
+    assert history.stopped == ("interrupted" if interrupted else "epochs")
+    assert history.best_epoch == best + 1 and torch.equal(model.weight, weights[best]) and not model.training
 
 
-def test_stops_when_nothing_improves():
+def test_stops_when_nothing_improves_or_the_time_is_up():
     history = train(linear(), epochs=50, lr=0.0, patience=3)
-    assert history.stopped == "patience"
-    assert len(history.records) == 4
-
-
-def test_stops_when_the_time_is_up():
+    assert history.stopped == "patience" and len(history.records) == 4
     history = train(linear(), epochs=10**6, max_seconds=0.2, patience=None)
-    assert history.stopped == "time"
-    assert history.records
+    assert history.stopped == "time" and history.records
 
 
 def test_loss_that_is_not_finite_is_told_and_the_best_weights_stay():
-    model = linear()
-
     def loss(model, batch, step):
         factor = float("nan") if step.training and step.epoch >= 1 else 1.0
         return {"loss": mean_squared(model, batch, step)["loss"] * factor}
 
     with pytest.raises(FloatingPointError, match="epoch 2, batch 1"):
-        train(model, loss=loss)
+        train(model := linear(), loss=loss)
     assert torch.isfinite(model.weight).all()
 
 
 def test_schedules():
-    at = lambda epoch, fraction: Step(epoch, fraction, True, torch.Generator())  # noqa: E731
-    assert one_cycle(0.1)(at(0, 0.1)) == 1.0
-    assert one_cycle(0.1)(at(0, 1.0)) < 1e-12
+    ends = [one_cycle(0.1)(Step(0, fraction, True, torch.Generator())) for fraction in (0.1, 1.0)]
+    assert ends == pytest.approx([1.0, 0.0], abs=1e-12)
     lrs = train(linear(), epochs=3, lr=1.0, schedule=lambda step: 0.5 ** int(step.epoch)).column("lr")
     np.testing.assert_allclose(lrs, [1, 0.5, 0.25])
 
 
-def test_coupled_and_decoupled_weight_decay_differ():
+@pytest.mark.parametrize(("optimizer", "shrunk"), [("adam", 0.01), ("adamw", 0.001)])
+def test_coupled_and_decoupled_weight_decay_differ(optimizer, shrunk):
     """Adam divides an L2 penalty by the gradient's size, AdamW does not: only AdamW shrinks by lr * decay."""
     data = {"x": np.zeros((8, 3), np.float32), "y": np.zeros((8, 1), np.float32)}
-    shrunk = {}
-    for name in ("adam", "adamw"):
-        model = nn.Linear(3, 1, bias=False)
-        nn.init.constant_(model.weight, 1.0)
-        fit(
-            model,
-            data,
-            data,
-            loss=lambda m, b, s: {"loss": m(b["x"]).sum() - s.epoch},
-            epochs=1,
-            batch_size=8,
-            lr=0.01,
-            weight_decay=0.1,
-            optimizer=name,
-            progress=False,
-        )
-        shrunk[name] = 1.0 - float(model.weight.mean().detach())
-    assert shrunk["adam"] == pytest.approx(0.01, rel=1e-3)
-    assert shrunk["adamw"] == pytest.approx(0.001, rel=1e-3)
+    model = nn.Linear(3, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    how = {"epochs": 1, "batch_size": 8, "lr": 0.01, "weight_decay": 0.1, "progress": False}
+    fit(
+        model,
+        data,
+        data,
+        loss=lambda m, b, s: {"loss": m(b["x"]).sum() - s.epoch},
+        optimizer=optimizer,
+        **how,
+    )
+    assert 1.0 - float(model.weight.mean().detach()) == pytest.approx(shrunk, rel=1e-3)
 
 
 def test_augmentation_is_fresh_each_epoch_and_spares_validation():
@@ -210,36 +182,33 @@ def test_augmentation_is_fresh_each_epoch_and_spares_validation():
 def test_reads_rows_of_any_array(kind, tmp_path):
     values = np.arange(40, dtype=np.float16).reshape(10, 4)
     index = np.array([7, 2, 2, 9])
-    if kind == "memmap":
-        np.save(tmp_path / "x.npy", values)
-        array = np.load(tmp_path / "x.npy", mmap_mode="r")
-    elif kind == "zarr":
-        import zarr
-
-        array = zarr.create_array(str(tmp_path / "x.zarr"), shape=values.shape, chunks=(3, 4), dtype="f2")
-        array[:] = values
-    elif kind == "rows":
-        array = training.Rows(np.vstack([values, values])[::-1].copy(), np.arange(19, -1, -1)[:10])
-    else:
-        array = torch.from_numpy(values)
+    np.save(tmp_path / "x.npy", values)
+    stored = zarr.create_array(str(tmp_path / "x.zarr"), shape=values.shape, chunks=(3, 4), dtype="f2")
+    stored[:] = values
+    array = {
+        "memmap": np.load(tmp_path / "x.npy", mmap_mode="r"),
+        "zarr": stored,
+        "rows": training.Rows(np.vstack([values, values])[::-1].copy(), np.arange(19, -1, -1)[:10]),
+        "tensor": torch.from_numpy(values),
+    }[kind]
     batch = training.read_batch({"x": array}, index)
     assert batch["x"].dtype == torch.float32
     np.testing.assert_array_equal(batch["x"].numpy(), values[index])
 
 
 def test_split_is_disjoint_complete_and_repeatable():
-    parts = training.split(1003, seed=4)
+    parts, again = training.split(1003, seed=4), training.split(1003, seed=4)
     assert sorted(np.concatenate(parts)) == list(range(1003))
     assert [len(p) for p in parts] == [802, 101, 100]
-    assert all(np.array_equal(a, b) for a, b in zip(parts, training.split(1003, seed=4), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
+    with pytest.raises(ValueError, match="add up"):
+        training.split(10, (0.5, 0.4), seed=0)
 
 
 def test_bad_arguments_are_told():
-    with pytest.raises(ValueError, match="different numbers of rows"):
-        fit(linear(), {"x": np.zeros((2, 3)), "y": np.zeros((3, 1))}, linear_data(), loss=mean_squared)
-    with pytest.raises(ValueError, match="no rows"):
-        fit(linear(), linear_data(), {"x": np.zeros((0, 3))}, loss=mean_squared)
+    uneven, empty = {"x": np.zeros((2, 3)), "y": np.zeros((3, 1))}, {"x": np.zeros((0, 3))}
+    for arrays in ((uneven, linear_data()), (linear_data(), empty)):
+        with pytest.raises(ValueError, match="no rows or different numbers of rows"):
+            fit(linear(), *arrays, loss=mean_squared)
     with pytest.raises(ValueError, match="optimizer"):
         train(linear(), optimizer="lion")
-    with pytest.raises(ValueError, match="add up"):
-        training.split(10, (0.5, 0.4), seed=0)
