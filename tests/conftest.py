@@ -50,6 +50,14 @@ def grid():
 
 
 @pytest.fixture(scope="session")
+def broadband():
+    """The embedded grid that reaches the infrared."""
+    from spectool.synth.grid import SSPGrid
+
+    return SSPGrid.embedded("broadband")
+
+
+@pytest.fixture(scope="session")
 def population(grid):
     """Sixty-four galaxies with the relations of real ones, ready for ``synthesize``."""
     from spectool.synth.population import draw_population

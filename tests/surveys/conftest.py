@@ -121,13 +121,6 @@ def make_observed(level=20.0, redshift=(0.03, 0.045), sn=30.0, n=1):
 
 
 @pytest.fixture(scope="session")
-def broadband():
-    from spectool.synth.grid import SSPGrid
-
-    return SSPGrid.embedded("broadband")
-
-
-@pytest.fixture(scope="session")
 def filters():
     from spectool.surveys.gama import load_filters
 

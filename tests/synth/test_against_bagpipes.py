@@ -23,7 +23,6 @@ SETS = [
     (6.0, 2.0, 10.0, 0.02, -3.5, 2.0, 1.2, 0.7, 150.0),
     (11.0, 0.3, 11.3, 2.00, -3.5, 0.2, 1.0, 0.7, 300.0),
 ]
-METALLICITY = np.array([row[3] for row in SETS])
 LSUN = 3.826e33
 WAVELENGTH = np.arange(3800.0, 9200.0, 2.0)
 OPTIONS = {"progress": False, "wavelength": WAVELENGTH}
@@ -62,7 +61,7 @@ def bagpipes_models():
 @pytest.fixture(scope="module")
 def linear_grid(grid):
     """The grid at the galaxies' metallicities, linear in Z as bagpipes has it: `synthesize` is linear in log Z."""
-    metallicity = np.unique(METALLICITY) * grid.z_sun
+    metallicity = np.unique(np.array(SETS)[:, 3]) * grid.z_sun
 
     def between(part, *names):
         weights = interpolation_weights(metallicity, part.metallicity)
@@ -78,16 +77,13 @@ def ours(linear_grid, bagpipes_models):
     """The same galaxies, their histories spread evenly over bagpipes' age bins of 0.1 dex as bagpipes does."""
     _, _, histories, age_bins, _ = bagpipes_models
     _, _, _, z, log_u, a_v, eta, slope, dispersion = np.array(SETS).T
-    columns = {
-        "log_z_star": np.log10(z),
-        "log_z_gas": np.log10(z),
-        "log_u": log_u,
+    columns = {"log_z_star": np.log10(z), "log_z_gas": np.log10(z), "log_u": log_u, "dust_index": -slope}
+    columns |= {
         "dust1": (eta - 1) * a_v / 1.0857362,
         "dust2": a_v / 1.0857362,
-        "dust_index": -slope,
         "velocity_dispersion": dispersion,
     }
-    galaxies = xr.Dataset({k: ("galaxy", v) for k, v in columns.items()})
+    galaxies = xr.Dataset({name: ("galaxy", values) for name, values in columns.items()})
     low, high = age_bins[:-1, None], age_bins[1:, None]
     share = np.diff(np.clip((linear_grid.age_edges - low) / (high - low), 0, 1), axis=1)
     galaxies["mass_formed"] = (("galaxy", "age"), histories @ share)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from spectool.spectra import pixel_edges
 from spectool.synth.broadening import grid_fwhm, smooth_ssps
 from spectool.synth.grid import SSPGrid
+from spectool.synth.sources import ssp_dataset
 
 LINES = np.array([4200.0, 5200.0, 6800.0])
 
@@ -18,18 +18,14 @@ def line_grid():
     wavelength = np.arange(3900.0, 7400.0, 0.9)
     sigma = 2.5 / np.sqrt(8 * np.log(2))
     flux = np.exp(-0.5 * ((wavelength - LINES[:, None]) / sigma) ** 2).sum(0)
-    return SSPGrid(
-        edges=pixel_edges(wavelength),
-        age=np.array([1e6, 1e7]),
-        metallicity=np.array([0.02]),
-        flux=np.tile(flux, (1, 2, 1)).astype("f4"),
-        surviving_mass=np.ones((1, 2)),
-        ionizing_rate=np.zeros((1, 2)),
-        z_sun=0.02,
-        fwhm=2.5,
-        nebular=None,
-        provenance={"name": "lines"},
-    )
+    arrays = {
+        "flux": np.tile(flux, (1, 2, 1)),
+        "metallicity": [0.02],
+        "age": [1e6, 1e7],
+        "wavelength": wavelength,
+    }
+    attrs = {"z_sun": 0.02, "fwhm": 2.5, "provenance": {"name": "lines"}}
+    return SSPGrid.from_dataset(ssp_dataset(arrays, attrs))
 
 
 def widths(wavelength, flux):
@@ -66,23 +62,14 @@ def test_it_is_the_direct_convolution(grid):
     assert one == pytest.approx(flux @ kernel / kernel.sum(), rel=1e-4)
 
 
-def test_a_flat_spectrum_stays_flat(line_grid):
+def test_flat_spectra_stay_flat_and_resolutions_are_believed(line_grid):
     flat = replace(line_grid, flux=np.ones_like(line_grid.flux))
     np.testing.assert_allclose(smooth_ssps(flat, np.arange(3901.0, 7398), 330.0), 1, rtol=1e-6)
-
-
-def test_resolutions_that_change_with_wavelength_are_believed(line_grid):
-    constant = grid_fwhm(line_grid, LINES)
-    assert constant.tolist() == [2.5] * 3
-    told = replace(line_grid, provenance={"resolution": {"wavelength": [4000.0, 7000.0], "fwhm": [2.0, 5.0]}})
-    np.testing.assert_allclose(grid_fwhm(told, LINES), 2 + 3 * (LINES - 4000) / 3000)
-
-
-def test_sharper_than_the_grid_is_refused(line_grid):
+    assert grid_fwhm(line_grid, LINES).tolist() == [2.5] * 3
+    table = {"wavelength": [4000.0, 7000.0], "fwhm": [2.0, 5.0]}
+    varying = replace(line_grid, provenance={"resolution": table})
+    np.testing.assert_allclose(grid_fwhm(varying, LINES), 2 + 3 * (LINES - 4000) / 3000)
     with pytest.raises(ValueError, match=r"the grid lines has a resolution of 185 km/s \(FWHM\) at 4050 A"):
         smooth_ssps(line_grid, np.arange(4050.0, 7301), 180.0)
-
-
-def test_wavelengths_beyond_the_grid_are_refused(line_grid):
     with pytest.raises(ValueError, match=r"3800-7300 A reach beyond the grid's 3900-"):
         smooth_ssps(line_grid, np.arange(3800.0, 7301), 330.0)

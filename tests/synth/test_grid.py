@@ -16,13 +16,8 @@ def test_embedded_grid_covers_what_it_promises(grid):
     assert grid.provenance["error_against_full_grid"]["median"] < 1e-3
 
 
-def test_broadband_grid_reaches_500_micron():
-    grid = SSPGrid.embedded("broadband")
-    assert grid.edges[0] <= 912 and grid.edges[-1] > 5e6
-
-
-def test_both_grids_are_the_same_stars(grid):
-    broadband = SSPGrid.embedded("broadband")
+def test_both_grids_are_the_same_stars(grid, broadband):
+    assert broadband.edges[0] <= 912 and broadband.edges[-1] > 5e6
     inside = (broadband.edges > 4000) & (broadband.edges < 7000)
     edges = broadband.edges[inside]
     first = int(np.flatnonzero(inside)[0])
