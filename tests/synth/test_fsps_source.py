@@ -19,6 +19,7 @@ from spectool.synth.population import draw_population
 from spectool.synth.sources import FSPSError, _refine, check_sps_home, load_fsps_grid
 from spectool.synth.synthesis import synthesize
 
+NAME = "FSPS MIST + C3K_LR"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="python-fsps has no wheel for Windows")
 
 
@@ -49,7 +50,7 @@ def fsps_grid(sps_home, cache):
 def test_grid_says_what_fsps_is_made_of_and_has_its_axes(fsps_grid):
     assert "fsps" not in sys.modules, "it may end the interpreter, and has one of its own"
     provenance = fsps_grid.provenance
-    assert provenance["name"] == "FSPS MIST + C3K_LR"
+    assert provenance["name"] == NAME
     assert "python-fsps" in provenance["source"] and provenance["imf"] == "Kroupa"
     assert "MILES" not in provenance["stars"] and "MILES" in provenance["nebular"]
     assert fsps_grid.metallicity[0] < 1e-4 and fsps_grid.metallicity[-1] > 0.05
@@ -64,18 +65,16 @@ def test_grid_says_what_fsps_is_made_of_and_has_its_axes(fsps_grid):
     assert fsps_grid.nebular is not None and np.all(fsps_grid.ionizing_rate >= 0)
 
 
-def test_cached_grid_is_the_same_and_is_read_not_computed(fsps_grid, sps_home, cache, monkeypatch):
-    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *_: pytest.fail("computed again"))
+def test_cached_grids_are_read_unless_spoilt_or_of_other_options_or_files(
+    fsps_grid, sps_home, cache, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *a: asked.append(a) or 1 / 0)
     again = SSPGrid.from_fsps(sps_home=sps_home, cache=cache, progress=False)
     for name in ("flux", "edges", "ionizing_rate"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fsps_grid, name))
-    assert again.provenance == fsps_grid.provenance
-    assert list(cache.iterdir()) == [next(cache.glob("fsps_*.nc"))]
-
-
-def test_other_options_or_files_are_another_entry(fsps_grid, sps_home, cache, monkeypatch):
-    asked = []
-    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *a: asked.append(a) or 1 / 0)
+    assert again.provenance == fsps_grid.provenance and not asked
+    assert list(cache.iterdir()) == list(cache.glob("fsps_*.nc"))
     with pytest.raises(ZeroDivisionError):
         load_fsps_grid(imf="chabrier", sps_home=sps_home, cache=cache)
     touched = sps_home / "data" / "magsun.dat"
@@ -86,35 +85,27 @@ def test_other_options_or_files_are_another_entry(fsps_grid, sps_home, cache, mo
     touched.write_bytes(touched.read_bytes()[:-1])
     os.utime(touched, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert [a[0]["imf_type"] for a in asked] == [1, 2]
-
-
-def test_spoilt_cache_is_computed_anew(fsps_grid, sps_home, cache, tmp_path, monkeypatch):
     shutil.copytree(cache, tmp_path / "cache")
     next((tmp_path / "cache").glob("fsps_*.nc")).write_bytes(b"not a netCDF file")
-    monkeypatch.setattr("spectool.synth.sources._run_worker", lambda *_: 1 / 0)
     with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ZeroDivisionError):
         load_fsps_grid(sps_home=sps_home, cache=tmp_path / "cache")
 
 
-def test_grid_goes_through_the_same_synthesis(fsps_grid):
+def test_grid_goes_through_the_same_synthesis_and_notebook_code(fsps_grid):
     galaxies = draw_population(16, grid_age=fsps_grid.age, seed=1)
-    wavelength = np.arange(3600.0, 7400.0, 2.0)
-    sample = synthesize(galaxies, fsps_grid, wavelength=wavelength, progress=False)
-    assert sample.flux.shape == (16, wavelength.size)
+    sample = synthesize(galaxies, fsps_grid, wavelength=np.arange(3600.0, 7400.0, 2.0), progress=False)
+    assert sample.flux.shape == (16, 1900)
     assert np.isfinite(sample.flux).all() and (sample.flux > 0).all()
-    assert json.loads(sample.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
+    assert json.loads(sample.attrs["ssp_grid"])["name"] == NAME
     # Labels agree with the draw but for the grid's own surviving mass.
     np.testing.assert_allclose(sample.log_sfr, galaxies.log_sfr, atol=1e-5)
     np.testing.assert_allclose(sample.log_mass, galaxies.log_mass, atol=0.2)
-
-
-def test_grid_goes_through_the_notebook_code(fsps_grid):
     sample = make_marziano2024(16, seed=3, grid=fsps_grid, progress=False)
     assert sample.flux.shape == (16, 4582) and np.isfinite(sample.flux).all()
     model = make_autoencoder("light", seed=0)
     fit_statistics(model, np.tile(sample.flux.values, (3, 1)), sample.wavelength.values, seed=0)
     assert np.isfinite(encode_sample(model, sample).latent).all()
-    assert json.loads(sample.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
+    assert json.loads(sample.attrs["ssp_grid"])["name"] == NAME
 
 
 def test_grid_says_its_resolution_at_each_wavelength(fsps_grid):
@@ -128,12 +119,8 @@ def test_grid_says_its_resolution_at_each_wavelength(fsps_grid):
 def test_grid_makes_the_training_set_of_zahid2019(fsps_grid, monkeypatch):
     table = training_table().isel(galaxy=slice(None, None, 463))
     made = make_sample(fsps_grid, table=table)
-    assert (
-        made["flux"].shape == (101, 2468)
-        and np.isfinite(made["flux"]).all()
-        and made["flux"].any("wavelength").all()
-    )
-    assert json.loads(made.attrs["ssp_grid"])["name"] == "FSPS MIST + C3K_LR"
+    assert made["flux"].shape == (101, 2468) and np.isfinite(made["flux"]).all()
+    assert made["flux"].any("wavelength").all() and json.loads(made.attrs["ssp_grid"])["name"] == NAME
     assert made["log_z_lw"].attrs["z_sun"] == 0.02 and float(np.abs(made["log_z_lw"]).max()) <= 2.0001
     heldout = make_heldout(10, seed=1, grid=fsps_grid)
     assert np.isfinite(heldout["flux"]).all() and np.isfinite(heldout["log_z_interval"]).all()
@@ -182,39 +169,27 @@ def test_incomplete_sps_home_is_an_error_and_not_the_end(file, word, broken):
     assert str(broken) in str(caught.value) and "git clone" in str(caught.value)
 
 
-def test_missing_folders_are_named_before_fsps_is_asked(broken):
+def test_homes_that_are_none_are_named_before_fsps_is_asked(broken, sps_home, tmp_path, monkeypatch):
     shutil.rmtree(broken / "ISOCHRONES")
     (broken / "data" / "FILTER_LIST").unlink()
     with pytest.raises(FSPSError, match=r"lacks data/FILTER_LIST, ISOCHRONES"):
         check_sps_home(broken)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("unset", "not set"),
-        ("absent", "not a directory"),
-        ("file", "not a directory"),
-        ("long", "characters"),
-    ],
-)
-def test_sps_home_that_is_no_directory_is_told(kind, message, sps_home, tmp_path, monkeypatch):
     monkeypatch.setenv("SPS_HOME", str(sps_home))
     assert check_sps_home() == sps_home
-    place = tmp_path / ("x" * 120) / ("y" * 120) if kind == "long" else tmp_path / kind
-    if kind == "file":
-        place.write_text("no folder")
-    if kind == "long":
-        place.mkdir(parents=True)
-    monkeypatch.setenv("SPS_HOME", "" if kind == "unset" else str(place))
-    with pytest.raises(FSPSError, match=message):
-        SSPGrid.from_fsps()
-
-
-def test_options_that_belong_to_the_synthesis_are_refused(sps_home):
-    with pytest.raises(ValueError, match="dust2: set by spectool"):
-        load_fsps_grid(parameters={"dust2": 0.3}, sps_home=sps_home)
-    with pytest.raises(ValueError, match="no IMF 'kennicutt'"):
-        load_fsps_grid(imf="kennicutt", sps_home=sps_home)
-    with pytest.raises(ValueError, match="wavelength_range"):
-        load_fsps_grid(wavelength_range=(5000, 4000), sps_home=sps_home)
+    file, long = tmp_path / "file", tmp_path / ("x" * 120) / ("y" * 120)
+    file.write_text("no folder")
+    long.mkdir(parents=True)
+    places = {
+        "": "not set",
+        tmp_path / "absent": "not a directory",
+        file: "not a directory",
+        long: "characters",
+    }
+    for place, message in places.items():
+        monkeypatch.setenv("SPS_HOME", str(place))
+        with pytest.raises(FSPSError, match=message):
+            SSPGrid.from_fsps()
+    wrong = {"dust2: set by": {"parameters": {"dust2": 0.3}}, "no IMF 'kennicutt'": {"imf": "kennicutt"}}
+    for message, options in (wrong | {"wavelength_range": {"wavelength_range": (5000, 4000)}}).items():
+        with pytest.raises(ValueError, match=message):
+            load_fsps_grid(sps_home=sps_home, **options)
