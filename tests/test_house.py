@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,11 +13,16 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.test_rooms import ROOT, tree
+
 # conda-forge's names where they are others than the Python index's
 CONDA_NAMES = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
 # the import's name where it is another than the package's
 IMPORT_NAMES = {"astro-sedpy": "sedpy", "scikit-learn": "sklearn", "pyyaml": "yaml"}
+FORBIDDEN = {
+    "pickle": r"import pickl[e]|allow_pickle=Tru[e]|joblib\.(dum|loa)[pd]\(|torch\.loa[d]\(",
+    "all cores": r"n_jobs=-[1]|os\.cpu_coun[t]",
+}
 LAZY = ("astroquery", "bagpipes", "captum", "dsps", "fsps", "gmm_mi", "jax", "optuna", "ppxf", "sedpy")
 
 
@@ -48,22 +52,13 @@ def lines_matching(pattern, files):
     return found
 
 
-def conda_dependencies():
+def test_conda_and_pip_install_the_same_and_binder_reads_no_local_line():
     listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     conda = [entry for entry in listed if isinstance(entry, str)]
     pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
-    return conda, pip
-
-
-def test_conda_and_pip_install_the_same():
-    conda, pip = conda_dependencies()
     names = {re.match(r"[\w-]+", line)[0]: line for line in conda if not re.match(r"(python|pip)\b", line)}
     lines = [line.replace(name, CONDA_NAMES.get(name, name), 1) for name, line in names.items()]
     assert requirements(lines + pip) == requirements(project()["dependencies"])
-
-
-def test_binder_reads_a_python_version_and_no_local_line():
-    conda, pip = conda_dependencies()
     assert "python=3.11" in conda
     assert not [line for line in pip if line.startswith(("-", ".", "/")) or "://" in line]
 
@@ -89,29 +84,16 @@ def test_binder_tells_the_libraries_how_many_threads_there_are(limit, threads):
 
 
 def test_the_tested_versions_lie_within_the_bounds():
-    pinned = requirements(
-        line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
-    )
-    exact = {name: str(specifier).removeprefix("==") for name, specifier in pinned.items()}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = requirements(line for line in lines if not line.startswith("#"))
     listed = project()
-    wanted = [listed["dependencies"], *listed["optional-dependencies"].values()]
-    for lines in wanted:
+    for lines in [listed["dependencies"], *listed["optional-dependencies"].values()]:
         for name, specifier in requirements(lines).items():
-            assert exact[name] in specifier, name
-
-
-def source(path):
-    """Python of a module or of a notebook's cells, magics left out."""
-    if path.suffix == ".py":
-        return path.read_text(encoding="utf-8")
-    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    return "\n".join(
-        line for line in "\n".join(cells).splitlines() if not line.lstrip().startswith(("%", "!"))
-    )
+            assert str(pinned[name]).removeprefix("==") in specifier, name
 
 
 def imported_names(path):
-    for node in ast.walk(ast.parse(source(path))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -160,24 +142,13 @@ def test_files_are_small():
 
 
 def test_nothing_in_the_product_points_at_one_machine():
-    folders = ("tests/", ".ci/")
-    files = [
-        path
-        for path in tracked()
-        if not str(path.relative_to(ROOT)).startswith(folders)
-        and path.suffix in {".py", ".ipynb", ".md", ".toml", ".yml", ".txt", ".cff", ""}
-    ]
+    kinds = {".py", ".ipynb", ".md", ".toml", ".yml", ".txt", ".cff", ""}
+    names = {path: str(path.relative_to(ROOT)) for path in tracked() if path.suffix in kinds}
+    files = [path for path, name in names.items() if not name.startswith(("tests/", ".ci/"))]
     assert not lines_matching(r"/(work|farm|root|tmp|home)/[a-z]|\.\./shared", files)
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        r"import pickl[e]|allow_pickle=Tru[e]|joblib\.(dum|loa)[pd]\(|torch\.loa[d]\(",
-        r"n_jobs=-[1]|os\.cpu_coun[t]",
-    ],
-    ids=["pickle", "all cores"],
-)
+@pytest.mark.parametrize("pattern", FORBIDDEN.values(), ids=FORBIDDEN)
 def test_what_is_never_used(pattern):
     assert not lines_matching(pattern, tracked("*.py", "*.ipynb"))
 

@@ -2,12 +2,10 @@ import json
 import sys
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from benchmarks import run
 from benchmarks.row import make_row
-from benchmarks.synthesis import bagpipes_components, draw_parameters, require_agreement
 
 
 @pytest.fixture
@@ -48,18 +46,3 @@ def test_every_registered_benchmark_is_there():
     for target in set(run.BENCHMARKS.values()):
         module, function = target.split(":")
         assert callable(getattr(__import__(module, fromlist=[function]), function))
-
-
-def test_the_peer_gets_the_same_dust():
-    p = draw_parameters(4)
-    dust = bagpipes_components(p, 2)["dust"]
-    towards_young = dust["eta"] * dust["Av"] / 1.0857362
-    np.testing.assert_allclose(towards_young, p["tau_birth"][2] + p["tau_diffuse"][2])
-
-
-def test_a_speed_for_other_spectra_does_not_count():
-    wavelength = np.linspace(3000, 9000, 100)
-    flux = np.random.default_rng(0).uniform(1, 2, (3, 100))
-    require_agreement(flux, flux * 1.01, wavelength)
-    with pytest.raises(ValueError, match="not those of the peer"):
-        require_agreement(flux, flux * 1.2, wavelength)
