@@ -6,7 +6,6 @@ import torch
 import xarray as xr
 from torch import nn
 
-from spectool.models import store
 from spectool.models.bands import (
     KERNEL_SIGMA,
     MAG_PER_LN,
@@ -116,40 +115,43 @@ def test_bad_fluxes_are_missing_and_counted_once(galaxies):
 
 def test_absent_bands_are_missing_and_unknown_ones_left_out(galaxies):
     other = galaxies.isel(band=[4]).assign_coords(band=["unheard-of"])
-    found = read_inputs(both(galaxies.sel(band=["r", "g"]), other), NAMES)
-    assert found.mask.sum(axis=1).tolist() == [19] * 40
-    assert not found.mask[:, [NAMES.index("g"), NAMES.index("r")]].any()
-    assert found.counts["bands not in the sample"] == 19
-    assert found.counts["bands unknown to the network, left out"] == 1
-    with pytest.raises(ValueError, match="none of the network's bands"):
-        read_inputs(other, NAMES)
-    with pytest.raises(ValueError, match="bands come twice: g"):
-        read_inputs(both(galaxies, galaxies.sel(band=["g"])), NAMES)
-    with pytest.raises(ValueError, match="lacks flux_error"):
-        read_inputs(galaxies.drop_vars("flux_error"), NAMES)
+    inputs = read_inputs(both(galaxies.sel(band=["r", "g"]), other), NAMES)
+    assert inputs.mask.sum(axis=1).tolist() == [19] * 40
+    assert not inputs.mask[:, [NAMES.index("g"), NAMES.index("r")]].any()
+    assert inputs.counts["bands not in the sample"] == 19
+    assert inputs.counts["bands unknown to the network, left out"] == 1
 
 
-def test_magnitudes_are_not_taken_for_fluxes(galaxies):
-    wrong = -2.5 * np.log10(np.maximum(galaxies["flux"], 1e-7) / 3631)
-    with pytest.raises(ValueError, match="look like magnitudes"):
-        read_inputs(galaxies.assign(flux=wrong.assign_attrs(units="Jy")), NAMES)
-    galaxies["flux"].values[3] = wrong.values[3]
-    found = read_inputs(galaxies, NAMES)
-    assert found.mask.all(axis=1).nonzero()[0].tolist() == [3]
-    assert found.counts["fluxes that look like magnitudes"] == 21
+def in_unit(unit):
+    return lambda sample: sample.assign(flux=sample["flux"].assign_attrs(units=unit))
+
+
+def as_magnitudes(sample):
+    return -2.5 * np.log10(np.maximum(sample["flux"], 1e-7) / 3631)
 
 
 @pytest.mark.parametrize(
-    ("unit", "message"),
-    [("", "flux has no unit"), ("mag(AB)", "no flux per frequency"), ("erg / s", "no flux per frequency")],
+    ("change", "message"),
+    [
+        (lambda s: s.isel(band=[4]).assign_coords(band=["unheard-of"]), "none of the network's bands"),
+        (lambda s: both(s, s.sel(band=["g"])), "bands come twice: g"),
+        (lambda s: s.drop_vars("flux_error"), "lacks flux_error"),
+        (lambda s: s.assign(flux=as_magnitudes(s).assign_attrs(units="Jy")), "look like magnitudes"),
+        (in_unit(""), "flux has no unit"),
+        (in_unit("mag(AB)"), "no flux per frequency"),
+        (in_unit("erg / s"), "no flux per frequency"),
+    ],
 )
-def test_a_unit_is_never_guessed(galaxies, unit, message):
+def test_what_cannot_be_fluxes_is_refused(galaxies, change, message):
     with pytest.raises(ValueError, match=message):
-        read_inputs(galaxies.assign(flux=galaxies["flux"].assign_attrs(units=unit)), NAMES)
+        read_inputs(change(galaxies), NAMES)
 
 
-def test_parts_join_to_the_whole(galaxies):
+def test_galaxies_in_magnitudes_lose_all_bands_and_parts_join_to_the_whole(galaxies):
+    galaxies["flux"].values[3] = as_magnitudes(galaxies).values[3]
     whole = read_inputs(galaxies, NAMES)
+    assert whole.mask.all(axis=1).nonzero()[0].tolist() == [3]
+    assert whole.counts["fluxes that look like magnitudes"] == 21
     again = join_inputs(whole.take(slice(0, 10)), whole.take(np.arange(10, 40)))
     np.testing.assert_array_equal(again.value, whole.value)
     assert len(again) == 40
@@ -162,41 +164,25 @@ def test_magnitudes_are_those_of_the_fluxes_in_any_order(spectra, magnitudes):
     assert describe_counts(inputs.counts) == "nothing amiss"
     shuffled = spectra.isel(band=np.random.default_rng(0).permutation(len(BANDS)))
     np.testing.assert_array_equal(read_bands(shuffled, BANDS).value, inputs.value)
-    with pytest.raises(ValueError, match="none of the network's bands"):
-        read_bands(spectra.assign_coords(band=[name + "x" for name in BANDS]), BANDS)
     with pytest.raises(ValueError, match="lacks flux"):
         read_bands(spectra.drop_vars("flux"), BANDS)
 
 
-@pytest.fixture(scope="module")
-def bad():
-    """One kind of bad flux per spectrum, with errors everywhere."""
+def test_what_has_no_magnitude_is_missing_and_counted():
     sample = ifu_toy.make_galaxies(2, 4, noise=0.01).load()
     flux, error = sample["flux"].values, sample["flux_error"].values
-    flux[0, 3], flux[1, 3], flux[2, 3] = np.nan, -99.0, -1e-9
-    flux[3, 3] = 0.5 * error[3, 3]
-    error[4, 3], error[5, 3] = 0.0, np.nan
-    sample["mask"].values[6, 3] = True
-    return sample
-
-
-def test_what_has_no_magnitude_is_missing_and_counted(bad):
-    inputs = read_bands(bad.drop_sel(band="J0500"), BANDS)
-    gone = inputs.mask.copy()
-    assert gone[:, BANDS.index("J0500")].all()
-    gone[:, BANDS.index("J0500")] = False
-    assert gone[:7, 3].all() and gone.sum() == 7
-    assert inputs.counts == {
-        "fluxes masked": 1,
-        "fluxes no data": 1,
-        "fluxes sentinel": 1,
-        "fluxes error not positive": 2,
-        "fluxes not detected": 2,
+    flux[0, 3], flux[1, 3], flux[2, 3], flux[3, 3] = np.nan, -99.0, -1e-9, 0.5 * error[3, 3]
+    error[4, 3], error[5, 3], sample["mask"].values[6, 3] = 0.0, np.nan, True
+    inputs = read_bands(sample.drop_sel(band="J0500"), BANDS)
+    expected = np.zeros(flux.shape, bool)
+    expected[:7, 3] = expected[:, BANDS.index("J0500")] = True
+    np.testing.assert_array_equal(inputs.mask, expected)
+    reasons = {"masked": 1, "no data": 1, "sentinel": 1, "error not positive": 2, "not detected": 2}
+    assert inputs.counts == {f"fluxes {name}": count for name, count in reasons.items()} | {
         "bands unknown to the network, left out": 0,
         "bands not in the sample": 1,
     }
-    error = inputs.error[7, 4] / inputs.value.dtype.type(MAG_PER_LN)
-    assert error == pytest.approx(float((bad["flux_error"] / bad["flux"])[7, 4]), rel=1e-5)
+    assert inputs.error[7, 4] / MAG_PER_LN == pytest.approx(error[7, 4] / flux[7, 4], rel=1e-5)
 
 
 def test_without_a_mask_channel_a_gap_means_no_prediction(kind):
@@ -204,40 +190,21 @@ def test_without_a_mask_channel_a_gap_means_no_prediction(kind):
     hidden = np.zeros(inputs.mask.shape, bool)
     hidden[:7, 3] = True
     inputs = inputs.hide(hidden)
-    mean, error = (model := taught(make, inputs, labels)).predict(model.encode(inputs))
+    model = taught(make, inputs, labels)
+    mean, error = model.predict(model.encode(inputs))
     np.testing.assert_array_equal(np.isnan(mean[:, 0]), inputs.mask.any(axis=1))
     assert np.isnan(error).all()
 
 
-def test_what_is_missing_does_not_tell(kind):
+def test_what_is_missing_does_not_tell_and_errors_are_in_units_of_the_labels(kind):
     inputs, labels, make = kind
     inputs = inputs.hide_random(3, seed=0)
-    model = taught(make, inputs, labels, **EVERYTHING)
+    model = taught(make, inputs, labels, gaussian=True, **EVERYTHING)
     nonsense = (np.where(inputs.mask, 7.0, values) for values in (inputs.value, inputs.error))
     other = BandInputs(*nonsense, inputs.mask, inputs.redshift)
     np.testing.assert_array_equal(model.encode(inputs), model.encode(other))
-    assert np.isfinite(model.predict(model.encode(inputs))[0]).all()
-
-
-def test_a_stored_network_says_the_same(kind, tmp_path):
-    inputs, labels, make = kind
-    model = taught(make, inputs, labels, gaussian=True, **EVERYTHING)
-    path = store.save_model(tmp_path / "one", model, recipe={}, metrics={})
-    again, info = store.load_model(path, expected=type(model).__name__)
-    assert info.config == model.config
-    for ours, theirs in zip(
-        model.predict(model.encode(inputs)), again.predict(again.encode(inputs)), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_batches_do_not_matter_and_errors_are_in_units_of_the_labels(kind):
-    inputs, labels, make = kind
-    model = taught(make, inputs, labels, gaussian=True, with_mask=True)
     mean, sigma = model.predict(model.encode(inputs))
-    model.batch_size = 50
-    for one, other in zip(model.predict(model.encode(inputs)), (mean, sigma), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert np.isfinite(mean).all()
     np.testing.assert_allclose(sigma, np.broadcast_to(labels.std(axis=0), sigma.shape), rtol=0.5)
 
 
@@ -246,11 +213,10 @@ def test_the_loss_is_that_of_what_is_known_and_the_gaussian_one_torchs(kind):
     plain, gaussian = (taught(make, inputs, labels, gaussian=g, with_mask=True) for g in (False, True))
     x, y = torch.from_numpy(plain.encode(inputs)), torch.from_numpy(labels.astype("f4"))
     y[::3] = torch.nan
-    values = {name: float(value.detach()) for name, value in band_loss(plain, {"x": x, "y": y}, None).items()}
-    off = np.abs(plain.predict(x.numpy())[0] - y.numpy()) ** plain.power
-    name = {1: "mae", 2: "mse"}[plain.power]
-    assert values[name] == pytest.approx(np.nanmean(off), rel=1e-4)
-    assert values["loss"] == pytest.approx(np.nanmean(off) / labels.std() ** plain.power, rel=1e-4)
+    values, power = band_loss(plain, {"x": x, "y": y}, None), plain.power
+    off = np.nanmean(np.abs(plain.predict(x.numpy())[0] - y.numpy()) ** power)
+    assert float(values["mae" if power == 1 else "mse"].detach()) == pytest.approx(off, rel=1e-4)
+    assert float(values["loss"].detach()) == pytest.approx(off / labels.std() ** power, rel=1e-4)
     known = torch.isfinite(y[:, 0])
     mean, log_var = (value[known] for value in gaussian(x))
     scaled = ((y - gaussian.out_mean) / gaussian.out_scale)[known]
@@ -273,7 +239,7 @@ def test_impossible_networks_are_named(make, options, message):
         make(**options)
 
 
-def test_empty_columns_and_other_widths_are_named(kind):
+def test_empty_columns_are_named(kind):
     inputs, labels, make = kind
     model, hidden = taught(make, inputs, labels), np.zeros(inputs.mask.shape, bool)
     hidden[:, 5] = True
@@ -281,8 +247,6 @@ def test_empty_columns_and_other_widths_are_named(kind):
         model.set_statistics(inputs.hide(hidden), labels)
     with pytest.raises(ValueError, match=f"output {model.outputs[0]} has no finite value"):
         model.set_statistics(inputs, np.full(labels.shape, np.nan))
-    with pytest.raises(ValueError, match="do not fit this model"):
-        model.predict(np.zeros((3, 7)))
 
 
 def test_the_layers_are_those_of_the_authors_script():
@@ -330,18 +294,12 @@ def test_statistics_make_the_fluxes_standard(fluxes, scaling):
     np.testing.assert_allclose(np.nanstd(values, axis=0), 1, atol=1e-4)
     assert not x[:, : 2 * n + 1][missing].any()
     np.testing.assert_array_equal(x[:, -n:], inputs.mask)
+    weight = make_sed(hidden=(400, 400)).dense[2].weight
+    assert weight.std().item() == pytest.approx(KERNEL_SIGMA, rel=0.02)
     if scaling == "linear":
         x, j = taught(make_sed, inputs, labels[:, :1]).encode(inputs), NAMES.index("r")
         assert np.corrcoef(x[:, 1 + j], inputs.value[:, j])[0, 1] == pytest.approx(1)
         assert model.groups["r"] == [1 + j, 1 + j + n, 1 + j + 2 * n]
-
-
-def test_initial_weights_are_normal_and_follow_the_seed():
-    model = make_sed(hidden=(400, 400))
-    assert model.dense[2].weight.std().item() == pytest.approx(KERNEL_SIGMA, rel=0.02)
-    assert not model.dense[2].bias.any()
-    assert torch.equal(model.dense[0].weight, make_sed(hidden=(400, 400)).dense[0].weight)
-    assert not torch.equal(model.dense[0].weight, make_sed(hidden=(400, 400), seed=1).dense[0].weight)
 
 
 def test_a_hidden_band_is_as_good_as_a_missing_one(fluxes):
