@@ -1,5 +1,7 @@
 """Networks on bands: what they make of a sample, what they see of it, and what becomes of bad and missing fluxes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,6 @@ from spectool.models.bands import (
     KERNEL_SIGMA,
     MAG_PER_LN,
     N_FOLDS,
-    BandInputs,
     NarrowBandCNN,
     NoisyBands,
     RandomBands,
@@ -78,6 +79,20 @@ def taught(make, inputs, labels, **options):
     model = make(**options)
     model.set_statistics(inputs, labels)
     return model
+
+
+@pytest.fixture(scope="module")
+def cnn(magnitudes):
+    """A network that takes everything in, and what it reads."""
+    model = taught(make_cnn, *magnitudes, **EVERYTHING)
+    return model, torch.from_numpy(model.encode(magnitudes[0]))
+
+
+@pytest.fixture(scope="module")
+def sed(fluxes):
+    """Likewise, of fluxes."""
+    model = taught(make_sed, *fluxes, outputs=ALL, scaling="asinh", **EVERYTHING)
+    return model, torch.from_numpy(model.encode(fluxes[0]))
 
 
 def both(first, second):
@@ -200,8 +215,8 @@ def test_what_is_missing_does_not_tell_and_errors_are_in_units_of_the_labels(kin
     inputs, labels, make = kind
     inputs = inputs.hide_random(3, seed=0)
     model = taught(make, inputs, labels, gaussian=True, **EVERYTHING)
-    nonsense = (np.where(inputs.mask, 7.0, values) for values in (inputs.value, inputs.error))
-    other = BandInputs(*nonsense, inputs.mask, inputs.redshift)
+    value, error = (np.where(inputs.mask, 7.0, values) for values in (inputs.value, inputs.error))
+    other = replace(inputs, value=value, error=error)
     np.testing.assert_array_equal(model.encode(inputs), model.encode(other))
     mean, sigma = model.predict(model.encode(inputs))
     assert np.isfinite(mean).all()
@@ -249,15 +264,8 @@ def test_empty_columns_are_named(kind):
         model.set_statistics(inputs, np.full(labels.shape, np.nan))
 
 
-def test_the_layers_are_those_of_the_authors_script():
-    model = make_cnn()
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv1d | nn.Linear)]
-    assert [tuple(layer.weight.shape) for layer in layers] == [(16, 1, 6), (16, 16, 8), (40, 16 * 4), (1, 40)]
-    assert model.convolutions[:-2](torch.zeros(3, 1, len(BANDS))).shape == (3, 16, len(BANDS))
-
-
-def test_the_brightness_of_a_spectrum_tells_nothing_and_its_shape_does(spectra, magnitudes):
-    model = taught(make_cnn, *magnitudes)
+def test_the_brightness_of_a_spectrum_tells_nothing_and_its_shape_does(spectra, magnitudes, cnn):
+    model, seen = taught(make_cnn, *magnitudes), []
 
     def ask(factor):
         sample = spectra.assign(flux=spectra["flux"] * factor)
@@ -266,21 +274,19 @@ def test_the_brightness_of_a_spectrum_tells_nothing_and_its_shape_does(spectra, 
     np.testing.assert_allclose(ask(1000), ask(1), atol=1e-5)
     assert np.median(np.abs(ask(np.linspace(1, 1.3, len(BANDS))) - ask(1))) > 1e-3
     # Of a spectrum with gaps, too: the mean is over the bands that are there.
-    model = taught(make_cnn, *magnitudes, **EVERYTHING)
-    x = torch.from_numpy(model.encode(magnitudes[0].hide_random(5, seed=0)))
+    x = torch.from_numpy(cnn[0].encode(magnitudes[0].hide_random(5, seed=0)))
     shifted = x.clone()
     shifted[:, : len(BANDS)] += 3.0
-    torch.testing.assert_close(model(shifted)[0], model(x)[0], atol=1e-4, rtol=1e-4)
-
-
-def test_statistics_make_the_magnitudes_standard(spectra, magnitudes):
-    model, seen = taught(make_cnn, *magnitudes), []
-    model.convolutions.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    model.predict(model.encode(magnitudes[0]))
-    x = seen[0][:, 0]
-    np.testing.assert_allclose(x.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(x.std(0, correction=0), 1, rtol=1e-3)
+    torch.testing.assert_close(cnn[0](shifted)[0], cnn[0](x)[0], atol=1e-4, rtol=1e-4)
+    model.convolutions.register_forward_pre_hook(lambda module, args: seen.append(args[0][:, 0]))
+    ask(1)
+    np.testing.assert_allclose(seen[0].mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(seen[0].std(0, correction=0), 1, rtol=1e-3)
     assert float(model.out_mean) == pytest.approx(spectra["log_age"].values.mean(), rel=1e-5)
+    # The layers are those of the authors' script.
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv1d | nn.Linear)]
+    assert [tuple(layer.weight.shape) for layer in layers] == [(16, 1, 6), (16, 16, 8), (40, 16 * 4), (1, 40)]
+    assert model.convolutions[:-2](torch.zeros(3, 1, len(BANDS))).shape == (3, 16, len(BANDS))
 
 
 @pytest.mark.parametrize("scaling", ["linear", "asinh"])
@@ -302,69 +308,55 @@ def test_statistics_make_the_fluxes_standard(fluxes, scaling):
         assert model.groups["r"] == [1 + j, 1 + j + n, 1 + j + 2 * n]
 
 
-def test_a_hidden_band_is_as_good_as_a_missing_one(fluxes):
-    inputs, labels = fluxes
-    model = taught(make_sed, inputs, labels, outputs=ALL, scaling="asinh", **EVERYTHING)
+def test_a_hidden_band_is_as_good_as_a_missing_one_and_some_are_left(fluxes, sed):
+    inputs, (model, x) = fluxes[0], sed
     hidden = np.random.default_rng(0).random(inputs.mask.shape) < 0.3
-    x = torch.from_numpy(model.encode(inputs))
-    found = model.hide(x, torch.from_numpy(hidden)).numpy()
-    np.testing.assert_array_equal(found, model.encode(inputs.hide(hidden)))
+    without = model.hide(x, torch.from_numpy(hidden)).numpy()
+    np.testing.assert_array_equal(without, model.encode(inputs.hide(hidden)))
     with pytest.raises(ValueError, match="no mask channel"):
         make_sed().hide(x, hidden)
+    hider, poor = RandomBands(model, full=0.25), inputs.hide(np.arange(len(NAMES)) >= 5)
+    assert (~hider.hide(poor, seed=0).mask).sum(axis=1).min() == 3
+    hidden = hider.hide(inputs, seed=0).mask & ~inputs.mask
+    assert 0.25 < (~hidden.any(axis=1)).mean() < 0.5
+    assert hidden.any(axis=0).all() and not hidden.all(axis=0).any()
 
 
-def test_errors_beyond_the_training_galaxies_are_taken_for_the_least_and_largest(fluxes):
-    inputs, labels = fluxes
-    model = taught(make_sed, inputs, labels, outputs=ALL, **EVERYTHING)
+def test_errors_beyond_the_training_galaxies_are_taken_for_the_least_and_largest(fluxes, sed):
+    inputs, (model, x) = fluxes[0], sed
     low, high = 10 ** model.error_range.numpy().astype(float)
     for factor, limit in ((1e-4, low), (1e4, high)):
         far, edge = (
-            BandInputs(inputs.value, error, inputs.mask, inputs.redshift)
+            replace(inputs, error=error)
             for error in (inputs.error * factor, np.broadcast_to(limit, inputs.error.shape))
         )
         np.testing.assert_allclose(model.encode(far), model.encode(edge), atol=1e-4)
-    x = model.encode(inputs)[:, 22:43][~inputs.mask]
+    x = x[:, 22:43].numpy()[~inputs.mask]
     assert len(np.unique(x)) > 0.9 * x.size
 
 
-def test_added_noise_is_what_the_errors_say(magnitudes):
-    model = taught(make_cnn, *magnitudes, **EVERYTHING)
-    x = torch.from_numpy(model.encode(magnitudes[0])).repeat(20, 1)
-    noisy = NoisyBands(model, sn=(30.0, 30.0), jitter=0.0, clean=0.25, gaps=0.0)
-    found = noisy.disturb(x, torch.Generator().manual_seed(0))
-    before, after = x[:, : len(BANDS)], found[:, : len(BANDS)]
+def test_added_noise_is_what_the_errors_say_and_gaps_are_runs(cnn):
+    (model, x), n = cnn, len(BANDS)
+
+    def disturb(x, sn, **options):
+        noisy = NoisyBands(model, sn=(sn, sn), **{"clean": 0.0, "gaps": 0.0} | options)
+        return noisy.disturb(x, torch.Generator().manual_seed(0)).split(n, dim=1)
+
+    after, error, _ = disturb(before := x.repeat(20, 1), 30.0, jitter=0.0, clean=0.25)
+    before = before[:, :n]
     clean = (before == after).all(dim=1)
     assert clean.float().mean() == pytest.approx(0.25, abs=0.03)
     # One flux of noise per spectrum: 1/30 of that of the mean magnitude.
     off = (10 ** (0.4 * (before - after)) - 1)[~clean] * 10 ** (-0.4 * before[~clean])
     assert off.std() == pytest.approx(1 / 30, rel=0.02)
-    pull = (after - before)[~clean] / 10 ** found[~clean, len(BANDS) : 2 * len(BANDS)]
-    assert pull.std() == pytest.approx(1.0, abs=0.05) and (found[clean, len(BANDS)] == -3).all()
-
-
-def test_faint_bands_are_lost_and_gaps_are_runs(magnitudes):
-    model = taught(make_cnn, *magnitudes, **EVERYTHING)
-    x = torch.from_numpy(model.encode(magnitudes[0])).repeat(5, 1)
-    missing = slice(2 * len(BANDS), None)
-    faint = NoisyBands(model, sn=(2.0, 2.0), clean=0.0, gaps=0.0)
-    found = faint.disturb(x, torch.Generator().manual_seed(0))
-    gone = found[:, missing] > 0
-    assert 0.05 < gone.float().mean() < 0.5 and (found[:, : len(BANDS)][gone] == 0).all()
-    gaps = NoisyBands(model, sn=(1e4, 1e4), clean=0.0, gaps=1.0).disturb(x, torch.Generator().manual_seed(0))
-    share = (gaps[:, missing] > 0).float().mean(dim=0)
-    assert share[0] > 0.4 and share[-1] > 0.4 and share[len(BANDS) // 2] < 0.25
+    pull = (after - before)[~clean] / 10 ** error[~clean]
+    assert pull.std() == pytest.approx(1.0, abs=0.05) and (error[clean] == -3).all()
+    magnitude, _, gone = disturb(x.repeat(5, 1), 2.0)
+    assert 0.05 < gone.mean() < 0.5 and (magnitude[gone > 0] == 0).all()
+    share = disturb(x.repeat(5, 1), 1e4, gaps=1.0)[2].mean(dim=0)
+    assert share[0] > 0.4 and share[-1] > 0.4 and share[n // 2] < 0.25
     with pytest.raises(ValueError, match="takes errors in"):
         NoisyBands(make_cnn())
-
-
-def test_hidden_bands_spare_galaxies_with_few(fluxes):
-    inputs, labels = fluxes
-    hider = RandomBands(taught(make_sed, inputs, labels, outputs=ALL, **EVERYTHING), full=0.25)
-    poor = inputs.hide(np.arange(len(NAMES)) >= 5)
-    assert (~hider.hide(poor, seed=0).mask).sum(axis=1).min() == 3
-    hidden = hider.hide(inputs, seed=0).mask & ~inputs.mask
-    assert 0.25 < (~hidden.any(axis=1)).mean() < 0.5
-    assert hidden.any(axis=0).all() and not hidden.all(axis=0).any()
 
 
 @pytest.mark.parametrize("by", ["spectrum", "galaxy"])
@@ -381,10 +373,7 @@ def test_folds_are_quarters_of_each_galaxy_or_of_all_galaxies(by):
     train, valid = hold_out(sample, np.flatnonzero(fold != 0), by=by, seed=1)
     assert len(np.intersect1d(train, valid)) == 0 and len(train) + len(valid) == (fold != 0).sum()
     assert by == "spectrum" or len(np.intersect1d(galaxy[train], galaxy[valid])) == 0
-
-
-def test_what_cannot_be_split_is_said():
-    with pytest.raises(ValueError, match="cannot be split into 4 folds"):
-        split_spectra(ifu_toy.make_galaxies(3, 4), by="galaxy")
-    with pytest.raises(ValueError, match="not by 'luck'"):
-        split_spectra(ifu_toy.make_galaxies(5, 4), by="luck")
+    for n_galaxies, how, message in ((3, by, "cannot be split into 4 folds"), (5, "luck", "not by 'luck'")):
+        if how != "spectrum":
+            with pytest.raises(ValueError, match=message):
+                split_spectra(ifu_toy.make_galaxies(n_galaxies, 4), by=how)

@@ -31,20 +31,13 @@ def train(model, **options):
     return fit(model, linear_data(), linear_data(50, 1), **options)
 
 
-def test_recovers_a_linear_relation():
-    model = linear()
-    history = train(model, epochs=40)
-    assert history.best_loss < 1e-5
-    np.testing.assert_allclose(model.weight.detach().numpy(), [[1.0, -2.0, 0.5]], atol=0.01)
-    assert history.stopped == "epochs"
-    assert len(history.column("valid_loss")) == 40
-
-
-def test_same_seed_same_weights_and_no_global_seeding():
-    before = torch.random.get_rng_state()
-    models = [linear() for _ in range(3)]
+def test_recovers_a_linear_relation_repeatably_and_without_global_seeding():
+    before, models = torch.random.get_rng_state(), [linear() for _ in range(3)]
     for model, seed in zip(models, (5, 5, 6), strict=True):
-        train(model, seed=seed)
+        history = train(model, epochs=40, seed=seed)
+        assert history.best_loss < 1e-5 and history.stopped == "epochs"
+        assert len(history.column("valid_loss")) == 40
+        np.testing.assert_allclose(model.weight.detach().numpy(), [[1.0, -2.0, 0.5]], atol=0.01)
     assert torch.equal(models[0].weight, models[1].weight)
     assert not torch.equal(models[0].weight, models[2].weight)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -101,12 +94,9 @@ def test_resumed_training_equals_an_uninterrupted_one(run, tmp_path):
     assert torch.equal(whole.weight, again.weight)
     assert list(history.column("epoch")) == list(range(1, n + 1))
     np.testing.assert_array_equal(history.column("lr"), expected.column("lr"))
-
-
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "run.safetensors").write_bytes(b"not one")
     with pytest.raises(ValueError, match=r"run\.safetensors is no checkpoint"):
-        train(linear(), checkpoint=tmp_path / "run.safetensors")
+        run(linear(), checkpoint=tmp_path / "run.safetensors")
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -141,11 +131,19 @@ def test_loss_that_is_not_finite_is_told_and_the_best_weights_stay():
     assert torch.isfinite(model.weight).all()
 
 
-def test_schedules():
+def test_schedules_and_augmentation_follow_the_training_and_spare_validation():
     ends = [one_cycle(0.1)(Step(0, fraction, True, torch.Generator())) for fraction in (0.1, 1.0)]
     assert ends == pytest.approx([1.0, 0.0], abs=1e-12)
-    lrs = train(linear(), epochs=3, lr=1.0, schedule=lambda step: 0.5 ** int(step.epoch)).column("lr")
-    np.testing.assert_allclose(lrs, [1, 0.5, 0.25])
+    draws = []
+
+    def augment(batch, step):
+        assert step.training
+        draws.append(torch.rand(1, generator=step.generator).item())
+        return batch
+
+    how = {"schedule": lambda step: 0.5 ** int(step.epoch), "augment": augment, "batch_size": 200}
+    np.testing.assert_allclose(train(linear(), epochs=3, lr=1.0, **how).column("lr"), [1, 0.5, 0.25])
+    assert len(set(draws)) == 3
 
 
 @pytest.mark.parametrize(("optimizer", "shrunk"), [("adam", 0.01), ("adamw", 0.001)])
@@ -164,18 +162,6 @@ def test_coupled_and_decoupled_weight_decay_differ(optimizer, shrunk):
         **how,
     )
     assert 1.0 - float(model.weight.mean().detach()) == pytest.approx(shrunk, rel=1e-3)
-
-
-def test_augmentation_is_fresh_each_epoch_and_spares_validation():
-    draws = []
-
-    def augment(batch, step):
-        assert step.training
-        draws.append(torch.rand(1, generator=step.generator).item())
-        return batch
-
-    train(linear(), epochs=3, batch_size=200, augment=augment)
-    assert len(set(draws)) == 3
 
 
 @pytest.mark.parametrize("kind", ["memmap", "zarr", "rows", "tensor"])

@@ -4,10 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from spectool.continuum import ContinuumBasis, normalize_continuum
 from spectool.models.chunked import ChunkedEnsemble
+from spectool.models.outliers import BIN, BIN_STATISTICS, score_bin_outliers
 from spectool.papers.zahid2019 import reader
 from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
@@ -73,6 +75,39 @@ def test_one_line_for_a_file():
     assert found["log_z_predicted"].values[0] == pytest.approx(0.0, abs=0.25)
     assert 0.02 < found["log_z_error"].values[0] < 0.4
     assert found["name"].values[0].startswith("NGC3522")
+
+
+def score_bins(ensemble, x, sigma, bad=None):
+    noisy = x + sigma * np.random.default_rng(8).standard_normal(x.shape, dtype="f4")
+    noisy = torch.from_numpy(noisy if bad is None else np.where(bad, 0, noisy)).float()
+    bad = None if bad is None else torch.from_numpy(bad)
+    return score_bin_outliers(ensemble.arrays, noisy, torch.full((len(x), 1), sigma**2), bad)
+
+
+def test_ordinary_spectra_pass_at_any_noise_with_pixels_missing(ensemble, heldout, rng):
+    x = heldout["flux"].values
+    for sigma in (0.2, 0.1, 0.05, 0.02, 0.0):
+        assert (score_bins(ensemble, x, sigma)["score"] > 2).mean() < 0.04
+    bad = rng.random(x.shape) < 0.02
+    bad[:, 600:640] = True
+    assert (score_bins(ensemble, x, 0.02, bad)["score"] > 2).mean() < 0.04
+
+
+def test_an_unmasked_line_and_a_star_with_molecular_bands_are_flagged(ensemble, heldout):
+    """TiO bands of an M star, sharp to the red."""
+    basis = ContinuumBasis.optical()
+    wavelength = basis.kept_wavelength
+    line = 4.0 / (np.sqrt(2 * np.pi) * 2.4) * np.exp(-0.5 * ((wavelength - 5412.0) / 2.4) ** 2)
+    result = score_bins(ensemble, heldout["flux"].values + line, 0.04)
+    assert (result["score"] > 2).mean() > 0.9
+    assert (result["which"] == BIN_STATISTICS.index("excess")).mean() > 0.9
+    where = wavelength[np.minimum(result["pixel"], len(wavelength) - 1)]
+    assert (np.abs(where - 5412) < 2 * BIN).mean() > 0.9
+    star = (wavelength / 6000) ** 3
+    for head in (4761, 4954, 5167, 5448, 5862, 6159, 6651, 7053):
+        star = star * np.where(wavelength > head, 1 - 0.5 * np.exp(-(wavelength - head) / 80), 1)
+    result = score_bins(ensemble, normalize_continuum(star[None], None, basis)[0], 0.04)
+    assert result["score"][0] > 2 and result["chi2"][0] > 3
 
 
 @pytest.fixture(scope="module")
