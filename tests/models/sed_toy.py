@@ -13,10 +13,8 @@ def make_galaxies(n, *, seed=0, gaps=0.0):
     """
     rng = np.random.default_rng(seed)
     x = np.linspace(0, 1, len(BANDS))
-    old, young = (
-        np.exp(-(((x - 0.4) / 0.2) ** 2)),
-        np.exp(-((x / 0.2) ** 2)) + np.exp(-(((x - 0.9) / 0.2) ** 2)),
-    )
+    old, young = np.exp(-(((x - 0.4) / 0.2) ** 2)), np.exp(-((x / 0.2) ** 2))
+    young = young + np.exp(-(((x - 0.9) / 0.2) ** 2))
     log_mass = rng.uniform(9, 11.5, n)
     log_sfr = 0.7 * (log_mass - 10) + rng.normal(0, 0.4, n)
     redshift = rng.uniform(0.02, 0.3, n)
@@ -24,17 +22,14 @@ def make_galaxies(n, *, seed=0, gaps=0.0):
     flux = 1e-5 * light / redshift[:, None] ** 2
     error = np.broadcast_to(1e-5 * np.geomspace(0.5, 20, len(BANDS)), flux.shape) + 0.03 * flux
     flux = flux + error * rng.standard_normal(flux.shape)
-    mask = np.zeros(flux.shape, bool)
+    mask, dims = np.zeros(flux.shape, bool), ("galaxy", "band")
     mask[rng.random(n) < gaps, :2] = True
-    dims = ("galaxy", "band")
+    columns = {
+        "flux": (dims, np.where(mask, np.nan, flux), {"units": "Jy"}),
+        "flux_error": (dims, np.where(mask, np.nan, error), {"units": "Jy"}),
+        "mask": (dims, mask, {"units": ""}),
+        "redshift": ("galaxy", redshift, {"units": ""}),
+    }
     labels = {"log_mass": log_mass, "log_sfr": log_sfr, "log_dust_luminosity": 0.5 * (log_mass + log_sfr)}
-    return xr.Dataset(
-        {
-            "flux": (dims, np.where(mask, np.nan, flux), {"units": "Jy"}),
-            "flux_error": (dims, np.where(mask, np.nan, error), {"units": "Jy"}),
-            "mask": (dims, mask, {"units": ""}),
-            "redshift": ("galaxy", redshift, {"units": ""}),
-        }
-        | {f"{name}_fit": ("galaxy", values, {"units": "dex"}) for name, values in labels.items()},
-        coords={"band": list(BANDS)},
-    )
+    columns |= {f"{name}_fit": ("galaxy", values, {"units": "dex"}) for name, values in labels.items()}
+    return xr.Dataset(columns, coords={"band": list(BANDS)})

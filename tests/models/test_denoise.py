@@ -5,7 +5,6 @@ import pytest
 import torch
 import xarray as xr
 from sklearn.decomposition import PCA
-from torch import nn
 
 from spectool.models.denoise import (
     DenseAutoencoder,
@@ -14,7 +13,7 @@ from spectool.models.denoise import (
     flux_errors,
     sample_denoised,
 )
-from spectool.papers.scourfield2023.network import TABLE4, TABLE5, make_model, score
+from spectool.papers.scourfield2023.network import score
 from tools.make.references import fit_flux_errors
 
 TINY = {"n_pixels": 40, "n_latent": 3, "widths": (20, 15, 10, 8), "dropout": 0.2}
@@ -30,28 +29,6 @@ def test_reconstructs_as_scikit_learn_does(k):
     np.testing.assert_allclose(again.numpy(), expected, atol=1e-4)
     assert mu.shape == (80, k) and (torch.exp(log_var) == 0).all()
     np.testing.assert_allclose(model.use(k).variance.numpy(), peer.explained_variance_, rtol=1e-4)
-    with pytest.raises(ValueError, match="has 6 components, not 7"):
-        model.use(7)
-
-
-def linears(part):
-    return [layer for layer in part if isinstance(layer, nn.Linear)]
-
-
-@pytest.mark.parametrize(("kind", "table", "coded"), [("ae", TABLE4, 1), ("vae", TABLE5, 2)])
-def test_layers_are_those_of_the_tables_and_start_as_in_keras(kind, table, coded):
-    for n_latent in (2, 4, 6, 10):
-        model = make_model(kind, n_latent, np.ones((3, 825)), dropout=None)
-        widths, rate = table[n_latent]["widths"], table[n_latent]["dropout"]
-        encoder, decoder = linears(model.encoder), linears(model.decoder)
-        assert [x.out_features for x in encoder] == [*widths, coded * n_latent]
-        assert [x.out_features for x in decoder] == [*widths[::-1], 825]
-        assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [rate] * 8
-        assert [m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)] == [0.3] * 8
-        assert model.encoder[-1] is encoder[-1] and model.decoder[-1] is decoder[-1]
-        limit = np.sqrt(6 / (825 + widths[0]))
-        assert 0.95 * limit < encoder[0].weight.abs().max() <= limit
-        assert not any(layer.bias.any() for layer in encoder)
 
 
 def test_an_ae_draws_nothing_and_a_vae_draws_from_its_posterior():
@@ -77,9 +54,6 @@ def test_statistics_shift_and_scale_both_ends():
     hidden, other = torch.zeros(4, 40, dtype=torch.bool), x.clone()
     hidden[:, 5], other[:, 5] = True, torch.nan
     torch.testing.assert_close(scaled.encode(x, hidden)[0], scaled.encode(other, hidden)[0])
-    for mean, scale in ((np.full(40, np.nan), 1.0), (np.zeros(3), 1.0), (0.0, -1.0)):
-        with pytest.raises(ValueError, match="must be"):
-            plain.set_statistics(mean, scale)
 
 
 @pytest.fixture(scope="module")

@@ -97,3 +97,29 @@ def test_other_inputs_are_refused(network):
     model, ask, x = network
     with pytest.raises(ValueError, match="do not fit"):
         ask(model, x[:, 1:])
+
+
+IMPOSSIBLE = {
+    "increasing row": lambda: ChunkedMLP(wavelength=np.arange(60.0)[::-1]),
+    "20 pixels cannot be cut into 25 chunks": lambda: ChunkedMLP(wavelength=np.arange(20.0)),
+    "1 units for 2 outputs": lambda: ChunkedMLP(wavelength=np.arange(60.0), outputs=("a", "b")),
+    "3 names for 2 outputs": lambda: GaussianMLP(n_in=2, n_out=2, names=["a", "b", "c"]),
+    "comes twice": lambda: NarrowBandCNN(bands=["a", "a"], **BANDS),
+    "cannot be pooled": lambda: NarrowBandCNN(bands=["a", "b"], **BANDS),
+    "0 units for 1 outputs": lambda: SedMLP(bands=NAMES, hidden=(9,), **BANDS | {"units": []}),
+    "scaling must be": lambda: SedMLP(bands=NAMES, hidden=(9,), scaling="log", **BANDS),
+    "has 6 components, not 7": lambda: fit_pca(X, n_latent=6).use(7),
+    "needs components of shape": lambda: ConvBetaVAE(**CONV, shortcut=3).set_components(np.zeros((2, N))),
+    "mean must be 121 finite numbers": lambda: DenseAutoencoder(**DENSE).set_statistics(np.full(N, np.nan)),
+    "scale must be 121 finite numbers": lambda: DenseAutoencoder(**DENSE).set_statistics(0.0, np.ones(3)),
+    "scale must be positive": lambda: DenseAutoencoder(**DENSE).set_statistics(0.0, -1.0),
+    "output 1 has no finite value": lambda: GaussianMLP(n_in=N, n_out=2).set_statistics(
+        X, X[:, :2] * [1, np.nan]
+    ),
+}
+
+
+@pytest.mark.parametrize("message", IMPOSSIBLE)
+def test_impossible_networks_and_statistics_are_named(message):
+    with pytest.raises(ValueError, match=message):
+        IMPOSSIBLE[message]()

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import nn
 from torch.distributions import Normal
 
 from spectool.models.denoise import DenseAutoencoder
 from spectool.models.training import Step
 from spectool.papers.scourfield2023.network import (
+    TABLE4,
+    TABLE5,
     add_desi_noise,
     make_arrays,
     make_model,
@@ -128,3 +131,23 @@ def test_the_target_is_the_original_and_masked_pixels_do_not_count():
     before = weighted_loss(model, batch, step())["loss"]
     batch["flux"][:, 7] = 1e3
     assert weighted_loss(model, batch, step())["loss"] == before
+
+
+def linears(part):
+    return [layer for layer in part if isinstance(layer, nn.Linear)]
+
+
+@pytest.mark.parametrize(("kind", "table", "coded"), [("ae", TABLE4, 1), ("vae", TABLE5, 2)])
+def test_layers_are_those_of_the_tables_and_start_as_in_keras(kind, table, coded):
+    for n_latent in (2, 4, 6, 10):
+        model = make_model(kind, n_latent, np.ones((3, 825)), dropout=None)
+        widths, rate = table[n_latent]["widths"], table[n_latent]["dropout"]
+        encoder, decoder = linears(model.encoder), linears(model.decoder)
+        assert [x.out_features for x in encoder] == [*widths, coded * n_latent]
+        assert [x.out_features for x in decoder] == [*widths[::-1], 825]
+        assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [rate] * 8
+        assert [m.negative_slope for m in model.modules() if isinstance(m, nn.LeakyReLU)] == [0.3] * 8
+        assert model.encoder[-1] is encoder[-1] and model.decoder[-1] is decoder[-1]
+        limit = np.sqrt(6 / (825 + widths[0]))
+        assert 0.95 * limit < encoder[0].weight.abs().max() <= limit
+        assert not any(layer.bias.any() for layer in encoder)
