@@ -2,16 +2,6 @@
 
 from importlib import import_module
 
-__all__ = [
-    "observe_sdss",
-    "packaged_spectra",
-    "read_califa_cube",
-    "read_photometry",
-    "read_sdss",
-    "read_spectrum",
-    "sdss_wavelength",
-]
-
 # Each is imported when it is asked for: some need a second or more.
 LATER = {
     "observe_sdss": "spectrograph",
@@ -22,6 +12,7 @@ LATER = {
     "read_spectrum": "files",
     "sdss_wavelength": "spectrograph",
 }
+__all__ = list(LATER)
 
 
 class SurveyWarning(UserWarning):

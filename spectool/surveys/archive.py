@@ -5,6 +5,7 @@ import io
 import logging
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,10 +38,8 @@ def query_vizier(
     ----------
     catalogue : str
         Name of one table, such as "J/MNRAS/452/2087/gama".
-    columns : sequence of str
-        "*" for VizieR's default columns, "**" for all.
-    n_rows : int
-        The first rows; -1 for all.
+    columns, n_rows
+        "*" for VizieR's default columns, "**" for all; the first rows, -1 for all.
     checksum : str, optional
         sha256 that the answer must have, in the place of the one recorded at the first download.
     cache, server, timeout
@@ -53,10 +52,9 @@ def query_vizier(
 
     Raises
     ------
-    ConnectionError
-        If VizieR cannot be reached and the cache does not hold the table.
-    ValueError
-        If VizieR has no such table, several, or the file is not the one that was recorded.
+    ConnectionError, ValueError
+        If VizieR cannot be reached and the cache does not hold the table; if it has no such table or several, or the
+        file is not the one that was recorded.
     """
     key = hashlib.sha256(f"{catalogue} {','.join(columns)} {n_rows}".encode()).hexdigest()[:16]
 
@@ -117,10 +115,9 @@ def _once(path, ask, what, checksum=None):
         _record(path)
     known, digest = checksum or _recorded(path.parent).get(path.name), pooch.file_hash(str(path))
     if known and digest != known:
-        raise ValueError(
-            f"{path}: is not {what} that was {'asked for' if checksum else 'first fetched'} "
-            f"(sha256 {digest[:12]}..., not {known[:12]}...): remove the file to fetch it again"
-        )
+        how, digests = "asked for" if checksum else "first fetched", f"{digest[:12]}..., not {known[:12]}..."
+        text = f"{path}: is not {what} that was {how} (sha256 {digests}): remove the file to fetch it again"
+        raise ValueError(text)
     return path.read_bytes()
 
 
@@ -219,10 +216,9 @@ def fetch_spectra(
         logger.setLevel(level)
     if offline:
         kept = sum((folder / name).exists() for name in urls)
-        raise ConnectionError(
-            f"{base_url} could not be reached ({offline[0]}). {kept} of {len(urls)} spectra are in {folder}; "
-            "run it again with a network, and only the others will be fetched"
-        )
+        there = f"{kept} of {len(urls)} spectra are in {folder}"
+        advice = "run it again with a network, and only the others will be fetched"
+        raise ConnectionError(f"{base_url} could not be reached ({offline[0]}). {there}; {advice}")
     failures = {row: failed[name] for row, name in enumerate(names) if name in failed}
     n_downloaded = sum(urls[name] in asked and name not in failed for name in urls)
     return [None if name in failed else folder / name for name in names], failures, n_downloaded
@@ -302,11 +298,9 @@ def catalogue_sql(low, high, n, *, redshift_range=REDSHIFT_RANGE, star_forming=F
     """The query of one bin of H-alpha flux, as SkyServer takes it: short, because it travels in the address."""
     a, b = np.random.default_rng(seed).integers(100_000, 1_000_000, 2)
     wanted = [sql for _, sql, *_ in _COLUMNS] + [f"l.{name}" for name in _FLUXES]
-    tables = " ".join(
-        f"JOIN {name} {short} ON {short}.specObjID=s.specObjID" for short, name in _TABLES.items()
-    )
+    joins = (f"JOIN {name} {short} ON {short}.specObjID=s.specObjID" for short, name in _TABLES.items())
     return (
-        f"SELECT TOP {int(n)} {','.join(wanted)} FROM SpecObj s {tables} "
+        f"SELECT TOP {int(n)} {','.join(wanted)} FROM SpecObj s {' '.join(joins)} "
         f"WHERE s.z>{redshift_range[0]:g} AND s.z<{redshift_range[1]:g} AND s.zWarning=0 AND i.reliable=1 "
         f"AND l.h_alpha_flux>={low:.6g} AND l.h_alpha_flux<{high:.6g} "
         + ("AND i.subclass='STARFORMING' " if star_forming else "")
@@ -335,25 +329,21 @@ def query_catalogue(
         Bins that hold fewer galaxies give all they have.
     h_alpha_edges : sequence of float
         [1e-17 erg/s/cm2], increasing.
-    redshift_range, star_forming, seed
-        See `catalogue_sql`.
-    cache, timeout
-        A folder (default: the user's cache, as told by ``pooch``), seconds for a bin.
+    redshift_range, star_forming, seed, cache, timeout
+        See `catalogue_sql`; a folder (default: the user's cache, as told by ``pooch``), seconds for a bin.
 
     Returns
     -------
     Dataset, dims (galaxy, line)
-        A line table: ``line_flux``, ``line_flux_error`` [1e-17 erg/s/cm2], ``line_sn``; ``h_alpha_flux``,
+        A line table: ``line_flux``, ``line_flux_error`` (formal) [1e-17 erg/s/cm2], ``line_sn``; ``h_alpha_flux``,
         ``h_alpha_bin``, ``redshift``, ``log_mass`` and ``log_sfr`` (medians, with 16th and 84th percentiles),
         ``oxygen_mpa_jhu``, ``ebv`` (Milky Way), ``plate``, ``mjd``, ``fiberid``, ... NaN where MPA-JHU has no value.
-        Errors of fluxes are formal, as in the table.
 
     Raises
     ------
-    ConnectionError
-        If SkyServer cannot be reached or does not answer with a table.
-    ValueError
-        If no galaxy is found at all, or a file in the cache is not as it was recorded.
+    ConnectionError, ValueError
+        If SkyServer cannot be reached or does not answer with a table; if no galaxy is found at all, or a file in the
+        cache is not as it was recorded.
     """
     edges = np.asarray(h_alpha_edges, float)
     select = {"redshift_range": redshift_range, "star_forming": star_forming, "seed": seed}
@@ -363,11 +353,8 @@ def query_catalogue(
     for low, high in tqdm(pairwise(edges), total=edges.size - 1, **bar):
         sql = catalogue_sql(low, high, n_per_bin, **select)
         key = hashlib.sha256(f"{skyserver_url} {data_release} {sql}".encode()).hexdigest()[:16]
-        content = _once(
-            folder / f"bin_{key}.csv",
-            lambda sql=sql: _ask_skyserver(sql, skyserver_url, data_release, timeout).encode(),
-            "the bin of MPA-JHU's catalogue",
-        )
+        ask = partial(_ask_skyserver, sql, skyserver_url, data_release, timeout)
+        content = _once(folder / f"bin_{key}.csv", ask, "the bin of MPA-JHU's catalogue")
         tables.append(_read_bin(content))
     counts = [len(table) for table in tables]
     if not any(counts):
@@ -403,7 +390,7 @@ def _ask_skyserver(sql, url, data_release, timeout):
     ):
         text = f"{url} did not answer with the table asked for, but with {answer.text[:200]!r}"
         raise ConnectionError(text)
-    return "\n".join([",".join(_NAMES), *lines[1:]])
+    return "\n".join([",".join(_NAMES), *lines[1:]]).encode()
 
 
 def _read_bin(content):
@@ -422,10 +409,9 @@ def _read_bin(content):
 
 def _line_table(table, in_bin):
     """The catalogue as a table of lines, in the bins of H-alpha flux."""
-    columns = {
-        name: ("galaxy", table[name].to_numpy(str if kind is str else None), {"units": unit})
-        for name, _, unit, kind, _ in _COLUMNS
-    }
+    columns = {}
+    for name, _, unit, kind, _ in _COLUMNS:
+        columns[name] = ("galaxy", table[name].to_numpy(str if kind is str else None), {"units": unit})
     values = table[_FLUXES].to_numpy().reshape(len(table), -1, 2)
     values = np.where(values[..., 1:] > 0, values, np.nan)  # errors of -1 or 0: lines that were not fitted
     dims, unit = ("galaxy", "line"), {"units": "1e-17 erg / (s cm2)"}

@@ -111,13 +111,10 @@ class Populations:
         young, _ = self.light_and_age(galaxy, z_young, young=True)
         mass = ((1 - share) / old)[:, None] * self.old[galaxy] + (share / young)[:, None] * self.young[galaxy]
         metal = np.where(self.is_young[galaxy], z_young[:, None], z_old[:, None])
-        return xr.Dataset(
-            {
-                "mass_formed": (("galaxy", "age"), mass, {"units": "Msun"}),
-                "log_z_star": (("galaxy", "age"), metal, {"units": "dex", "z_sun": 0.02}),
-            },
-            coords={"age": ("age", self.grid.age, {"units": "yr"})},
-        )
+        made = xr.Dataset(coords={"age": ("age", self.grid.age, {"units": "yr"})})
+        made["mass_formed"] = (("galaxy", "age"), mass, {"units": "Msun"})
+        made["log_z_star"] = (("galaxy", "age"), metal, {"units": "dex", "z_sun": 0.02})
+        return made
 
 
 REACH = 2.5
@@ -262,19 +259,17 @@ def draw_califa(
 
     Parameters
     ----------
-    n_galaxies : int
-        44 of 190 are early types.
-    spectra_per_galaxy : float
-        On average; numbers differ from galaxy to galaxy.
+    n_galaxies, spectra_per_galaxy : int, float
+        44 of 190 are early types; spectra on average, for numbers differ from galaxy to galaxy.
     seed : int or numpy.random.Generator
         The same seed gives the same bytes, and the same galaxies and labels (to the little that histories move them)
         whatever the nuisances.
     nuisances : iterable of {"tilt", "dust", "history"}
         What differs privately from galaxy to galaxy. "tilt": an error of calibration, 0.03 mag in g - r and 0.02 mag
-        at nodes every 320 A. "dust": the slope of the attenuation (-0.7 +- 0.2) and the dust of young stars' birth
-        clouds (0-2 times that of all stars; else as much). "history": see `draw_shapes`.
+        (`ripple`) at nodes every 320 A. "dust": the slope of the attenuation (-0.7 +- 0.2) and the dust of young stars'
+        birth clouds (0-2 times that of all stars; else as much). "history": see `draw_shapes`.
     ripple : float
-        Waves of the calibration's error, part of "tilt" [mag].
+        Waves of the calibration's error [mag].
 
     Returns
     -------
@@ -287,16 +282,10 @@ def draw_califa(
         ``bulge_fraction``, profiles (``age_at_re``, ``age_gradient`` ...: per Re, inside Re) and nuisances (``tilt``,
         ``calibration`` (galaxy, node), ``dust_index``, ``dust1_ratio``, ``history_kind`` ...). ``attrs["at_limit"]``
         counts the spectra of one population alone: they are as old as it is, not as old as the profile asks.
-
-    Raises
-    ------
-    ValueError
-        If a number does not make sense or there is no such nuisance.
     """
     if n_galaxies < 1 or not spectra_per_galaxy >= 1:
-        raise ValueError(
-            f"need galaxies and spectra_per_galaxy of 1 or more, not {n_galaxies} and {spectra_per_galaxy}"
-        )
+        counts = f"{n_galaxies} and {spectra_per_galaxy}"
+        raise ValueError(f"need galaxies and spectra_per_galaxy of 1 or more, not {counts}")
     nuisances = (nuisances,) if isinstance(nuisances, str) else tuple(nuisances)
     unknown = sorted(set(nuisances) - set(NUISANCES))
     if unknown:
@@ -416,16 +405,14 @@ def _observe(sample, populations, grid, progress):
     rate, mass = np.bincount(galaxy, labels["rate"]), np.bincount(galaxy, labels["mass"])
     log_ssfr = np.log10(np.maximum(rate / mass, 10.0**_LOWEST_SSFR))
     wavelengths = np.array([float(FILTERS[name].wavelength) for name in CALIFA_BANDS])
-    return sample.assign(
+    wavelengths = ("band", wavelengths, {"units": "Angstrom"})
+    return sample.assign_coords(band=("band", np.array(CALIFA_BANDS)), band_wavelength=wavelengths).assign(
         flux=(("spectrum", "band"), flux, {"units": "", "long_name": "f_nu over its mean"}),
         mask=(("spectrum", "band"), ~np.isfinite(flux), {"units": ""}),
         log_age=("spectrum", labels["log_age"], {"units": "dex(Gyr)", "long_name": "light-weighted log age"}),
         log_z=("spectrum", labels["log_z"], {"units": "dex", "z_sun": grid.z_sun}),
         log_ssfr=("galaxy", log_ssfr, {"units": "dex(1 / yr)"}),
         log_sfr=("galaxy", log_ssfr + sample["log_mass"].values, {"units": "dex(Msun / yr)"}),
-    ).assign_coords(
-        band=("band", np.array(CALIFA_BANDS)),
-        band_wavelength=("band", wavelengths, {"units": "Angstrom"}),
     )
 
 
@@ -436,12 +423,10 @@ def _synthesize(sample, populations, part, centres, grid, *, broad=False, labels
     histories = populations.histories(galaxy, table["log_z"].values, table["young_light"].values)
     dust2 = table["a_v"].values / 1.086
     dispersion = sample["velocity_dispersion"].values[galaxy] if broad else np.zeros(galaxy.size)
-    histories = histories.assign(
-        dust1=("galaxy", dust2 * sample["dust1_ratio"].values[galaxy]),
-        dust2=("galaxy", dust2),
-        dust_index=("galaxy", sample["dust_index"].values[galaxy]),
-        velocity_dispersion=("galaxy", dispersion),
-    )
+    histories["dust1"] = ("galaxy", dust2 * sample["dust1_ratio"].values[galaxy])
+    histories["dust2"] = ("galaxy", dust2)
+    histories["dust_index"] = ("galaxy", sample["dust_index"].values[galaxy])
+    histories["velocity_dispersion"] = ("galaxy", dispersion)
     made = synthesize(histories, grid, wavelength=centres, nebular=False, batch_size=1024, progress=False)
     if labels is not None:
         labels["log_age"][part] = np.log10(made["age_lw"].values)

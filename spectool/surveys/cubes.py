@@ -48,8 +48,8 @@ def read_califa_cube(
 
     Parameters
     ----------
-    path : path
-        FITS, gzipped or not.
+    path, name
+        FITS, gzipped or not; the galaxy's name, by default the file's up to the first point.
     redshift : float, optional
         Default: the header's ``MED_VEL`` [km/s] over c.
     center : (float, float), optional
@@ -60,8 +60,6 @@ def read_califa_cube(
         What the file's wavelengths are in.
     min_coverage, min_sn : float
         Spaxels with a smaller share of good pixels, or a lower median signal-to-noise per pixel, are left out.
-    name : str, optional
-        The galaxy's; default the file's, up to the first point.
 
     Returns
     -------
@@ -75,8 +73,7 @@ def read_califa_cube(
 
     Raises
     ------
-    FileNotFoundError
-    ValueError
+    FileNotFoundError, ValueError
         Naming the file: truncated or no FITS, a plane missing or of another shape, no wavelengths or positions or
         impossible ones, a centre outside of the field, another unit than flux density, no redshift, no spaxel left.
     """
@@ -161,10 +158,8 @@ def _wavelengths(header, n):
     values = header["CRVAL3"] + step * (np.arange(n) + 1 - header.get("CRPIX3", 1.0))
     wavelength = (values * unit).to_value(u.AA)
     if not step > 0 or wavelength[0] < OPTICAL[0] or wavelength[-1] > OPTICAL[1]:
-        raise ValueError(
-            f"its wavelengths run from {wavelength[0]:g} to {wavelength[-1]:g} A (CRVAL3, CDELT3, CRPIX3, CUNIT3), "
-            "which CALIFA's do not: the WCS is wrong"
-        )
+        run = f"{wavelength[0]:g} to {wavelength[-1]:g} A (CRVAL3, CDELT3, CRPIX3, CUNIT3)"
+        raise ValueError(f"its wavelengths run from {run}, which CALIFA's do not: the WCS is wrong")
     return wavelength
 
 
@@ -225,9 +220,8 @@ def _positions(header, flux, mask, kept, center):
         middle = SkyCoord(*center, unit="deg")
         nearest = float(middle.separation(world).min().to_value("arcsec"))
         if nearest > 5:
-            raise ValueError(
-                f"the centre {center} [deg] is {nearest:.0f} arcsec from the field: wrong centre or WCS"
-            )
+            away = f"{nearest:.0f} arcsec from the field"
+            raise ValueError(f"the centre {center} [deg] is {away}: wrong centre or WCS")
         where = f"centred on {middle.to_string('hmsdms', precision=1)}"
     east, north = (offset.to_value("arcsec") for offset in middle.spherical_offsets_to(world))
     return east, north, where

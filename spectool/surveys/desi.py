@@ -47,16 +47,14 @@ def noise_sigma(observed_wavelength, *, exposure=EXPOSURE, flux=0.0, width=0.8):
         raise ValueError(f"the exposure must be positive, not {exposure} s")
     low, high = THROUGHPUT[[0, -1], 0]
     if wavelength.size and not (wavelength.min() >= low and wavelength.max() <= high):
-        raise ValueError(
-            f"DESI sees {low:.0f}-{high:.0f} A, not {wavelength.min():.0f}-{wavelength.max():.0f} A (observed)"
-        )
+        asked = f"{wavelength.min():.0f}-{wavelength.max():.0f} A (observed)"
+        raise ValueError(f"DESI sees {low:.0f}-{high:.0f} A, not {asked}")
     _, step, read_noise = ARMS[np.searchsorted(ARMS[:, 0], wavelength, side="right") - 1].T
     sky = sky_flux(wavelength) * FIBRE_SHARE
     electrons = electrons_per_flux(wavelength, exposure=exposure) * width  # per pixel and unit of sky
     source = np.clip(flux, 0, None) * ACCEPTANCE
-    variance = (
-        (source + sky) * electrons + ROWS * width / step * read_noise**2 + (SKY_FLOOR * sky * electrons) ** 2
-    )
+    read_out = ROWS * width / step * read_noise**2
+    variance = (source + sky) * electrons + read_out + (SKY_FLOOR * sky * electrons) ** 2
     return np.sqrt(variance) / (electrons * ACCEPTANCE)
 
 
@@ -72,8 +70,7 @@ def observe_desi_like(sample, *, redshift=0.1, seed, exposure=EXPOSURE):
     dims, wavelength = ("galaxy", "wavelength"), sample["wavelength"].values
     pixels = {n: sample[n].transpose(*dims).values for n in ("flux", "ivar", "mask")}
     new = np.atleast_1d(float(redshift))
-    dimmer = luminosity_to_flux(new) * (1 + new) / (luminosity_to_flux(old) * (1 + old))
-    dimmer = dimmer[:, None]
+    dimmer = (luminosity_to_flux(new) * (1 + new) / (luminosity_to_flux(old) * (1 + old)))[:, None]
     scale = dimmer * _physical(sample, "norm")
     flux = pixels["flux"] * scale
     truth = None
@@ -107,7 +104,6 @@ def _physical(sample, column):
     if unit.is_equivalent(u.Unit(FLUX_UNIT)):
         return unit.to(FLUX_UNIT)
     if unit != u.dimensionless_unscaled or column not in sample:
-        raise ValueError(
-            f"flux is in {unit}: it must be in {FLUX_UNIT}, or normalised with the column `{column}`"
-        )
+        wanted = f"{FLUX_UNIT}, or normalised with the column `{column}`"
+        raise ValueError(f"flux is in {unit}: it must be in {wanted}")
     return sample[column].values[:, None]

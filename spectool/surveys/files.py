@@ -21,9 +21,15 @@ COLUMN_NAMES = {
     "ivar": "ivar, inverse_variance, flux_ivar",
     "mask": "mask, and_mask, bad",
 }
-UNITS_IN_NAMES = {"nm": u.nm, "um": u.um, "micron": u.um} | dict.fromkeys(
-    ("a", "aa", "ang", "angstrom"), u.AA
-)
+UNITS_IN_NAMES = {
+    "nm": u.nm,
+    "um": u.um,
+    "micron": u.um,
+    "a": u.AA,
+    "aa": u.AA,
+    "ang": u.AA,
+    "angstrom": u.AA,
+}
 HIGHEST_REDSHIFT = 12.0
 
 
@@ -138,9 +144,8 @@ def _fits_columns(hdus, name):
                 return table
     if hdus[0].header.get("NAXIS") != 1:
         held = ", ".join(f"{h.name or 'image'} {h.shape if h.is_image else h.columns.names}" for h in hdus)
-        raise ValueError(
-            f"{name}: holds no spectrum (a table with wavelength and flux, or a 1-D image); it has {held}"
-        )
+        wanted = "a table with wavelength and flux, or a 1-D image"
+        raise ValueError(f"{name}: holds no spectrum ({wanted}); it has {held}")
     return _image_columns(hdus, name)
 
 
@@ -232,19 +237,16 @@ def _order(wavelength, name):
     if (step < 0).all():
         return slice(None, None, -1)
     row = int(np.flatnonzero(step <= 0 if (step > 0).mean() > 0.5 else step >= 0)[0])
-    raise ValueError(
-        f"{name}: wavelengths are not sorted: row {row + 1} ({wavelength[row + 1]:g} A) "
-        f"follows {wavelength[row]:g} A"
-    )
+    place = f"row {row + 1} ({wavelength[row + 1]:g} A) follows {wavelength[row]:g} A"
+    raise ValueError(f"{name}: wavelengths are not sorted: {place}")
 
 
 def _from_columns(table, name, medium, wavelength_unit, flux_unit):
     """A table with known or guessable column names as a sample of one galaxy."""
     for role in ("wavelength", "flux"):
         if _find(table, role) is None:
-            raise ValueError(
-                f"{name}: no {role} column among {table.colnames}; call it one of: {COLUMN_NAMES[role]}"
-            )
+            advice = f"call it one of: {COLUMN_NAMES[role]}"
+            raise ValueError(f"{name}: no {role} column among {table.colnames}; {advice}")
     wavelength, note = _wavelength(table, name, medium, wavelength_unit)
     order = _order(wavelength, name)
     notes = [f"read {name}", note, str(table.meta.get("note", ""))]

@@ -71,13 +71,7 @@ _BLOCK, _FRUITLESS = 8192, 16
 
 
 def load_filters(bands=None):
-    """Transmission curves of some of GAMA's `BANDS` (default: all), from ``sedpy``.
-
-    Returns
-    -------
-    dict of str to (ndarray, ndarray)
-        Wavelengths [Angstrom] and transmission per photon.
-    """
+    """Some of GAMA's `BANDS` (default: all) from ``sedpy``: name -> wavelengths [A], transmission per photon."""
     from sedpy.observate import Filter
 
     curves = {}
@@ -99,11 +93,9 @@ def draw_gama(n, *, averages, seed, redshift_range=None):
     ----------
     n : int
     averages : SimpleNamespace
-        With a band ``r``.
-    seed : int
-        The first galaxies of a larger sample of the same seed are the same.
-    redshift_range : (float, float), optional
-        Default: 0.005 to the averages' highest.
+        Of `make_band_averages`, with a band ``r``.
+    seed, redshift_range
+        The first galaxies of a larger sample of the same seed are the same; 0.005 to the averages' highest.
 
     Returns
     -------
@@ -136,9 +128,8 @@ def redraw_gama(candidates, *, averages, seed):
     if candidates.size == 0 or candidates[0] < 0 or (np.diff(candidates) <= 0).any():
         raise ValueError("the numbers of candidates must rise, from 0 or above")
     blocks, rows = np.divmod(candidates, _BLOCK)
-    parts = [
-        _draw_block(block, averages, seed).isel(galaxy=rows[blocks == block]) for block in np.unique(blocks)
-    ]
+    places = {block: rows[blocks == block] for block in np.unique(blocks)}
+    parts = [_draw_block(block, averages, seed).isel(galaxy=some) for block, some in places.items()]
     seen = measure_photometry(concatenate(parts), averages, progress=False)
     history = f"{candidates.size} galaxies drawn again"
     return _numbered(seen, candidates).assign_attrs(survey="GAMA", history=history)
@@ -208,9 +199,8 @@ def aperture_radius(galaxies, *, seed):
     quiescent = galaxies["is_quiescent"].values.astype(bool)
     relative_mass = galaxies["log_mass"].values - np.log10(5e10)
     log_radius = np.where(quiescent, 0.60 + 0.75 * relative_mass, 0.86 + 0.25 * relative_mass)
-    log_radius += np.where(quiescent, 0.10, 0.16) * np.random.default_rng(seed).standard_normal(
-        quiescent.size
-    )
+    deviate = np.random.default_rng(seed).standard_normal(quiescent.size)
+    log_radius += np.where(quiescent, 0.10, 0.16) * deviate
     z = galaxies["redshift"].values.astype(float)
     kpc_per_arcsec = 1e3 * luminosity_distance(z) / (1 + z) ** 2 / np.degrees(1) / 3600
     return 2.5 * 10**log_radius / kpc_per_arcsec

@@ -106,9 +106,7 @@ def _filter(name):
 APERTURE_AREA = np.pi * 1.5**2
 """Of the depths: 3 arcsec across [arcsec2]."""
 _BLUEST, _REDDEST = (FILTERS[name].wavelength for name in (BANDS[0], BANDS[-1]))
-DEPTHS = {
-    name: 23.5 - 1.5 * (band.wavelength - _BLUEST) / (_REDDEST - _BLUEST) for name, band in FILTERS.items()
-}
+DEPTHS = {k: 23.5 - 1.5 * (band.wavelength - _BLUEST) / (_REDDEST - _BLUEST) for k, band in FILTERS.items()}
 """Five-sigma depths [AB mag in 3 arcsec], the range of miniJPAS's narrow bands (Bonoli et al. 2021, A&A 653, A31);
 that they fall evenly with wavelength is a simplification of ours."""
 
@@ -175,11 +173,9 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest"):
     if empty.size:
         note = f"{empty.size} spectra cover none of the {len(bands)} bands, the first is row {empty[0]}"
         warnings.warn(note, PrepareWarning, stacklevel=2)
-    return add_history(
-        result,
-        f"J-PAS ({frame} frame): {mask.sum()} of {mask.size} bands masked, less than {MIN_COVERAGE:.0%} covered; "
-        f"{mask.any(axis=1).sum()} of {len(mask)} spectra lack some, {empty.size} all",
-    )
+    note = f"J-PAS ({frame} frame): {mask.sum()} of {mask.size} bands masked, less than {MIN_COVERAGE:.0%} covered; "
+    note += f"{mask.any(axis=1).sum()} of {len(mask)} spectra lack some, {empty.size} all"
+    return add_history(result, note)
 
 
 def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AREA, floor=0.0):
@@ -193,10 +189,8 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
     sample : Dataset
         dims (spectrum, band), without ``flux_error``.
     seed : int or numpy.random.Generator
-    magnitude : float or array_like (spectrum,)
-        AB magnitude in `reference` that each spectrum is scaled to, of the light that falls into `area`.
-    reference : str
-        A band of the sample.
+    magnitude, reference : float or array_like (spectrum,), str
+        AB magnitude in that band to which each spectrum is scaled, of the light that falls into `area`.
     area : float or array_like (spectrum,)
         What a spectrum was summed over [arcsec2]; default a circle 3 arcsec across.
     floor : float
@@ -206,12 +200,7 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
     -------
     Dataset
         With ``flux``, ``flux_error`` and ``true_flux`` [Jy]. Fluxes may be negative. A spectrum without `reference` is
-        masked and counted.
-
-    Raises
-    ------
-    ValueError
-        If the sample is noisy already, or has no band `reference`.
+        masked and counted; a sample that has errors already or lacks that band is refused (ValueError).
     """
     if "flux_error" in sample:
         raise ValueError("the sample has errors (flux_error) already: add noise to noise-free bands")
@@ -241,14 +230,9 @@ def observe_jpas(sample, *, seed, magnitude, reference="J0620", area=APERTURE_AR
 
 
 def to_magnitudes(sample):
-    """AB magnitudes of bands, dims (spectrum, band); what is not detected is masked.
+    """A sample of bands with ``magnitude`` (AB if the flux has a unit) and, if there are errors, ``magnitude_error``.
 
-    Returns
-    -------
-    Dataset
-        The sample with ``magnitude`` and, where there are errors, ``magnitude_error``, NaN where the flux is not
-        positive or below its error; ``mask`` holds these too, and the history their number. Flux without a unit gives
-        magnitudes without a zero point.
+    NaN where the flux is not positive or below its error; ``mask`` holds these too, and the history their number.
     """
     flux = sample["flux"].transpose(*DIMS)
     values, unit = flux.values, u.Unit(flux.attrs.get("units", ""))

@@ -11,18 +11,11 @@ from astropy import constants, units
 from astropy.cosmology import Planck18
 from tqdm.auto import tqdm
 
+from spectool.synth import synthesis
 from spectool.synth.dust import PIVOT, attenuate, emission_templates, emission_weights, relative_depth
 from spectool.synth.grid import load_dust_emission
 from spectool.synth.nebular import continuum_factors
 from spectool.synth.sfh import share_younger_than
-from spectool.synth.synthesis import (
-    BIRTH_CLOUD_AGE,
-    REQUIRED_DUST,
-    check_galaxies,
-    describe,
-    gas_weights,
-    masses_by_metallicity,
-)
 
 HIGHEST_REDSHIFT = 0.5
 REDSHIFT_STEP = 0.0025
@@ -49,11 +42,10 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
         Must reach from 912 A (or the bands' blue ends) into the infrared, such as ``SSPGrid.embedded("broadband")``.
     filters : dict of str to (ndarray, ndarray)
         Band -> wavelengths [Angstrom] and transmission per photon; see `spectool.surveys.gama.load_filters`.
-    nebular : bool
-        With lines and continuum of ionised gas.
-    highest_redshift, step : float
-        The redshifts are 0, step, 2 step, ... With the default, fluxes of 600 galaxies at z = 0-0.5 are those that
-        ``sedpy`` finds on their spectra to 0.0032 mag at most, 0.0001 mag in the median.
+    nebular, highest_redshift, step : bool, float
+        With lines and continuum of ionised gas; the redshifts are 0, step, 2 step, ... With the default, fluxes of 600
+        galaxies at z = 0-0.5 are those that ``sedpy`` finds on their spectra to 0.0032 mag at most, 0.0001 mag in the
+        median.
 
     Returns
     -------
@@ -172,7 +164,7 @@ def _average(spectra, weights):
 
 def _split_ages(grid):
     """SSP spectra (Z * age, pixel) times the share of an age bin in birth clouds (those ages only), and outside."""
-    share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE).astype("f4")[:, None]
+    share = share_younger_than(grid.age_edges, synthesis.BIRTH_CLOUD_AGE).astype("f4")[:, None]
     n_young, n_pixels = int(np.flatnonzero(share)[-1]) + 1, grid.flux.shape[-1]
     young = grid.flux[:, :n_young] * share[:n_young]
     return young.reshape(-1, n_pixels), (grid.flux * (1 - share)).reshape(-1, n_pixels)
@@ -200,13 +192,8 @@ def _lagrange(x, nodes):
     reach = 0.5 * (nodes.max() - nodes.min()) / np.cos(0.5 * np.pi / nodes.size)
     middle = 0.5 * (nodes.max() + nodes.min())
     x = np.clip(x, middle - reach, middle + reach)
-    return np.stack(
-        [
-            np.prod((x[:, None] - np.delete(nodes, k)) / (nodes[k] - np.delete(nodes, k)), axis=1)
-            for k in range(nodes.size)
-        ],
-        axis=1,
-    )
+    others = [(node, np.delete(nodes, k)) for k, node in enumerate(nodes)]
+    return np.stack([np.prod((x[:, None] - rest) / (node - rest), axis=1) for node, rest in others], axis=1)
 
 
 def _tensor(values):
@@ -220,24 +207,20 @@ def _check(grid, filters, nebular, highest_redshift, step):
     if nebular and grid.nebular is None:
         raise ValueError(f"the grid {name} has no nebular models: pass nebular=False")
     if grid.edges[-1] < 1e6:
-        raise ValueError(
-            f"bands need a grid into the infrared, but {name} ends at {grid.edges[-1]:.0f} A: "
-            'take SSPGrid.embedded("broadband")'
-        )
+        end = f'{name} ends at {grid.edges[-1]:.0f} A: take SSPGrid.embedded("broadband")'
+        raise ValueError(f"bands need a grid into the infrared, but {end}")
     for band, (wavelength, _) in filters.items():
         blue, red = np.min(wavelength) / (1 + highest_redshift), np.max(wavelength)
         if max(blue, LYMAN_LIMIT) < grid.edges[0] or red > grid.edges[-1]:
-            raise ValueError(
-                f"band {band!r} sees {blue:.0f}-{red:.0f} A at rest; the grid {name} "
-                f"holds {grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A"
-            )
+            held = f"the grid {name} holds {grid.edges[0]:.0f}-{grid.edges[-1]:.0f} A"
+            raise ValueError(f"band {band!r} sees {blue:.0f}-{red:.0f} A at rest; {held}")
 
 
 def measure_photometry(galaxies, averages, *, progress=True):
     """Noise-free fluxes of galaxies in bands, and what a fit of them should find."""
     _check_photometry(galaxies, averages)
     grid = averages.grid
-    described = describe(galaxies, grid)
+    described = synthesis.describe(galaxies, grid)
     n = galaxies.sizes["galaxy"]
     flux, absorbed = np.empty((n, len(averages.bands)), "f4"), np.empty(n, "f4")
     # Galaxies that lie between the same two redshift nodes are multiplied together: sort, and cut in batches.
@@ -261,15 +244,17 @@ def measure_photometry(galaxies, averages, *, progress=True):
 def _photometry_batch(galaxies, rows, averages):
     """Fluxes [Jy] (galaxy, band) and absorbed luminosities [Lsun] of galaxies sorted by redshift."""
     some, grid, n_young = galaxies.isel(galaxy=rows), averages.grid, averages.n_young
-    masses = masses_by_metallicity(some, grid)
+    masses = synthesis.masses_by_metallicity(some, grid)
     gas = torch.empty(len(rows), 0)
     if averages.gas.shape[1]:
-        share = share_younger_than(grid.age_edges, BIRTH_CLOUD_AGE)[:n_young].astype("f4")
-        gas = gas_weights(some, grid, masses[..., :n_young] * share)
+        share = share_younger_than(grid.age_edges, synthesis.BIRTH_CLOUD_AGE)[:n_young].astype("f4")
+        gas = synthesis.gas_weights(some, grid, masses[..., :n_young] * share)
     young, old = _tensor(masses[..., :n_young]).flatten(1), _tensor(masses).flatten(1)
     dust1, dust2, index = (_tensor(some[name].values) for name in ("dust1", "dust2", "dust_index"))
     absorbed = _absorbed(young, old, gas, dust1, dust2, index, averages)
-    emission = _tensor(emission_weights(averages.dust_grid, *(some[name].values for name in REQUIRED_DUST)))
+    emission = _tensor(
+        emission_weights(averages.dust_grid, *(some[name].values for name in synthesis.REQUIRED_DUST))
+    )
 
     z = some["redshift"].values.astype(float)
     position = np.interp(z, averages.redshift, np.arange(averages.redshift.size))
@@ -329,7 +314,7 @@ def _distance_nodes(highest):
 
 def _check_photometry(galaxies, averages):
     nebular = bool(averages.gas.shape[1])
-    check_galaxies(galaxies, averages.grid, ("redshift",), nebular=nebular, dust_emission=True)
+    synthesis.check_galaxies(galaxies, averages.grid, ("redshift",), nebular=nebular, dust_emission=True)
     z, highest = galaxies["redshift"].values, averages.redshift[-1]
     outside = (z <= 0) | (z > highest * (1 + 1e-9))
     if outside.any():

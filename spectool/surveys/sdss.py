@@ -27,12 +27,11 @@ def open_fits(source, name):
         if not source.is_file():
             raise FileNotFoundError(f"{name}: no such file")
         source = source.read_bytes()
+    damaged = "truncated or damaged ({}); fetch it again"
     try:
         source = gzip.decompress(source) if source.startswith(b"\x1f\x8b") else source
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(
-            f"{name}: the gzip file is truncated or damaged ({error}); fetch it again"
-        ) from error
+        raise ValueError(f"{name}: the gzip file is {damaged.format(error)}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
@@ -43,9 +42,7 @@ def open_fits(source, name):
         except (AstropyUserWarning, OSError, TypeError, ValueError, IndexError, KeyError) as error:
             if not source.startswith(b"SIMPLE"):
                 raise ValueError(f"{name}: is not a FITS file") from error
-            raise ValueError(
-                f"{name}: the FITS file is truncated or damaged ({error}); fetch it again"
-            ) from error
+            raise ValueError(f"{name}: the FITS file is {damaged.format(error)}") from error
     return hdus
 
 

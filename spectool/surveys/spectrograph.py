@@ -21,10 +21,8 @@ SKY_CONTINUUM = np.array([
     (3850, 4.5), (4250, 5.0), (4500, 5.6), (5000, 5.1), (5400, 4.9), (5700, 6.0), (5850, 7.5), (6000, 7.0),
     (6200, 5.7), (6500, 4.4), (7000, 3.9), (7500, 3.7), (8000, 4.1), (8500, 2.9), (9000, 2.9), (9150, 2.3),
 ])
-# fmt: on
 
 # Its lines (city mercury and sodium, airglow of O I, O2, OH): vacuum wavelength [A], [1e-17 erg/s/cm2].
-# fmt: off
 SKY_EMISSION = np.array([
     (4360.1, 120), (5579.6, 910), (5891.1, 280), (6302.3, 360), (6366.5, 120), (6831.2, 120), (6865.9, 110),
     (7242.7, 320), (7277.8, 250), (7318.1, 170), (7343.4, 210), (7372.2, 170), (7404.6, 110), (7526.6, 140),
@@ -35,12 +33,9 @@ SKY_EMISSION = np.array([
     (8770.0, 760), (8780.1, 550), (8794.3, 160), (8828.8, 1010), (8853.2, 120), (8869.5, 250), (8887.9, 670),
     (8906.4, 320), (8922.8, 800), (8945.4, 260), (8959.8, 590), (8990.8, 210), (9003.3, 380), (9053.2, 190),
 ])
-# fmt: on
 
-# Electrons per pixel of 1e-4 dex in EXPOSURE seconds for a flux of 1e-17 erg/s/cm2/A. The step is the
-# dichroic.
+# Electrons per pixel of 1e-4 dex in EXPOSURE seconds for a flux of 1e-17 erg/s/cm2/A. The step is the dichroic.
 EXPOSURE = 2700.0
-# fmt: off
 SENSITIVITY = np.array([
     (3850, 8.3), (4000, 12.8), (4250, 19.3), (4500, 25.0), (5000, 34.4), (5500, 39.2), (5750, 38.3),
     (5850, 37.0), (5950, 48.6), (6200, 57.0), (6500, 72.0), (7000, 75.8), (7500, 69.4), (8000, 51.8),
@@ -195,16 +190,13 @@ def observe_sdss(
         With one row per galaxy each has a noise of its own that does not depend on which others are observed.
     wavelength : ndarray, optional
         SDSS pixels (constant steps of 1e-4 dex); default `sdss_wavelength`.
-    fibre_fraction : float or array_like (galaxy,)
-        Share of the galaxy's light in the 3" fibre; a third is typical (Brinchmann et al. 2004, MNRAS 351, 1151).
-    median_flux : float or array_like (galaxy,), optional
-        For spectra without unit, normalised to 1 at 5000-5500 A: the flux there [1e-17 erg/s/cm2/A].
-    exposure : float
-        Seconds; SDSS's standard is 2700.
+    fibre_fraction, median_flux : float or array_like (galaxy,)
+        Share of the galaxy's light in the 3" fibre; a third is typical (Brinchmann et al. 2004, MNRAS 351, 1151). For
+        spectra without unit, normalised to 1 at 5000-5500 A: the flux there [1e-17 erg/s/cm2/A].
+    exposure, batch_size : float, int
+        Seconds, SDSS's standard is 2700; galaxies worked on at once, which does not change the result.
     noise, keep_truth : bool
         Add noise; keep ``truth``, the flux without. ``ivar`` is that of the true variance in any case.
-    batch_size : int
-        Galaxies worked on at once; does not change the result.
 
     Returns
     -------

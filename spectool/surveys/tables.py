@@ -49,11 +49,7 @@ DUSTPEDIA_LABELS = {
     "log_dust_luminosity": "Ldust__Lsol",
 }
 """CIGALE's, Nersesian et al. (2019); for the initial mass function of Salpeter (1955)."""
-LABEL_UNITS = {
-    "log_mass": "dex(Msun)",
-    "log_sfr": "dex(Msun / yr)",
-    "log_dust_luminosity": "dex(solLum)",
-}
+LABEL_UNITS = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_dust_luminosity": "dex(solLum)"}
 
 _ERROR_PATTERNS = ("{}_err", "{}_error", "{}err", "{}_sigma", "e_{}", "err_{}", "sigma_{}", "{}_unc")
 
@@ -91,15 +87,12 @@ def read_photometry(
         Needed where it has none: what a column is in is never guessed.
     redshift, distance : str or array_like, optional
         Column or values; distance in Mpc. Default: a column named like `REDSHIFT_NAMES`.
-    labels : dict of str to str, optional
+    labels, label_suffix : dict of str to str, str
         Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `GAMA_LABELS`; names that begin with
-        ``log_`` are its logarithm, NaN where it is not positive.
-    label_suffix : str
-        Put after our names, to keep another code's answer apart from truth: "_cigale".
-    sentinels : tuple of float
-        Values of fluxes or errors, in the table's unit, that mean "no data".
-    relative_error : float, optional
-        Error as a share of the flux, for tables without columns of errors.
+        ``log_`` are its logarithm, NaN where it is not positive. The suffix is put after our names ("_cigale").
+    sentinels, relative_error : tuple of float, float
+        Values of fluxes or errors, in the table's unit, that mean "no data"; errors as a share of the flux, for tables
+        without columns of errors.
     name : str, optional
         For messages; default the file's.
 
@@ -114,8 +107,7 @@ def read_photometry(
 
     Raises
     ------
-    FileNotFoundError
-    ValueError
+    FileNotFoundError, ValueError
         Naming the file and column: no band found, no unit, no errors, a band twice with different values (equal ones
         are taken once, and this is told), or most galaxies' fluxes being magnitudes.
     """
@@ -229,9 +221,8 @@ def _only(table, candidates, band, name, history):
     """The one column of a band, or an error if there are several that differ."""
     first, *others = candidates
     for other in others:
-        if not np.array_equal(
-            column_values(table, first, name), column_values(table, other, name), equal_nan=True
-        ):
+        both = (column_values(table, column, name) for column in (first, other))
+        if not np.array_equal(*both, equal_nan=True):
             raise ValueError(
                 f"{name}: columns {', '.join(candidates)} all look like band {band!r}, and differ: choose by "
                 f"columns={{{band!r}: ...}}, or rename one"
@@ -397,8 +388,7 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
 
     Raises
     ------
-    FileNotFoundError
-    ValueError
+    FileNotFoundError, ValueError
         Naming the file and the column that is missing or in a wrong unit; or if nothing is left.
     """
     table, label = read_table(source, kind="Pipe3D's HDF5 table SSP", path="SSP", format="hdf5")
@@ -410,11 +400,8 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     known = np.isfinite(np.stack(list(values.values()))).all(axis=0)
     possible = (values["log_age_fit"] > LOG_AGE_RANGE[0]) & (values["log_age_fit"] < LOG_AGE_RANGE[1])
     zone = np.asarray(table[ZONE], float) if by_zone else np.arange(len(table)) + 1.0
-    checks = {
-        "no age, metallicity or dust": ~known,
-        "impossible age": ~possible,
-        "no zone": ~(np.isfinite(zone) & (zone > 0)),
-    }
+    in_zone = np.isfinite(zone) & (zone > 0)
+    checks = {"no age, metallicity or dust": ~known, "impossible age": ~possible, "no zone": ~in_zone}
     why = np.select(list(checks.values()), range(1, 1 + len(checks)), 0)
     kept = why == 0
     if not kept.any():
@@ -424,12 +411,10 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     middle = world[brightest] if center is None else SkyCoord(*center, unit="deg")
     east, north = (offset.to_value("arcsec") for offset in middle.spherical_offsets_to(world))
     _, group, count = np.unique(zone[kept], return_inverse=True, return_counts=True)
-    sample = xr.Dataset(
-        {
-            ours: ("spectrum", np.bincount(group, weights=numbers[kept]) / count, {"units": UNITS[ours]})
-            for ours, numbers in ({"x": east, "y": north} | values).items()
-        }
-    )
+    sample = xr.Dataset()
+    for ours, numbers in ({"x": east, "y": north} | values).items():
+        mean = np.bincount(group, weights=numbers[kept]) / count
+        sample[ours] = ("spectrum", mean, {"units": UNITS[ours]})
     sample["log_z_fit"].attrs["z_sun"] = Z_SUN
     sample["n_spaxels"] = ("spectrum", count, {"units": ""})
     sample["galaxy_index"] = ("spectrum", np.zeros(count.size, int), {"units": ""})
