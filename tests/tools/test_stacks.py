@@ -19,42 +19,39 @@ def stacks(sample):
     return average_spectra([sum_spectra(sample)], sample)
 
 
-def fullest(stacks):
-    return int(np.argmax(stacks["n_galaxies"].values))
+@pytest.fixture(scope="module")
+def members(sample, stacks):
+    """The fullest bin, and its galaxies."""
+    k, mass = int(np.argmax(stacks["n_galaxies"].values)), sample["log_mass"].values
+    return stacks.isel(stack=k), sample.isel(galaxy=(mass >= MASS_EDGES[k]) & (mass < MASS_EDGES[k + 1]))
 
 
-def test_a_stack_is_the_mean_of_its_normalised_members(sample, stacks):
-    k = fullest(stacks)
-    mass = sample["log_mass"].values
-    rows = np.flatnonzero((mass >= MASS_EDGES[k]) & (mass < MASS_EDGES[k + 1]))
-    assert stacks["n_galaxies"].values[k] == rows.size > 5
-    flux = np.where(sample["mask"], np.nan, sample["flux"] / sample["norm"])[rows].astype(float)
-    np.testing.assert_allclose(stacks["flux"].values[k], np.nanmean(flux, axis=0), rtol=2e-5)
-    np.testing.assert_allclose(stacks["scatter"].values[k], np.nanstd(flux, axis=0), atol=2e-3)
-    window = slice(700, 751)
-    assert stacks["flux"].values[k, window].mean() == pytest.approx(1, abs=0.01)
-    assert stacks["truth"].values[k, window].mean() == pytest.approx(1, abs=1e-5)
+def test_a_stack_is_the_mean_of_its_normalised_members(members):
+    stack, galaxies = members
+    assert stack["n_galaxies"] == galaxies.sizes["galaxy"] > 5
+    flux = np.where(galaxies["mask"], np.nan, galaxies["flux"] / galaxies["norm"]).astype(float)
+    np.testing.assert_allclose(stack["flux"], np.nanmean(flux, axis=0), rtol=2e-5)
+    np.testing.assert_allclose(stack["scatter"], np.nanstd(flux, axis=0), atol=2e-3)
+    assert stack["flux"].values[700:751].mean() == pytest.approx(1, abs=0.01)
+    assert stack["truth"].values[700:751].mean() == pytest.approx(1, abs=1e-5)
 
 
-def test_noise_of_a_stack_is_that_of_its_mean(sample, stacks):
+def test_noise_of_a_stack_is_that_of_its_mean(stacks):
     """The difference to the noise-free stack, in units of the noise; normalising by noisy light adds a little."""
-    use = stacks["n_galaxies"].values > 5
     pull = (stacks["flux"] - stacks["truth"]) * np.sqrt(stacks["ivar"])
-    assert 0.6 < pull.values[use].std() < 1.5
+    assert 0.6 < pull.values[stacks["n_galaxies"].values > 5].std() < 1.5
 
 
-def test_light_weighted_labels_are_those_of_the_summed_light(sample, stacks):
+def test_light_weighted_labels_are_those_of_the_summed_light(members):
     """Weights from the noise-free spectra themselves, pixel by pixel."""
-    k = fullest(stacks)
-    mass = sample["log_mass"].values
-    rows = np.flatnonzero((mass >= MASS_EDGES[k]) & (mass < MASS_EDGES[k + 1]))
-    wavelength, truth = sample["wavelength"].values, sample["truth"].values[rows].astype(float)
+    stack, galaxies = members
+    wavelength, truth = galaxies["wavelength"].values, galaxies["truth"].values.astype(float)
     normalised = truth / truth[:, (wavelength >= 4400) & (wavelength <= 4450)].mean(axis=1, keepdims=True)
     share = normalised[:, (wavelength >= 4050) & (wavelength <= 7300)].sum(axis=1)
-    log_z = sample["log_z_lw"].values[rows]
-    assert stacks["log_z_light"].values[k] == pytest.approx((share * log_z).sum() / share.sum(), abs=1e-5)
-    assert stacks["median_log_z_lw"].values[k] == pytest.approx(np.median(log_z))
-    assert stacks["log_z_lw"].values[k] == pytest.approx(log_z.mean())
+    log_z = galaxies["log_z_lw"].values
+    assert stack["log_z_light"] == pytest.approx((share * log_z).sum() / share.sum(), abs=1e-5)
+    assert stack["median_log_z_lw"] == pytest.approx(np.median(log_z))
+    assert stack["log_z_lw"] == pytest.approx(log_z.mean())
 
 
 def test_batches_change_nothing(sample, stacks):
