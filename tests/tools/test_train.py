@@ -1,5 +1,6 @@
 """The training command, from end to end on tiny samples: a contract over recipes, and what is a paper's own."""
 
+import importlib
 import json
 import re
 
@@ -20,6 +21,8 @@ from tools import train
 from tools.recipes import liewcain2021 as liewcain2021_recipes
 from tools.recipes import scourfield2023 as scourfield2023_recipes
 
+SINGLE = ("--members", "1")
+FEW_EPOCHS = ("--adam-epochs", "2", "--sgd-epochs", "0")
 NETWORKS = {
     ("marziano2024", "beta0.3", "--parameters"): {"": "ConvBetaVAE", "_parameters": "GaussianMLP"},
     ("marziano2024", "constant_beta0.3", "--no-parameters"): {"": "ConvBetaVAE"},
@@ -33,10 +36,8 @@ NETWORKS = {
     ("zahid2019", "mlp"): {"1": "ChunkedMLP", "2": "ChunkedMLP"},
     ("zahid2019", "mlp400"): {"": "ChunkedMLP"},
     ("zahid2019", "intervals"): {"": "ChunkedMLP"},
-    ("zahid2019", "randomised", "--members", "1", "--adam-epochs", "2", "--sgd-epochs", "0"): {
-        "1": "ChunkedMLP"
-    },
-    ("zahid2019", "diverse", "--members", "1"): {"1": "ChunkedMLP"},
+    ("zahid2019", "randomised", *SINGLE, *FEW_EPOCHS): {"1": "ChunkedMLP"},
+    ("zahid2019", "diverse", *SINGLE): {"1": "ChunkedMLP"},
 }
 FIGURES = {
     ("surana2020", "sample"): ["left", "parts", "teacher_on_truth"],
@@ -64,24 +65,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     """Run a recipe, once however many tests ask for its figures."""
-    found = {}
+    figures = {}
+    where = ["--cache", str(folder / "cache"), "--threads", "1", "--quiet", "--quick"]
 
     def run(key, recipe, *more, out=folder):
-        if (key, recipe, more, out) not in found:
-            where = [
-                "--out",
-                str(out),
-                "--cache",
-                str(folder / "cache"),
-                "--threads",
-                "1",
-                "--quiet",
-                "--quick",
-            ]
-            if key == "liewcain2021":
-                where += ["--results", str(folder / "figures.json")]
-            found[key, recipe, more, out] = train.main([key, recipe, *where, *more])[recipe]
-        return found[key, recipe, more, out]
+        if (key, recipe, more, out) not in figures:
+            results = ["--results", str(folder / "figures.json")] if key == "liewcain2021" else []
+            made = train.main([key, recipe, "--out", str(out), *where, *results, *more])
+            figures[key, recipe, more, out] = made[recipe]
+        return figures[key, recipe, more, out]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surana2020_sample, "BLOCK", 500)
@@ -93,10 +85,8 @@ def test_a_recipe_writes_networks_that_load_and_say_how_they_were_made(run, fold
     key, recipe = case[:2]
     run(*case)
     stem = f"{key}_{recipe}"
-    names = {stem + end for end in NETWORKS[case]}
-    assert {
-        p.stem for p in folder.glob("*.safetensors") if re.fullmatch(rf"{stem}(\d|_par.*)?", p.stem)
-    } == names
+    written = {p.stem for p in folder.glob("*.safetensors") if re.fullmatch(rf"{stem}(\d|_par.*)?", p.stem)}
+    assert written == {stem + end for end in NETWORKS[case]}
     for end, kind in NETWORKS[case].items():
         model, info = store.load_model(folder / f"{stem}{end}.safetensors", expected=kind)
         assert info.recipe["paper"] == key and info.recipe["recipe"] == recipe and info.recipe["seed"] == 0
@@ -115,12 +105,8 @@ def test_a_killed_training_goes_on_where_it_was(run, folder, tmp_path, monkeypat
         with pytest.raises(ZeroDivisionError):
             run(*case, out=tmp_path)
     assert list((folder / "cache").glob("checkpoints/*"))
-    epochs, one_epoch = [], _Run.one_epoch
-    monkeypatch.setattr(
-        _Run, "one_epoch", lambda self, epoch, bar: epochs.append(epoch) or one_epoch(self, epoch, bar)
-    )
+    monkeypatch.setattr(_Run, "one_epoch", lambda *given: pytest.fail("trained again"))
     run(*case, out=tmp_path)
-    assert epochs == []
     name = f"{case[0]}_{case[1]}.safetensors"
     states = [store.load_model(place / name)[0].state_dict() for place in (folder, tmp_path)]
     assert all(torch.equal(states[1][weight], value) for weight, value in states[0].items())
@@ -134,33 +120,27 @@ def test_a_recipe_without_networks_prints_its_figures(run, folder, capsys, case)
     assert set(FIGURES[case]) <= set(found)
     assert set(folder.glob("*.safetensors")) == before
     if case[0] == "liewcain2021":
-        assert set(read_experiments(folder / "figures.json")[case[1]]) == {
-            *FIGURES[case],
-            "seconds",
-        }
+        kept = read_experiments(folder / "figures.json")[case[1]]
+        assert set(kept) == {*FIGURES[case], "seconds"}
 
 
 def test_every_shipped_network_has_its_recipe():
     for name in store.shipped_models():
         key, rest = name.split("_", 1)
-        recipes = train.importlib.import_module(f"tools.recipes.{key}").RECIPES
-        folds = {"truth": "folds", "fit": "folds_fit"}.get(
-            rest.split("_")[0] if key == "liewcain2021" else ""
+        known = importlib.import_module(f"tools.recipes.{key}").RECIPES
+        folds = (
+            {"truth": "folds", "fit": "folds_fit"}.get(rest.split("_")[0]) if key == "liewcain2021" else None
         )
-        names = [rest, re.sub(r"\d$", "", rest), rest.removesuffix("_parameters"), folds]
-        assert any(name in recipes for name in names) or rest in ("pca", "pca_mlp"), name
+        names = {rest, re.sub(r"\d$", "", rest), rest.removesuffix("_parameters"), folds}
+        assert names & set(known) or rest in ("pca", "pca_mlp"), name
 
 
 def test_options_are_the_recipes_unless_given(capsys):
     assert train.choose("marziano2024", "reference").minutes == 38
     assert train.choose("marziano2024", "reference", minutes=1).minutes == 1
     assert train.choose("scourfield2023", "mzr_vae6").name == "scourfield2023_mzr_vae6"
-    paper = train.importlib.import_module("tools.recipes.surana2020")
-    given = vars(
-        train.make_parser("surana2020", paper).parse_args(
-            ["mass", "--epochs", "3", "--no-live", "--labels", "truth"]
-        )
-    )
+    parser = train.make_parser("surana2020", importlib.import_module("tools.recipes.surana2020"))
+    given = vars(parser.parse_args(["mass", "--epochs", "3", "--no-live", "--labels", "truth"]))
     assert given == {"what": ["mass"], "quick": False, "epochs": 3, "live": False, "labels": "truth"}
     with pytest.raises(SystemExit, match=", ".join(list_papers())):
         train.main(["nobody2000"])
@@ -171,16 +151,15 @@ def test_options_are_the_recipes_unless_given(capsys):
 
 def test_marziano2024(run, folder):
     metrics = run("marziano2024", "beta0.3", "--parameters")
-    _, info = store.load_model(folder / "marziano2024_beta0.3.safetensors", n_latent=32)
+    info = store.load_model(folder / "marziano2024_beta0.3.safetensors", n_latent=32)[1]
     assert metrics["n_test"] == 12 and info.metrics["mse"] == pytest.approx(metrics["mse"])
-    assert (info.arrays["latent_min"] <= info.arrays["latent_max"]).all()
     assert info.arrays["mse_per_pixel"].mean() == pytest.approx(metrics["mse"], rel=1e-4)
+    assert (info.arrays["latent_min"] <= info.arrays["latent_max"]).all()
     assert info.arrays["atlas_latent"].shape == (96, 32)
     parameters, _ = store.load_model(folder / "marziano2024_beta0.3_parameters.safetensors", n_latent=32)
     assert np.isfinite(parameters.predict(info.arrays["atlas_latent"])[0]).all()
-    flux = np.load(folder / "cache" / "spectra" / "marziano2024_120_0" / "flux.npy").astype(np.float32)
-    wavelength = info.arrays["wavelength"]
-    inside = (wavelength >= 5000) & (wavelength <= 5500)
+    flux = np.load(folder / "cache/spectra/marziano2024_120_0/flux.npy").astype(np.float32)
+    inside = (info.arrays["wavelength"] >= 5000) & (info.arrays["wavelength"] <= 5500)
     np.testing.assert_allclose(np.median(flux[:, inside], axis=1), 1.0, atol=1e-3)
 
 
@@ -188,9 +167,8 @@ def test_scourfield2023(run, folder):
     run("scourfield2023", "vae2")
     model, info = store.load_model(folder / "scourfield2023_vae2.safetensors", n_latent=2)
     assert info.config["widths"] == [1000, 900, 600, 200] and any(info.config["ranks"])
-    test = scourfield2023_recipes.make_samples(
-        train.choose("scourfield2023", "vae2", n=120, n_valid=60, quiet=True)
-    )["test"]
+    options = train.choose("scourfield2023", "vae2", n=120, n_valid=60, quiet=True)
+    test = scourfield2023_recipes.make_samples(options)["test"]
     scored = scourfield2023.network.score(model, scourfield2023.network.make_arrays(test))[0]
     assert scored["loss"] == pytest.approx(info.metrics["loss"], rel=1e-4)
     np.testing.assert_array_equal(info.arrays["candidate_test"], test["candidate"])
@@ -199,8 +177,12 @@ def test_scourfield2023(run, folder):
     assert (denoised["flux_error"] > 0).all()
     assert score_outliers(info.arrays, test, denoised)["outlier_score"].notnull().all()
     assert list(run("scourfield2023", "pca", "--latent", "4")["by_components"]) == ["2", "4"]
-    by_sn = run("scourfield2023", "noise_aware")["by_sn"]
-    assert set(by_sn) == {"0.5", "1", "2", "5", "10", "20", "50"}
+    assert set(run("scourfield2023", "noise_aware")["by_sn"]) == {"0.5", "1", "2", "5", "10", "20", "50"}
+    ranked = run("scourfield2023", "search", "--latent", "2", "--epochs", "1")
+    assert [trial["loss"] for trial in ranked["trials"]] == sorted(
+        trial["loss"] for trial in ranked["trials"]
+    )
+    assert ranked["best"] == {name: ranked["trials"][0][name] for name in ("dropout", "widths")}
 
 
 def test_the_sample_of_section_5_has_desis_noise():
@@ -213,19 +195,16 @@ def test_the_sample_of_section_5_has_desis_noise():
 
 def test_surana2020(run, folder):
     run("surana2020", "sfr")
-    info = store.load_model(folder / "surana2020_sfr.safetensors")[1]
-    assert info.config["hidden"] == [110, 220, 110]
-    sample = surana2020_sample.make_surana2020(
-        500, n_models=1500, cache=folder / "cache" / "surana2020", progress=False
-    )
+    path = folder / "surana2020_sfr.safetensors"
+    info = store.load_model(path)[1]
+    choice = {"n_models": 1500, "cache": folder / "cache" / "surana2020", "progress": False}
+    sample = surana2020_sample.make_surana2020(500, **choice)
     taught, _ = surana2020_sample.select_taught(sample)
     test = taught.isel(galaxy=surana2020.split_galaxies(taught.sizes["galaxy"])["test"])
-    off = info.arrays["predicted_test"][:, 0] - test["log_sfr_fit"].values
+    predicted = surana2020.predict_properties(test, surana2020.load_networks(path)[0])["log_sfr"].values
+    np.testing.assert_allclose(predicted, info.arrays["predicted_test"][:, 0], rtol=1e-5)
+    off = predicted - test["log_sfr_fit"].values
     assert info.metrics["log_sfr"]["sigma"] == pytest.approx(np.nanstd(off), rel=1e-4)
-    found = surana2020.predict_properties(
-        test, surana2020.load_networks(folder / "surana2020_sfr.safetensors")[0]
-    )
-    np.testing.assert_allclose(found["log_sfr"], info.arrays["predicted_test"][:, 0], rtol=1e-5)
     together = run("surana2020", "truth_together")
     assert together["on_truth"]["log_mass"] == pytest.approx(together["log_mass"])
     metrics = run("surana2020", "ensemble")
@@ -233,73 +212,72 @@ def test_surana2020(run, folder):
     ensemble, arrays = surana2020.load_networks(*paths)
     np.testing.assert_array_equal(ensemble.calibration, arrays["error_calibration"])
     assert 0 < metrics["log_mass"]["coverage"] < 1 and len(metrics["missing"]["sigma"]) == 11
-    found = surana2020.predict_properties(sample, ensemble, outliers=arrays)
-    assert np.isfinite(found["log_mass_error"]).all() and "outlier_score" in found
+    described = surana2020.predict_properties(sample, ensemble, outliers=arrays)
+    assert np.isfinite(described["log_mass_error"]).all() and "outlier_score" in described
     assert not torch.equal(*(store.load_model(path)[0].dense[0].weight for path in paths))
 
 
 def test_liewcain2021(run, folder):
-    found, network = run("liewcain2021", "folds"), liewcain2021.network
+    figures, network = run("liewcain2021", "folds"), liewcain2021.network
     assert len(list(folder.glob("liewcain2021_truth_*.safetensors"))) == 16
     options = train.choose("liewcain2021", "folds", galaxies=18, spectra=12.0)
     sample = liewcain2021_recipes.make_sample(options)
     for letter, by in network.SETS.items():
         names = [folder / f"liewcain2021_truth_{letter}_age{k + 1}.safetensors" for k in range(4)]
-        models, infos = zip(
-            *(store.load_model(name, expected="NarrowBandCNN") for name in names), strict=True
+        loaded = [store.load_model(name, expected="NarrowBandCNN") for name in names]
+        predicted = network.predict_folds(
+            sample, split_spectra(sample, by=by), [model for model, _ in loaded]
         )
-        predicted = network.predict_folds(sample, split_spectra(sample, by=by), models)
-        scores = network.score_spectra(predicted, sample["log_age"].values)
-        assert scores["sigma"] == pytest.approx(found[by]["log_age"]["sigma"], rel=1e-6)
-        assert infos[0].metrics["sigma"] == found[by]["log_age"]["sigma"]
-        assert len(infos[3].arrays["history_valid_mse"]) == 2
-    found = run("liewcain2021", "ensemble")
+        sigma = network.score_spectra(predicted, sample["log_age"].values)["sigma"]
+        assert sigma == pytest.approx(figures[by]["log_age"]["sigma"], rel=1e-6)
+        assert loaded[0][1].metrics["sigma"] == figures[by]["log_age"]["sigma"]
+        assert len(loaded[3][1].arrays["history_valid_mse"]) == 2
+    figures = run("liewcain2021", "ensemble")
     ensemble = network.load_networks(*(folder / f"liewcain2021_ensemble{k}.safetensors" for k in (1, 2)))
     assert ensemble.calibration.any() and not ensemble.needs_all_bands
-    assert 0 < found["noisy"]["log_age"]["coverage"] <= 1
+    assert 0 < figures["noisy"]["log_age"]["coverage"] <= 1
     curves = read_experiments(folder / "figures.json")["ensemble"]
     assert curves["noise"]["sigma"].dims == ("sn", "property")
     assert curves["missing"].sizes["n_missing"] == 7 and len(curves["importance"]["band"]) == 34
     assert np.isfinite(curves["noise_untrained"]["sigma"].values[-1]).all()
 
 
-def test_zahid2019s_ensemble(run, folder):
-    found = run("zahid2019", "mlp")
+def test_zahid2019(run, folder):
+    figures = run("zahid2019", "mlp")
     paths = [folder / f"zahid2019_mlp{k}.safetensors" for k in (1, 2)]
     model, info = store.load_model(paths[0])
     test = zahid2019.sample.make_heldout(300, seed=info.recipe["heldout_seeds"]["test"])
     off = model.predict(test["flux"].values)[:, 0] - test["log_z_lw"].values
     rms = info.metrics["log_z_lw"]["by_sn"]["inf"]["rms"]
     assert rms == pytest.approx(np.sqrt(np.mean(off**2)), rel=1e-5)
-    assert set(found["ensemble"]["by_sn"]) == {"inf", "50", "20", "10", "5"}
-    members = zahid2019.network.load(*paths)
-    sample = zahid2019.sample.make_heldout(50, seed=1)
+    assert set(figures["ensemble"]["by_sn"]) == {"inf", "50", "20", "10", "5"}
+    members, sample = zahid2019.network.load(*paths), test.isel(galaxy=slice(50))
     mean, error, spread = zahid2019.network.predict_ensemble(members, sample)
     assert np.isfinite(mean).all() and (error > 0).all() and (spread > 0).all()
     x, variance = torch.from_numpy(sample["flux"].values), torch.full((50, 1), 0.05**2)
     assert np.isfinite(score_bin_outliers(members.arrays, x, variance, None)["score"]).all()
     rules = run("zahid2019", "rules")["stopping_rules"]
     info = store.load_model(paths[0])[1]
-    assert info.metrics == found | {"stopping_rules": rules, "training": info.metrics["training"]}
+    assert info.metrics == figures | {"stopping_rules": rules, "training": info.metrics["training"]}
     assert rules["last"]["epoch"] == len(info.arrays["rules_heldout"]) == 6
     assert rules["heldout"]["epoch"] == np.argmin(info.arrays["rules_heldout"]) + 1
     assert set(rules) == {"heldout", "training_like", "last"} and "error_factor" in info.arrays
 
 
 def test_zahid2019s_other_networks(run, folder):
-    run("zahid2019", "mlp400")
+    more = {"randomised": SINGLE + FEW_EPOCHS, "diverse": SINGLE}
+    for recipe in ("mlp400", "intervals", "randomised", "diverse"):
+        run("zahid2019", recipe, *more.get(recipe, ()))
     assert store.load_model(folder / "zahid2019_mlp400.safetensors")[0].n_filters == 16
-    found = run("zahid2019", "intervals")
-    model = store.load_model(folder / "zahid2019_intervals.safetensors")[0]
-    assert set(model.outputs) <= set(found)
-    assert model.outputs[:5] == tuple(f"log_z_interval_{k}" for k in range(1, 6))
+    outputs = store.load_model(folder / "zahid2019_intervals.safetensors")[0].outputs
+    assert outputs[:5] == tuple(f"log_z_interval_{k}" for k in range(1, 6))
     info = store.load_model(folder / "zahid2019_randomised1.safetensors")[1]
     assert info.metrics["training"]["epochs"] == 2 and info.recipe["randomised"]["depth"] > 0
     info = store.load_model(folder / "zahid2019_diverse1.safetensors")[1]
     assert info.recipe["n_diverse"] == 300 and info.recipe["n_training"] == 600
     assert info.recipe["diverse_seed"] not in info.recipe["heldout_seeds"].values()
-    found = run("zahid2019", "peers")
-    assert set(found) == {"network", "forest", "boosting"}
-    assert all(scores["by_sn"]["inf"]["rms"] < scores["by_sn"]["5"]["rms"] for scores in found.values())
+    figures = run("zahid2019", "peers")
+    assert set(figures) == {"network", "forest", "boosting"}
+    assert all(scores["by_sn"]["inf"]["rms"] < scores["by_sn"]["5"]["rms"] for scores in figures.values())
     pca, info = store.load_model(folder / "zahid2019_pca.safetensors")
-    assert pca.n_latent == 10 and info.metrics["peers"] == found
+    assert pca.n_latent == 10 and info.metrics["peers"] == figures
