@@ -47,7 +47,7 @@ def run_jobs(function, jobs, take, *, workers=None, backend="loky", **bar):
     Results come as they are done, from worker processes if there are several. Returns whether all jobs were done:
     after an interrupt (stop button) what is done has been handed over.
     """
-    with tqdm(unit="spectrum", **bar) as shown:
+    with tqdm(**{"unit": "spectrum"} | bar) as shown:
         try:
             for done in _results(function, jobs, workers or n_workers(), backend):
                 shown.update(take(done))

@@ -8,8 +8,7 @@ from spectool.measure.indices import LICK, index_band
 from spectool.measure.stats import spearman
 
 _STEPS = 64
-_MIN_PIXELS = 0.25
-"""Pixels per Angstrom of a band of which enough is kept."""
+_MIN_PIXELS = 0.25  # per Angstrom of a band of which enough is kept
 
 
 def attribute(members, prepared, *, baseline=None, steps=_STEPS, batch_size=256):
@@ -104,12 +103,7 @@ def share_by_index(attributed):
     values = attributed["attribution"].values.astype(float)
     size = np.abs(values)
     total = np.where(size.sum(1) > 0, size.sum(1), 1.0)
-    rows = []
-    for name in LICK:
-        low, high = index_band(name)
-        pixels = (wavelength >= low) & (wavelength <= high)
-        if pixels.sum() > _MIN_PIXELS * (high - low):
-            rows.append((name, low, high, pixels))
+    rows = [row for row in _bands(wavelength) if row[3].sum() > _MIN_PIXELS * (row[2] - row[1])]
     rows.append(("elsewhere", np.nan, np.nan, ~np.any([pixels for *_, pixels in rows], axis=0)))
     share = np.stack([size[:, pixels].sum(1) / total for *_, pixels in rows])
     count = np.array([int(pixels.sum()) for *_, pixels in rows])
@@ -127,6 +121,13 @@ def share_by_index(attributed):
     }
     data = {name: ("index", column, {"units": unit}) for name, (column, unit) in columns.items()}
     return xr.Dataset(data, coords={"index": [row[0] for row in rows]})
+
+
+def _bands(wavelength):
+    """Names and limits of the Lick indices, and the pixels between."""
+    for name in LICK:
+        low, high = index_band(name)
+        yield name, low, high, (wavelength >= low) & (wavelength <= high)
 
 
 def describe_filters(model, prepared, *, steps=_STEPS):
@@ -213,9 +214,7 @@ def filter_patterns(model, prepared):
 def _strongest_band(wavelength, weight):
     """The index whose share of squared weights exceeds its share of pixels most, and the share; "" if none does."""
     best, share, most = "", 0.0, 0.0
-    for name in LICK:
-        low, high = index_band(name)
-        inside = (wavelength >= low) & (wavelength <= high)
+    for name, _, _, inside in _bands(wavelength):
         part = float(weight[inside].sum() / max(weight.sum(), 1e-30))
         if part - inside.mean() > most:
             best, share, most = name, part, part - inside.mean()

@@ -4,21 +4,13 @@ import numpy as np
 
 from spectool.prepare import add_history
 
-CLASSES = (
-    "emission line galaxy",
-    "absorption galaxy",
-    "quiescent galaxy",
-    "narrow-line AGN",
-    "broad-line AGN",
-)
+CLASSES = ("emission line galaxy", "absorption galaxy", "quiescent galaxy")
+CLASSES += ("narrow-line AGN", "broad-line AGN")
 UNCLASSIFIED = "unclassified"
 _MIN_SN = 3.0
 NET_COLUMNS = ("net_h_alpha_sn", "net_h_beta_sn")
-_BROAD = {
-    "broad_h_alpha_sn": 5.0,
-    "broad_gain": 30.0,
-    "broad_h_alpha_ew": 5.0,
-}  # what broad lines have to exceed
+# What broad lines have to exceed.
+_BROAD = {"broad_h_alpha_sn": 5.0, "broad_gain": 30.0, "broad_h_alpha_ew": 5.0}
 BPT_LINES = ("Hβ", "[O III] 5007", "Hα", "[N II] 6583")
 
 

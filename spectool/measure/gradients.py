@@ -5,15 +5,11 @@ import xarray as xr
 
 from spectool.prepare import add_history
 
-MAX_INCLINATION = 89.0
-"""Degrees; a thin disc seen closer to edge-on than this has no face-on radii."""
-
+MAX_INCLINATION = 89.0  # degrees; a thin disc seen closer to edge-on than this has no face-on radii
 MAX_RADIUS = 1.0  # effective radii
 MIN_BEYOND = 1
 FRACTION = 0.75
-_CHUNK = 4_000_000
-"""Numbers held at once (galaxies x resamplings x spectra)."""
-
+_CHUNK = 4_000_000  # numbers held at once (galaxies x resamplings x spectra)
 GRADIENT_PROBLEMS = ("too few spectra inside", "too few spectra beyond", "all at one radius")
 
 
@@ -115,12 +111,10 @@ def fit_gradients(sample, *, columns, min_spectra=25, n_bootstrap=100, seed, kee
     for name, counts in (("n_inside", n_inside), ("n_beyond", n_beyond), ("n_left_out", n_left_out)):
         out[name] = ("galaxy", counts, {"units": ""})
     out["gradient_problem"] = ("galaxy", problem, {"units": ""})
-    counts = [
-        f"{(problem == what).sum()} have {what}" for what in GRADIENT_PROBLEMS if (problem == what).any()
-    ]
+    counts = {what: int((problem == what).sum()) for what in GRADIENT_PROBLEMS}
     text = f"gradients of {(problem == '').sum()} of {n_galaxies} galaxies within {MAX_RADIUS:g} Re"
     text += f"; {n_left_out.sum()} spectra left out" if n_left_out.any() else ""
-    return add_history(out, "; ".join([text, *counts]))
+    return add_history(out, "; ".join([text, *(f"{n} have {what}" for what, n in counts.items() if n)]))
 
 
 def _members(index, inside, n_inside, good):
@@ -148,12 +142,8 @@ def _resample(radius, values, n, n_bootstrap, rng):
     weight, of_r, of_rr = sums[:3]
     of_y, of_ry = np.split(sums[3:], 2)
     spread = of_rr - of_r**2 / weight
-    slope = np.divide(
-        of_ry - of_r * of_y / weight,
-        spread,
-        out=np.full(of_y.shape, np.nan),
-        where=spread > 1e-12 * (centre**2 + 1),
-    )
+    slope, lever = np.full(of_y.shape, np.nan), spread > 1e-12 * (centre**2 + 1)
+    np.divide(of_ry - of_r * of_y / weight, spread, out=slope, where=lever)
     return slope, (of_y - slope * of_r) / weight - slope * centre
 
 

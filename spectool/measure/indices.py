@@ -40,8 +40,7 @@ D4000 = ((3850.0, 3950.0), (4000.0, 4100.0))  # Balogh et al. (1999), air
 _NO_METAL = ("HδA", "HγA", "Hβ", "Mg₁", "Mg₂")
 # Vacuum by air wavelength to 0.03 Å, enough for a mark; the exact one costs an import of seconds.
 _TO_VACUUM = 1.00028
-INDEX_COVERAGE = 0.9
-"""Share of every band that good pixels must cover."""
+INDEX_COVERAGE = 0.9  # share of every band that good pixels must cover
 
 
 def measure_indices(sample, *, variable="flux", names=COMMON):
@@ -124,20 +123,15 @@ class _Pixels:
 
 def _measure(pixels, name):
     if name == "D4000":
-        return _d4000(pixels)
+        per_frequency = pixels.flux * pixels.centre**2
+        low, high = (pixels.mean(air_to_vacuum(np.array(band)), per_frequency) for band in D4000)
+        return np.where(low > 0, high / np.where(low > 0, low, 1), np.nan)
     band = index_band(name)
     width = _equivalent_width(pixels, *LICK[name])
     if name not in MOLECULAR:
         return width
     passed = 1 - width / (band[1] - band[0])
     return -2.5 * np.log10(np.where(passed > 0, passed, np.nan))
-
-
-def _d4000(pixels):
-    blue, red = (air_to_vacuum(np.array(band)) for band in D4000)
-    per_frequency = pixels.flux * pixels.centre**2
-    low, high = (pixels.mean(band, per_frequency) for band in (blue, red))
-    return np.where(low > 0, high / np.where(low > 0, low, 1), np.nan)
 
 
 def _equivalent_width(pixels, band, blue, red):

@@ -6,19 +6,16 @@ from unittest.mock import patch
 
 import numpy as np
 import xarray as xr
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky import get_reusable_executor
 from scipy.special import ndtri
 from scipy.stats import rankdata
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from spectool.parallel import n_workers, release_memory
+from spectool.measure.stats import numeric_columns
+from spectool.parallel import run_jobs
 
 THRESHOLD_FIT = 1e-4
 """Log-likelihood at which a fit stops; 1e-3 biases estimates of mixtures by 40%: never loosen it."""
 
-_INFORMATIVE = 0.01
 _FEWEST = 100
 BATCH = 256  # galaxies read at once
 
@@ -93,8 +90,8 @@ def informativeness(latent, flux):
 
 
 def n_informative(scores):
-    """Number of dimensions whose `informativeness` exceeds `_INFORMATIVE`."""
-    return int((scores > _INFORMATIVE).sum())
+    """Number of dimensions whose `informativeness` exceeds 0.01."""
+    return int((scores > 0.01).sum())
 
 
 def mutual_information_matrix(
@@ -135,8 +132,8 @@ def mutual_information_matrix(
         Naming the column that is constant or has too few finite values.
     """
     _require_gmm_mi()
-    left, left_names = _as_table(a)
-    right, right_names = (left, left_names) if b is None else _as_table(b)
+    left, left_names = numeric_columns(a)
+    right, right_names = (left, left_names) if b is None else numeric_columns(b)
     if len(left) != len(right):
         raise ValueError(f"a has {len(left)} galaxies and b {len(right)}: they must be the same ones")
     rng = np.random.default_rng(seed)
@@ -149,18 +146,21 @@ def mutual_information_matrix(
         jobs.append((None, left[:, i], rng.permutation(right[:, j]), 0))
     for i, j in pairs:
         _check_pair(left[:, i], right[:, j], (left_names[i], right_names[j]))
-    mi = np.full((2, left.shape[1], right.shape[1]), np.nan)
-    shuffled, interrupted = [], False
-    try:
-        for place, value in _run(jobs, n_jobs or n_workers(), progress):
-            if place is None:
-                shuffled.append(value[0])
-            else:
-                mi[:, place[0], place[1]] = value
-                if b is None:
-                    mi[:, place[1], place[0]] = value
-    except KeyboardInterrupt:
-        interrupted = True
+    mi, shuffled = np.full((2, left.shape[1], right.shape[1]), np.nan), []
+
+    def take(done):
+        place, value = done
+        if place is None:
+            shuffled.append(value[0])
+        else:
+            mi[:, place[0], place[1]] = value
+            if b is None:
+                mi[:, place[1], place[0]] = value
+        return 1
+
+    bar = {"total": len(jobs), "desc": "mutual information", "unit": "pair", "disable": not progress}
+    complete = run_jobs(estimate_at, jobs, take, workers=n_jobs, **bar)
+    if not complete:
         warnings.warn("interrupted: the pairs that were not done are NaN", stacklevel=2)
     # Completion order varies; sorted sums do not.
     bias, scatter = (np.mean(sorted(shuffled)), np.std(sorted(shuffled))) if shuffled else (np.nan, np.nan)
@@ -173,7 +173,7 @@ def mutual_information_matrix(
             "bias_scatter": ((), scatter, nat),
         },
         coords={"first": left_names, "second": right_names},
-        attrs={"n_galaxies": len(rows), "n_bootstrap": n_bootstrap, "interrupted": int(interrupted)},
+        attrs={"n_galaxies": len(rows), "n_bootstrap": n_bootstrap, "interrupted": int(not complete)},
     )
 
 
@@ -185,22 +185,6 @@ def _require_gmm_mi():
         raise ImportError(text) from error
 
 
-def _run(jobs, n_jobs, progress):
-    """Yield (place, (mi, error)) as the pairs are done."""
-    release_memory()
-    bar = {"total": len(jobs), "desc": "mutual information", "unit": "pair", "disable": not progress}
-    if n_jobs == 1:
-        # On matrices this small, threads of the linear algebra cost more than twice what they save.
-        with threadpool_limits(1):
-            yield from tqdm((estimate_at(*job) for job in jobs), **bar)
-        return
-    work = (delayed(estimate_at)(*job) for job in jobs)
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from tqdm(Parallel(n_jobs=n_jobs, return_as="generator_unordered")(work), **bar)
-    # Idle workers would keep 200 MB each, of the 1 GB that Binder grants.
-    get_reusable_executor().shutdown(wait=True)
-
-
 def _check_pair(x, y, names):
     good = np.isfinite(x) & np.isfinite(y)
     if good.sum() < _FEWEST:
@@ -210,17 +194,3 @@ def _check_pair(x, y, names):
     for values, name in zip((x, y), names, strict=True):
         if np.ptp(values[good]) == 0:
             raise ValueError(f"{name!s} is constant: it shares no information with anything")
-
-
-def _as_table(values):
-    """Columns (galaxy, k) as float64 and their names."""
-    if isinstance(values, xr.Dataset):
-        columns = values.data_vars.items()
-        names = [name for name, v in columns if v.dims == ("galaxy",) and v.dtype.kind in "fiu"]
-        if not names:
-            raise ValueError("the Dataset has no numeric per-galaxy column")
-        return np.stack([values[n].values.astype(float) for n in names], axis=1), names
-    if not isinstance(values, xr.DataArray) or values.ndim != 2 or "galaxy" not in values.dims:
-        raise ValueError("give a Dataset of per-galaxy columns or a DataArray (galaxy, columns)")
-    values = values.transpose("galaxy", ...)
-    return values.values.astype(float), values[values.dims[1]].values.tolist()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -48,11 +49,7 @@ STRONG += ("[N II] 6548", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
 
 
 def choose_lines(lines, ties, *, always=(), inside=(0.0, np.inf)):
-    """Lines of a fit: wavelength, strength per amplitude and the amplitude's column of each; rows of those asked for.
-
-    Lines of `always`, weak members of ties and the nuisance lines come in besides, these only `inside` and where no
-    other line is.
-    """
+    """Wavelength, strength and amplitude's column of all lines, nuisance ones `inside` too; rows of those asked for."""
     unknown = [name for name in lines if name not in LINES]
     if unknown:
         raise ValueError(f"no line {unknown[0]!r}; spectool.spectra.LINES has {', '.join(LINES)}")
@@ -81,48 +78,11 @@ def gaussian_on_pixels(edges, centre, sigma):
     return 0.5 * np.diff(erf((edges - centre) / (sigma * 2**0.5))) / np.diff(edges)
 
 
-@dataclass(frozen=True)
-class LineDesign:
-    """The emission lines (members) of a fit, and the columns that they share."""
-
-    wavelength: np.ndarray
-    ratio: np.ndarray
-    column: np.ndarray
-    reported: np.ndarray
-    start: np.ndarray
-    width: int
-    edges: np.ndarray
-    lsf: np.ndarray
-
-    @property
-    def n_columns(self):
-        """Number of free amplitudes."""
-        return int(self.column.max()) + 1 if self.column.size else 0
-
-    @property
-    def windows(self):
-        """Padded pixels of every window, shape (member, width)."""
-        return self.start[:, None] + np.arange(self.width)
-
-    def overlaps(self):
-        """Pairs (m, k, d) of different members whose windows overlap, k's beginning d >= 0 pixels later."""
-        pairs = []
-        for m, first in enumerate(self.start):
-            for k, other in enumerate(self.start):
-                offset = int(other - first)
-                if k != m and 0 <= offset < self.width and (offset > 0 or k > m):
-                    pairs.append((m, k, offset))
-        return pairs
-
-
 def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS):
-    """Choose the columns for the lines asked for and lay their windows."""
+    """The lines (members) of a fit, the columns that they share, and each one's window of ``width`` pixels."""
     centre, ratio, column, reported = choose_lines(lines, doublets, inside=(edges[0], edges[-1]))
     step = np.diff(np.log(edges))
-    low, high = (
-        np.searchsorted(edges, centre * (1 - reach / KM_S)),
-        np.searchsorted(edges, centre * (1 + reach / KM_S)),
-    )
+    low, high = (np.searchsorted(edges, centre * (1 + side * reach / KM_S)) for side in (-1, 1))
     width = int((high - low).max()) + 2
     before = edges[0] * np.exp(-step[0] * np.arange(width, 0, -1))
     after = edges[-1] * np.exp(step[-1] * np.arange(1, width + 1))
@@ -130,7 +90,7 @@ def build_design(lines, wavelength, edges, lsf, reach, *, doublets=DOUBLETS):
     start = np.searchsorted(padded, centre * (1 - reach / KM_S)) - 1
     # A line beyond the pixels gets a window of padding: nothing is seen of it.
     start = np.clip(start, 0, padded.size - 1 - width)
-    return LineDesign(
+    return SimpleNamespace(
         wavelength=centre,
         ratio=ratio,
         column=column,

@@ -107,23 +107,14 @@ def flux_units(spectra):
 
 
 def assemble_table(sample, lines, spectra, status, message, values, columns, *, what, keep_fit=False):
-    """The line table of a fit.
-
-    `values` holds flux, error, peak, peak_error and an, shape (galaxy, line), and the fit if that is to be kept;
-    `columns` per-galaxy values and their units by name. All is NaN where the status is not OK.
-    """
+    """The line table of a fit: of `values` by line and `columns` (values, unit) by galaxy, NaN unless status is OK."""
     table, area = line_columns(sample, lines), flux_units(spectra)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = values | {"sn": values["flux"] / values["error"]}
     lost = status != OK
-    by_line = {
-        "line_flux": ("flux", area),
-        "line_flux_error": ("error", area),
-        "line_sn": ("sn", ""),
-        "line_peak": ("peak", spectra.units),
-        "line_peak_error": ("peak_error", spectra.units),
-        "line_an": ("an", ""),
-    }
+    by_line = {"line_flux": ("flux", area), "line_flux_error": ("error", area), "line_sn": ("sn", "")}
+    by_line |= {"line_peak": ("peak", spectra.units), "line_peak_error": ("peak_error", spectra.units)}
+    by_line["line_an"] = ("an", "")
     for name, (key, units) in by_line.items():
         table[name] = (("galaxy", "line"), np.where(lost[:, None], np.nan, values[key]), {"units": units})
     for name, (column, units) in columns.items():

@@ -183,4 +183,9 @@ def extra_fwhm(log_mass, relation):
     """
     width = np.asarray(relation(log_mass), float)
     width = np.where(np.isfinite(np.asarray(log_mass, float)), width, np.nan)
-    return np.sqrt(np.clip(TARGET**2 - width**2, 0, None)), width > TARGET
+    return lacking_fwhm(width), width > TARGET
+
+
+def lacking_fwhm(width):
+    """What widths [km/s] lack to `TARGET` in quadrature; 0 above it."""
+    return np.sqrt(np.clip(TARGET**2 - np.asarray(width, float) ** 2, 0, None))

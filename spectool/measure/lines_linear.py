@@ -1,7 +1,7 @@
 """Emission lines by one linear solve for a batch of spectra."""
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -11,7 +11,6 @@ from spectool.measure.line_design import (
     MEASURED,
     STRONG,
     ContinuumTemplates,
-    LineDesign,
     build_design,
     continuum_templates,
     gaussian_on_pixels,
@@ -40,58 +39,18 @@ _NET_REACH = 2500.0  # km/s on either side
 _NET_SEEN = 0.6
 
 
-class ContinuumOperator(NamedTuple):
-    """What depends on the pixels alone: vectors (the last are broad lines), their products and priors."""
-
-    vectors: torch.Tensor
-    products: torch.Tensor
-    spread: torch.Tensor
-    n_broad: int
-
-
-class Continuum(NamedTuple):
-    """A batch's normal equations of the continuum, by their Cholesky factor."""
-
-    factor: torch.Tensor
-    whitened: torch.Tensor
-    chi2_zero: torch.Tensor
-    weighted: torch.Tensor
-    data: torch.Tensor
-    n_effective: torch.Tensor
-    failed: torch.Tensor
-
-
-class LineBlocks(NamedTuple):
-    """The lines' part of the normal equations after the continuum is eliminated."""
-
-    whitened: torch.Tensor
-    normal: torch.Tensor
-    right: torch.Tensor
-    coverage: torch.Tensor
-    seen: torch.Tensor
-    profile: torch.Tensor
-
-
-class Solution(NamedTuple):
-    """Amplitudes of the lines' columns and what goes with them."""
-
-    flux: torch.Tensor
-    covariance: torch.Tensor
-    gain: torch.Tensor
-    coefficients: torch.Tensor
-
-
 def build_operator(basis, broad):
-    """Join a `ContinuumTemplates` and broad lines (b, n), whose amplitudes are free."""
+    """What depends on the pixels alone: vectors, of which the last are broad lines, their products and priors."""
     vectors = torch.from_numpy(np.concatenate([basis.vectors, broad]))
     first, second = torch.tril_indices(len(vectors), len(vectors))
     spread = np.concatenate([basis.spread, np.full(len(broad), np.inf)])
     products = (vectors[first] * vectors[second]).T.contiguous()
-    return ContinuumOperator(vectors, products, torch.from_numpy(spread), len(broad))
+    spread = torch.from_numpy(spread)
+    return SimpleNamespace(vectors=vectors, products=products, spread=spread, n_broad=len(broad))
 
 
 def factorize(flux, ivar, operator, width):
-    """Normal equations of the continuum for a batch."""
+    """A batch's normal equations of the continuum, by their Cholesky factor."""
     vectors = operator.vectors
     n = len(vectors)
     first, second = torch.tril_indices(n, n)
@@ -110,7 +69,7 @@ def factorize(flux, ivar, operator, width):
     factor, failed = _cholesky(normal, right)
     whitened = torch.linalg.solve_triangular(factor, right[..., None], upper=False)[..., 0]
     pad = (width, width)
-    return Continuum(
+    return SimpleNamespace(
         factor=factor,
         whitened=whitened,
         chi2_zero=(data * flux).sum(1),
@@ -128,11 +87,6 @@ def solve_lines(continuum, blocks, used):
     return flux, (right * flux).sum(1)
 
 
-def covariance_of(continuum, blocks, used):
-    """Covariance of the amplitudes, shape (batch, c, c); arguments as in `solve`."""
-    return torch.cholesky_inverse(_schur(continuum, blocks, used)[0])
-
-
 def solve(continuum, blocks, used):
     """Solve for the lines, then for the continuum."""
     factor, right, failed = _schur(continuum, blocks, used)
@@ -142,7 +96,13 @@ def solve(continuum, blocks, used):
     rest = continuum.whitened[:, :used] - (whitened @ flux[..., None])[..., 0]
     lower = continuum.factor[:, :used, :used]
     coefficients = torch.linalg.solve_triangular(lower.mT, rest[..., None], upper=True)[..., 0]
-    return Solution(flux, covariance, (right * flux).sum(1), coefficients), failed
+    parts = {
+        "flux": flux,
+        "covariance": covariance,
+        "gain": (right * flux).sum(1),
+        "coefficients": coefficients,
+    }
+    return SimpleNamespace(**parts), failed
 
 
 def _schur(continuum, blocks, used):
@@ -177,24 +137,28 @@ def broad_lines(continuum, blocks, solution, used):
 
 
 class LineEliminator:
-    """Builds `LineBlocks` for batches that share a design and an operator."""
+    """Builds the lines' part of the normal equations, the continuum eliminated, for batches of one design."""
 
     def __init__(self, design, operator, members=None):
         if members is not None:
             column = np.unique(design.column[members], return_inverse=True)[1]
             chosen = {n: getattr(design, n)[members] for n in ("wavelength", "ratio", "start", "lsf")}
-            design = replace(design, column=column, reported=np.arange(len(members)), **chosen)
-        self.design = design
-        self.windows = torch.from_numpy(design.windows)
+            chosen |= {"column": column, "reported": np.arange(len(members))}
+            design = SimpleNamespace(**vars(design) | chosen)
+        self.design, start = design, design.start
+        windows = start[:, None] + np.arange(design.width)
+        self.windows = torch.from_numpy(windows)
         self.padded = torch.nn.functional.pad(operator.vectors, (design.width, design.width))
         self.vectors = self.padded[:, self.windows].permute(1, 2, 0).contiguous()  # (member, width, k)
-        self.share = torch.zeros(design.n_columns, len(design.column), dtype=torch.float64)
+        self.share = torch.zeros(design.column.max() + 1, len(design.column), dtype=torch.float64)
         self.share[design.column, np.arange(len(design.column))] = torch.from_numpy(design.ratio)
         first = np.unique(design.column, return_index=True)[1]
         self.first, self.column = torch.from_numpy(first), torch.from_numpy(design.column)
         self.other = torch.from_numpy(np.setdiff1d(np.arange(len(design.column)), first))
-        self.pairs = design.overlaps()
-        self.pixel_width = torch.from_numpy(np.diff(design.edges)[design.windows])
+        # Members whose windows overlap, the second beginning at the first one's pixel or later.
+        self.pairs = [(m, k, int(start[k] - start[m])) for m, k in permutations(range(start.size), 2)]
+        self.pairs = [(m, k, d) for m, k, d in self.pairs if 0 <= d < design.width and (d > 0 or k > m)]
+        self.pixel_width = torch.from_numpy(np.diff(design.edges)[windows])
 
     def __call__(self, continuum, velocity, dispersion):
         """Blocks for the batch with these kinematics, Tensors of shape (batch,) or (1,) [km/s]."""
@@ -209,7 +173,9 @@ class LineEliminator:
         coverage = (seen * (profile * self.pixel_width)).sum(-1)
         whitened = torch.linalg.solve_triangular(continuum.factor, cross, upper=False)
         seen = (coverage @ (self.share > 0).to(torch.float64).T) > _FEWEST
-        return LineBlocks(whitened, normal, right, coverage, seen.expand(right.shape), profile)
+        seen = seen.expand(right.shape)
+        parts = {"whitened": whitened, "normal": normal, "right": right, "seen": seen}
+        return SimpleNamespace(**parts, coverage=coverage, profile=profile)
 
     def with_kinematics(self, blocks, continuum, velocity, dispersion, flux, free):
         """Blocks with two more columns: what a change of velocity and of log dispersion does to the lines."""
@@ -231,7 +197,7 @@ class LineEliminator:
         right = (change @ continuum.data[..., None])[..., 0] - offset
         whitened = torch.linalg.solve_triangular(continuum.factor, cross, upper=False)
         top = torch.cat([blocks.normal, by_line.mT], dim=2)
-        return blocks._replace(
+        return SimpleNamespace(
             whitened=torch.cat([blocks.whitened, whitened], dim=2),
             normal=torch.cat([top, torch.cat([by_line, own], dim=2)], dim=1),
             right=torch.cat([blocks.right, right], dim=1),
@@ -257,26 +223,6 @@ class LineEliminator:
             normal[:, a, b] += product
             normal[:, b, a] += product
         return normal
-
-
-@dataclass(frozen=True)
-class Fitter:
-    """What all batches share; see `measure_lines_linear`."""
-
-    wavelength: torch.Tensor
-    design: LineDesign
-    operator: ContinuumOperator
-    all_lines: LineEliminator
-    strong_lines: LineEliminator
-    dispersions: tuple
-    free: tuple  # velocity, dispersion: whether they are fitted
-    local: torch.Tensor  # (pixel, line): pixels near each line
-    broad_pixel: int  # where broad Hα peaks
-
-    @property
-    def n_narrow(self):
-        """Vectors of the operator without the broad lines."""
-        return len(self.operator.vectors) - self.operator.n_broad
 
 
 def measure_lines_linear(
@@ -306,25 +252,13 @@ def measure_lines_linear(
             flux = torch.from_numpy(np.where(ivar > 0, flux, 0.0))
             parts.append(_fit_batch(flux, torch.from_numpy(ivar), fitter, not spectra.has_ivar, keep_fit))
     result = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _tabulate(sample, lines, spectra, result, keep_fit)
-
-
-def _tabulate(sample, lines, spectra, result, keep_fit):
     status = np.where(result["failed"], FAILED, OK)
     status[result["n_good"] < _MIN_PIXELS] = BAD_INPUT
     reasons = ["", f"fewer than {_MIN_PIXELS} good pixels", "the normal equations could not be solved"]
-    units = {
-        "gas_velocity": "km / s",
-        "gas_dispersion": "km / s",
-        "chi2": "",
-        "net_h_alpha_sn": "",
-        "net_h_beta_sn": "",
-        "balmer_absorption_sn": "",
-        "broad_h_alpha_flux": flux_units(spectra),
-        "broad_h_alpha_sn": "",
-        "broad_h_alpha_ew": "Angstrom",
-        "broad_gain": "",
-    }
+    ratios = ("chi2", "net_h_alpha_sn", "net_h_beta_sn", "balmer_absorption_sn")
+    units = {"gas_velocity": "km / s", "gas_dispersion": "km / s"} | dict.fromkeys(ratios, "")
+    units |= {"broad_h_alpha_flux": flux_units(spectra), "broad_h_alpha_sn": ""}
+    units |= {"broad_h_alpha_ew": "Angstrom", "broad_gain": ""}
     columns = {name: (result[name], unit) for name, unit in units.items() if name in result}
     how = {"what": "lines measured by linear least squares", "keep_fit": keep_fit}
     table = assemble_table(sample, lines, spectra, status, np.array(reasons)[status], result, columns, **how)
@@ -334,6 +268,7 @@ def _tabulate(sample, lines, spectra, result, keep_fit):
 
 
 def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, grid):
+    """What all batches share."""
     wavelength = spectra.wavelength
     edges = pixel_edges(wavelength)
     if isinstance(continuum, str):
@@ -352,16 +287,17 @@ def _prepare(spectra, lines, dispersions, continuum, velocity, broad, doublets, 
     strong = strong if strong.size else design.reported
     centre = np.array([LINES[name] for name in lines])
     local = np.abs(wavelength[:, None] / centre - 1) * KM_S <= _LOCAL
-    return Fitter(
+    return SimpleNamespace(
         wavelength=torch.from_numpy(wavelength),
         design=design,
         operator=operator,
+        n_narrow=len(continuum.vectors),
         all_lines=LineEliminator(design, operator),
         strong_lines=LineEliminator(design, operator, strong),
         dispersions=dispersions,
-        free=(bool(velocity), len(dispersions) > 1),
-        local=torch.from_numpy(local.astype(float)),
-        broad_pixel=int(np.abs(wavelength - LINES[_BROAD[0]]).argmin()),
+        free=(bool(velocity), len(dispersions) > 1),  # whether velocity and dispersion are fitted
+        local=torch.from_numpy(local.astype(float)),  # (pixel, line): pixels near each line
+        broad_pixel=int(np.abs(wavelength - LINES[_BROAD[0]]).argmin()),  # where broad Hα peaks
     )
 
 
@@ -384,14 +320,14 @@ def _fit_batch(flux, ivar, fitter, rescale, keep_fit):
         coefficients = torch.where(adopt[:, None], second.coefficients, coefficients)
     covariance = solution.covariance
     if extended is not None:
-        covariance = _flux_covariance(continuum, extended, design.n_columns, fitter, result.get("adopted"))
+        n_columns = len(fitter.all_lines.share)
+        covariance = _flux_covariance(continuum, extended, n_columns, fitter, result.get("adopted"))
     member_flux = column_flux[:, design.column] * torch.from_numpy(design.ratio)
     model = line_model(design, blocks.profile, member_flux)
     stars = coefficients @ operator.vectors
     residual = torch.where(ivar > 0, flux - stars - model, 0.0)
     result |= describe_fits(residual, ivar, stars, blocks, member_flux, covariance, fitter)
-    n_columns = blocks.seen.sum(1)
-    freedom = (ivar > 0).sum(1) - continuum.n_effective - n_columns
+    freedom = (ivar > 0).sum(1) - continuum.n_effective - blocks.seen.sum(1)
     result["chi2"] = (residual**2 * ivar).sum(1) / freedom.clamp(min=1)
     result["failed"] = failed | continuum.failed
     result |= {"gas_velocity": speed, "gas_dispersion": dispersion, "n_good": (ivar > 0).sum(1)}
@@ -473,11 +409,14 @@ def _broad_result(continuum, blocks, narrow, both, fitter):
 
 def _flux_covariance(continuum, extended, n, fitter, adopted):
     """Covariance of the first n columns' fluxes, that from the kinematics included, shape (batch, n, n)."""
-    covariance = covariance_of(continuum, extended, fitter.n_narrow)[:, :n, :n]
+
+    def covariance(used):
+        return torch.cholesky_inverse(_schur(continuum, extended, used)[0])[:, :n, :n]
+
+    narrow = covariance(fitter.n_narrow)
     if adopted is None or not adopted.any():
-        return covariance
-    other = covariance_of(continuum, extended, len(fitter.operator.vectors))[:, :n, :n]
-    return torch.where(adopted[:, None, None], other, covariance)
+        return narrow
+    return torch.where(adopted[:, None, None], covariance(len(fitter.operator.vectors)), narrow)
 
 
 def line_model(design, profile, member_flux, members=None):
@@ -505,8 +444,7 @@ def describe_fits(residual, ivar, stars, blocks, member_flux, covariance, fitter
         "an": member_flux[:, reported] * tip / rms,
     }
     hidden = (blocks.coverage[:, reported] < _MIN_COVERAGE) | ~blocks.seen[:, design.column[reported]]
-    nan = torch.tensor(torch.nan, dtype=torch.float64)
-    values = {name: torch.where(hidden, nan, value) for name, value in values.items()}
+    values = {name: value.masked_fill(hidden, torch.nan) for name, value in values.items()}
     return values | _net_balmer(residual + stars, ivar, blocks.profile, member_flux, fitter)
 
 

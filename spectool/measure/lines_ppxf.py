@@ -1,6 +1,6 @@
 """Emission lines with pPXF, in parallel."""
 
-from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -38,34 +38,11 @@ GAS_LIMITS = (10.0, 600.0)
 _MIN_STAR_SN, _MIN_GAS_SN = 100.0, 5.0  # for kinematics to be fitted
 # Templates of stars and of lines that stay apart while pPXF fits the kinematics; the others are summed.
 _OWN_STARS, _OWN_LINES = 3, 4
-_FTOL = 1e-2
 # Widths [km/s] whose sums are the broad lines of AGN, and what they have to bring to be used.
 _BROAD_WIDTHS = (900.0, 1800.0, 3600.0)
 _BROAD_SN, _BROAD_GAIN = 5.0, 30.0
 _BROAD_WIDTH = 10.0  # equivalent width of Hα [Angstrom]
 CHUNK = 32  # spectra per job
-
-
-@dataclass(frozen=True)
-class FitSetup:
-    """Templates and settings of a batch."""
-
-    velscale: float
-    ratio: int
-    log_start: float
-    stars: np.ndarray
-    gas: np.ndarray
-    stars_rfft: np.ndarray
-    gas_rfft: np.ndarray
-    columns: np.ndarray
-    reported: np.ndarray
-    balmer: np.ndarray
-    degree: int = -1
-    free: bool = True
-    fit_stellar_velocity: bool = False
-    rounds: int = 1
-    rescale: bool = False
-    keep_fit: bool = False
 
 
 def fit_lines(
@@ -143,10 +120,10 @@ def fit_lines(
         dims (galaxy, line): ``line_flux`` and ``line_flux_error`` [flux unit Angstrom], ``line_sn``, ``line_peak`` of
         the profile on the spectrum's own (rest-frame) pixels and its error, ``line_an`` (peak over the local residual's
         rms); per galaxy ``gas_velocity``, ``gas_dispersion``, ``stellar_velocity``, ``stellar_dispersion`` [km/s],
-        ``broad_h_alpha_flux``,
-        ``chi2`` per degree of freedom, ``fit_status`` (0 ok, 1 bad input, 2 failed) and ``fit_message``. Lines that are
-        masked or out of range are NaN and counted in ``attrs["history"]``. All per-galaxy columns of `sample` are
-        kept. After an interrupt ``attrs["interrupted"]`` is 1 and what was not fitted has status 2.
+        ``broad_h_alpha_flux``, ``chi2`` per degree of freedom, ``fit_status`` (0 ok, 1 bad input, 2 failed) and
+        ``fit_message``. Lines that are masked or out of range are NaN and counted in ``attrs["history"]``. All
+        per-galaxy columns of `sample` are kept. After an interrupt ``attrs["interrupted"]`` is 1 and what was not
+        fitted has status 2.
 
     Raises
     ------
@@ -207,14 +184,16 @@ def _per_galaxy(value, count, name):
 
 
 def make_setup(spectra, lines, doublets, broad, grid, selection, reddening, **options):
-    """Templates and lines on pixels that serve all spectra."""
+    """Templates and lines on pixels that serve all spectra, and settings."""
     ratio, edges, lsf, log_start = template_pixels(spectra)
     stars = stellar_templates(edges, lsf, grid, selection=selection, reddening=reddening)
     wavelength, columns, reported, balmer = fitted_columns(lines, spectra.velscale, doublets=doublets)
     sigma = wavelength * np.interp(wavelength, 0.5 * (edges[1:] + edges[:-1]), lsf) / KM_S
     gas = np.stack([gaussian_on_pixels(edges, *line) for line in zip(wavelength, sigma, strict=True)])
     size = 2 ** int(np.ceil(np.log2(edges.size - 1)))
-    return FitSetup(
+    settings = {"degree": -1, "free": True, "fit_stellar_velocity": False, "rounds": 1}
+    settings |= {"rescale": False, "keep_fit": False} | options
+    return SimpleNamespace(
         velscale=spectra.velscale,
         ratio=ratio,
         log_start=log_start,
@@ -225,7 +204,7 @@ def make_setup(spectra, lines, doublets, broad, grid, selection, reddening, **op
         columns=columns,
         reported=reported,
         balmer=balmer if broad else balmer[:0],
-        **options,
+        **settings,
     )
 
 
@@ -248,15 +227,14 @@ def fit_line_chunk(setup, jobs):
     """Fit several spectra."""
     # Workers get memory maps, whose every use costs some microseconds more.
     plain = {name: np.asarray(v) for name, v in vars(setup).items() if isinstance(v, np.ndarray)}
-    setup, begun = replace(setup, **plain), {}
+    setup, begun = SimpleNamespace(**vars(setup) | plain), {}
     return [(row, attempt(fit_spectrum, setup, *job, begun)) for row, *job in jobs]
 
 
 def fit_spectrum(setup, flux, noise, log_first, star, gas, begun):
     """Fit one spectrum."""
     fit = SpectrumFit(setup, flux, noise, log_first)
-    reason = fit.what_is_wrong()
-    if reason:
+    if reason := fit.what_is_wrong():
         return {"status": BAD_INPUT, "message": reason}
     key = (fit.shift, star, gas)
     if key not in begun:
@@ -465,7 +443,7 @@ def _call_ppxf(spectrum, kinds):
             velscale_ratio=spectrum.setup.ratio,
             templates_rfft=np.concatenate(transforms).T,
             linear_method="nnls",
-            ftol=_FTOL,
+            ftol=1e-2,
             quiet=True,
         )
 
@@ -540,13 +518,11 @@ def _derivatives(fit, rfft, amplitude, kinematics, which):
     """Columns of unit length: the model's change with velocity and dispersion."""
     mixed = (amplitude @ rfft)[None]
     velocity, sigma = kinematics
+    ends = {"velocity": ((velocity - _STEP, sigma), (velocity + _STEP, sigma))}
+    ends["sigma"] = (velocity, max(sigma - _STEP, 1.0)), (velocity, sigma + _STEP)
     result = []
     for name in which:
-        if name == "velocity":
-            ends = (velocity - _STEP, sigma), (velocity + _STEP, sigma)
-        else:
-            ends = (velocity, max(sigma - _STEP, 1.0)), (velocity, sigma + _STEP)
-        low, high = (convolve(mixed, *end, fit.setup, fit.shift, fit.n)[0] for end in ends)
+        low, high = (convolve(mixed, *end, fit.setup, fit.shift, fit.n)[0] for end in ends[name])
         column = ((high - low) / fit.noise)[fit.good]
         length = np.linalg.norm(column)
         if length > 0:

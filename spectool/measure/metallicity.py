@@ -14,15 +14,9 @@ CASE_B = 2.86
 
 _MIN_SN = {"Hα": 15.0}
 
-_REASONS = (
-    "",
-    "not measured",
-    "flux not positive",
-    "S/N too low",
-    "dust not known",
-    "outside the calibration",
-)
-"""Why a galaxy has no metallicity or no Balmer decrement, the first that applies; "" where it has one."""
+_DUST_REASONS = ("", "not measured", "flux not positive", "S/N too low")
+_REASONS = (*_DUST_REASONS, "dust not known", "outside the calibration")
+"""Why a galaxy has no Balmer decrement or no metallicity, the first that applies; "" where it has one."""
 
 CORRECTED = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
 _CHUNK = 2_000_000  # numbers held at once while drawing
@@ -85,12 +79,10 @@ def balmer_decrement(line_table, *, min_sn=3.0):
     columns |= {"a_h_alpha": k_alpha * ebv, "a_h_alpha_error": k_alpha * ebv_error}
     out = xr.Dataset({n: (like.dims, v, {"units": "mag"}) for n, v in columns.items()}, coords=like.coords)
     out["ebv_clipped"] = (like.dims, clipped, {"units": "", "description": "negative E(B-V), set to 0"})
-    out["dust_reason"] = (like.dims, np.array(_REASONS[:4])[code], {"units": ""})
-    text = (
-        f"{int(usable.sum())} of {usable.size} have a Balmer decrement; {_count_reasons(code, _REASONS[:4])}"
-    )
-    text += f"; {int(clipped.sum())} negative, set to 0"
-    return out.assign_attrs(n_clipped=int(clipped.sum()), history=text)
+    out["dust_reason"] = (like.dims, np.array(_DUST_REASONS)[code], {"units": ""})
+    counts, n_clipped = _count_reasons(code, _DUST_REASONS), int(clipped.sum())
+    text = f"{int(usable.sum())} of {usable.size} have a Balmer decrement; {counts}; {n_clipped} negative, set to 0"
+    return out.assign_attrs(n_clipped=n_clipped, history=text)
 
 
 def deredden_lines(line_table, *, min_sn=3.0):
@@ -98,11 +90,8 @@ def deredden_lines(line_table, *, min_sn=3.0):
     dust = balmer_decrement(line_table, min_sn=min_sn)
     curve = extinction_curve(line_table["line_wavelength"].values, law="CCM89")
     gain = 10 ** (0.4 * dust["ebv_gas"] * xr.DataArray(curve, dims="line"))
-    new = {}
-    for name in CORRECTED:
-        if name in line_table:
-            old = line_table[name]
-            new[name] = (old * gain).transpose(*old.dims).assign_attrs(old.attrs)
+    old = {name: line_table[name] for name in CORRECTED if name in line_table}
+    new = {name: (v * gain).transpose(*v.dims).assign_attrs(v.attrs) for name, v in old.items()}
     out = line_table.assign({**new, **dust.data_vars}).assign_attrs(dust_corrected=_LAW)
     return add_history(out, f"lines corrected for dust ({_LAW}): {dust.attrs['history']}")
 
@@ -284,23 +273,18 @@ def _drawn_error(line_table, rule, deredden, n_draws, rng):
     table = line_table.sel(line=names)[["line_flux", "line_flux_error"]]
     order = (*(d for d in table["line_flux"].dims if d != "line"), "line")
     flux, error = (table[n].transpose(*order).values.astype(float) for n in table)
+    lines = {"line": names, "line_wavelength": ("line", [LINES[name] for name in names])}
     shape, flat = flux.shape[:-1], (-1, len(names))
     flux, error = flux.reshape(flat), error.reshape(flat)
     spread, step = np.full(len(flux), np.nan), max(1, _CHUNK // (n_draws * len(names)))
     for first in range(0, len(flux), step):
         part = slice(first, first + step)
         noise = rng.standard_normal((n_draws, *flux[part].shape))
-        draws = _drawn_table(table, flux[part] + error[part] * noise, error[part], names)
+        drawn = flux[part] + error[part] * noise
+        columns = {"line_flux": drawn, "line_flux_error": np.broadcast_to(error[part], drawn.shape)}
+        draws = xr.Dataset({n: (("draw", "galaxy", "line"), v) for n, v in columns.items()}, coords=lines)
         values = rule(deredden_lines(draws, min_sn=-np.inf) if deredden else draws).value
         known = np.isfinite(values).sum(axis=0) > n_draws / 2
         low, high = np.nanpercentile(values[:, known], [16, 84], axis=0)
         spread[part][known] = 0.5 * (high - low)
     return spread.reshape(shape)
-
-
-def _drawn_table(table, flux, error, names):
-    dims = ("draw", "galaxy", "line")
-    return xr.Dataset(
-        {"line_flux": (dims, flux), "line_flux_error": (dims, np.broadcast_to(error, flux.shape))},
-        coords={"line": names, "line_wavelength": ("line", [LINES[name] for name in names])},
-    )

@@ -35,10 +35,6 @@ def _turnover(oxygen, log_mass_0, slope, width):
     return lambda log_mass: oxygen - slope / width * np.log10(1 + 10.0 ** (-width * (log_mass - log_mass_0)))
 
 
-def _polynomial(*coefficients):
-    return np.polynomial.Polynomial(coefficients)
-
-
 _ROWS = (
     Relation(
         "Scholte et al. 2024",
@@ -52,14 +48,14 @@ _ROWS = (
     ),
     Relation(
         "Tremonti et al. 2004",
-        _polynomial(-1.492, 1.847, -0.08026),
+        np.polynomial.Polynomial((-1.492, 1.847, -0.08026)),
         (8.5, 11.5),
         "photo-ionisation models fitted to all strong lines (Charlot & Longhetti 2001): some 0.3 dex above PP04",
         "Tremonti et al. (2004, ApJ 613, 898), eq. 3",
     ),
     Relation(
         "Kewley & Ellison 2008",
-        _polynomial(32.1488, -8.51258, 0.976384, -0.0359763),
+        np.polynomial.Polynomial((32.1488, -8.51258, 0.976384, -0.0359763)),
         (8.5, 11.1),
         "PP04 O3N2",
         "Kewley & Ellison (2008, ApJ 681, 1183), Table 2, row PP04 O3N2",
@@ -96,15 +92,10 @@ _ZAHID_2017 = np.array(
     ]
 ).ravel()
 
-
-def _zahid_2017(log_mass):
-    return np.interp(log_mass, _ZAHID_MASS, _ZAHID_2017) + np.log10(0.0142 / Z_SUN)
-
-
 _STELLAR_ROWS = (
     Relation(
         "Zahid et al. 2017",
-        _zahid_2017,
+        lambda log_mass: np.interp(log_mass, _ZAHID_MASS, _ZAHID_2017) + np.log10(0.0142 / Z_SUN),
         (8.55, 10.95),
         "single bursts of FSPS (MIST, MILES) fitted to stacks of star-forming SDSS galaxies, weighted by light",
         "Zahid et al. (2017, ApJ 847, 18), Table 4, mean over its five bins of star-formation rate",
@@ -170,16 +161,11 @@ def running_median(x, y, *, bins=None, min_count=10):
     edges = mass_bins(x) if bins is None else np.asarray(bins, float)
     place = np.searchsorted(edges, x, side="right") - 1
     place[x == edges[-1]] = edges.size - 2
-    groups = group_rows(place, edges.size - 1)
+    groups, fewest = group_rows(place, edges.size - 1), max(min_count, 2)
     count = np.array([rows.size for rows in groups])
-    out = dict(
-        zip(
-            ("q16", "median", "q84"),
-            percentiles_by_group(y, groups, min_count=max(min_count, 2)),
-            strict=True,
-        )
-    )
-    enough = [rows if rows.size >= max(min_count, 2) else rows[:0] for rows in groups]
+    percentiles = percentiles_by_group(y, groups, min_count=fewest)
+    out = dict(zip(("q16", "median", "q84"), percentiles, strict=True))
+    enough = [rows if rows.size >= fewest else rows[:0] for rows in groups]
     out["median_error"] = np.array([_median_error(y[rows]) if rows.size else np.nan for rows in enough])
     out["x"] = np.array([np.median(x[rows]) if rows.size else np.nan for rows in enough])
     out |= {"low": edges[:-1], "high": edges[1:], "count": count}

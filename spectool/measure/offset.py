@@ -1,4 +1,4 @@
-"""Why stacks and galaxies give different metallicities: its own file, an experiment that needs no other measure."""
+"""Why stacks and galaxies give different metallicities: its own file, for it is an experiment, not a measure."""
 
 import numpy as np
 import xarray as xr
@@ -6,11 +6,11 @@ from scipy.interpolate import make_interp_spline
 
 from spectool.broaden import broaden, fill_bad
 from spectool.continuum import ContinuumBasis, normalize_continuum
+from spectool.measure.line_widths import lacking_fwhm
 from spectool.measure.stats import group_rows
 from spectool.spectra import FWHM_TO_SIGMA, KM_S
 from spectool.surveys.spectrograph import resolving_power
 
-TARGET_FWHM = 330.0  # km/s
 TEMPLATE_FWHM = 2.5  # Angstrom: spectra of mocks are nowhere sharper than their templates
 AT = 5500.0  # Angstrom, at which the instrument's share of a width is taken
 ERROR_AMPLITUDE, ERROR_SCALE = 0.03, 300.0
@@ -113,11 +113,8 @@ def observed_views(flux, wavelength, *, fwhm, assumed_fwhm, relative_sigma, seed
     filled = fill_bad(np.array(flux, np.float32), ~np.isfinite(flux))
     noise_seed, error_seed = np.random.SeedSequence(seed).spawn(2)
 
-    def extra(width):
-        return FWHM_TO_SIGMA * np.sqrt(np.clip(TARGET_FWHM**2 - np.asarray(width, float) ** 2, 0, None))
-
     def broadened(spectra, width):
-        return broaden(spectra, extra(width), wavelength, step=2.0)
+        return broaden(spectra, FWHM_TO_SIGMA * lacking_fwhm(width), wavelength, step=2.0)
 
     def distorted():
         return distort_calibration(filled, wavelength, seed=np.random.default_rng(error_seed))
@@ -241,9 +238,7 @@ def _offset_dataset(steps, parts, single, count, mass, n_left_out):
     dex = {"units": "dex"}
     columns = {name: (dims, values[..., 0], dex) for name, (dims, values) in drawn.items()}
     columns |= {f"{name}_error": (dims, v[..., 1:].std(axis=-1), dex) for name, (dims, v) in drawn.items()}
-    columns |= {
-        "log_mass": ("bin", np.array(mass), {"units": "dex(Msun)"}),
-        "count": ("bin", count, {"units": ""}),
-    }
+    columns["log_mass"] = ("bin", np.array(mass), {"units": "dex(Msun)"})
+    columns["count"] = ("bin", count, {"units": ""})
     columns |= {name: ("bin", values[:, 0], dex) for name, values in single.items()}
     return xr.Dataset(columns, coords={"step": steps}, attrs={"n_left_out": n_left_out})

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 from scipy.optimize import nnls
@@ -34,34 +34,8 @@ METALLICITIES = (-2.3, -1.7, -0.7, -0.4, 0.0, 0.4, 0.7)
 FIT_RANGE = (4050.0, 7300.0)
 _CHUNK = 4  # spectra per job
 _UNIFORM = 0.02  # share of a pixel by which steps may differ
-_UNITS = {
-    "log_z_lw": "dex",
-    "age_lw": "Gyr",
-    "stellar_velocity": "km / s",
-    "stellar_dispersion": "km / s",
-    "chi2": "",
-    "residual_rms": "",
-    "fit_seconds": "s",
-    "log_z_lw_error": "dex",
-    "age_lw_error": "dex",
-}
-
-
-@dataclass(frozen=True)
-class PopulationSetup:
-    """Templates, what they stand for, and settings that all spectra share."""
-
-    velscale: float
-    ratio: int
-    log_start: float
-    templates: np.ndarray
-    light: np.ndarray
-    log_z: np.ndarray
-    log_age: np.ndarray
-    mdegree: int
-    regul: float
-    dispersion: float
-    n_bootstrap: int
+_UNITS = {"log_z_lw": "dex", "age_lw": "Gyr", "stellar_velocity": "km / s", "stellar_dispersion": "km / s"}
+_UNITS |= {"chi2": "", "residual_rms": "", "fit_seconds": "s", "log_z_lw_error": "dex", "age_lw_error": "dex"}
 
 
 def fit_populations(
@@ -104,8 +78,6 @@ def fit_populations(
         pPXF's regularisation of the weights over (metallicity, age); 0 for none.
     variable : str
         Which variable is fitted.
-    lsf : float or array_like (wavelength,), optional
-        See `spectool.measure.lines_ppxf.fit_lines`.
     dispersion : float
         Of the stars [km/s], to begin with.
     fit_range : (float, float)
@@ -119,11 +91,8 @@ def fit_populations(
         Of these signs.
     keep_fit : bool
         Keep ``model`` and ``light_share`` (galaxy, metallicity, age).
-    n_workers : int, optional
-        Default `spectool.parallel.n_workers`.
-    backend : str
-        Of joblib.
-    progress : bool
+    lsf, n_workers, backend, progress
+        As for `spectool.measure.lines_ppxf.fit_lines`.
 
     Returns
     -------
@@ -169,9 +138,8 @@ def fit_populations(
     results, workers = Results(count, shapes), n_workers or granted_workers()
     chunk = _CHUNK if workers > 1 else 1
     options = {"workers": min(workers, -(-count // chunk)), "backend": backend, "progress": progress}
-    complete = results.fill(
-        fit_population_chunk, setup, job, chunk=chunk, desc="fitting populations", **options
-    )
+    options |= {"desc": "fitting populations", "chunk": chunk}
+    complete = results.fill(fit_population_chunk, setup, job, **options)
     table = galaxy_columns(galaxies)
     table = table.rename({name: f"true_{name}" for name in ("log_z_lw", "age_lw", "chi2") if name in table})
     for name, units in _UNITS.items():
@@ -194,14 +162,12 @@ def fit_populations(
 def _log_pixels(sample, variable, fit_range):
     """The sample as it is if its pixels are uniform in log wavelength, else rebinned to such."""
     wavelength, rest = spectral_coordinate(sample)
-    rows = np.atleast_2d(wavelength)
-    steps = np.diff(np.log(rows), axis=1)
-    if steps.size == 0 or not np.isfinite(steps).all():
+    logarithmic, linear = (np.diff(values, axis=-1) for values in (np.log(wavelength), wavelength))
+    if logarithmic.size == 0 or not np.isfinite(logarithmic).all():
         raise ValueError("wavelengths must be finite and positive, 60 pixels at least")
-    if np.abs(steps / np.median(steps) - 1).max() <= _UNIFORM:
+    if np.abs(logarithmic / np.median(logarithmic) - 1).max() <= _UNIFORM:
         return sample
-    plain = np.diff(rows, axis=1)
-    if np.abs(plain / np.median(plain) - 1).max() > _UNIFORM or not rest or wavelength.ndim != 1:
+    if np.abs(linear / np.median(linear) - 1).max() > _UNIFORM or not rest or wavelength.ndim != 1:
         raise ValueError(
             "the sample's pixels are uniform neither in log wavelength nor, at rest, in wavelength (a prepared sample "
             "has gaps): resample with spectool.prepare.resample first"
@@ -223,6 +189,7 @@ def _log_pixels(sample, variable, fit_range):
 
 
 def _make_setup(spectra, grid, selection, **settings):
+    """Templates, what they stand for, and settings that all spectra share."""
     ratio, edges, lsf, log_start = template_pixels(spectra)
     normalised = stellar_templates(edges, lsf, grid, selection=selection, reddening=(0.0,))
     age, metal = select_populations(grid, selection)
@@ -233,7 +200,7 @@ def _make_setup(spectra, grid, selection, **settings):
     divisor = own.sum(axis=1) / normalised[:, inside[0] : inside[-1]].sum(axis=1)
     seen = (grid.wavelength >= LABEL_RANGE[0]) & (grid.wavelength <= LABEL_RANGE[1])
     light = (grid.flux[..., seen] * np.diff(grid.edges)[seen]).sum(-1).astype(float)[plane].ravel()
-    return PopulationSetup(
+    return SimpleNamespace(
         velscale=spectra.velscale,
         ratio=ratio,
         log_start=log_start,

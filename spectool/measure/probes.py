@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from spectool.measure.stats import numeric_columns
 from spectool.parallel import n_workers
 
 PROBES = ("linear", "mlp")
@@ -47,9 +48,8 @@ def probe_latents(latent, parameters, *, seed, n_bootstrap=200):
     ValueError
         If the galaxies of the two differ, there are fewer than 50 usable ones, or a parameter is constant.
     """
-    columns = parameters.data_vars.items()
-    names = [name for name, v in columns if v.dims == ("galaxy",) and v.dtype.kind in "fiu"]
-    z, truth, rows, left_out = _usable(latent, parameters, names)
+    truth, names = numeric_columns(parameters)
+    z, truth, rows, left_out = _usable(latent, truth)
     rng = np.random.default_rng(seed)
     train, test = _split(len(z), rng)
     resampled = rng.integers(len(test), size=(n_bootstrap, len(test)))
@@ -110,15 +110,13 @@ def compress_pca(flux, n_components, *, seed):
         latent = pca.transform(values)
         residual = pca.inverse_transform(latent[test]) - values[test]
     per_pixel = np.mean(residual.astype(float) ** 2, axis=0)
-    is_test = np.zeros(len(values), dtype=bool)
-    is_test[test] = True
     return xr.Dataset(
         {
             "component": (("latent", "wavelength"), pca.components_),
             "mean": ("wavelength", pca.mean_),
             "latent": (("galaxy", "latent"), latent),
             "explained": ("latent", pca.explained_variance_ratio_),
-            "is_test": ("galaxy", is_test),
+            "is_test": ("galaxy", np.isin(np.arange(len(values)), test)),
             "mse_per_pixel": ("wavelength", per_pixel),
             "mse": ((), per_pixel.mean()),
         },
@@ -171,12 +169,9 @@ def measure_degeneracy(probes, first, second, kind="mlp"):
     )
 
 
-def _usable(latent, parameters, names):
+def _usable(latent, truth):
     """Latents, parameters and rows of the galaxies in which all is finite, and how many are not."""
-    if not names:
-        raise ValueError("parameters holds no numeric per-galaxy column")
     z = latent.transpose("galaxy", ...).values
-    truth = np.stack([parameters[name].values.astype(float) for name in names], axis=1)
     if len(z) != len(truth):
         raise ValueError(f"{len(z)} latent vectors, but parameters of {len(truth)} galaxies")
     good = np.isfinite(z).all(axis=1) & np.isfinite(truth).all(axis=1)

@@ -150,16 +150,10 @@ def write(key: str, rows: list[dict], usage: Usage) -> Path:
     usage.stop()
     path = results_folder() / f"{key}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {
-        "paper": key,
-        "rows": rows,
-        "seconds": round(usage.seconds, 1),
-        "peak_rss_mb": round(usage.peak_rss_mb, 1),
-        "versions": versions(),
-    }
-    path.write_text(
-        json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    cost = {"seconds": round(usage.seconds, 1), "peak_rss_mb": round(usage.peak_rss_mb, 1)}
+    result = {"paper": key, "rows": rows, **cost, "versions": versions()}
+    text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
     check(rows)
     return path
 

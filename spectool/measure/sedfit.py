@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from spectool.measure.stats import group_rows, percentiles_by_group
 from spectool.models.bands import describe_counts, read_inputs
+from spectool.models.calibration import figures_of_merit
 from spectool.prepare import add_history
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance, measure_photometry
 from spectool.synth import relations, sfh
@@ -24,18 +25,8 @@ _ONSET_GYR = (0.1, 13.5)
 _BURSTS_PER_GYR = np.log(2) / 2  # none within 2 Gyr in half of the galaxies
 _BURST_SHARE, _BURST_GYR = (0.03, 4.0), (0.03, 0.3)
 _METALLICITY = (0.02, 2.0)
-_KEPT = (
-    "age_form",
-    "gamma_sfh",
-    "n_bursts",
-    "log_z_star",
-    "tau_v",
-    "mu",
-    "dust_index",
-    "qpah",
-    "umin",
-    "gamma",
-)
+_KEPT = ("age_form", "gamma_sfh", "n_bursts", "log_z_star", "tau_v", "mu", "dust_index")
+_KEPT += ("qpah", "umin", "gamma")
 
 MODEL_ERROR = 0.1
 CELL = 0.0025
@@ -171,9 +162,7 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     Each model is scaled to the galaxy's fluxes and weighs exp(-chi^2 / 2). Models older than the universe are left out;
     missing bands are dropped; negative fluxes count as measured. 16 and 84% contain the error of the amplitude.
 
-    On galaxies drawn from the library's own priors, 16-84% hold 67-72% of the truths in 7 bands at a total S/N of 5-17,
-    but 52-61% in 21 bands at 17-55, where models are too few. ``model_error`` makes up for it and makes labels
-    smoother: between libraries of other seeds rates scatter by 0.056 dex with 0.1, by 0.137 dex with 0.02.
+    ``model_error`` makes up for models that are few beside the errors, and makes labels smoother.
 
     Parameters
     ----------
@@ -209,8 +198,9 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
     inputs, reason = _read(sample, library, min_bands)
     good = np.flatnonzero(reason == "")
     near, weight, log_scale = scale_fluxes(inputs.take(good), model_error)
-    names = [name + end for name in PROPERTIES for end in QUANTILES]
-    columns = {name: np.full(reason.size, np.nan) for name in (*names, "chi2_fit", "log_amplitude_fit")}
+    units = {name + end: unit for name, unit in PROPERTIES.items() for end in QUANTILES}
+    units |= {"chi2_fit": "", "log_amplitude_fit": "dex(Msun)"}
+    columns = {name: np.full(reason.size, np.nan) for name in units}
     best = np.full(reason.size, -1)
     properties = {name: _tensor(library[name].values) for name in PROPERTIES}
     bar = tqdm(total=good.size, desc="fit", unit="galaxy", disable=not progress)
@@ -226,8 +216,6 @@ def fit_library(sample, library, *, batch_size=32, model_error=MODEL_ERROR, min_
                     columns[name][good[rows]] = values
                 bar.update(rows.size)
     reason[good[best[good] < 0]] = "no model has a positive amplitude"
-    units = {name + end: unit for name, unit in PROPERTIES.items() for end in QUANTILES}
-    units |= {"chi2_fit": "", "log_amplitude_fit": "dex(Msun)"}
     out = {name: ("galaxy", values, {"units": units[name]}) for name, values in columns.items()}
     text = "index in the library; -1: not fitted"
     out["best_model"] = ("galaxy", best, {"units": "", "description": text})
@@ -401,18 +389,11 @@ def nearest_models(sample, library, *, n=5):
         columns["model_flux"].append(models[index].double().numpy() * 10 ** (log_unit - at_galaxy)[:, None])
         for name in PROPERTIES:
             columns[name].append(library[name].values[index.numpy()] + log_unit + log_scale[i])
-    dims, units = ("galaxy", "nearest", "band"), {"model_flux": "Jy"} | PROPERTIES
-    return xr.Dataset(
-        {
-            name: (
-                dims if name == "model_flux" else dims[:2],
-                np.array(values),
-                {"units": units.get(name, "")},
-            )
-            for name, values in columns.items()
-        },
-        coords={"band": sample["band"].values},
-    )
+    out, units = xr.Dataset(coords={"band": sample["band"].values}), {"model_flux": "Jy"} | PROPERTIES
+    for name, values in columns.items():
+        dims = ("galaxy", "nearest", "band")[: np.ndim(values)]
+        out[name] = (dims, np.array(values), {"units": units.get(name, "")})
+    return out
 
 
 def score_fit(fitted, *, truth="", prediction="_fit"):
@@ -434,23 +415,24 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
         ``half_width`` (median of half of high - low) [dex]; ``n``, rows where both are finite.
     """
     rows = [_score(fitted, name + truth, name + prediction) for name in PROPERTIES]
-    scores = xr.Dataset(coords={"property": list(PROPERTIES)})
-    for name in SCORES:
-        units = {"units": "" if name in ("r2", "coverage", "n") else "dex"}
-        scores[name] = ("property", np.array([row[name] for row in rows]), units)
-    return scores
+    units = {name: {"units": "" if name in ("r2", "coverage", "n") else "dex"} for name in SCORES}
+    columns = {name: ("property", np.array([row[name] for row in rows]), units[name]) for name in SCORES}
+    return xr.Dataset(columns, coords={"property": list(PROPERTIES)})
 
 
 def _score(fitted, truth, prediction):
     true, estimate = (fitted[name].values.astype(float) for name in (truth, prediction))
-    used = np.isfinite(true) & np.isfinite(estimate)
-    row = dict.fromkeys(SCORES, np.nan) | {"n": int(used.sum())}
+    figures, used = figures_of_merit(estimate, true), np.isfinite(true) & np.isfinite(estimate)
+    row = dict.fromkeys(SCORES, np.nan) | {"n": figures["n"]}
     if not used.any():
         return row
-    error = (estimate - true)[used]
-    low, high = np.percentile(error, (16, 84))
-    row |= {"bias": np.median(error), "scatter": 0.5 * (high - low), "rms": error.std()}
-    row["r2"] = 1 - np.mean(error**2) / true[used].var() if true[used].var() > 0 else np.nan
+    low, high = np.percentile((estimate - true)[used], (16, 84))
+    row |= {
+        "bias": figures["median"],
+        "scatter": 0.5 * (high - low),
+        "rms": figures["sigma"],
+        "r2": figures["r2"],
+    }
     if prediction + "_low" in fitted:
         low, high = (fitted[prediction + end].values[used] for end in ("_low", "_high"))
         row["coverage"] = np.mean((low <= true[used]) & (true[used] <= high))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from scipy.stats import rankdata
 
 _FEWEST = 10
@@ -29,6 +30,20 @@ def finite_rows(*columns):
     columns = np.broadcast_arrays(*(np.asarray(c, float).ravel() for c in columns))
     good = np.isfinite(columns).all(axis=0)
     return [c[good] for c in columns], int((~good).sum())
+
+
+def numeric_columns(values):
+    """Columns (galaxy, k) of a Dataset or of a DataArray as float64, and their names."""
+    if isinstance(values, xr.Dataset):
+        columns = values.data_vars.items()
+        names = [name for name, v in columns if v.dims == ("galaxy",) and v.dtype.kind in "fiu"]
+        if not names:
+            raise ValueError("the Dataset has no numeric per-galaxy column")
+        return np.stack([values[n].values.astype(float) for n in names], axis=1), names
+    if not isinstance(values, xr.DataArray) or values.ndim != 2 or "galaxy" not in values.dims:
+        raise ValueError("give a Dataset of per-galaxy columns or a DataArray (galaxy, columns)")
+    values = values.transpose("galaxy", ...)
+    return values.values.astype(float), values[values.dims[1]].values.tolist()
 
 
 def spearman(x, y, *, control=None, n_bootstrap=300, seed=0):
@@ -66,9 +81,8 @@ def _rank_correlation(columns):
 
 def group_rows(place, n):
     """Rows in each of n bins, given every row's bin; rows placed elsewhere are in none."""
-    place = np.where((place >= 0) & (place < n), place, n).astype(
-        np.int16
-    )  # sorted by digits, 5 times faster
+    # Short integers are sorted by digits, five times faster.
+    place = np.where((place >= 0) & (place < n), place, n).astype(np.int16)
     order = np.argsort(place, kind="stable")
     return np.split(order, np.searchsorted(place[order], np.arange(1, n + 1)))[:-1]
 
@@ -106,14 +120,8 @@ def running_percentiles(x, y, *, n_bins=10):
     of_pair[both] = np.clip(np.searchsorted(edges, x[both], side="right") - 1, 0, n_bins - 1)
     count = np.bincount(of_pair[both], minlength=n_bins)
     low, middle, high = percentiles_by_group(y, group_rows(of_pair, n_bins))
-    computed = {
-        "x": 0.5 * (edges[1:] + edges[:-1]),
-        "count": count,
-        "low": low,
-        "middle": middle,
-        "high": high,
-    }
-    return computed | {"filled": count > n / (n_bins + 1), "bin": of_pair}
+    bins = {"x": 0.5 * (edges[1:] + edges[:-1]), "low": low, "middle": middle, "high": high}
+    return bins | {"count": count, "filled": count > n / (n_bins + 1), "bin": of_pair}
 
 
 def summarize(x, y, bins):

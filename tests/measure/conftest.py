@@ -1,6 +1,10 @@
-"""Mock spectra with known lines, drawn once for all tests of line fits."""
+"""Mock spectra with known lines, and averages over GAMA's bands: made once for all tests."""
 
 import pytest
+
+from spectool.surveys.gama import load_filters
+from spectool.surveys.photometry import make_band_averages
+from spectool.synth import SSPGrid
 
 from .line_mocks import make_mocks
 
@@ -13,3 +17,8 @@ def mocks(grid):
 @pytest.fixture(scope="session")
 def few(mocks):
     return mocks.isel(galaxy=slice(9))
+
+
+@pytest.fixture(scope="session")
+def averages():
+    return make_band_averages(SSPGrid.embedded("broadband"), load_filters(), highest_redshift=0.2, step=0.01)

@@ -131,11 +131,12 @@ def test_an_interrupt_keeps_the_pairs_that_are_done(tables, monkeypatch):
     np.testing.assert_array_equal(whole.mi, whole.mi.T)
     assert np.isnan(np.diagonal(whole.mi)).all() and np.isfinite(whole.mi.values[0, 1:]).all()
 
-    def run(jobs, *_):
-        yield from ((place, (0.1 * (k + 1), 0.01)) for k, (place, *_) in enumerate(jobs[:2]))
-        raise KeyboardInterrupt
+    def run(function, jobs, take, **_):
+        for k, (place, *_) in enumerate(jobs[:2]):
+            take((place, (0.1 * (k + 1), 0.01)))
+        return False
 
-    monkeypatch.setattr(information, "_run", run)
+    monkeypatch.setattr(information, "run_jobs", run)
     with pytest.warns(UserWarning, match="interrupted"):
         result = mutual_information_matrix(tables[0], **QUICK)
     assert result.attrs["interrupted"] == 1

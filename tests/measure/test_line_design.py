@@ -53,7 +53,7 @@ def test_ppxf_reads_the_file_and_makes_the_same_pixels(grid, tmp_path):
     np.testing.assert_allclose(ours, theirs / np.median(theirs, axis=1, keepdims=True), rtol=1e-4)
 
 
-def test_the_compact_set_is_small_the_full_one_is_all_and_others_are_refused(grid):
+def test_the_compact_set_is_small_the_full_one_is_all_and_others_are_refused(grid, tmp_path):
     sizes = {"compact": (len(COMPACT_AGES), len(COMPACT_METALLICITIES))}
     sizes["full"] = (len(grid.age), len(grid.metallicity))
     for selection, size in sizes.items():
@@ -61,6 +61,10 @@ def test_the_compact_set_is_small_the_full_one_is_all_and_others_are_refused(gri
     for selection in ("all", ((), (0.0,)), ((-1.0,), (0.0,))):
         with pytest.raises(ValueError, match=r"compact|positive age"):
             select_populations(grid, selection)
+    with pytest.raises(ValueError, match="no pixel within"):
+        write_ppxf_templates(grid, tmp_path / "none.npz", wavelength_range=(20000, 30000))
+    with pytest.raises(ValueError, match="beyond the grid"):
+        stellar_templates(np.linspace(700.0, 900.0, 101), np.zeros(100), grid)
 
 
 def test_templates_are_kept_and_one_galaxy_more_costs_nothing(grid):
@@ -79,13 +83,6 @@ def test_dust_reddens_as_a_power_law(grid):
     depth = -np.log(dusty / clear)
     power = (np.sqrt(edges[1:] * edges[:-1]) / 5500) ** -0.7
     np.testing.assert_allclose(np.ptp(depth - power), 0, atol=1e-9)
-
-
-def test_a_range_without_the_grid_is_refused(grid, tmp_path):
-    with pytest.raises(ValueError, match="no pixel within"):
-        write_ppxf_templates(grid, tmp_path / "none.npz", wavelength_range=(20000, 30000))
-    with pytest.raises(ValueError, match="beyond the grid"):
-        stellar_templates(np.linspace(700.0, 900.0, 101), np.zeros(100), grid)
 
 
 @pytest.mark.parametrize(("velscale", "own"), [(276.0, -(69.0297**2)), (69.0, 69.0**2)])

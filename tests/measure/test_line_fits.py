@@ -30,14 +30,11 @@ def table(fit, mocks):
     return fit(mocks, keep_fit=True)
 
 
-def test_fluxes_are_unbiased_and_their_errors_right(mocks, table):
+def test_fluxes_are_unbiased_their_errors_right_and_the_noise_about_the_fit_is_white(mocks, table):
     pull = pulls(table, mocks["true_flux"].values)
     assert pull.size > 1000
     assert abs(pull.mean()) < 0.1
     assert 0.9 < pull.std() < 1.1
-
-
-def test_chi2_is_that_of_white_noise_about_the_fit_kept(mocks, table):
     assert float(table["chi2"].median()) == pytest.approx(1, abs=0.02)
     assert set(table["fit_status"].values) == {0}
     model = table["continuum"].values + table["line_model"].values

@@ -6,14 +6,6 @@ import xarray as xr
 
 from spectool.continuum import ContinuumBasis, kept_pixels, optical_wavelength
 from spectool.measure import offset
-from spectool.measure.offset import (
-    add_noise,
-    distort_calibration,
-    explain_offset,
-    flux_predictor,
-    observed_views,
-    stellar_fwhm,
-)
 from spectool.surveys.spectrograph import resolving_power
 
 EDGES = np.arange(9.0, 10.6, 0.5)
@@ -37,8 +29,10 @@ def make_galaxies(n=240, seed=0):
 
 def test_steps_add_up_to_the_offset_of_the_last_view():
     mass, log_z, flux, _ = make_galaxies()
-    views = {"clean": flux, "noisier": lambda: add_noise(flux, np.full((len(flux), 5), 0.1), seed=1)}
-    found = explain_offset(views, log_z, mass, lambda f: np.log10(depth(f)), edges=EDGES, n_bootstrap=10)
+    views = {"clean": flux, "noisier": lambda: offset.add_noise(flux, np.full((len(flux), 5), 0.1), seed=1)}
+    found = offset.explain_offset(
+        views, log_z, mass, lambda f: np.log10(depth(f)), edges=EDGES, n_bootstrap=10
+    )
     mean = found["mean"].sum()
     for sum_of_parts, whole in (
         (found["contribution"].sum("step"), found["offset"]),
@@ -54,13 +48,15 @@ def test_steps_add_up_to_the_offset_of_the_last_view():
 def test_what_is_linear_in_light_has_no_step_for_labels_and_a_logarithm_has():
     mass, log_z, flux, light = make_galaxies(600)
     options = {"edges": EDGES, "light": light, "n_bootstrap": 20}
-    found = explain_offset({"clean": flux}, depth(flux), mass, depth, **options)
+    found = offset.explain_offset({"clean": flux}, depth(flux), mass, depth, **options)
     np.testing.assert_allclose(found["contribution"].sel(step=offset.NONLINEAR), 0, atol=1e-5)
     np.testing.assert_allclose(found["offset"], found["label_offset"], atol=1e-5)
     np.testing.assert_allclose(found["stack_answer"], found["stack_label"], atol=1e-5)
     assert (abs(found["label_offset"]) > 1e-4).all()  # medians are not light-weighted means
     # Jensen's inequality: the mean of logarithms is below the logarithm of the mean.
-    found = explain_offset({"clean": flux}, log_z, mass, lambda f: 2 * np.log10(depth(f) / 0.3), **options)
+    found = offset.explain_offset(
+        {"clean": flux}, log_z, mass, lambda f: 2 * np.log10(depth(f) / 0.3), **options
+    )
     step, error = (found[name].sel(step=offset.NONLINEAR) for name in ("contribution", "contribution_error"))
     assert (step < -3 * error).all()
 
@@ -70,7 +66,7 @@ def test_the_error_of_a_step_is_how_much_it_differs_between_samples():
     for seed in range(40):
         mass, _, flux, _ = make_galaxies(150, seed=seed)
         options = {"edges": [9.0, 10.5], "n_bootstrap": 100}
-        runs.append(explain_offset({"clean": flux}, depth(flux), mass, depth, **options))
+        runs.append(offset.explain_offset({"clean": flux}, depth(flux), mass, depth, **options))
     scatter = np.std([float(r["offset"][0]) for r in runs])
     assert np.median([float(r["offset_error"][0]) for r in runs]) == pytest.approx(scatter, rel=0.4)
 
@@ -79,7 +75,7 @@ def test_galaxies_without_an_answer_are_counted_and_thin_bins_are_empty():
     mass, log_z, flux, _ = make_galaxies(100)
     flux[:3] = np.nan
     mass[:] = np.repeat([9.1, 9.2, 10.2], [3, 27, 70])
-    found = explain_offset({"clean": flux}, log_z, mass, depth, edges=EDGES, n_bootstrap=4)
+    found = offset.explain_offset({"clean": flux}, log_z, mass, depth, edges=EDGES, n_bootstrap=4)
     assert found.attrs["n_left_out"] == 3
     assert found["count"].values.tolist() == [27, 0, 70]
     assert np.isfinite(found["offset"].values).tolist() == [True, False, True]
@@ -89,25 +85,25 @@ def test_galaxies_without_an_answer_are_counted_and_thin_bins_are_empty():
 def test_the_right_correction_is_no_step_and_views_are_the_same_each_time():
     flux, fwhm = make_galaxies(8)[2], np.full(8, 200.0)
     options = {"relative_sigma": np.full((8, 25), 0.1), "seed": 3, "fwhm": fwhm}
-    views = observed_views(flux, WAVELENGTH, assumed_fwhm=fwhm, **options)
+    views = offset.observed_views(flux, WAVELENGTH, assumed_fwhm=fwhm, **options)
     first, same, distorted, noisy = (view() for view in views.values())
     np.testing.assert_array_equal(first, same)
     assert np.abs(distorted / same - 1).max() > 0.03
     np.testing.assert_array_equal(noisy, views[offset.SIGNAL_TO_NOISE]())
-    too_sharp = observed_views(flux, WAVELENGTH, assumed_fwhm=fwhm + 130, **options)
+    too_sharp = offset.observed_views(flux, WAVELENGTH, assumed_fwhm=fwhm + 130, **options)
     np.testing.assert_allclose(too_sharp[offset.RESOLUTION](), flux, rtol=1e-4)
 
 
 def test_noise_has_the_size_of_its_chunk_of_the_networks_pixels_and_calibration_errors_are_smooth():
     flux = np.full((400, 3251), 2.0, "f4")
     sigma = np.tile(np.linspace(0.02, 0.3, 25), (400, 1))
-    noise = add_noise(flux, sigma, seed=0) / 2 - 1
+    noise = offset.add_noise(flux, sigma, seed=0) / 2 - 1
     kept = np.array_split(np.flatnonzero(kept_pixels(WAVELENGTH)), 25)
     np.testing.assert_allclose([noise[:, part].std() for part in kept], sigma[0], rtol=0.02)
     assert noise[:, [0, -1]].std(axis=0) == pytest.approx([0.02, 0.3], rel=0.1)
     sigma[0, 3] = np.nan
-    assert np.isnan(add_noise(flux, sigma, seed=0)[0, kept[3]]).all()
-    error = np.log(distort_calibration(flux.astype(float), WAVELENGTH, seed=0) / 2)
+    assert np.isnan(offset.add_noise(flux, sigma, seed=0)[0, kept[3]]).all()
+    error = np.log(offset.distort_calibration(flux.astype(float), WAVELENGTH, seed=0) / 2)
     at_nodes = error[:, np.isin(WAVELENGTH, np.arange(4050, 7301, 300))]
     assert at_nodes.std() == pytest.approx(0.03, rel=0.05)
     assert np.abs(np.diff(error, axis=1)).max() < 0.03 * 6 / 300 * 3
@@ -118,9 +114,9 @@ def test_the_width_of_stellar_lines_adds_instrument_and_galaxy_in_quadrature(mon
     instrument = 299792.458 / resolving_power(5500 * np.array([1.02, 1.2]))
     monkeypatch.setattr(offset, "TEMPLATE_FWHM", 0.0)
     expected = [instrument[0], np.hypot(instrument[1], 235.48)]
-    np.testing.assert_allclose(stellar_fwhm(xr.Dataset(columns)), expected, rtol=1e-4)
+    np.testing.assert_allclose(offset.stellar_fwhm(xr.Dataset(columns)), expected, rtol=1e-4)
     monkeypatch.setattr(offset, "TEMPLATE_FWHM", 10.0)
-    assert stellar_fwhm(xr.Dataset(columns))[0] == pytest.approx(299792.458 / 550)
+    assert offset.stellar_fwhm(xr.Dataset(columns))[0] == pytest.approx(299792.458 / 550)
 
 
 class Dips:
@@ -131,11 +127,11 @@ class Dips:
 
 
 def test_the_continuum_takes_smooth_calibration_errors_away_and_bad_spectra_are_nan(monkeypatch):
-    flux, predict = make_galaxies(30)[2], flux_predictor(Dips())
+    flux, predict = make_galaxies(30)[2], offset.flux_predictor(Dips())
     before = predict(flux)
     monkeypatch.setattr(offset, "ERROR_SCALE", 1000.0)
-    smooth = distort_calibration(flux, WAVELENGTH, seed=1)
+    smooth = offset.distort_calibration(flux, WAVELENGTH, seed=1)
     assert np.abs(predict(smooth) - before).max() < 0.05 * before.std()
     flux[2] = np.nan
     assert np.isnan(predict(flux)).nonzero()[0].tolist() == [2]
-    np.testing.assert_allclose(flux_predictor([Dips()] * 2)(flux), predict(flux))
+    np.testing.assert_allclose(offset.flux_predictor([Dips()] * 2)(flux), predict(flux))

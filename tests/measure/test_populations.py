@@ -66,18 +66,17 @@ def test_the_label_is_that_of_the_synthesis(grid):
 
 def test_chi2_is_one_where_the_noise_is_known_and_errors_come_from_a_bootstrap(galaxies):
     fits, flux = [], galaxies["flux"].values
-    for seed in (0, 1, 0):
+    for seed in (0, 1):
         sigma = np.median(flux, axis=1, keepdims=True) / 60 * np.ones(flux.shape[1])
         noisy = flux + sigma * np.random.default_rng(seed).standard_normal(flux.shape)
         sample = galaxies.assign(flux=(ROWS, noisy, galaxies["flux"].attrs), ivar=(ROWS, sigma**-2.0))
         fits.append(fit(sample, n_bootstrap=8))
     # Linear pixels of 1 A, rebinned to coarser ones at the blue end: their noise is nearly independent.
     assert all(np.abs(found["chi2"] - 1).max() < 0.15 for found in fits)
-    off = np.concatenate([found["log_z_lw"] - found["true_log_z_lw"] for found in fits[:2]])
-    error = np.concatenate([found["log_z_lw_error"] for found in fits[:2]])
+    off = np.concatenate([found["log_z_lw"] - found["true_log_z_lw"] for found in fits])
+    error = np.concatenate([found["log_z_lw_error"] for found in fits])
     assert 0.005 < np.median(error) < 0.2
     assert np.sqrt(np.mean(off**2)) < 4 * np.median(error)
-    np.testing.assert_array_equal(fits[2]["log_z_lw_error"], fits[0]["log_z_lw_error"])
 
 
 def test_emission_lines_do_not_matter(galaxies):

@@ -39,12 +39,10 @@ def test_linear_probe_reaches_what_noise_allows_and_only_the_network_finds_what_
     np.testing.assert_array_equal(probes.truth.sel(parameter="curled"), sample[1].curled.values[rows])
 
 
-def test_same_seed_gives_the_same_probe_of_the_galaxies_that_are_finite(sample):
+def test_galaxies_that_are_not_finite_are_left_out_and_counted(sample):
     z, parameters = (part.isel(galaxy=slice(300)) for part in sample)
-    spoilt = parameters.where(np.arange(300) >= 40)
-    first, again = (probe_latents(z, spoilt, seed=3, n_bootstrap=10) for _ in range(2))
-    xr.testing.assert_identical(first, again)
-    assert first.attrs["n_left_out"] == 40 and first.test_galaxy.min() >= 40
+    found = probe_latents(z, parameters.where(np.arange(300) >= 40), seed=3, n_bootstrap=10)
+    assert found.attrs["n_left_out"] == 40 and found.test_galaxy.min() >= 40
 
 
 @pytest.mark.parametrize(
