@@ -1,5 +1,7 @@
 """Networks answer together as each alone does; noise moves their mean as drawn noise does; errors are a mixture's."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,7 @@ from spectool.broaden import make_broadening
 from spectool.continuum import kept_pixels, optical_wavelength
 from spectool.models.bands import FACILITY_BANDS, SedMLP, read_inputs
 from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP, white_noise_variance
-from spectool.models.ensemble import (
-    BandEnsemble,
-    band_importance,
-    missing_shares,
-)
+from spectool.models.ensemble import BandEnsemble, band_importance, missing_shares
 from spectool.surveys.gama import BANDS
 from tests.models.sed_toy import make_galaxies
 
@@ -73,24 +71,19 @@ def test_noise_before_broadening(members, spectra):
     """With equal noise everywhere, all that is left out is what pixels at the edges of chunks share."""
     ensemble, operator = ChunkedEnsemble(members), make_broadening(120.0, WAVELENGTH, keep=KEEP)
     gradient, sigma = ensemble.answer(spectra)[1], torch.full((5, ensemble.n_chunks), 0.05)
-    got, white = (
-        white_noise_variance(gradient, ensemble.filter_products(b), sigma) for b in (operator, None)
-    )
+    products, plain = ensemble.filter_products(operator), ensemble.filter_products()
+    got, white = (white_noise_variance(gradient, p, sigma) for p in (products, plain))
     back = operator.transpose(by_pixel(members, spectra, 0).numpy())
     np.testing.assert_allclose(got[0].numpy(), np.square(0.05 * back).sum(axis=1), rtol=0.1)
     assert (got < 0.5 * white).all()
-
-
-def test_one_chunk_through_a_broadening_is_exact(members):
-    ensemble, operator = ChunkedEnsemble(members), make_broadening(100.0, WAVELENGTH, keep=KEEP)
-    products = ensemble.filter_products(operator)
+    # One chunk alone is exact.
     for k in (0, 7, 24):
         row = np.zeros((2, ensemble.n_kept))
         low, high = ensemble.starts[k : k + 2]
         row[:, low:high] = ensemble.curves[k, : high - low, [0, 5]].T.numpy()
         back = operator.transpose(row)
-        products_of_two = products[k][[0, 5]][:, [0, 5]].numpy()
-        np.testing.assert_allclose(products_of_two, back @ back.T, rtol=1e-4, atol=1e-6)
+        of_two = products[k][[0, 5]][:, [0, 5]].numpy()
+        np.testing.assert_allclose(of_two, back @ back.T, rtol=1e-4, atol=1e-6)
 
 
 def test_members_that_do_not_go_together_are_refused(members):
@@ -138,27 +131,20 @@ def test_calibrated_errors_hold_their_share_whatever_is_missing(inputs, networks
     for rows in (inputs.mask[:, 0], ~inputs.mask[:, 0]):
         share = (np.abs(labels - mean) <= error)[rows].mean()
         assert share == pytest.approx(0.6827, abs=1.5 / rows.sum() + 0.01)
-
-
-def test_what_the_calibration_depends_on():
-    mask = np.zeros((2, len(BANDS)), bool)
-    mask[1, 4:] = True
+    # What the calibration depends on.
+    mask = np.arange(len(BANDS)) >= np.array([[len(BANDS)], [4]])
     shares = missing_shares(mask, list(BANDS))
     assert shares.shape == (2, 2 + len(FACILITY_BANDS)) and shares[0].tolist() == [1] + [0] * 7
     assert shares[1] == pytest.approx([1, 0, 0.6, 1, 1, 1, 1, (17 / 21) ** 2])
 
 
 def test_importance_is_that_of_what_is_used():
-    class Model:
-        groups, outputs = {"a": [0], "b": [1], "c": [2, 3]}, ("y",)
+    def predict(x):
+        return 2 * x[:, [0]] + x[:, [2]], None
 
-        def encode(self, x):
-            return x
-
-        def predict(self, x):
-            return 2 * x[:, [0]] + x[:, [2]], None
-
+    groups = {"a": [0], "b": [1], "c": [2, 3]}
+    model = SimpleNamespace(groups=groups, outputs=("y",), encode=lambda x: x, predict=predict)
     x = np.random.default_rng(0).normal(size=(5000, 4))
-    found = band_importance(Model(), x, Model().predict(x)[0], seed=1)["importance"]
+    importance = band_importance(model, x, predict(x)[0], seed=1)["importance"]
     # Mean |difference| of two normal deviates is 2 / sqrt(pi).
-    np.testing.assert_allclose(found[:, 0], np.array([2, 0, 1]) * 2 / np.sqrt(np.pi), atol=0.05)
+    np.testing.assert_allclose(importance[:, 0], np.array([2, 0, 1]) * 2 / np.sqrt(np.pi), atol=0.05)

@@ -182,19 +182,15 @@ def test_reads_rows_of_any_array(kind, tmp_path):
     np.testing.assert_array_equal(batch["x"].numpy(), values[index])
 
 
-def test_split_is_disjoint_complete_and_repeatable():
-    parts, again = training.split(1003, seed=4), training.split(1003, seed=4)
-    assert sorted(np.concatenate(parts)) == list(range(1003))
-    assert [len(p) for p in parts] == [802, 101, 100]
-    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))
-    with pytest.raises(ValueError, match="add up"):
-        training.split(10, (0.5, 0.4), seed=0)
-
-
-def test_bad_arguments_are_told():
+def test_splits_are_whole_and_bad_arguments_are_told():
     uneven, empty = {"x": np.zeros((2, 3)), "y": np.zeros((3, 1))}, {"x": np.zeros((0, 3))}
     for arrays in ((uneven, linear_data()), (linear_data(), empty)):
         with pytest.raises(ValueError, match="no rows or different numbers of rows"):
             fit(linear(), *arrays, loss=mean_squared)
     with pytest.raises(ValueError, match="optimizer"):
         train(linear(), optimizer="lion")
+    with pytest.raises(ValueError, match="add up"):
+        training.split(10, (0.5, 0.4), seed=0)
+    parts, again = training.split(1003, seed=4), training.split(1003, seed=4)
+    assert sorted(np.concatenate(parts)) == list(range(1003)) and [len(p) for p in parts] == [802, 101, 100]
+    assert all(np.array_equal(a, b) for a, b in zip(parts, again, strict=True))

@@ -118,11 +118,6 @@ def test_coverage_draws_whole_and_survey_windows(monkeypatch):
     assert (masks.mean(axis=1) < 0.95).all()
 
 
-def test_survey_mask_is_the_range_in_the_rest_frame():
-    mask = survey_mask(np.array([3700.0, 3900.0, 9000.0, 9300.0]), [0.0, 0.1])
-    assert mask.tolist() == [[True, False, False, True], [False, False, True, True]]
-
-
 def test_samples_are_encoded_and_decoded_without_their_bad_pixels():
     model, flux, ivar = tiny(), spectra(5), np.ones((5, N))
     flux[1, 7], ivar[2] = np.nan, 0.0

@@ -14,7 +14,7 @@ from spectool.papers.zahid2019.network import add_coefficient_noise, copy_with_n
 from spectool.papers.zahid2019.sample import HELDOUT_SEED, make_heldout
 from spectool.surveys.gama import BANDS
 from tests.models import ifu_toy, sed_toy
-from tools.recipes import liewcain2021, surana2020, zahid2019
+from tools.recipes import liewcain2021, marziano2024, surana2020, zahid2019
 
 NAMES = list(BANDS)
 QUICK = {"live": True, "epochs": 8, "batch_size": 64, "progress": False}
@@ -125,3 +125,8 @@ def test_hyperparameters_are_drawn_from_the_papers_ranges():
     second = [w[1] for w in widths if w[0] == 500]
     counts = [second.count(n) for n in range(100, 501, 100)]
     assert sum(counts) == len(second) and min(counts) > 0.5 * len(second) / 5
+
+
+def test_survey_mask_is_the_range_in_the_rest_frame():
+    mask = marziano2024.survey_mask(np.array([3700.0, 3900.0, 9000.0, 9300.0]), [0.0, 0.1])
+    assert mask.tolist() == [[True, False, False, True], [False, False, True, True]]
