@@ -207,6 +207,16 @@ def to_rest_frame(sample, *, redshift=None):
     return add_history(out, f"rest frame: {(~usable).sum()} spectra masked for their redshift")
 
 
+def clean_to_rest_frame(sample, ebv=None):
+    """Spectra without sky lines and, where E(B-V) is known, without Galactic extinction, in their rest frame."""
+    sample = mask_sky_lines(sample)
+    if ebv is not None or "ebv" in sample:
+        sample = correct_extinction(sample, ebv=ebv)
+    else:
+        sample = add_history(sample, "Galactic extinction left in: E(B-V) is not known")
+    return to_rest_frame(sample)
+
+
 def resample(sample, wavelength, *, min_coverage=0.5, batch_size=64):
     """Rebin spectra to a common wavelength grid, conserving flux.
 
@@ -330,12 +340,7 @@ def prepare_spectra(sample, *, ebv=None):
     out = mask_bad_pixels(sample)
     wavelength, rest = spectral_coordinate(out)
     if not rest:
-        out = mask_sky_lines(out)
-        if ebv is not None or "ebv" in out:
-            out = correct_extinction(out, ebv=ebv)
-        else:
-            out = add_history(out, "Galactic extinction left in: E(B-V) is not known")
-        out = to_rest_frame(out)
+        out = clean_to_rest_frame(out, ebv)
     if wavelength.shape != grid.shape or not rest or not np.allclose(wavelength, grid, rtol=1e-9):
         out = resample(out, grid)
     return normalize(out)

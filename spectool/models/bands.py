@@ -190,6 +190,11 @@ def select_usable(inputs: BandInputs, labels, least: int, what: str) -> tuple[Ba
     return (inputs, labels) if good.all() else (inputs.take(good), labels[good])
 
 
+def as_arrays(model: BandNetwork, inputs: BandInputs, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """What `spectool.models.training.fit` takes: encoded inputs and labels."""
+    return {"x": model.encode(inputs), "y": labels.astype("f4")}
+
+
 class BandNetwork(Standardised):
     """What networks on bands share: names, scales of the outputs, and the last layer.
 

@@ -73,6 +73,17 @@ class BandEnsemble:
             calibration[columns, k] = regression.fit(shares[used][:, columns], pull[used]).coef_
         return BandEnsemble(self.members, calibration)
 
+    def describe(
+        self, sample: xr.Dataset, mean, error, more: Mapping, note: Sequence[str], *, dim: str
+    ) -> xr.Dataset:
+        """Predictions as a Dataset: properties, their errors, and `more` columns; a note in its history."""
+        columns = {name: (dim, np.asarray(values), {"units": ""}) for name, values in more.items()}
+        for k, (name, unit) in enumerate(self.units.items()):
+            columns[name] = (dim, mean[:, k], {"units": unit})
+            columns[f"{name}_error"] = (dim, error[:, k], {"units": "dex"})
+        text = "; ".join([f"predicted by {len(self.members)} networks", *note])
+        return xr.Dataset(columns, attrs={"history": f"{sample.attrs.get('history', '')}\n{text}".strip()})
+
 
 def load_band_ensemble(names: Sequence, expected: str) -> tuple[BandEnsemble, dict[str, np.ndarray]]:
     """Networks of a class from files or by shipped names; arrays of the first, whose ``error_calibration`` counts."""

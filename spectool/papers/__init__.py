@@ -53,8 +53,8 @@ def check_claims(
     key : str
         The paper; its claims stand in ``spectool/papers/<key>/claims.toml``.
     values : dict of str to float
-        Our figure for each claim, by the claim's name, in the unit that the name says. True and False are
-        allowed, for a claim that holds or does not.
+        Our figure for each claim, by the claim's name, in the unit that the name says; True or False for a claim that
+        holds or does not.
     usage : Usage
         Made in the notebook's first cell; it is stopped here.
     notes : dict, optional
@@ -68,14 +68,9 @@ def check_claims(
     Raises
     ------
     ValueError
-        If a name is no claim, a claim has no value, a value is not one finite number, or a note's field is
-        missing.
+        If a name is no claim, a claim or a note's field has no value, or a value is not one finite number.
     ScoreError
         After the file is written: a figure is out of its tolerance, or more than a third of them differ.
-
-    Examples
-    --------
-    >>> check_claims(key, {"pixels per spectrum": 4582, ...}, usage)  # doctest: +SKIP
     """
     claims = read_claims(key)
     if unknown := [name for name in values if name not in claims]:
@@ -118,14 +113,9 @@ class Answer(NamedTuple):
 
 
 def register(name: str, make_predictor: Callable[[], Predictor]) -> None:
-    """Add a model of one's own to those that `ask_all` asks.
+    """Add a model of one's own to those that `ask_all` asks; ValueError if the name is taken.
 
     `make_predictor` returns a `Predictor`, and is called whenever the model is asked.
-
-    Raises
-    ------
-    ValueError
-        If the name is taken.
     """
     if name in REGISTERED or name in list_papers():
         raise ValueError(f"a model is registered as {name!r} already")
@@ -139,10 +129,8 @@ def ask_all(sample: xr.Dataset) -> list[Answer]:
     with the reason.
     """
     packages = {key: importlib.import_module(f"{__name__}.{key}") for key in list_papers()}
-    makers = {
-        key: paper.make_predictor for key, paper in packages.items() if hasattr(paper, "make_predictor")
-    }
-    return [_ask(name, make_predictor, sample) for name, make_predictor in (makers | REGISTERED).items()]
+    makers = {key: getattr(paper, "make_predictor", None) for key, paper in packages.items()} | REGISTERED
+    return [_ask(name, make_predictor, sample) for name, make_predictor in makers.items() if make_predictor]
 
 
 def _ask(name, make_predictor, sample):
@@ -168,10 +156,8 @@ def covered_fraction(sample, wavelength_range):
     if not rest:
         wavelength = wavelength / (1 + sample["redshift"].values[:, None])
     good = np.isfinite(sample["flux"].values)
-    if "mask" in sample:
-        good &= ~sample["mask"].values
-    if "ivar" in sample:
-        good &= sample["ivar"].values > 0
+    good &= ~sample["mask"].values if "mask" in sample else True
+    good &= sample["ivar"].values > 0 if "ivar" in sample else True
     width = np.gradient(wavelength, axis=1)
     inside = (wavelength >= wavelength_range[0]) & (wavelength <= wavelength_range[1])
     return (width * (good & inside)).sum(axis=1) / (wavelength_range[1] - wavelength_range[0])

@@ -7,6 +7,7 @@ import xarray as xr
 
 from spectool.explore.sed_state import SedState
 from spectool.models.bands import read_inputs
+from spectool.models.ensemble import BandEnsemble
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance
@@ -39,7 +40,9 @@ def make_networks():
     labels = [paper.read_labels(sample) for sample in samples]
     data = parts[0], labels[0], parts[1], labels[1]
     recipe = paper.Recipe((32, 32), 6, 6)
-    ensemble, _ = paper.train_ensemble(*data, n_members=2, epochs=6, recipe=recipe, progress=False)
+    options = paper.ensemble_options(epochs=6) | {"recipe": recipe, "progress": False}
+    members = [paper.train_network(*data, seed=seed, **options)[0] for seed in range(2)]
+    ensemble = paper.calibrate(BandEnsemble(members), *data[2:], seed=[0, 2])
     return ensemble, fit_band_outliers(*parts)
 
 

@@ -30,9 +30,9 @@ from spectool.models.store import load_model, shipped_models
 from spectool.models.training import fit
 from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, reconstruct
 from spectool.papers.liewcain2021.network import NETWORKS, predict_populations, train_cnn
+from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain2021
 from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
 from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
-from spectool.papers.liewcain2021.network import train_ensemble as train_liewcain2021
 from spectool.papers.liewcain2021.sample import make_liewcain2021
 from spectool.papers.marziano2024 import make_sample as make_marziano2024
 from spectool.papers.marziano2024 import predict as predict_marziano2024
@@ -42,10 +42,10 @@ from spectool.papers.scourfield2023.network import train as train_denoiser
 from spectool.papers.scourfield2023.sample import add_noise, normalize_total
 from spectool.papers.scourfield2023.sample import read_products as read_scourfield2023
 from spectool.papers.scourfield2023.sample import rebuild as rebuild_scourfield2023
-from spectool.papers.surana2020.network import UNITS, predict_properties, train_network
+from spectool.papers.surana2020.network import UNITS, ensemble_options, predict_properties, train_network
+from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
 from spectool.papers.surana2020.network import load_networks as load_surana2020
 from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
-from spectool.papers.surana2020.network import train_ensemble as train_surana2020
 from spectool.papers.surana2020.sample import read_surana2020
 from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.network import predict_ensemble, project
@@ -369,7 +369,9 @@ def band_training():
     one = (inputs, labels[:, :1], inputs, labels[:, :1])
     model, history = train_network(*one, outputs=[name], epochs=2, seed=1, **QUIET)
     found = weights_of(model, "sed ") | history_of(history, "sed ")
-    ensemble, _ = train_surana2020(*data, n_members=2, epochs=2, seed=1, **QUIET)
+    options = ensemble_options(epochs=2)
+    members = [train_network(*data, seed=seed, **options, **QUIET)[0] for seed in (1, 2)]
+    ensemble = calibrate_surana2020(BandEnsemble(members), inputs, labels, seed=[1, 2])
     found |= dict(zip(("sed mean", "sed error"), ensemble.predict(inputs), strict=True))
     some = liewcain2021()
     bands = [str(band) for band in some["band"].values]
@@ -378,7 +380,15 @@ def band_training():
     one = (inputs, labels[:, :1], inputs, labels[:, :1])
     model, history = train_cnn(*one, outputs=["log_age"], bands=bands, epochs=2, seed=1, **QUIET)
     found |= weights_of(model, "cnn ") | history_of(history, "cnn ")
-    ensemble, _ = train_liewcain2021(
-        inputs, labels, inputs, labels, bands=bands, n_members=2, epochs=2, seed=1, **QUIET
-    )
+    options = {
+        "outputs": ["log_age", "log_z"],
+        "bands": bands,
+        "noise": True,
+        "live": True,
+        "epochs": 2,
+        **QUIET,
+    }
+    data = inputs, labels, inputs, labels
+    ensemble = BandEnsemble([train_cnn(*data, seed=seed, **options)[0] for seed in (1, 2)])
+    ensemble = calibrate_liewcain2021(ensemble, inputs, labels, seed=1)
     return found | dict(zip(("cnn mean", "cnn error"), ensemble.predict(inputs), strict=True))

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from spectool.measure.populations import fit_populations
-from spectool.papers.liewcain2021.sample import FITTED, LABELS, PIVOT, ErrorModel
+from spectool.papers.liewcain2021.sample import LABELS, PIVOT, ErrorModel
 from spectool.spectra import KM_S
 from spectool.surveys.califa import draw_califa, rebuild_galaxy
 from tools.command import make_parser
@@ -83,7 +83,7 @@ def fit_labels(sample, options):
 def fit_error_model(labels):
     """Describe the errors of fitted labels: a plane in true age and metallicity, and two covariances."""
     true = np.stack([labels[name].values for name in LABELS], axis=1)
-    error = np.stack([labels[name].values for name in FITTED], axis=1) - true
+    error = np.stack([labels[f"{name}_fit"].values for name in LABELS], axis=1) - true
     good = np.isfinite(error).all(axis=1)
     _, galaxy, count = np.unique(labels["galaxy_index"].values[good], return_inverse=True, return_counts=True)
     if (count > 1).sum() < 3:
@@ -111,9 +111,9 @@ def report(labels, model):
     """Print the model, and the bias and scatter of the labels that it was made from."""
     for name, values in model._asdict().items():
         print(f"{name} = {np.round(values, 4).tolist()}")
-    for true, fitted in zip(LABELS, FITTED, strict=True):
-        error = labels[fitted].values - labels[true].values
-        print(f"{true}: bias {np.nanmedian(error):.3f}, scatter {np.nanstd(error):.3f} dex")
+    for name in LABELS:
+        error = labels[f"{name}_fit"].values - labels[name].values
+        print(f"{name}: bias {np.nanmedian(error):.3f}, scatter {np.nanstd(error):.3f} dex")
     print(
         f"{int((labels['fit_status'] != 0).sum())} of {labels.sizes['spectrum']} fits failed; "
         f"{float(labels['fit_seconds'].mean()):.2f} s each"

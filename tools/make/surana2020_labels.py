@@ -7,12 +7,15 @@ The galaxies themselves are drawn again from their seed by `spectool.papers.sura
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+import xarray as xr
 
-from spectool.measure.sedfit import N_MODELS
+from spectool.measure.sedfit import N_MODELS, PROPERTIES
 from spectool.papers.surana2020 import sample as surana2020
+from spectool.papers.surana2020.sample import CHI2_STEP, SEED, STATED, STEP, block_seed
 from spectool.parallel import n_workers
-from spectool.surveys.gama import load_filters
+from spectool.surveys.gama import draw_gama, load_filters
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
 from tools.command import CACHE, make_parser
@@ -34,8 +37,42 @@ def main(arguments=None) -> None:
         options.n, n_models=options.n_models, cache=options.cache, progress=not options.quiet
     )
     averages = make_band_averages(SSPGrid.embedded("broadband"), load_filters())
-    surana2020.write_labels(sample, options.out, averages=averages)
+    write_labels(sample, options.out, averages=averages)
     print(f"{options.out}: {options.n} galaxies, {options.out.stat().st_size / 1e6:.2f} MB")
+
+
+def write_labels(sample, path, *, averages):
+    """Write what the teacher gave for a sample of `make_surana2020`, for `read_surana2020`."""
+    drawn = [
+        draw_gama(surana2020.BLOCK, averages=averages, seed=block_seed(SEED, block))["candidate"].values
+        for block in range(-(-sample.sizes["galaxy"] // surana2020.BLOCK))
+    ]
+    # What rises little from galaxy to galaxy, or is small, takes little space.
+    columns = {}
+    for name in PROPERTIES:
+        fit, low, high = (np.round(sample[f"{name}_fit{end}"].values / STEP) for end in ("", "_low", "_high"))
+        columns |= {f"{name}_fit": fit, f"{name}_fit_low": fit - low, f"{name}_fit_high": high - fit}
+    columns["chi2_fit"] = np.round(sample["chi2_fit"].values / CHI2_STEP)
+    largest = max(np.abs(values).max() for values in columns.values())
+    if not largest < 2**15:
+        raise ValueError(
+            f"a label does not fit into 16 bits: {largest} steps (a galaxy that was not fitted?)"
+        )
+    candidates = np.concatenate([np.diff(numbers, prepend=0) for numbers in drawn])
+    stored = xr.Dataset(
+        {name: ("galaxy", values.astype("i2")) for name, values in columns.items()}
+        | {"candidate": ("drawn", candidates.astype("i4"))},
+        attrs={
+            "seed": SEED,
+            "block": surana2020.BLOCK,
+            "step": STEP,
+            "chi2_step": CHI2_STEP,
+            "columns": "low and high as distances from the median; candidates of whole blocks, as steps",
+            **{name: sample.attrs[name] for name in STATED},
+        },
+    )
+    compressed = {name: {"zlib": True, "complevel": 9, "shuffle": True} for name in stored.data_vars}
+    stored.to_netcdf(path, engine="h5netcdf", encoding=compressed)
 
 
 if __name__ == "__main__":

@@ -118,11 +118,14 @@ def train_ensemble(options) -> dict:
     parts = split(options.survey, (0.64, 0.16, 0.20), seed=options.seed)
     train, valid, test = (np.flatnonzero(np.isin(galaxy, part)) for part in parts)
     seen = inputs.take(train), labels[train], inputs.take(valid), labels[valid]
-    choice = {"bands": bands, "seed": options.seed, **training(options)}
-    ensemble, histories = paper.train_ensemble(*seen, n_members=options.members, **choice)
-    for model in ensemble.members:
+    choice = {"bands": bands, "outputs": tuple(paper.UNITS), **training(options)}
+    seeds = range(options.seed, options.seed + options.members)
+    members, histories = zip(
+        *(paper.train_cnn(*seen, noise=True, seed=k, **choice) for k in seeds), strict=True
+    )
+    for model in members:
         round_weights(model)
-    ensemble = paper.calibrate(BandEnsemble(ensemble.members), *seen[2:], seed=options.seed)
+    ensemble = paper.calibrate(BandEnsemble(members), *seen[2:], seed=options.seed)
     asked, truth = inputs.take(test), labels[test]
     noisy = paper.add_noise(ensemble.members[0], asked, seed=options.seed + 1)
     found = {}
@@ -133,7 +136,7 @@ def train_ensemble(options) -> dict:
             for k, output in enumerate(ensemble.outputs)
         }
     importance = band_importance(ensemble.members[0], asked, truth, dim="band", seed=options.seed)
-    plain, _ = paper.train_cnn(*seen, outputs=tuple(paper.UNITS), **choice)
+    plain, _ = paper.train_cnn(*seen, seed=options.seed, **choice)
     noiser = ensemble.members[0]
     found["noise"] = paper.score_noise(ensemble, asked, truth).to_dict()
     found["noise_untrained"] = paper.score_noise(BandEnsemble([plain]), asked, truth, noiser=noiser).to_dict()

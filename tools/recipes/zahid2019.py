@@ -24,7 +24,7 @@ from spectool.models.chunked import SN_LEVELS, ChunkedEnsemble, ChunkedMLP, assi
 from spectool.models.denoise import PCAModel, fit_pca
 from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import round_weights
-from spectool.models.training import History, fit, one_cycle, split
+from spectool.models.training import History, Step, fit, one_cycle, split
 from spectool.papers.zahid2019 import network as paper
 from spectool.papers.zahid2019.sample import (
     FWHM,
@@ -46,6 +46,7 @@ FOREST = {"n_trees": 60, "min_leaf": 20}
 BOOSTING = {"n_iterations": 300, "rate": 0.05, "early_stopping": False}
 FOREST_COPIES, BOOSTING_COPIES = 2, 4
 N_DIVERSE = 20_000
+EVALUATED = 8192  # spectra at once
 OUTLIER_SN = (5.0, 40.0)
 YOUNGEST, OLDEST = 1e6, 14e9
 
@@ -161,11 +162,48 @@ def train_diverse(options) -> dict:
     return train_several(options, samples | {"train": joined}, about=about)
 
 
+def evaluate(model, loss, arrays) -> float:
+    """Squared error, in units of the labels' variance, on arrays from `paper.arrays_with_noise`, noise always alike."""
+    step = Step(0.0, 0.0, False, torch.Generator().manual_seed(0))
+    total, n = 0.0, len(arrays["y"])
+    with torch.inference_mode():
+        for start in range(0, n, EVALUATED):
+            rows = np.arange(start, min(start + EVALUATED, n))
+            batch = {name: torch.from_numpy(np.asarray(a[rows], np.float32)) for name, a in arrays.items()}
+            total += float(loss(model, batch, step)["squared_error"]) * len(rows)
+    return total / n
+
+
+class Watch:
+    """A callback that looks at other data after each epoch, and remembers where it would have stopped on them."""
+
+    def __init__(self, data) -> None:
+        self.data, self.best = data, {}
+
+    def start(self, model: ChunkedMLP, loss: paper.NoisyLoss, outputs) -> None:
+        """Called by `paper.train` before the first epoch."""
+        self.model, self.loss = model, loss
+        self.arrays = {
+            name: paper.arrays_with_noise(d, model, outputs, loss) for name, d in self.data.items()
+        }
+        self.losses = {name: [] for name in self.data}
+
+    def __call__(self, history: History) -> None:
+        """After an epoch."""
+        weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        for name, arrays in self.arrays.items():
+            value = evaluate(self.model, self.loss, arrays)
+            if not self.losses[name] or value < min(self.losses[name]):
+                self.best[name] = weights
+            self.losses[name].append(value)
+        self.best["last"] = weights
+
+
 def compare_rules(options) -> dict:
     """Train on a random 80%, to the last epoch, and score the weights that three rules would have kept."""
     samples = make_samples(options)
     whole, parts = samples["train"], split(samples["train"].sizes["galaxy"], (0.8, 0.2), seed=0)
-    watch = paper.Watch({"training_like": whole.isel(galaxy=parts[1][::4])})
+    watch = Watch({"training_like": whole.isel(galaxy=parts[1][::4])})
     samples["train"] = whole.isel(galaxy=parts[0])
     model, history = train_one(samples, options, watch=watch, patience=None)
     found = {"heldout": score(model, samples)}

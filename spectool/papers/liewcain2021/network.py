@@ -1,10 +1,9 @@
 """The networks of Liew-Cain et al. (2021): how they are trained, what they predict, and how good that is."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,19 +11,8 @@ import torch
 import xarray as xr
 
 from spectool.io import DATA
-from spectool.models.bands import (
-    N_FOLDS,
-    BandInputs,
-    NarrowBandCNN,
-    NoisyBands,
-    band_loss,
-    describe_counts,
-    hold_out,
-    read_bands,
-    select_usable,
-    split_spectra,
-    stack_labels,
-)
+from spectool.models import bands as band_models
+from spectool.models.bands import N_FOLDS, BandInputs, NarrowBandCNN, NoisyBands, read_bands
 from spectool.models.calibration import figures_of_merit
 from spectool.models.ensemble import BandEnsemble, load_band_ensemble, score_parts
 from spectool.models.store import load_model
@@ -53,9 +41,8 @@ class Folds(NamedTuple):
     histories: list[History]
 
 
-def read_labels(sample: xr.Dataset, *, suffix: str = "", outputs: Sequence[str] = tuple(UNITS)) -> np.ndarray:
-    """What to learn, (spectrum, property) [dex]: truth (``suffix=""``) or fitted labels (``"_fit"``)."""
-    return stack_labels(sample, suffix=suffix, outputs=outputs)
+read_labels = partial(band_models.stack_labels, suffix="", outputs=tuple(UNITS))
+"""Of a sample: what to learn, (spectrum, property) [dex], truth, or fitted labels with ``suffix="_fit"``."""
 
 
 def train_cnn(
@@ -73,35 +60,25 @@ def train_cnn(
     **options,
 ) -> tuple[NarrowBandCNN, History]:
     """Train a network, from nothing or from another (`start`); `live`: fewer epochs; `noise`: errors and gaps, too."""
-    model = copy.deepcopy(start) or NarrowBandCNN(
-        bands=bands,
-        outputs=outputs,
-        units=[UNITS[name] for name in outputs],
-        with_errors=noise,
-        with_mask=noise,
-        gaussian=noise,
-        seed=seed,
-    )
+    shape = {"bands": bands, "outputs": outputs, "units": [UNITS[name] for name in outputs]}
+    shape |= dict.fromkeys(("with_errors", "with_mask", "gaussian"), noise)
+    model = copy.deepcopy(start) or NarrowBandCNN(**shape, seed=seed)
     least = MIN_BANDS if model.with_mask else len(bands)
-    train, labels = select_usable(train, labels, least, "training")
-    valid, valid_labels = select_usable(valid, valid_labels, least, "validation")
+    taught = band_models.select_usable(train, labels, least, "training")
+    held_out = band_models.select_usable(valid, valid_labels, least, "validation")
     if start is None:
-        model.set_statistics(train, labels)
-    x, valid_x = model.encode(train), model.encode(valid)
+        model.set_statistics(*taught)
+    train, valid = (band_models.as_arrays(model, *part) for part in (taught, held_out))
     if noise:
         options["augment"] = noisy = NoisyBands(model)
-        valid_x = noisy.disturb(torch.from_numpy(valid_x), torch.Generator().manual_seed(seed + 1)).numpy()
-    paper = {"epochs": EPOCHS, "lr": LEARNING_RATE, "batch_size": BATCH_SIZE}
-    quick = {"epochs": LIVE_EPOCHS, "lr": 2 * LEARNING_RATE, "batch_size": 2 * BATCH_SIZE}
-    history = fit(
-        model,
-        {"x": x, "y": labels.astype("f4")},
-        {"x": valid_x, "y": valid_labels.astype("f4")},
-        **{"loss": band_loss, "patience": PATIENCE, "optimizer": "fused adam", "seed": seed}
-        | (quick | {"schedule": one_cycle()} if live else paper)
-        | options,
-    )
-    return model, history
+        generator = torch.Generator().manual_seed(seed + 1)
+        valid["x"] = noisy.disturb(torch.from_numpy(valid["x"]), generator).numpy()
+    choices = {"epochs": EPOCHS, "lr": LEARNING_RATE, "batch_size": BATCH_SIZE}
+    if live:
+        choices = {"epochs": LIVE_EPOCHS, "lr": 2 * LEARNING_RATE, "batch_size": 2 * BATCH_SIZE}
+        choices |= {"schedule": one_cycle()}
+    choices |= {"loss": band_models.band_loss, "patience": PATIENCE, "optimizer": "fused adam", "seed": seed}
+    return model, fit(model, train, valid, **choices | options)
 
 
 def train_folds(
@@ -115,7 +92,7 @@ def train_folds(
     seed: int = 0,
     **options,
 ) -> Folds:
-    """Train a network per fold, and predict all spectra of the folds by those that have not seen them.
+    """Train a network per fold (or for `only` some), and predict all spectra by those that have not seen them.
 
     Parameters
     ----------
@@ -125,19 +102,18 @@ def train_folds(
         Of `UNITS`, and what follows it in the name of the labels' column.
     by, seed
         See `spectool.models.bands.split_spectra`; networks and held-out spectra follow the seed, too.
-    only : list of int, optional
-        Some folds.
     stop_on : {"inner", "test"}
         `hold_out` of the training spectra, or the fold that is predicted, as in the paper, which flatters.
     """
     if stop_on not in ("inner", "test"):
         raise ValueError(f'stop_on must be "inner" or "test", not {stop_on!r}')
-    bands, fold = [str(band) for band in sample["band"].values], split_spectra(sample, by=by, seed=seed)
+    bands = [str(band) for band in sample["band"].values]
+    fold = band_models.split_spectra(sample, by=by, seed=seed)
     inputs, labels = read_bands(sample, bands), read_labels(sample, suffix=suffix, outputs=[output])
     predicted, models, histories = np.full(len(fold), np.nan), [], []
     for k in range(N_FOLDS) if only is None else only:
         test, rest = np.flatnonzero(fold == k), np.flatnonzero(fold != k)
-        train, valid = hold_out(sample, rest, by=by, seed=[seed, k])
+        train, valid = band_models.hold_out(sample, rest, by=by, seed=[seed, k])
         valid = test if stop_on == "test" else valid
         data = inputs.take(train), labels[train], inputs.take(valid), labels[valid]
         model, history = train_cnn(*data, outputs=[output], bands=bands, seed=seed + k, **options)
@@ -154,25 +130,6 @@ def predict_folds(sample: xr.Dataset, fold: np.ndarray, models: Sequence[NarrowB
         rows = np.flatnonzero(fold == k)
         predicted[rows] = model.predict(model.encode(inputs.take(rows)))[0][:, 0]
     return predicted
-
-
-def train_ensemble(
-    train: BandInputs,
-    labels: np.ndarray,
-    valid: BandInputs,
-    valid_labels: np.ndarray,
-    *,
-    bands: Sequence[str],
-    n_members: int = 4,
-    seed: int = 0,
-    **options,
-) -> tuple[BandEnsemble, list[History]]:
-    """Train networks of age and metallicity together, with noise and gaps and errors; calibrate their errors."""
-    data = train, labels, valid, valid_labels
-    choices = {"outputs": tuple(UNITS), "bands": bands, "noise": True, "live": True} | options
-    trained = [train_cnn(*data, seed=seed + k, **choices) for k in range(n_members)]
-    ensemble = BandEnsemble([model for model, _ in trained])
-    return calibrate(ensemble, valid, valid_labels, seed=seed), [history for _, history in trained]
 
 
 def calibrate(
@@ -204,8 +161,7 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble) -> xr.Datase
     -------
     Dataset
         Dim spectrum: each property [dex] and ``<property>_error`` (1 sigma; NaN from networks without), ``n_missing``
-        bands, and ``reason``: "" or why a spectrum has no prediction. What was found wrong is counted in
-        ``attrs["history"]``.
+        bands, and ``reason``: "" or why a spectrum has no prediction. Bad values are counted in ``attrs["history"]``.
     """
     n, names = sample.sizes["spectrum"], networks.outputs
     mean, error = (np.empty((n, len(names)), np.float32) for _ in range(2))
@@ -221,16 +177,9 @@ def predict_populations(sample: xr.Dataset, networks: BandEnsemble) -> xr.Datase
     bad = len(networks.bands) - missing < least
     mean[bad], error[bad] = np.nan, np.nan
     why = "bands missing" if networks.needs_all_bands else f"fewer than {MIN_BANDS} bands"
-    note = [f"predicted by {len(networks.members)} networks", describe_counts(counts)]
-    note += [f"{why}: {int(bad.sum())} spectra"] if bad.any() else []
-    columns = {}
-    for k, (name, unit) in enumerate(networks.units.items()):
-        columns |= {name: (mean[:, k], unit), f"{name}_error": (error[:, k], "dex")}
-    columns |= {"n_missing": (missing, ""), "reason": (np.where(bad, why, ""), "")}
-    return xr.Dataset(
-        {name: ("spectrum", value, {"units": unit}) for name, (value, unit) in columns.items()},
-        attrs={"history": f"{sample.attrs.get('history', '')}\n{'; '.join(note)}".strip()},
-    )
+    note = [band_models.describe_counts(counts), *([f"{why}: {int(bad.sum())} spectra"] if bad.any() else [])]
+    more = {"n_missing": missing, "reason": np.where(bad, why, "")}
+    return networks.describe(sample, mean, error, more, note, dim="spectrum")
 
 
 def load_networks(*names) -> BandEnsemble:
@@ -258,9 +207,9 @@ def score_spectra(
     the median absolute deviation), ``rmse`` [dex], ``mse`` [dex**2] and, with errors, ``coverage``.
     """
     figures = figures_of_merit(predicted, labels, error)
-    names = {"n": "n", "bias": "median", "sigma": "robust_sigma", "rmse": "rmse", "mse": "mse"}
-    names |= {"coverage": "coverage"}
-    return {ours: figures[name] for ours, name in names.items() if name in figures}
+    figures |= {"bias": figures.get("median"), "sigma": figures.get("robust_sigma")}
+    names = ("n", "bias", "sigma", "rmse", "mse", "coverage")
+    return {name: figures[name] for name in names if figures.get(name) is not None}
 
 
 def correlate_residuals(age_off: np.ndarray, z_off: np.ndarray) -> float:
@@ -283,11 +232,8 @@ def score_noise(
     Inputs are noise-free, in the order of the networks' bands; labels (N, property). Networks that need all bands lose
     spectra with a non-detection. `noiser` is a network with channels for errors and gaps; default: the first.
 
-    Returns
-    -------
-    Dataset
-        Dims (sn, property): ``sigma``, ``bias``, ``error`` (median) [dex], ``coverage`` and ``kept``, the share of
-        spectra with a prediction.
+    Dims (sn, property): ``sigma``, ``bias``, ``error`` (median) [dex], ``coverage`` and ``kept``, the share of
+    spectra with a prediction.
     """
     noiser = networks.members[0] if noiser is None else noiser
     options = {"clean": 0.0, "gaps": 0.0, "jitter": 0.0, "seed": seed}
@@ -310,8 +256,7 @@ def score_missing(
 
 def _score(predicted, labels, error):
     """The paper's bias and scatter, and errors."""
-    figures = figures_of_merit(predicted, labels, error)
-    return figures | score_spectra(predicted, labels)
+    return figures_of_merit(predicted, labels, error) | score_spectra(predicted, labels)
 
 
 def read_experiments(path=EXPERIMENTS) -> dict:

@@ -11,7 +11,6 @@ from spectool.surveys.califa import N_GALAXIES, N_SPECTRA, NUISANCES, draw_calif
 from spectool.surveys.jpas import measure_bands
 
 LABELS = ("log_age", "log_z")
-FITTED = ("log_age_fit", "log_z_fit")
 REST_RANGE = (3700.0, 7560.0)
 """Of the rest-frame pixels for stellar bands [Angstrom]."""
 PIVOT = (0.3, -0.2)
@@ -39,9 +38,9 @@ def add_fitted_labels(sample, model, *, seed):
     shared = rng.standard_normal((int(galaxy.max()) + 1, 2)) @ _root(model.between).T
     own = rng.standard_normal((galaxy.size, 2)) @ _root(model.within).T
     fitted = true + model.bias + (true - PIVOT) @ np.asarray(model.slope).T + shared[galaxy] + own
-    for k, name in enumerate(FITTED):
-        attrs = dict(sample[LABELS[k]].attrs) | {"long_name": f"fitted {LABELS[k]}"}
-        sample = sample.assign({name: ("spectrum", np.clip(fitted[:, k], *_LIMITS[k]), attrs)})
+    for k, name in enumerate(LABELS):
+        attrs = dict(sample[name].attrs) | {"long_name": f"fitted {name}"}
+        sample = sample.assign({f"{name}_fit": ("spectrum", np.clip(fitted[:, k], *_LIMITS[k]), attrs)})
     return sample
 
 
@@ -87,23 +86,17 @@ def make_liewcain2021(
 
 
 def measure_stellar_bands(spectra):
-    """Rest-frame bands of observed spectra, with their emission lines fitted and subtracted.
+    """Rest-frame bands of observed spectra, with the lines of `measure_lines_linear` fitted and subtracted.
 
-    At rest H-alpha lies as much in J0650 as in J0660, so that leaving out a band is not enough. Lines are those of
-    `spectool.measure.lines_linear.measure_lines_linear`. A spectrum in which it fails is masked.
-
-    Parameters
-    ----------
-    spectra : Dataset, dims (galaxy, wavelength)
-        In the observed frame, with ``ivar`` and ``redshift``.
+    At rest H-alpha lies as much in J0650 as in J0660, so that leaving out a band is not enough. Spectra (galaxy,
+    wavelength) come in the observed frame, with ``ivar`` and ``redshift``; a spectrum in which the fit fails is masked.
 
     Returns
     -------
     Dataset, dims (spectrum, band)
         As of `measure_bands`; with ``line_share``, by which subtracting lines changed each band.
     """
-    step = PIXEL_VELOCITY / KM_S
-    wavelength = np.exp(np.arange(*np.log(REST_RANGE), step))
+    wavelength = np.exp(np.arange(*np.log(REST_RANGE), PIXEL_VELOCITY / KM_S))
     rest = resample(to_rest_frame(mask_bad_pixels(spectra)), wavelength)
     fit = measure_lines_linear(rest, keep_fit=True)
     lines = fit["line_model"].values
@@ -114,6 +107,5 @@ def measure_stellar_bands(spectra):
         mask=(pixels, rest["mask"].values | failed[:, None], rest["mask"].attrs),
     )
     seen = measure_bands(stars)
-    with_lines = measure_bands(rest)
-    share = with_lines["flux"] / seen["flux"] - 1
+    share = measure_bands(rest)["flux"] / seen["flux"] - 1
     return seen.assign(line_share=(("spectrum", "band"), share.values, {"units": ""}))

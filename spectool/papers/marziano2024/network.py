@@ -27,6 +27,7 @@ PARAMETERS = {
     "log_mass": ("log of M* / Msun", "dex", INHERITED),
 }
 
+_DENSE = {"decoder": "dense"}
 # Constructor options by name. "paper": eleven convolutions, 4582 -> 512, two dense heads, mirrored decoder. "light" is
 # what a notebook trains in front of the reader; "reference" is what the dashboards ship.
 CONFIGURATIONS = {
@@ -36,20 +37,8 @@ CONFIGURATIONS = {
         "hidden": (),
         "decoder": "convolutional",
     },
-    "light": {
-        "channels": (12, 24, 32),
-        "strides": (8, 4, 4),
-        "hidden": (128,),
-        "decoder": "dense",
-        "shortcut": 24,
-    },
-    "reference": {
-        "channels": (8, 16),
-        "strides": (4, 4),
-        "hidden": (192, 96),
-        "decoder": "dense",
-        "shortcut": 32,
-    },
+    "light": _DENSE | {"channels": (12, 24, 32), "strides": (8, 4, 4), "hidden": (128,), "shortcut": 24},
+    "reference": _DENSE | {"channels": (8, 16), "strides": (4, 4), "hidden": (192, 96), "shortcut": 32},
 }
 
 _QUICK = {"optimizer": "adamw", "weight_decay": 1e-4, "patience": None, "clip": 10.0, "batch_size": 32}
@@ -69,15 +58,8 @@ RECIPES = {
     "reference": {**_QUICK, "lr": 4e-3, "schedule": one_cycle(0.03), "epochs": 1000},
 }
 # Of the network that reads parameters from latents.
-READER = {
-    "epochs": 30,
-    "batch_size": 128,
-    "lr": 3e-3,
-    "schedule": one_cycle(),
-    "optimizer": "adamw",
-    "weight_decay": 1e-3,
-    "patience": 8,
-}
+READER = {"optimizer": "adamw", "lr": 3e-3, "schedule": one_cycle(), "weight_decay": 1e-3}
+READER |= {"epochs": 30, "batch_size": 128, "patience": 8}
 
 
 def make_autoencoder(name="paper", *, seed=0, **options) -> ConvBetaVAE:
@@ -96,12 +78,8 @@ def train(model, arrays, valid, *, configuration="light", seed=0, **options) -> 
         From `make_autoencoder`, with `spectool.models.vae.fit_statistics` measured.
     arrays, valid : dict
         ``flux`` (N, n_pixels), and ``mask`` if there is one: to learn from, and to tell when to stop.
-    configuration : str
-        Whose recipe of `RECIPES`.
-    seed : int
-        Of shuffling, hidden parts and latent draws.
-    options
-        Of `spectool.models.training.fit`, to replace these.
+    configuration, options
+        Whose recipe of `RECIPES`; options of `spectool.models.training.fit`, to replace these.
     """
     recipe = {"loss": BetaLoss(0.3, start=10.0), "augment": RandomCoverage(model.wavelength.numpy())}
     return fit(model, arrays, valid, seed=seed, **(recipe | RECIPES[configuration] | options))
@@ -110,11 +88,8 @@ def train(model, arrays, valid, *, configuration="light", seed=0, **options) -> 
 def load(name="reference"):
     """A shipped network: "reference", "beta0.1", "beta0.3", "beta0.9" or "constant_beta0.3" (not annealed).
 
-    Returns
-    -------
-    model, info
-        As of `spectool.models.store.load_model`; ``info.arrays`` holds ``informative`` dimensions, the most informative
-        first, and the range of latents in training.
+    Model and info as of `spectool.models.store.load_model`; ``info.arrays`` holds ``informative`` dimensions, the most
+    informative first, and the range of latents in training.
     """
     return load_model(f"marziano2024_{name}", expected="ConvBetaVAE")
 
@@ -128,10 +103,8 @@ def predict(sample, network=None, *, n_mock=2000, seed=0):
         From `spectool.prepare.prepare_spectra`.
     network : (model, info), optional
         As `load` returns them; default: the reference.
-    n_mock : int
-        Mock galaxies for each spectrum.
-    seed : int
-        Of mock galaxies and training.
+    n_mock, seed : int
+        Mock galaxies for each spectrum; of them and of training.
 
     Returns
     -------
@@ -160,10 +133,8 @@ def draw_mocks(redshift, mask, ivar, n_mock, rng):
     grid = SSPGrid.embedded("optical")
     nearby = (max(redshift - 0.05, 0.003), max(redshift, 0.003) + 0.05)
     galaxies = draw_population(n_mock, grid_age=grid.age, seed=rng, redshift_range=nearby)
-    sample = synthesize(
-        galaxies, grid, wavelength=sps_wavelength(), batch_size=128, progress=False
-    ).drop_dims("age", errors="ignore")
-    mocks = prepare_spectra(sample)
+    sample = synthesize(galaxies, grid, wavelength=sps_wavelength(), batch_size=128, progress=False)
+    mocks = prepare_spectra(sample.drop_dims("age", errors="ignore"))
     sigma = np.divide(1.0, np.sqrt(ivar), out=np.zeros_like(ivar), where=~mask)
     flux = mocks["flux"].values
     for row in flux:
@@ -229,23 +200,24 @@ def _predict_one(model, arrays, seen, n_mock, rng):
 
 def _as_dataset(value, error, latent, latent_error, used, reason, chi2, limit):
     """One galaxy's answer: parameters, then informative latents."""
-    names = [*PARAMETERS, *(f"latent_{k}" for k in used)]
+    about = PARAMETERS | {f"latent_{k}": (f"latent dimension {k}", "", "") for k in used}
     remark = f"Reconstructed with chi2 = {chi2:.1f} per pixel; of the mocks most like it, 99% are below {limit:.1f}."
-    remark = remark if np.isfinite(chi2) else ""
-    about = [*PARAMETERS.values(), *((f"latent dimension {k}", "", "") for k in used)]
+    columns = {
+        "out_of_range": bool(reason),
+        "reason": reason,
+        "remark": remark if np.isfinite(chi2) else "",
+        "chi2": chi2,
+        "chi2_limit": limit,
+    }
     out = xr.Dataset(
-        {
-            "value": (("galaxy", "quantity"), np.concatenate([value, latent[used]])[None]),
-            "error": (("galaxy", "quantity"), np.concatenate([error, latent_error[used]])[None]),
-            "out_of_range": ("galaxy", [bool(reason)]),
-            "reason": ("galaxy", np.array([reason], dtype=object)),
-            "remark": ("galaxy", np.array([remark], dtype=object)),
-            "chi2": ("galaxy", [chi2]),
-            "chi2_limit": ("galaxy", [limit]),
+        {name: ("galaxy", [column]) for name, column in columns.items()},
+        coords={
+            "quantity": list(about),
+            "detail": ("quantity", [name.startswith("latent_") for name in about]),
         },
-        coords={"quantity": names},
     )
-    out = out.assign_coords(detail=("quantity", [name.startswith("latent_") for name in names]))
+    for name, parts in (("value", (value, latent)), ("error", (error, latent_error))):
+        out[name] = (("galaxy", "quantity"), np.concatenate([parts[0], parts[1][used]])[None])
     for k, column in enumerate(("label", "unit", "note")):
-        out = out.assign_coords({column: ("quantity", [row[k] for row in about])})
+        out = out.assign_coords({column: ("quantity", [row[k] for row in about.values()])})
     return out

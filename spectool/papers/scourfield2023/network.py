@@ -1,8 +1,9 @@
 """The de-noisers of Scourfield et al. (2023), Section 3: what they are trained on, how, and how well they do."""
 
-from __future__ import annotations
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 
@@ -67,16 +68,8 @@ def weighted_loss(model, batch, step) -> dict[str, torch.Tensor]:
 def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
     """Arrays for `spectool.models.training.fit`, from a sample that went through `add_noise`.
 
-    Returns
-    -------
-    dict
-        ``flux`` (target), ``input``, ``weight`` (eq. 3), ``sigma`` (of the noise in the input): (galaxy, wavelength),
-        float32. Spectra that are masked out whole, or drowned in noise, are left out.
-
-    Raises
-    ------
-    ValueError
-        If a variable is missing, or no spectrum is left.
+    ``flux`` (target), ``input``, ``weight`` (eq. 3), ``sigma`` (of the noise in the input): (galaxy, wavelength),
+    float32. Spectra that are masked out whole, or drowned in noise, are left out; ValueError if none is left.
     """
     for name in ("flux", "ivar", "noisy", "noisy_sigma"):
         if name not in sample:
@@ -92,9 +85,9 @@ def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
         "weight": pixel_weights(sigma, mask),
         "sigma": sample["noisy_sigma"].values,
     }
-    good = (
-        ~mask.all(axis=1) & np.isfinite(arrays["input"]).all(axis=1) & np.isfinite(arrays["flux"]).all(axis=1)
-    )
+    good = ~mask.all(axis=1)
+    for name in ("input", "flux"):
+        good &= np.isfinite(arrays[name]).all(axis=1)
     if not good.any():
         raise ValueError("no spectrum of the sample can be trained on: all are masked out")
     return {name: np.ascontiguousarray(value[good], dtype=np.float32) for name, value in arrays.items()}
@@ -103,11 +96,8 @@ def make_arrays(sample: xr.Dataset) -> dict[str, np.ndarray]:
 def add_desi_noise(sample: xr.Dataset, *, seed) -> xr.Dataset:
     """The galaxies of `make_sample` as DESI would see them at z = 0.1, normalised: "DESI-like" (Section 5).
 
-    Returns
-    -------
-    Dataset
-        The sample (of `make_sample`) with ``noisy`` and ``noisy_sigma`` (galaxy, wavelength), and ``noisy_norm``: flux
-        units at the new redshift per normalised unit. Spectra that drown in the noise are masked out.
+    The sample with ``noisy`` and ``noisy_sigma`` (galaxy, wavelength), and ``noisy_norm``: flux units at the new
+    redshift per normalised unit. Spectra that drown in the noise are masked out.
     """
     seen = observe_desi_like(sample, seed=seed, redshift=DESI_REDSHIFT)
     seen = normalize_total(seen, constant=sample.attrs["constant"])
@@ -140,15 +130,8 @@ def make_model(kind: str, n_latent: int, flux, wavelength=None, *, seed=0, **opt
         2, 4, 6 or 10; others need ``widths``.
     flux : ndarray, shape (N, n_pixels)
         Original training spectra, at `wavelength` [Angstrom].
-    seed : int
-        Of the initial weights.
     options
         Of `DenseAutoencoder`, in place of the tables'; ``dropout`` is `DROPOUT` unless given, the table's if None.
-
-    Raises
-    ------
-    ValueError
-        If the kind is neither, or the tables have no such size.
     """
     if kind not in ("ae", "vae"):
         raise ValueError(f"kind must be 'ae' or 'vae', not {kind!r}")
@@ -158,9 +141,8 @@ def make_model(kind: str, n_latent: int, flux, wavelength=None, *, seed=0, **opt
         options["dropout"] = table["dropout"]
     if "widths" not in options:
         raise ValueError(f"the paper has no model of {n_latent} dimensions: give widths")
-    model = DenseAutoencoder(
-        n_pixels=flux.shape[1], n_latent=n_latent, variational=kind == "vae", seed=seed, **options
-    )
+    options |= {"n_pixels": flux.shape[1], "n_latent": n_latent, "variational": kind == "vae"}
+    model = DenseAutoencoder(seed=seed, **options)
     model.set_statistics(np.mean(flux, axis=0, dtype=float), SCALE, wavelength)
     return model
 
@@ -174,36 +156,18 @@ def train(model: DenseAutoencoder, arrays, valid, *, seed=0, **options) -> Histo
         From `make_model`.
     arrays, valid : dict
         From `make_arrays`: to learn from, and to tell when to stop.
-    seed : int
-        Of shuffling and latent draws.
     options
         Of `spectool.models.training.fit`, to replace these.
     """
-    recipe = {
-        "loss": weighted_loss,
-        "epochs": 200,
-        "batch_size": 64,
-        "lr": 1e-4,
-        "optimizer": "fused adam",
-        "patience": None,
-        "plateau": True,
-        "seed": seed,
-    }
-    return fit(model, arrays, valid, **(recipe | options))
+    recipe = {"loss": weighted_loss, "lr": 1e-4, "optimizer": "fused adam", "batch_size": 64, "epochs": 200}
+    return fit(model, arrays, valid, **(recipe | {"patience": None, "plateau": True, "seed": seed} | options))
 
 
 def load(kind: str = "vae", n_latent: int = 6):
     """A shipped de-noiser that was trained as in the paper: "ae", "vae" or "pca" of `n_latent` dimensions.
 
-    Returns
-    -------
-    model, info
-        As of `spectool.models.store.load_model`; ``info.arrays`` of AEs and VAEs hold errors and the training's course.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such network.
+    Model and info as of `spectool.models.store.load_model`; ``info.arrays`` of AEs and VAEs hold errors and the
+    training's course.
     """
     if kind == "pca":
         model, info = load_model("scourfield2023_pca", expected="PCAModel")
@@ -221,23 +185,10 @@ def predict(sample: xr.Dataset, network=None) -> xr.Dataset:
 
 
 def score(model, arrays, truth=None) -> tuple[dict, dict]:
-    """How well a model de-noises.
+    """How well a model de-noises what `make_arrays` gives; `truth` (N, n_pixels) are the spectra without noise.
 
-    Parameters
-    ----------
-    model : DenseAutoencoder or PCAModel
-    arrays : dict
-        From `make_arrays`.
-    truth : ndarray, shape (N, n_pixels), optional
-        Noise-free spectra.
-
-    Returns
-    -------
-    metrics : dict
-        Means over the spectra: ``loss`` (eq. 3), ``mse`` (per pixel, against the original: Fig. 7), ``mse_truth``,
-        ``kl`` (nat).
-    arrays : dict
-        ``predicted`` (N, n_pixels), ``latent`` and ``latent_sigma`` (N, n_latent), ``loss`` (N,): float32.
+    Means over the spectra, ``loss`` (eq. 3), ``mse`` (per pixel, against the original: Fig. 7), ``mse_truth``, ``kl``
+    (nat); and float32 arrays: ``predicted`` (N, n_pixels), ``latent``, ``latent_sigma`` (N, n_latent), ``loss`` (N,).
     """
 
     def answer(flux):
@@ -245,24 +196,16 @@ def score(model, arrays, truth=None) -> tuple[dict, dict]:
         return model.decode(mu), mu, log_var
 
     predicted, latent, log_var = in_batches(model, answer, arrays["input"], batch_size=1024)
-    residual = predicted - arrays["flux"]
-    loss = 0.5 * (arrays["weight"] * residual**2).sum(axis=1)
-    metrics = {
-        "n": len(loss),
-        "loss": float(loss.mean(dtype=float)),
-        "mse": float(np.mean(residual**2, dtype=float)),
-    }
+    squares = (predicted - arrays["flux"]) ** 2
+    loss = 0.5 * (arrays["weight"] * squares).sum(axis=1)
+    metrics = {"n": len(loss), "loss": float(loss.mean(dtype=float)), "mse": float(squares.mean(dtype=float))}
     if truth is not None:
         metrics["mse_truth"] = float(np.mean((predicted - truth) ** 2, dtype=float))
     if model.variational:
         kl = kl_per_dimension(torch.from_numpy(latent), torch.from_numpy(log_var))
         metrics["kl"] = float(kl.sum(dim=1).mean())
-    return metrics, {
-        "predicted": predicted,
-        "latent": latent,
-        "latent_sigma": np.exp(0.5 * log_var),
-        "loss": loss,
-    }
+    sigma = np.exp(0.5 * log_var)
+    return metrics, {"predicted": predicted, "latent": latent, "latent_sigma": sigma, "loss": loss}
 
 
 def suggest(trial) -> dict:
@@ -280,29 +223,10 @@ def suggest(trial) -> dict:
     return {"dropout": round(dropout, 1), "widths": tuple(widths)}
 
 
-# Table 6: scatter [dex] over all points and over filled bins, in its order.
 PAPER_LINES = ("Hα", "Hδ", "[O III] 4363", "[S II] 6716", "[O III] 5007", "[N II] 6583")
-PAPER_SCATTER = """
-PCA 2:  0.52 0.33  0.51 0.39  0.82 0.61  0.64 0.44  0.65 0.54  0.68 0.50
-AE 2:   0.45 0.36  0.52 0.35  0.75 0.60  0.61 0.45  0.53 0.42  0.64 0.48
-VAE 2:  0.42 0.30  0.56 0.37  0.75 0.62  0.53 0.41  0.49 0.38  0.59 0.49
-PCA 4:  0.44 0.31  0.56 0.39  1.00 0.59  0.58 0.37  0.70 0.56  0.64 0.51
-AE 4:   0.41 0.34  0.54 0.34  0.71 0.59  0.55 0.42  0.52 0.41  0.62 0.52
-VAE 4:  0.36 0.29  0.45 0.37  0.74 0.63  0.52 0.38  0.55 0.44  0.56 0.45
-PCA 6:  0.43 0.37  0.70 0.42  0.82 0.55  0.58 0.38  0.72 0.57  0.62 0.49
-AE 6:   0.43 0.35  0.52 0.36  0.72 0.57  0.51 0.39  0.52 0.44  0.61 0.48
-VAE 6:  0.37 0.29  0.41 0.33  0.76 0.61  0.53 0.42  0.54 0.43  0.59 0.48
-PCA 10: 0.55 0.37  0.64 0.40  0.86 0.61  0.60 0.42  0.73 0.56  0.71 0.57
-AE 10:  0.41 0.32  0.48 0.38  0.80 0.60  0.59 0.40  0.67 0.45  0.60 0.49
-VAE 10: 0.43 0.31  0.45 0.36  0.77 0.60  0.53 0.38  0.64 0.43  0.59 0.48
-"""
 
 
 def paper_scatter(source, line):
     """Scatter [dex] of peak fluxes in Table 6, over all points and over filled bins, for "VAE 4", "Hα"; or None."""
-    rows = dict(row.split(":") for row in PAPER_SCATTER.strip().splitlines())
-    if line not in PAPER_LINES or source not in rows:
-        return None
-    k = 2 * PAPER_LINES.index(line)
-    sigma, filled = rows[source].split()[k : k + 2]
-    return float(sigma), float(filled)
+    table = pd.read_csv(Path(__file__).with_name("table_6.csv"), index_col=["source", "line"])
+    return tuple(table.loc[source, line].tolist()) if (source, line) in table.index else None

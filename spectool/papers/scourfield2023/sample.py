@@ -8,27 +8,12 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from spectool import __version__
+from spectool import __version__, prepare
+from spectool.broaden import fill_bad
 from spectool.io import DATA, load_product, read_or_make
 from spectool.measure.classes import BPT_LINES, CLASSES, kewley2001, log_ratio
-from spectool.papers.candidates import (
-    NOISE,
-    TRUE_LINES,
-    draw_numbered,
-    rebuild_numbers,
-    synthesize_candidates,
-    true_line_flux,
-)
-from spectool.prepare import (
-    _mask_rows,
-    _warn_rows,
-    add_history,
-    correct_extinction,
-    mask_bad_pixels,
-    mask_sky_lines,
-    resample,
-    to_rest_frame,
-)
+from spectool.papers import as_columns, candidates
+from spectool.prepare import add_history
 from spectool.spectra import pixel_edges, rebin_common
 from spectool.surveys.archive import fetch_usable, join_spectra, query_catalogue
 from spectool.surveys.spectrograph import luminosity_to_flux, observe_sdss, sdss_wavelength
@@ -56,37 +41,31 @@ def rest_wavelength():
 
 def draw_block(block, *, seed=SEED, metallicity_sfr=True):
     """The 4096 candidates of one block: population, nuclei and fibre fractions."""
-    return draw_numbered(
-        block,
-        seed=seed,
-        grid=embedded_grid(),
-        redshift_range=REDSHIFT_RANGE,
-        metallicity_sfr=metallicity_sfr,
-    )
+    population = {"redshift_range": REDSHIFT_RANGE, "metallicity_sfr": metallicity_sfr}
+    return candidates.draw_numbered(block, seed=seed, grid=embedded_grid(), **population)
 
 
 def observe_candidates(galaxies, *, seed=SEED):
     """Synthesize candidates and see them as SDSS does, at rest on the paper's 825 bins."""
     grid = embedded_grid()
     native = grid.wavelength[(grid.wavelength > _REST[0]) & (grid.wavelength < _REST[1])]
-    rest = synthesize_candidates(galaxies, grid, native)
+    rest = candidates.synthesize_candidates(galaxies, grid, native)
     redshift, share = galaxies["redshift"].values, galaxies["fibre_fraction"].values
     numbers = galaxies["candidate"].values
-    seeds = np.stack([np.full_like(numbers, seed), np.full_like(numbers, NOISE), numbers], axis=1)
-    seen = observe_sdss(
-        rest, seed=seeds, wavelength=sdss_wavelength(*_OBSERVED), fibre_fraction=share, keep_truth=True
-    )
+    seeds = np.stack([np.full_like(numbers, seed), np.full_like(numbers, candidates.NOISE), numbers], axis=1)
+    options = {"wavelength": sdss_wavelength(*_OBSERVED), "fibre_fraction": share, "keep_truth": True}
+    seen = observe_sdss(rest, seed=seeds, **options)
     bins, pixels = rest_wavelength(), ("galaxy", "wavelength")
     stretch = 1 + redshift[:, None]
     observed = seen["observed_wavelength"].values
     truth, _ = rebin_common(seen["truth"].values, pixel_edges(observed), pixel_edges(bins) * stretch)
     mask = seen["mask"].values | (observed < FIRST_PIXEL)
     seen = seen.drop_vars(["truth", "mass_formed", "age"]).drop_dims("line")
-    out = resample(to_rest_frame(seen.assign(mask=(pixels, mask, seen["mask"].attrs))), bins)
+    out = prepare.resample(prepare.to_rest_frame(seen.assign(mask=(pixels, mask, seen["mask"].attrs))), bins)
     about = {"units": out["flux"].attrs["units"], "long_name": "flux without noise"}
     out["truth"] = (pixels, (truth * stretch).astype("f4"), about)
     to_flux = luminosity_to_flux(redshift) * (1 + redshift) * share
-    return out.assign(true_line_flux=true_line_flux(rest, TRUE_LINES, to_flux))
+    return out.assign(true_line_flux=candidates.true_line_flux(rest, candidates.TRUE_LINES, to_flux))
 
 
 def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=True, batch_size=512):
@@ -95,7 +74,7 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
     Parameters
     ----------
     ids : array_like of int
-        block * 4096 + row.
+        block * 4096 + row; ValueError if there is none or one is negative.
     metallicity_sfr : bool
         With False, the candidates of the null test (other galaxies under the same numbers).
 
@@ -106,11 +85,6 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
         ``mask``, ``truth`` (without noise, through the same optics; not masked), ``true_line_flux`` (galaxy, line)
         [1e-17 erg/s/cm2] in the fibre, after dust; ``candidate``, ``fibre_fraction``, ``r_magnitude``,
         ``population_class``, ``agn_*`` and the columns of `draw_population` and `synthesize`.
-
-    Raises
-    ------
-    ValueError
-        If there is no number or one is negative.
     """
 
     def draw(block):
@@ -120,28 +94,13 @@ def rebuild(ids, *, seed=SEED, progress=False, keep_truth=True, metallicity_sfr=
         seen = observe_candidates(galaxies, seed=seed)
         return seen if keep_truth else seen.drop_vars("truth")
 
-    whole = rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
+    whole = candidates.rebuild_numbers(ids, draw, observe, progress=progress, batch_size=batch_size)
     text = f"{whole.sizes['galaxy']} candidates rebuilt (seed {seed}), {whole['mask'].values.mean():.2%} of the pixels"
     return add_history(whole.assign_attrs(seed=seed), f"{text} masked")
 
 
-def fill_masked(flux, mask):
-    """Masked pixels filled by linear interpolation between good neighbours, the nearest one at the ends."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if not rows.size:
-        return flux
-    filled, pixel = np.where(mask, 0, flux), np.arange(flux.shape[1])
-    for row in rows[~mask[rows].all(axis=1)]:
-        good = ~mask[row]
-        filled[row, ~good] = np.interp(pixel[~good], pixel[good], flux[row, good])
-    return filled
-
-
 def total_variance(flux):
-    """Sum over the pixels of the variance over the galaxies, which the components of a PCA share out.
-
-    Rows of `flux` (galaxy, wavelength) that hold a value that is not finite are left out.
-    """
+    """Summed variance over galaxies of all pixels (galaxy, wavelength), which a PCA shares out; of finite rows."""
     flux = np.asarray(flux)
     good = np.isfinite(flux).all(axis=1)
     return float(flux[good].var(axis=0, dtype=float).sum())
@@ -159,7 +118,7 @@ def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
         On a common rest-frame grid: ``flux``, optionally ``ivar``, ``mask`` and ``truth`` (galaxy, wavelength), which
         is divided by its own sum.
     constant : float
-        That of a sample made here stands in its ``attrs``.
+        Above 0; that of a sample made here stands in its ``attrs``.
     min_fraction : float
         Good pixels that a spectrum must have.
 
@@ -168,24 +127,19 @@ def normalize_total(sample, *, constant, min_fraction=MIN_FRACTION):
     Dataset
         ``flux``, ``ivar``, ``mask``, ``truth`` without unit; the columns ``norm`` and ``truth_norm``: what to multiply
         them by to come back to the sample's unit (NaN if masked out); ``attrs["constant"]``.
-
-    Raises
-    ------
-    ValueError
-        If there is no common rest-frame grid or the constant is not positive.
     """
     if "wavelength" not in sample.coords:
         raise ValueError("normalise after resampling to a common rest-frame grid (coordinate `wavelength`)")
     if not constant > 0:
         raise ValueError(f"the constant must be positive, not {constant}")
     units = sample["flux"].attrs.get("units", "")
-    out = mask_bad_pixels(sample)
+    out = prepare.mask_bad_pixels(sample)
     mask = out["mask"].values
-    filled = fill_masked(out["flux"].values, mask)
+    filled = fill_bad(out["flux"].values.astype(float), mask).astype("f4")
     norm = filled.sum(axis=1, dtype=float) / constant
     usable = (norm > 0) & ((~mask).mean(axis=1) >= min_fraction)
     lost = ~usable & ~mask.all(axis=1)
-    out = _mask_rows(out, lost, f"fewer than {min_fraction:.0%} good pixels, or no positive summed flux")
+    out = prepare._mask_rows(out, lost, f"fewer than {min_fraction:.0%} good pixels, or no positive light")
     scale = np.where(usable, norm, 1)[:, None]
     out["flux"] = (out["flux"].dims, np.where(usable[:, None], filled / scale, 0).astype("f4"), {"units": ""})
     out["ivar"] = (out["ivar"].dims, (out["ivar"].values * scale**2).astype("f4"), {"units": ""})
@@ -209,7 +163,7 @@ def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
         From `normalize_total`.
     seed : int or numpy.random.Generator
     sigma : float or array_like (wavelength,) or (galaxy, wavelength)
-        In normalised units.
+        In normalised units; ValueError if it is negative or not finite.
     unit_noise : array_like (galaxy, wavelength), optional
         Standard normal numbers to scale by `sigma` in place of ones drawn with `seed`.
 
@@ -219,11 +173,6 @@ def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
         With ``noisy``, whose sum is the constant again, ``noisy_scale`` (noisy = (flux + noise) times it), and
         ``noisy_sigma``, the added noise after scaling. Spectra whose noise takes the sum below a tenth of what it was
         keep scale NaN and ``noisy`` 0 and are masked and counted.
-
-    Raises
-    ------
-    ValueError
-        If the sample is not normalised, or sigma is negative or not finite.
     """
     if "constant" not in sample.attrs:
         raise ValueError("normalise the sample with normalize_total before noise is added to it")
@@ -238,9 +187,7 @@ def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
     constant = sample.attrs["constant"]
     usable = np.isfinite(sample["norm"].values) & (total > 0.1 * constant)
     scale = np.where(usable, constant / np.where(usable, total, 1), np.nan)
-    good = usable[:, None]
-    dims = ("galaxy", "wavelength")
-    unit = {"units": ""}
+    good, dims, unit = usable[:, None], ("galaxy", "wavelength"), {"units": ""}
     factor = np.where(good, scale[:, None], 0).astype("f4")
     out = sample.assign(
         noisy=(dims, np.where(good, noisy * factor, 0), unit),
@@ -249,7 +196,7 @@ def add_noise(sample, *, seed, sigma=SIGMA, unit_noise=None):
     )
     drowned = np.isfinite(sample["norm"].values) & ~usable
     if drowned.any():
-        _warn_rows(np.flatnonzero(drowned), "the noise is larger than the galaxy's light")
+        prepare._warn_rows(np.flatnonzero(drowned), "the noise is larger than the galaxy's light")
         mask = sample["mask"].values | drowned[:, None]
         out["mask"] = sample["mask"].copy(data=mask)
         out["ivar"] = sample["ivar"].copy(data=np.where(mask, 0, sample["ivar"].values))
@@ -271,8 +218,6 @@ def read_products(sample="uniform", *, path=SELECTION):
     sample : {"uniform", "star-forming", "null"}
         1,000 galaxies per bin of H-alpha flux (Section 2 of the paper); star-forming ones only (Section 5); and the
         same from the population whose gas metallicity follows mass alone.
-    path : path, optional
-        Default: the selection that comes with spectool.
 
     Returns
     -------
@@ -282,8 +227,7 @@ def read_products(sample="uniform", *, path=SELECTION):
         ``counts`` (class -> number per bin), ``proportions`` (candidates in the paper's Table 1), ``natural`` (shares
         of the classes before the candidates were weighted), ``recipe``.
     """
-    if sample not in _SAMPLES:
-        raise ValueError(f"no sample {sample!r}; choose from {', '.join(_SAMPLES)}")
+    _check_choice(sample, _SAMPLES)
     stored = xr.load_dataset(path, group=sample, engine="h5netcdf")
     names = np.array(json.loads(stored.attrs["classes"]))
     split = np.where(stored["is_test"].values, "test", "train")
@@ -301,7 +245,6 @@ def make_sample(sample="uniform", *, split=None, n=None, progress=True):
     ----------
     sample : {"uniform", "star-forming", "null"}
     split : {"train", "test"}, optional
-        Default: both.
     n : int, optional
         Only the first n (they are in random order).
 
@@ -310,11 +253,8 @@ def make_sample(sample="uniform", *, split=None, n=None, progress=True):
     Dataset
         As `rebuild` and `normalize_total`, with the columns of `read_products`.
     """
-    chosen = read_products(sample)
-    if split is not None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split is 'train', 'test' or None, not {split!r}")
-        chosen = chosen.isel(galaxy=np.flatnonzero(chosen["split"].values == split))
+    _check_choice(sample, _SAMPLES, split)
+    chosen = _take_split(read_products(sample), split)
     path = _cache_file(sample, split, chosen)
     whole = n is None or n >= chosen.sizes["galaxy"]
     if whole or path.exists():
@@ -322,17 +262,26 @@ def make_sample(sample="uniform", *, split=None, n=None, progress=True):
     return _rebuild_chosen(chosen.isel(galaxy=slice(n)), progress)
 
 
+def _check_choice(sample, samples, split=None):
+    """An error if there is no such sample or split."""
+    if sample not in samples:
+        raise ValueError(f"no sample {sample!r}; choose from {', '.join(samples)}")
+    if split not in (None, "train", "test"):
+        raise ValueError(f"split is 'train', 'test' or None, not {split!r}")
+
+
+def _take_split(galaxies, split):
+    rows = slice(None) if split is None else np.flatnonzero(galaxies["split"].values == split)
+    return galaxies.isel(galaxy=rows)
+
+
 def _rebuild_chosen(some, progress):
-    """Normalised spectra of galaxies of `read_selection`, with its columns."""
+    """Normalised spectra of galaxies of `read_products`, with its columns."""
     recipe = json.loads(some.attrs["recipe"])
-    spectra = rebuild(
-        some["candidate"].values,
-        seed=recipe["seed"],
-        metallicity_sfr=recipe["metallicity_sfr"],
-        progress=progress,
-    )
+    options = {name: recipe[name] for name in ("seed", "metallicity_sfr")}
+    spectra = rebuild(some["candidate"].values, progress=progress, **options)
     spectra = normalize_total(spectra, constant=some.attrs["constant"])
-    return spectra.assign({name: some[name] for name in some.data_vars if name != "candidate"})
+    return spectra.assign(some.drop_vars("candidate").data_vars)
 
 
 def _cache_file(sample, split, chosen):
@@ -341,9 +290,8 @@ def _cache_file(sample, split, chosen):
 
     stated = json.dumps([__version__, CACHE_VERSION, chosen.attrs["constant"], chosen.attrs["recipe"]])
     digest = hashlib.sha256(stated.encode() + chosen["candidate"].values.tobytes()).hexdigest()[:12]
-    return (
-        Path(pooch.os_cache("spectool")) / "samples" / f"scourfield2023_{sample}_{split or 'all'}_{digest}.nc"
-    )
+    name = f"scourfield2023_{sample}_{split or 'all'}_{digest}.nc"
+    return Path(pooch.os_cache("spectool")) / "samples" / name
 
 
 REAL_SAMPLES = {"uniform": (0.2, 3.4, False), "star-forming": (1.4, 3.2, True)}
@@ -361,7 +309,7 @@ def read_real(
     *,
     split=None,
     n=None,
-    cache=True,
+    cache=None,
     progress=True,
     n_per_bin=1000,
     constant=None,
@@ -381,8 +329,8 @@ def read_real(
     split : {"train", "test"}, optional
     n : int, optional
         The first n (they are in random order); only theirs are fetched.
-    cache : bool or path
-        Where spectra and tables are kept; True: the user's cache.
+    cache : path, optional
+        Where spectra and tables are kept; default: the user's cache. ConnectionError if it lacks what SDSS cannot give.
     constant : float, optional
         Of `normalize_total`; default that of the mock of the same name, which the shipped models were trained with.
     seed : int
@@ -395,32 +343,15 @@ def read_real(
     Dataset
         ``flux``, ``ivar``, ``mask`` (galaxy, 825) without unit, ``norm``; ``candidate`` (specObjID),
         ``spectral_class``, ``split``, and MPA-JHU's columns and lines; no ``truth``.
-
-    Raises
-    ------
-    ConnectionError
-        If SDSS cannot be reached and the cache does not hold what is needed.
     """
-    if sample not in REAL_SAMPLES:
-        raise ValueError(f"no sample {sample!r}; choose from {', '.join(REAL_SAMPLES)}")
-    if split not in (None, "train", "test"):
-        raise ValueError(f"split is 'train', 'test' or None, not {split!r}")
+    _check_choice(sample, REAL_SAMPLES, split)
     low, high, star_forming = REAL_SAMPLES[sample]
     if constant is None:
         constant = read_products(sample).attrs["constant"]
-    folder = None if isinstance(cache, bool) else cache
-    common = {"cache": folder, "progress": progress}
-    catalogue = query_catalogue(
-        n_per_bin,
-        h_alpha_edges=10 ** np.linspace(low, high, 11),
-        star_forming=star_forming,
-        seed=seed,
-        **common,
-        **(catalogue_options or {}),
-    )
-    catalogue = _shuffle(_with_classes(catalogue), seed)
-    if split is not None:
-        catalogue = catalogue.isel(galaxy=np.flatnonzero(catalogue["split"].values == split))
+    common = {"cache": cache, "progress": progress}
+    options = {"h_alpha_edges": 10 ** np.linspace(low, high, 11), "star_forming": star_forming, "seed": seed}
+    catalogue = query_catalogue(n_per_bin, **options, **common, **(catalogue_options or {}))
+    catalogue = _take_split(_shuffle(_with_classes(catalogue), seed), split)
     catalogue, paths = fetch_usable(catalogue.isel(galaxy=slice(n)), **common, **(archive_options or {}))
     parts, size = [], catalogue.sizes["galaxy"]
     for first in tqdm(range(0, size, batch_size), desc="preparing", unit="batch", disable=not progress):
@@ -429,19 +360,16 @@ def read_real(
     how = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
     whole = xr.concat(parts, "galaxy", combine_attrs="override", **how)
     masked = whole["mask"].values.mean()
-    note = (
-        f"{size} real spectra at rest on {whole.sizes['wavelength']} bins, {masked:.2%} of the pixels masked"
-    )
-    return normalize_total(
-        add_history(whole.assign_attrs(history=catalogue.attrs["history"]), note), constant=constant
-    )
+    note = f"{size} real spectra at rest on {N_PIXELS} bins, {masked:.2%} of the pixels masked"
+    whole = add_history(whole.assign_attrs(history=catalogue.attrs["history"]), note)
+    return normalize_total(whole, constant=constant)
 
 
 def _prepare(spectra):
     """Observed spectra at rest, without the Milky Way's dust, on the paper's bins."""
-    clean = mask_sky_lines(mask_bad_pixels(spectra))
-    clean = correct_extinction(clean, ebv=SFD_TO_SF * clean["ebv"].fillna(0).values)
-    return resample(to_rest_frame(clean), rest_wavelength())
+    clean = prepare.mask_sky_lines(prepare.mask_bad_pixels(spectra))
+    clean = prepare.correct_extinction(clean, ebv=SFD_TO_SF * clean["ebv"].fillna(0).values)
+    return prepare.resample(prepare.to_rest_frame(clean), rest_wavelength())
 
 
 def _with_classes(catalogue):
@@ -467,26 +395,17 @@ def _shuffle(catalogue, seed):
     order = np.random.default_rng([seed, 1]).permutation(size)
     split = np.where(np.arange(size) < round(TEST_SHARE * size), "test", "train")
     split = split[np.random.default_rng([seed, 2]).permutation(size)]
-    columns = {"split": ("galaxy", split, {"units": ""})}
-    shuffled = catalogue.isel(galaxy=order).assign(columns)
-    return shuffled.assign(candidate=("galaxy", shuffled["specobjid"].values, {"units": ""}))
+    shuffled = catalogue.isel(galaxy=order)
+    columns = {"split": (split, ""), "candidate": (shuffled["specobjid"].values, "")}
+    return shuffled.assign(as_columns(columns))
 
 
 def read_lines(sample="mzr", *, path=None):
     """The star-forming test galaxies of Scourfield (2023, Section 5) with their measured lines.
 
-    Parameters
-    ----------
-    sample : {"mzr", "null"}
-        Galaxies whose metallicity knows their star formation, or only their mass.
-    path : path, optional
-        Default: the shipped file.
-
-    Returns
-    -------
-    dict of str to Dataset
-        By source, such as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source whose errors were scaled to cover
-        the truth comes once more as ``"de-noised, calibrated errors"``; names of the null begin with ``"null: "``.
+    Of "mzr", whose metallicity knows star formation, or of "null", where it knows mass alone: Datasets by source, such
+    as ``"original"``, ``"DESI-like"``, ``"de-noised"``; a source whose errors were scaled to cover the truth comes once
+    more as ``"de-noised, calibrated errors"``; names of the null begin with ``"null: "``.
     """
     tool = f"tools.make.scourfield2023_lines {sample}"
     product, file = load_product(f"scourfield2023_{sample}.nc", tool, path=path)

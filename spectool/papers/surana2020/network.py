@@ -1,25 +1,14 @@
 """The networks of Surana et al. (2020): their architectures, how they are trained, and predictions for any sample."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from spectool.models.bands import (
-    FACILITY_BANDS,
-    BandInputs,
-    RandomBands,
-    SedMLP,
-    band_loss,
-    describe_counts,
-    join_inputs,
-    read_inputs,
-    select_usable,
-    stack_labels,
-)
+from spectool.models import bands as band_models
+from spectool.models.bands import FACILITY_BANDS, BandInputs, RandomBands, SedMLP, read_inputs
 from spectool.models.calibration import figures_of_merit
 from spectool.models.ensemble import BandEnsemble, load_band_ensemble, score_parts
 from spectool.models.outliers import score_band_outliers
@@ -40,8 +29,7 @@ TABLE_3 = {
 """The paper's results: dex, and seconds of training."""
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """A network of Tables 1 and 2: hidden layers (the inputs left out), most epochs, epochs without progress."""
 
     hidden: tuple[int, ...]
@@ -67,11 +55,8 @@ def split_galaxies(n: int, *, seed=0) -> dict[str, np.ndarray]:
     return dict(zip(("train", "valid", "test"), split(n, FRACTIONS, seed=seed), strict=True))
 
 
-def read_labels(
-    sample: xr.Dataset, *, suffix: str = "_fit", outputs: Sequence[str] = tuple(UNITS)
-) -> np.ndarray:
-    """What to learn, (galaxy, property) [dex]: the teacher's medians (``suffix="_fit"``) or the truth (``""``)."""
-    return stack_labels(sample, suffix=suffix, outputs=outputs)
+read_labels = partial(band_models.stack_labels, suffix="_fit", outputs=tuple(UNITS))
+"""Of a sample: what to learn, (galaxy, property) [dex], the teacher's medians, or the truth with ``suffix=""``."""
 
 
 def train_network(
@@ -93,7 +78,7 @@ def train_network(
     seed: int = 0,
     **options,
 ) -> tuple[SedMLP, History]:
-    """Train a network for one or more properties.
+    """Train a network for one or more properties; ``mae`` in its history is in dex.
 
     Parameters
     ----------
@@ -106,15 +91,8 @@ def train_network(
         `LIVE_EPOCHS` of `one_cycle` in place of the paper's constant rate, epochs and patience; `epochs`: as many.
     scaling, gaussian, with_errors, with_mask, hide_bands
         See `SedMLP`; hide bands at random (`RandomBands`).
-    seed : int
-        Of weights, shuffling and hidden bands.
     **options
         Passed to `spectool.models.training.fit`.
-
-    Returns
-    -------
-    model, history
-        The model has the weights of its best epoch. ``mae`` in the history is in dex.
     """
     unknown = [name for name in outputs if name not in UNITS]
     if unknown:
@@ -132,68 +110,38 @@ def train_network(
         seed=seed,
     )
     least = MIN_BANDS if with_mask else len(bands)
-    train, labels = select_usable(train, labels, least, "training")
-    valid, valid_labels = select_usable(valid, valid_labels, least, "validation")
-    model.set_statistics(train, labels)
+    taught = band_models.select_usable(train, labels, least, "training")
+    held_out, known = band_models.select_usable(valid, valid_labels, least, "validation")
+    model.set_statistics(*taught)
     if hide_bands:
         options["augment"] = hider = RandomBands(model)
-        valid = hider.hide(valid, seed=[seed, 1])
-    paper = {"lr": LEARNING_RATE, "patience": recipe.patience, "epochs": epochs or recipe.epochs}
-    quick = {"lr": 3 * LEARNING_RATE, "patience": None, "epochs": epochs or LIVE_EPOCHS}
-    history = fit(
-        model,
-        {"x": model.encode(train), "y": labels.astype("f4")},
-        {"x": model.encode(valid), "y": valid_labels.astype("f4")},
-        **{"loss": band_loss, "batch_size": BATCH_SIZE, "optimizer": "fused adam", "seed": seed}
-        | (quick | {"schedule": one_cycle()} if live else paper)
-        | options,
-    )
-    return model, history
-
-
-def train_ensemble(
-    train: BandInputs,
-    labels: np.ndarray,
-    valid: BandInputs,
-    valid_labels: np.ndarray,
-    *,
-    n_members: int = 5,
-    seed: int = 0,
-    **options,
-) -> tuple[BandEnsemble, list[History]]:
-    """Train networks of all properties by `ensemble_options` (Lakshminarayanan et al. 2017); calibrate their errors."""
-    choices = ensemble_options(epochs=options.pop("epochs", None)) | options
-    trained = [
-        train_network(train, labels, valid, valid_labels, seed=seed + k, **choices) for k in range(n_members)
-    ]
-    ensemble = BandEnsemble([model for model, _ in trained])
-    ensemble = calibrate(ensemble, valid, valid_labels, seed=[seed, 2])
-    return ensemble, [history for _, history in trained]
+        held_out = hider.hide(held_out, seed=[seed, 1])
+    train, valid = (band_models.as_arrays(model, *part) for part in (taught, (held_out, known)))
+    choices = {"lr": LEARNING_RATE, "patience": recipe.patience, "epochs": epochs or recipe.epochs}
+    if live:
+        choices = {"lr": 3 * LEARNING_RATE, "patience": None, "epochs": epochs or LIVE_EPOCHS}
+        choices |= {"schedule": one_cycle()}
+    choices |= {"loss": band_models.band_loss, "batch_size": BATCH_SIZE, "optimizer": "fused adam"}
+    return model, fit(model, train, valid, **choices | {"seed": seed} | options)
 
 
 def ensemble_options(*, epochs: int | None = None) -> dict:
-    """Options of `train_network` for a member of `train_ensemble`."""
+    """Options of `train_network` for a member of the ensemble (Lakshminarayanan et al. 2017)."""
     epochs = epochs or ENSEMBLE_EPOCHS
-    return {
-        "outputs": tuple(UNITS),
-        "recipe": Recipe(ENSEMBLE_HIDDEN, epochs, epochs),
-        "live": True,
-        "epochs": epochs,
-        "scaling": "asinh",
-        "gaussian": True,
-        "with_errors": True,
-        "with_mask": True,
-        "hide_bands": True,
-    }
+    recipe = Recipe(ENSEMBLE_HIDDEN, epochs, epochs)
+    choices = {"outputs": tuple(UNITS), "recipe": recipe, "epochs": epochs, "scaling": "asinh", "live": True}
+    return choices | {"gaussian": True, "with_errors": True, "with_mask": True, "hide_bands": True}
 
 
 def calibrate(ensemble: BandEnsemble, valid: BandInputs, labels: np.ndarray, *, seed=0) -> BandEnsemble:
     """Calibrate errors on validation galaxies as they are and with bands hidden; labels in the ensemble's order."""
     if ensemble.needs_all_bands:
-        usable = select_usable(valid, labels, len(ensemble.bands), "calibration")
+        usable = band_models.select_usable(valid, labels, len(ensemble.bands), "calibration")
         return ensemble.calibrate(*usable, seed=seed)
     hidden = RandomBands(ensemble.members[0], full=0.0).hide(valid, seed=seed)
-    return ensemble.calibrate(join_inputs(valid, hidden), np.concatenate([labels, labels]), seed=seed)
+    return ensemble.calibrate(
+        band_models.join_inputs(valid, hidden), np.concatenate([labels, labels]), seed=seed
+    )
 
 
 def predict_properties(
@@ -230,24 +178,17 @@ def predict_properties(
         "no redshift": ~at_redshift,
         f"redshift outside {low:.3f}-{high:.3f}": (inputs.redshift < low) | (inputs.redshift > high),
     }
-    columns = {}
+    more = {}
     if outliers is not None:
-        outlier_score, unlike = score_band_outliers(outliers, inputs)
-        columns["outlier_score"] = (outlier_score, "")
+        more["outlier_score"], unlike = score_band_outliers(outliers, inputs)
         for name in ("fluxes", "errors"):
             doubts[f"{name} unlike the training galaxies' (another unit or survey?)"] = unlike == name
     words = zip(*(np.where(holds, name, "") for name, holds in doubts.items()), strict=True)
     reason = np.array([", ".join(filter(None, those)) for those in words], dtype=object)
-    for k, (name, unit) in enumerate(networks.units.items()):
-        columns |= {name: (mean[:, k], unit), f"{name}_error": (error[:, k], "dex")}
-    columns |= {"n_missing": (missing, ""), "reason": (reason, ""), "out_of_range": (reason != "", "")}
-    note = [f"predicted by {len(networks.members)} networks", describe_counts(inputs.counts)]
+    more |= {"n_missing": missing, "reason": reason, "out_of_range": reason != ""}
+    note = [band_models.describe_counts(inputs.counts)]
     note += [f"{name}: {int(bad.sum())} galaxies" for name, bad in doubts.items() if bad.any()]
-    history = f"{sample.attrs.get('history', '')}\n{'; '.join(note)}".strip()
-    return xr.Dataset(
-        {name: ("galaxy", value, {"units": unit}) for name, (value, unit) in columns.items()},
-        attrs={"history": history},
-    )
+    return networks.describe(sample, mean, error, more, note, dim="galaxy")
 
 
 def load_networks(*names) -> tuple[BandEnsemble, dict[str, np.ndarray]]:
@@ -266,8 +207,7 @@ def score_properties(
     for k, name in enumerate(outputs):
         figures = figures_of_merit(predicted[:, k], labels[:, k], None if error is None else error[:, k])
         scores[name] = {column: figures[column] for column in columns if column in figures}
-        n = figures["n"]
-        if n:
+        if n := figures["n"]:
             r2 = 1 - (1 - figures["r2"]) * (n - 1) / (n - N_INPUTS - 1) if n > N_INPUTS + 1 else np.nan
             scores[name]["r2_adjusted"] = float(r2)
     return scores
@@ -283,10 +223,7 @@ def missing_curve(
 ) -> xr.Dataset:
     """Scatter, error and coverage as random bands go missing from galaxies that have all; labels (N, property).
 
-    Returns
-    -------
-    Dataset
-        Dims (n_missing, property): ``sigma``, ``bias``, ``error`` (median predicted) [dex], ``coverage``.
+    Dims (n_missing, property): ``sigma``, ``bias``, ``error`` (median predicted) [dex], ``coverage``.
     """
     parts = {count: inputs.hide_random(count, seed=seed) for count in counts}
     return score_parts(ensemble, parts, labels, "n_missing", figures_of_merit).drop_vars("kept")

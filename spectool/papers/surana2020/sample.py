@@ -25,8 +25,8 @@ CACHE_VERSION = 1
 LABELS = DATA / "surana2020_labels.nc"
 STEP = 0.001
 """Of the stored labels [dex]."""
-_CHI2_STEP = 0.02
-_TOLD = ("history", "model_error", "r_limit")
+CHI2_STEP = 0.02
+STATED = ("history", "model_error", "r_limit")
 
 PAPER_TOTAL, PAPER_LEFT = 120_114, 76_455
 PAPER_FAILING = {
@@ -87,8 +87,10 @@ def select_galaxies(sample, *, drop_negative=True):
         fail = fail & (drop_negative or name != "negative flux")
         lost.append(int((kept & fail).sum()))
         kept &= ~fail
-    failing = np.array([fail.sum() for fail in fails.values()])
-    theirs = np.array(list(PAPER_FAILING.values()))
+    failing, theirs = (
+        np.array([fail.sum() for fail in fails.values()]),
+        np.array(list(PAPER_FAILING.values())),
+    )
     columns = {
         "failing": failing,
         "lost": np.array(lost),
@@ -97,67 +99,18 @@ def select_galaxies(sample, *, drop_negative=True):
         "paper_failing": theirs,
         "paper_failing_fraction": theirs / PAPER_TOTAL,
     }
-    cuts = xr.Dataset(
-        {name: ("cut", values, {"units": ""}) for name, values in columns.items()},
-        coords={"cut": list(fails)},
-    )
+    columns = {name: ("cut", values, {"units": ""}) for name, values in columns.items()}
+    cuts = xr.Dataset(columns, coords={"cut": list(fails)})
     steps = ", ".join(f"{name} {count}" for name, count in zip(fails, lost, strict=True))
     text = f"cuts of Surana et al. (2020): {kept.sum()} of {z.size} galaxies left; lost: {steps}"
     return add_history(sample.isel(galaxy=np.flatnonzero(kept)), text), cuts
 
 
 def select_taught(sample, **cuts):
-    """The paper's cuts by the teacher's mass, as in the paper; negative fluxes, which mocks have many of, stay.
-
-    Parameters
-    ----------
-    sample : xarray.Dataset
-        From `make_surana2020`.
-    **cuts
-        Passed to `select_galaxies`.
-
-    Returns
-    -------
-    selected, cuts : xarray.Dataset
-        See there.
-    """
+    """As `select_galaxies`, by the teacher's mass, as in the paper; negative fluxes, which mocks have many of, stay."""
     number = sample.assign(log_mass=sample["log_mass_fit"], row=("galaxy", np.arange(sample.sizes["galaxy"])))
     selected, table = select_galaxies(number, **{"drop_negative": False} | cuts)
     return sample.isel(galaxy=selected["row"].values).assign_attrs(selected.attrs), table
-
-
-def write_labels(sample, path, *, averages):
-    """Write what the teacher found for a sample of `make_surana2020`, for `read_surana2020`."""
-    drawn = [
-        draw_gama(BLOCK, averages=averages, seed=_block_seed(SEED, block))["candidate"].values
-        for block in range(-(-sample.sizes["galaxy"] // BLOCK))
-    ]
-    # What rises little from galaxy to galaxy, or is small, takes little space.
-    columns = {}
-    for name in PROPERTIES:
-        fit, low, high = (np.round(sample[f"{name}_fit{end}"].values / STEP) for end in ("", "_low", "_high"))
-        columns |= {f"{name}_fit": fit, f"{name}_fit_low": fit - low, f"{name}_fit_high": high - fit}
-    columns["chi2_fit"] = np.round(sample["chi2_fit"].values / _CHI2_STEP)
-    largest = max(np.abs(values).max() for values in columns.values())
-    if not largest < 2**15:
-        raise ValueError(
-            f"a label does not fit into 16 bits: {largest} steps (a galaxy that was not fitted?)"
-        )
-    candidates = np.concatenate([np.diff(numbers, prepend=0) for numbers in drawn])
-    stored = xr.Dataset(
-        {name: ("galaxy", values.astype("i2")) for name, values in columns.items()}
-        | {"candidate": ("drawn", candidates.astype("i4"))},
-        attrs={
-            "seed": SEED,
-            "block": BLOCK,
-            "step": STEP,
-            "chi2_step": _CHI2_STEP,
-            "columns": "low and high as distances from the median; candidates of whole blocks, as steps",
-            **{name: sample.attrs[name] for name in _TOLD},
-        },
-    )
-    compressed = {name: {"zlib": True, "complevel": 9, "shuffle": True} for name in stored.data_vars}
-    stored.to_netcdf(path, engine="h5netcdf", encoding=compressed)
 
 
 def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
@@ -166,22 +119,17 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     Parameters
     ----------
     n : int, optional
-        The first so many; default: all 120,114.
+        The first so many (ValueError beyond those that are stored); default: all 120,114.
     averages : SimpleNamespace, optional
         ``make_band_averages(SSPGrid.embedded("broadband"), load_filters())``, if at hand: half of the time.
     path : path
-        Of `write_labels`; default: the file that comes with spectool.
+        Of `tools.make.surana2020_labels`; default: the file that comes with spectool.
 
     Returns
     -------
     xarray.Dataset, dims (galaxy, band)
         As of `make_surana2020` without ``best_model`` and ``log_amplitude_fit``; labels to 0.0005 dex, chi-square to
         0.01.
-
-    Raises
-    ------
-    ValueError
-        If n is not between 1 and the number of stored galaxies.
     """
     labels = xr.load_dataset(path, engine="h5netcdf")
     seed, size = int(labels.attrs["seed"]), int(labels.attrs["block"])
@@ -194,7 +142,7 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     for block in tqdm(range(-(-n // size)), desc="sample", unit="block", disable=not progress):
         # Noise is drawn for a block as a whole.
         numbers = np.cumsum(labels["candidate"].values[block * size : (block + 1) * size], dtype=int)
-        drawn = redraw_gama(numbers, averages=averages, seed=_block_seed(seed, block))
+        drawn = redraw_gama(numbers, averages=averages, seed=block_seed(seed, block))
         seen = observe_gama(drawn, seed=np.random.default_rng([seed, block, 1]))
         parts.append(seen.drop_vars("candidate"))
     sample = concatenate(parts).isel(galaxy=slice(0, n))
@@ -206,7 +154,7 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     columns["chi2_fit"] = ("galaxy", labels["chi2_fit"].values[:n] * labels.attrs["chi2_step"], {"units": ""})
     columns["n_bands_fit"] = ("galaxy", (~sample["mask"].values).sum(axis=1), {"units": ""})
     columns["fit_reason"] = ("galaxy", np.full(n, "", dtype=object), {"units": ""})
-    note = {name: labels.attrs[name] for name in _TOLD}
+    note = {name: labels.attrs[name] for name in STATED}
     return sample.assign(columns).assign_attrs(parts[0].attrs | note)
 
 
@@ -218,10 +166,11 @@ def _make_library(n_models, progress):
 
 def _make_block(made, seed, size):
     """The first galaxies of a block; drawn and observed as a whole, so that they do not depend on how many."""
-    drawn = draw_gama(BLOCK, averages=made["averages"], seed=_block_seed(*seed)).drop_vars("candidate")
+    drawn = draw_gama(BLOCK, averages=made["averages"], seed=block_seed(*seed)).drop_vars("candidate")
     seen = observe_gama(drawn, seed=np.random.default_rng([*seed, 1]))
     return fit_library(seen.isel(galaxy=slice(0, size)), made["library"], progress=False)
 
 
-def _block_seed(seed, block):
+def block_seed(seed, block):
+    """Of the galaxies of one block."""
     return int(np.random.SeedSequence([seed, block]).generate_state(1)[0])

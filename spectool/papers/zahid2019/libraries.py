@@ -1,14 +1,15 @@
 """The honest test of a network that was trained on model spectra: spectra of another library."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 
+from spectool.models.calibration import figures_of_merit
 from spectool.models.chunked import add_white_noise
+from spectool.papers import as_columns
 from spectool.papers.zahid2019.network import predict_ensemble
 from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
 from spectool.spectra import SIGMA_TO_FWHM
@@ -33,8 +34,8 @@ def perturb_grid(
 ) -> SSPGrid:
     """A mock of another library: a grid with wrong isochrones, features, continua and resolution.
 
-    It is called a mock in its provenance: real libraries differ in ways that this has not, and its amplitudes
-    are guesses.
+    Real libraries differ in ways that this has not, and its amplitudes are guesses. ValueError if one is negative or
+    the grid does not cover the optical.
 
     Parameters
     ----------
@@ -44,19 +45,11 @@ def perturb_grid(
         Isochrones: a population of an age has the spectrum of one older by this fraction.
     depth, depth_scatter : float
         All features, relative to a continuum smoothed over 100 A, are multiplied by this; and by a factor of this
-        scatter that changes with wavelength, over 40 and 150 A, and with each dex of metallicity, as abundance
-        patterns do.
+        scatter that changes with wavelength, over 40 and 150 A, and with each dex of metallicity.
     continuum : float
         Scatter of a factor on the continuum, alike for all populations, over 40 and over 150 A.
     extra_fwhm : float
         Blur [Angstrom] that the copy's ``fwhm`` does not tell of.
-    seed : int
-        Of the two factors.
-
-    Raises
-    ------
-    ValueError
-        If an amplitude is negative or the grid does not cover the optical.
     """
     if min(older, depth, depth_scatter, continuum, extra_fwhm) < 0:
         raise ValueError("amplitudes of a perturbation must not be negative")
@@ -65,10 +58,7 @@ def perturb_grid(
         raise ValueError("only a grid that covers 4000-7350 A can be perturbed")
     wavelength = grid.wavelength[inside]
     pixel = float(np.median(np.diff(wavelength)))
-    flux, surviving = (
-        _interpolate_age(a, grid.age, 1 + older) for a in (grid.flux[..., inside], grid.surviving_mass)
-    )
-    flux = flux.astype(float)
+    flux = _interpolate_age(grid.flux[..., inside], grid.age, 1 + older).astype(float)
     if extra_fwhm:
         flux = gaussian_filter1d(flux, extra_fwhm / SIGMA_TO_FWHM / pixel, mode="nearest")
     rng = np.random.default_rng(seed)
@@ -80,15 +70,11 @@ def perturb_grid(
     note = {"older": older, "depth": depth, "depth_scatter": depth_scatter}
     note |= {"continuum": continuum, "extra_fwhm": extra_fwhm, "seed": int(seed)}
     name = f"mock of another library: {grid.provenance.get('name', 'a grid')}, perturbed"
-    return SSPGrid(
+    return replace(
+        grid,
         edges=grid.edges[inside[0] : inside[-1] + 2],
-        age=grid.age,
-        metallicity=grid.metallicity,
         flux=flux.astype("f4"),
-        surviving_mass=surviving,
-        ionizing_rate=grid.ionizing_rate,
-        z_sun=grid.z_sun,
-        fwhm=grid.fwhm,
+        surviving_mass=_interpolate_age(grid.surviving_mass, grid.age, 1 + older),
         nebular=None,
         provenance=dict(grid.provenance) | {"name": name, "perturbation": note},
     )
@@ -137,31 +123,28 @@ def score_on_library(
     if result.shape != (n,):
         raise ValueError(f"the predictor gave values of shape {result.shape} for {n} spectra")
     truth, known = prepared["log_z_lw"].values, np.isfinite(result)
-    off = np.where(known, result - truth, np.nan)
-    good, bivariate = off[known], known.sum() > 2
+    figures, bivariate = figures_of_merit(result, truth), known.sum() > 2
     overall = {
-        "bias": (np.mean(good) if good.size else np.nan, "dex"),
-        "scatter": (np.std(good) if good.size else np.nan, "dex"),
-        "rms": (np.sqrt(np.mean(good**2)) if good.size else np.nan, "dex"),
+        "bias": (figures.get("bias", np.nan), "dex"),
+        "scatter": (figures.get("sigma", np.nan), "dex"),
+        "rms": (figures.get("rmse", np.nan), "dex"),
         "correlation": (np.corrcoef(result[known], truth[known])[0, 1] if bivariate else np.nan, ""),
         "slope": (np.polyfit(truth[known], result[known], 1)[0] if bivariate else np.nan, ""),
         "n_missing": (int((~known).sum()), ""),
     }
-    columns = {name: ((), value, {"units": unit}) for name, (value, unit) in overall.items()}
+    columns, coords = as_columns(overall, dim=()), {}
     places = {
         "log_z": (truth, LOG_Z_EDGES, "dex"),
         "log_age": (np.log10(prepared["age_lw"].values), LOG_AGE_EDGES, "dex(Gyr)"),
     }
-    coords = {}
     for name, (values, edges, unit) in places.items():
         edges = np.asarray(edges, float)
         coords[name] = (name, 0.5 * (edges[1:] + edges[:-1]), {"units": unit})
         which = np.clip(np.digitize(values, edges) - 1, 0, edges.size - 2)
-        groups = [off[(which == k) & known] for k in range(edges.size - 1)]
-        for statistic, of in (("bias", np.mean), ("scatter", np.std)):
-            numbers = np.array([of(group) if group.size else np.nan for group in groups])
-            columns[f"{statistic}_by_{name}"] = (name, numbers, {"units": "dex"})
-        columns[f"n_by_{name}"] = (name, np.array([group.size for group in groups]), {"units": ""})
+        rows = [figures_of_merit(result[which == k], truth[which == k]) for k in range(edges.size - 1)]
+        for statistic, key, of in (("bias", "bias", "dex"), ("scatter", "sigma", "dex"), ("n", "n", "")):
+            numbers = np.array([row.get(key, np.nan) for row in rows])
+            columns[f"{statistic}_by_{name}"] = (name, numbers, {"units": of})
     about = {"library": str(grid.provenance.get("name", "")), "sn": float(sn), "seed": int(seed), "n": int(n)}
     return xr.Dataset(columns, coords, about)
 
@@ -169,20 +152,12 @@ def score_on_library(
 def compare_libraries(
     predictors: Mapping[str, Callable[[xr.Dataset], np.ndarray]], grids: Mapping[str, SSPGrid], **options
 ) -> xr.Dataset:
-    """Every predictor on every library (dicts by name; options of `score_on_library`): dims ``model``, ``library``.
-
-    Examples
-    --------
-    >>> grids = {"BC03-MILES": SSPGrid.embedded(), "E-MILES": SSPGrid.from_ppxf("spectra_emiles_9.0.npz")}
-    >>> compare_libraries({"network": network_predictor(load())}, grids)  # doctest: +SKIP
-    """
+    """Every predictor on every library (dicts by name; options of `score_on_library`): dims ``model``, ``library``."""
     if not predictors or not grids:
         raise ValueError("a comparison needs at least one predictor and one grid")
     rows = []
     for predict in predictors.values():
         row = [score_on_library(predict, grid, **options) for grid in grids.values()]
         rows.append(xr.concat([item.drop_attrs(deep=False) for item in row], "library"))
-    table = xr.concat(rows, "model")
-    return table.assign_coords(
-        model=("model", list(predictors)), library=("library", list(grids))
-    ).assign_attrs({name: value for name, value in options.items() if np.isscalar(value)})
+    table = xr.concat(rows, "model").assign_coords(model=list(predictors), library=list(grids))
+    return table.assign_attrs({name: value for name, value in options.items() if np.isscalar(value)})

@@ -1,26 +1,17 @@
 """Stellar metallicity from prepared spectra: the network of Zahid et al. (2019), trained as in their Section 5."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import xarray as xr
 
-from spectool.models.chunked import (
-    SN_LEVELS,
-    ChunkBasis,
-    ChunkedEnsemble,
-    ChunkedMLP,
-    assign_levels,
-    draw_filtered,
-    fit_chunk_basis,
-)
+from spectool.models import chunked
+from spectool.models.chunked import SN_LEVELS, ChunkBasis, ChunkedEnsemble, ChunkedMLP
 from spectool.models.store import load_model
-from spectool.models.training import History, Rows, Step, fit, one_cycle
+from spectool.models.training import History, Rows, fit, in_batches, one_cycle
 
 OUTPUTS = ("log_z_lw",)
 ENSEMBLE = tuple(f"zahid2019_mlp{k}" for k in range(1, 7))
@@ -31,7 +22,6 @@ TIME_RESOLVED = (*INTERVAL_OUTPUTS, "log_age_lw")
 ADAM_EPOCHS, SGD_EPOCHS, BATCH_SIZE, PATIENCE = 80, 500, 1024, 100
 LR, SGD_LR = 1e-2, 3e-2
 L1, L2 = 1e-5, 0.0
-EVALUATED = 8192  # spectra at once
 _LOG_OF = {"log_age_lw": "age_lw", "log_age_interval": "age_interval"}
 
 
@@ -63,7 +53,9 @@ class NoisyLoss:
     def __call__(self, model: ChunkedMLP, batch: dict, step) -> dict[str, torch.Tensor]:
         """``loss``; ``squared_error`` in units of the labels' variance, ``squared_error_1`` of the first output."""
         x, y = batch["x"], batch["y"]
-        sigma = batch["sigma"] if "sigma" in batch else assign_levels(len(x), self.levels, step.generator)
+        sigma = (
+            batch["sigma"] if "sigma" in batch else chunked.assign_levels(len(x), self.levels, step.generator)
+        )
         off = (model.head(self._see(model, x, sigma, step.generator)) - y) / model.out_scale
         squared = off.square().mean()
         result = {"squared_error": squared, "squared_error_1": off[:, 0].square().mean()}
@@ -73,36 +65,11 @@ class NoisyLoss:
         if self.pixel_noise:
             return model.preactivations(x + sigma[:, None] * torch.randn(x.shape, generator=generator))
         clean = self.basis.preactivations(model, x) if self.basis is not None else model.preactivations(x)
-        return clean + draw_filtered(model.responses(), sigma, generator)
+        return clean + chunked.draw_filtered(model.responses(), sigma, generator)
 
     def _penalty(self, model):
         kernels = [model.weight * model.inside, *(layer.weight for layer in model.dense[::2])]
         return sum(self.l1 * w.abs().sum() + self.l2 * w.square().sum() for w in kernels)
-
-
-@dataclass
-class Watch:
-    """A callback that looks at other data after each epoch, and remembers where it would have stopped on them."""
-
-    data: Mapping[str, xr.Dataset]
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    best: dict[str, dict] = field(default_factory=dict)
-
-    def start(self, model: ChunkedMLP, loss: NoisyLoss, outputs: Sequence[str]) -> None:
-        """Called by `train` before the first epoch."""
-        self.model, self.loss = model, loss
-        self.arrays = {name: arrays_with_noise(d, model, outputs, loss) for name, d in self.data.items()}
-        self.losses = {name: [] for name in self.data}
-
-    def __call__(self, history: History) -> None:
-        """After an epoch."""
-        weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        for name, arrays in self.arrays.items():
-            value = evaluate(self.model, self.loss, arrays)
-            if not self.losses[name] or value < min(self.losses[name]):
-                self.best[name] = weights
-            self.losses[name].append(value)
-        self.best["last"] = weights
 
 
 def arrays_with_noise(prepared, model, outputs, loss) -> dict:
@@ -112,18 +79,6 @@ def arrays_with_noise(prepared, model, outputs, loss) -> dict:
     rows = np.tile(np.arange(len(x)), len(SN_LEVELS))
     sigma = np.repeat(1.0 / np.asarray(SN_LEVELS, np.float32), len(x)).astype(np.float32)
     return {"x": Rows(x, rows), "y": y[rows], "sigma": sigma}
-
-
-def evaluate(model, loss, arrays) -> float:
-    """Squared error, in units of the labels' variance, on arrays from `arrays_with_noise`, noise always alike."""
-    step = Step(0.0, 0.0, False, torch.Generator().manual_seed(0))
-    total, n = 0.0, len(arrays["y"])
-    with torch.inference_mode():
-        for start in range(0, n, EVALUATED):
-            rows = np.arange(start, min(start + EVALUATED, n))
-            batch = {name: torch.from_numpy(np.asarray(a[rows], np.float32)) for name, a in arrays.items()}
-            total += float(loss(model, batch, step)["squared_error"]) * len(rows)
-    return total / n
 
 
 def train(
@@ -141,7 +96,7 @@ def train(
     max_seconds: float | None = None,
     augment: Callable[[torch.Tensor, torch.Generator], torch.Tensor] | None = None,
     pixel_noise: bool = False,
-    watch: Watch | None = None,
+    watch: Callable[[History], None] | None = None,
     callbacks: Sequence[Callable[[History], None]] = (),
     seed: int = 0,
     progress: bool = True,
@@ -151,25 +106,21 @@ def train(
     Parameters
     ----------
     training, heldout : Dataset
-        Prepared noise-free spectra with labels: what is learnt from, and what tells when to stop (`make_sample`,
-        `make_heldout`).
-    outputs
-        See `make_labels`.
-    n_filters, hidden
-        Of the model.
+        Prepared noise-free spectra with labels, on the same pixels: what is learnt from, and what tells when to stop
+        (`make_sample`, `make_heldout`).
+    outputs, n_filters, hidden
+        See `make_labels`; of the model.
     adam_epochs, sgd_epochs, lr, batch_size
-        Adam, its learning rate `lr` in one cycle; then stochastic gradient descent with momentum, its rate
-        falling as a
-        cosine. The paper has 500 epochs of the second.
+        Adam, its learning rate `lr` in one cycle; then stochastic gradient descent with momentum, its rate falling as
+        a cosine. The paper has 500 epochs of the second.
     patience, max_seconds
         End the second phase after so many epochs without a better one; seconds for both, two fifths are Adam's.
     augment : callable, optional
-        ``augment(x, generator)`` -> x, (B, n_kept) float32: what else happens to training spectra, drawn for
-        each batch.
+        ``augment(x, generator)`` -> x, (B, n_kept) float32: what else happens to the training spectra of a batch.
     pixel_noise
         See `NoisyLoss`.
     watch, callbacks
-        What notes where other rules would have stopped; called with the `History` of the phase after each epoch.
+        Called with the `History` of the phase after each epoch, `watch.start(model, loss, outputs)` before the first.
     seed : int
         Of weights, order and noise.
 
@@ -177,11 +128,6 @@ def train(
     -------
     model, history
         Records of both phases in one, with ``phase`` ("adam", "sgd").
-
-    Raises
-    ------
-    ValueError
-        If the two samples are not on the same pixels.
     """
     wavelength = training["wavelength"].values
     if not np.array_equal(wavelength, heldout["wavelength"].values):
@@ -191,7 +137,7 @@ def train(
         wavelength=wavelength, n_filters=n_filters, hidden=hidden, outputs=outputs, units=units, seed=seed
     )
     model.set_statistics(x, y)
-    basis = fit_chunk_basis(x, model)
+    basis = chunked.fit_chunk_basis(x, model)
     basis.start_within(model)
     whole = augment is not None or pixel_noise
     loss = NoisyLoss(None if whole else basis, L1, L2, SN_LEVELS, pixel_noise)
@@ -202,26 +148,13 @@ def train(
     common = {
         "loss": loss,
         "batch_size": batch_size,
-        "augment": _augment(augment),
+        "augment": augment and (lambda batch, step: {**batch, "x": augment(batch["x"], step.generator)}),
         "callbacks": [*([watch] if watch is not None else []), *callbacks],
         "progress": progress,
     }
-    phases = (
-        {
-            "optimizer": "fused adam",
-            "lr": lr,
-            "epochs": adam_epochs,
-            "schedule": one_cycle(),
-            "patience": None,
-        },
-        {
-            "optimizer": "sgd",
-            "lr": SGD_LR,
-            "epochs": sgd_epochs,
-            "schedule": one_cycle(0.0),
-            "patience": patience,
-        },
-    )
+    adam = {"optimizer": "fused adam", "lr": lr, "epochs": adam_epochs, "patience": None}
+    sgd = {"optimizer": "sgd", "lr": SGD_LR, "epochs": sgd_epochs, "patience": patience}
+    phases = adam | {"schedule": one_cycle()}, sgd | {"schedule": one_cycle(0.0)}
     return model, _run_phases(model, train, valid, phases, common, seed, max_seconds)
 
 
@@ -258,24 +191,10 @@ def _join(histories: Sequence[History]) -> History:
     return History(records, best.best_epoch, best.best_loss, histories[-1].stopped, seconds)
 
 
-def _augment(function):
-    if function is None:
-        return None
-    return lambda batch, step: {**batch, "x": function(batch["x"], step.generator)}
-
-
 def load(*names: str):
-    """The shipped networks as a `spectool.models.ensemble.ChunkedEnsemble`.
+    """Networks from files or by shipped names as a `spectool.models.chunked.ChunkedEnsemble`.
 
-    Parameters
-    ----------
-    names
-        Files or shipped names; by default ``zahid2019_mlp1`` to ``_mlp6``. Calibration is read from the first.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is not there.
+    By default ``zahid2019_mlp1`` to ``_mlp6``. Calibration is read from the first; FileNotFoundError if one is missing.
     """
     loaded = [load_model(name, expected="ChunkedMLP") for name in names or ENSEMBLE]
     return ChunkedEnsemble([model for model, _ in loaded], loaded[0][1].arrays)
@@ -296,18 +215,13 @@ def predict_ensemble(members, prepared: xr.Dataset) -> tuple[np.ndarray, np.ndar
 
 def project(pca, flux) -> np.ndarray:
     """Coefficients (N, n_components), float32, of prepared spectra (N, n_kept)."""
-    coefficients = np.empty((len(flux), pca.n_latent), np.float32)
-    with torch.inference_mode():
-        for start in range(0, len(flux), 4096):
-            part = np.ascontiguousarray(flux[start : start + 4096], dtype=np.float32)
-            coefficients[start : start + 4096] = pca.encode(torch.from_numpy(part))[0]
-    return coefficients
+    return in_batches(pca, lambda x: pca.encode(x)[:1], flux, batch_size=4096)[0]
 
 
 def add_coefficient_noise(coefficients: np.ndarray, *, seed) -> np.ndarray:
     """Coefficients with the noise of spectra, a fifth at each S/N, once: trees cannot have it drawn afresh."""
     generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-    sigma = assign_levels(len(coefficients), SN_LEVELS, generator)[:, None]
+    sigma = chunked.assign_levels(len(coefficients), SN_LEVELS, generator)[:, None]
     noise = torch.randn(coefficients.shape, generator=generator)
     return coefficients + (sigma * noise).numpy()
 
@@ -315,4 +229,4 @@ def add_coefficient_noise(coefficients: np.ndarray, *, seed) -> np.ndarray:
 def copy_with_noise(coefficients, labels, n_copies: int, *, seed) -> tuple[np.ndarray, np.ndarray]:
     """So many noisy copies of coefficients from `project`, and the labels as often."""
     copies = [add_coefficient_noise(coefficients, seed=[seed, k]) for k in range(n_copies)]
-    return np.concatenate(copies), np.concatenate([labels] * n_copies)
+    return np.concatenate(copies), np.tile(labels, n_copies)

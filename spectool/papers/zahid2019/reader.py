@@ -1,7 +1,5 @@
 """Metallicities of real spectra with the networks of Zahid et al. (2019)."""
 
-from __future__ import annotations
-
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,10 +49,8 @@ def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_co
         pixel of 1 Angstrom (`spectool.papers.zahid2019.sample`); without either, spectra count as noise-free.
     ebv : float or array_like (galaxy,), optional
         E(B-V) [mag]; default the column ``ebv``, else nothing is corrected. For spectra in the observed frame.
-    spectral_fwhm : float or array_like (galaxy,), optional
-        Total width of the spectra's lines [km/s].
-    fwhm : float
-        Width to broaden to [km/s].
+    spectral_fwhm, fwhm : float or array_like (galaxy,)
+        Total width of the spectra's lines, and width to broaden to [km/s].
     min_coverage : float
         As of `spectool.prepare.resample`.
 
@@ -84,7 +80,7 @@ def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_co
 
     reject(out["mask"].values.all(1), "no good pixel")
     if not spectral_coordinate(out)[1]:
-        out = _to_rest_frame(out, ebv)
+        out = prepare.clean_to_rest_frame(out, ebv)
         reject(out["mask"].values.all(1), "redshift not usable")
     width, source = _spectral_fwhm(out, spectral_fwhm)
     ends = _ends(out)
@@ -116,10 +112,7 @@ def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_co
     text = f"broadened to {fwhm:g} km/s (FWHM) from {source}; {(width > fwhm).sum()} have a lower resolution"
     out = out.drop_vars(["flux", "ivar", "mask", "wavelength"]).assign_attrs(fwhm_kms=float(fwhm))
     text = f"{text}\nprepared as Zahid et al. (2019): {unusable.sum()} of {len(bad)} spectra masked out"
-    noise, dims = (
-        "noise of a pixel of 1 Angstrom over the pseudo-continuum, before broadening",
-        ("galaxy", "wavelength"),
-    )
+    dims, noise = ("galaxy", "wavelength"), "noise of a pixel of 1 Angstrom, in units of the pseudo-continuum"
     out = add_history(out.assign_coords(wavelength=("wavelength", basis.kept_wavelength, AT_REST)), text)
     return out.assign(
         flux=(dims, np.where(bad, 0, flux), {"units": "", "description": "flux / pseudo-continuum - 1"}),
@@ -178,15 +171,6 @@ def _instrument(sample):
     return np.sqrt(mean + box + np.where(count > 0, PIXEL_VELOCITY**2 / 12, 0))
 
 
-def _to_rest_frame(sample, ebv):
-    sample = prepare.mask_sky_lines(sample)
-    if ebv is not None or "ebv" in sample:
-        sample = prepare.correct_extinction(sample, ebv=ebv)
-    else:
-        sample = add_history(sample, "Galactic extinction left in: E(B-V) is not known")
-    return prepare.to_rest_frame(sample)
-
-
 def _ends(sample):
     """First and last good rest wavelength (galaxy, 2) [Angstrom]; NaN without any."""
     wavelength, _ = spectral_coordinate(sample)
@@ -205,10 +189,8 @@ def _resample(sample, wavelength, min_coverage):
     result = prepare.resample(sample, wavelength, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", prepare.PrepareWarning)
-        noise = prepare.resample(
-            sample.assign(flux=(("galaxy", "wavelength"), density)), wavelength, **options
-        )
-    return result, noise["flux"].values
+        sample = sample.assign(flux=(("galaxy", "wavelength"), density))
+        return result, prepare.resample(sample, wavelength, **options)["flux"].values
 
 
 def _chunks():
@@ -232,12 +214,11 @@ def _name_gaps(bad, wavelength, ends):
 
 
 DEAD, LOST_CHUNK, UNUSABLE = range(1, 4)
-REASONS = (
-    "",
-    "no good pixel",
-    "more than half of a chunk is masked",
-    "no continuum: the polynomial is not positive, or too few pixels are good",
-)
+REASONS = {
+    DEAD: "no good pixel",
+    LOST_CHUNK: "more than half of a chunk is masked",
+    UNUSABLE: "no continuum: the polynomial is not positive, or too few pixels are good",
+}
 SUSPECTS = {
     "chi2": "unlike any sum of stellar populations ({:.1f} times the expected scatter): nucleus, star, wrong redshift?",
     "excess": "{:.0f} sigma off at {:.0f} A: unmasked line, nucleus, wrong redshift or artefact?",
@@ -253,15 +234,12 @@ OUTLIER_COLUMNS = {
     "distance": "of the principal components from their mean, in units of their scatter",
     "score": "-log10 of the chance of an ordinary spectrum",
 }
-
-
 ANSWERS = {
     "predicted": ("mean", "mean of the networks"),
     "error": ("error", "1 sigma, calibrated on held-out histories"),
     "spread": ("spread", "standard deviation of the networks"),
 }
 """End of a column's name -> key of what `MetallicityReader.read` gives, and words."""
-SUSPICIONS = ("chi2", "excess", "distance", "score", "pixel", "which")
 GROUP = 512
 
 
@@ -271,8 +249,7 @@ class MetallicityReader:
     def __init__(self, networks=None) -> None:
         networks = load() if networks is None else networks
         whole = networks if isinstance(networks, ChunkedEnsemble) else ChunkedEnsemble(networks)
-        self.arrays, self.stacked = whole.arrays, whole
-        self.outputs, self.units = whole.outputs, whole.units
+        self.arrays, self.outputs, self.stacked = whole.arrays, whole.outputs, whole
         self.basis = ContinuumBasis.optical()
         if not np.array_equal(self.basis.kept_wavelength, whole.wavelength):
             raise ValueError("these networks do not read the pixels of spectool.continuum.kept_pixels")
@@ -294,21 +271,15 @@ class MetallicityReader:
         outputs, gradient = self.stacked.answer(x)
         variance = white_noise_variance(gradient, products, torch.from_numpy(noise))
         variance += self.stacked.pixel_variance(gradient, bad) * self.stacked.fill**2
-        single = len(outputs) == 1
-        computed = {
-            "mean": outputs.mean(dim=0),
-            "spread": torch.zeros_like(outputs[0]) if single else outputs.std(dim=0),
-            "noise": variance.clamp(min=0).sqrt().T,
-        }
-        computed = {name: value.numpy() for name, value in computed.items()}
+        spread = torch.zeros_like(outputs[0]) if len(outputs) == 1 else outputs.std(dim=0)
+        noises = variance.clamp(min=0).sqrt().T
+        computed = {"mean": outputs.mean(dim=0).numpy(), "spread": spread.numpy(), "noise": noises.numpy()}
         if self.knows_outliers:
             variance = torch.from_numpy(np.square(noise)[:, self._chunk_of_bin])
             computed |= score_bin_outliers(self.arrays, x, variance, bad)
         return computed
 
-    def read_all(
-        self, sigma, noise, take, *, batch_size=GROUP, run=map, progress=False
-    ) -> dict[str, np.ndarray]:
+    def read_all(self, sigma, noise, take, *, batch_size=GROUP, run=map, progress=False) -> dict:
         """Read spectra batch by batch, in each those together that are broadened by one width (N,).
 
         ``take(part)`` reads a batch and returns a function of its rows and of their operator: prepared spectra, their
@@ -317,7 +288,8 @@ class MetallicityReader:
         n, n_out = len(sigma), len(self.outputs)
         result = {name: np.full((n, n_out), np.nan, "f4") for name in ("mean", "spread", "noise")}
         if self.knows_outliers:
-            result |= {name: np.zeros(n, "i2" if name in ("pixel", "which") else "f4") for name in SUSPICIONS}
+            result |= {name: np.zeros(n, "f4") for name in OUTLIER_COLUMNS}
+            result |= {name: np.zeros(n, "i2") for name in ("pixel", "which")}
         result |= {"code": np.zeros(n, "i1")}
         for width in np.unique(sigma):
             self.broaden_by(width)
@@ -349,7 +321,7 @@ class MetallicityReader:
         def known(values):
             return np.where(usable, values, np.nan).astype("f4")
 
-        for k, (name, unit) in enumerate(zip(self.outputs, self.units, strict=True)):
+        for k, (name, unit) in enumerate(zip(self.outputs, self.stacked.units, strict=True)):
             for what, (key, text) in ANSWERS.items():
                 column = known(computed[key][:, k]), unit, f"{name}: {text}"
                 result[f"{name.removesuffix('_lw')}_{what}"] = column
@@ -413,10 +385,8 @@ def stream_metallicity(
 
     Raises
     ------
-    FileNotFoundError
-        If the folder lacks the spectra.
-    ValueError
-        If spectra, table and widths do not belong together.
+    FileNotFoundError, ValueError
+        If the folder lacks the spectra; if spectra, table and widths do not belong together.
     """
     flux, table = _open(source, table)
     reader, n = MetallicityReader(networks), len(flux)
@@ -535,13 +505,6 @@ def predict(sample: xr.Dataset, networks=None, **preparation) -> xr.Dataset:
         ``outlier_distance``, ``outlier_wavelength`` (`spectool.models.outliers`); ``out_of_range`` (bool)
         and ``reason`` ("" if in range): no answer (NaN), an outlier, a metallicity at an end of the training spectra',
         a resolution lower than the models', a redshift as of a star. The sample's columns are kept.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the shipped networks are not here.
-    ValueError
-        As `prepare_zahid2019`.
 
     Notes
     -----

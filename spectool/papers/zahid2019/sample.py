@@ -66,11 +66,7 @@ def make_basis(grid, *, wavelength=None):
         ``flux`` (duration, interval, metallicity, wavelength) float32 [Lsun / Angstrom], per solar mass formed over the
         whole duration; ``light`` in 4050-7300 Angstrom [Lsun] and ``log_age``, the mean log age weighted by it
         [dex(Gyr)], both (duration, interval, metallicity); ``edges`` (duration, edge) [Gyr] of the intervals.
-
-    Raises
-    ------
-    ValueError
-        If the grid does not cover the wavelengths or ages, or its resolution is too low.
+        ValueError if the grid does not cover the wavelengths or ages, or its resolution is too low.
     """
     synth_histories.check_ages(grid)
     wavelength = optical_wavelength() if wavelength is None else np.asarray(wavelength, float)
@@ -419,8 +415,6 @@ def read_products(name="main", *, path=None):
         Galaxies of the main sample, 200,000 whose metallicity falls with star formation at fixed mass, or of the null
         sample, 50,000 where it does not; the main sample's mean spectra in 25 bins of mass; mean spectra of both
         samples in 15 x 10 bins of equal numbers in mass and then star-formation rate, prepared for the networks.
-    path : path, optional
-        Default: the file that comes with spectool.
 
     Returns
     -------
@@ -431,11 +425,6 @@ def read_products(name="main", *, path=None):
         "bins": along ``sample`` ("galaxies", "null") ``flux`` (galaxy, wavelength) as of
         `spectool.papers.zahid2019.reader.prepare_zahid2019`, in order of mass and then of rate; medians ``log_mass``
         and ``log_sfr``; ``log_z_light``, the bin's true metallicity weighted by light; ``count``.
-
-    Raises
-    ------
-    ValueError
-        If there is no such table.
     """
     if name not in FILES:
         raise ValueError(f"no sample {name!r}; choose from {', '.join(FILES)}")
@@ -448,20 +437,15 @@ def rebuild(ids, *, null=False, seed=SEED, keep_truth=True, progress=False, batc
     Parameters
     ----------
     ids : array_like of int
-        block * 4096 + row; galaxies of one block are quickest together.
+        block * 4096 + row, ValueError if there is none or one is negative; those of one block are quickest together.
     null : bool
         Those of the null sample (other galaxies under the same numbers).
 
     Returns
     -------
     Dataset
-        On `spectool.prepare.stack_wavelength` (3700-7360 A, 1 A), at rest: ``flux``, ``truth`` [1e-17 erg/s/cm2/A],
+        On `spectool.continuum.stack_wavelength` (3700-7360 A, 1 A), at rest: ``flux``, ``truth`` [1e-17 erg/s/cm2/A],
         ``ivar``, ``mask``, ``true_line_flux`` (galaxy, line), the columns of the candidates; see `to_angstrom`.
-
-    Raises
-    ------
-    ValueError
-        If there is no number or one is negative.
     """
 
     def draw(block):

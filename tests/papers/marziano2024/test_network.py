@@ -48,12 +48,9 @@ def test_vae_answers_with_errors_flags_and_reasons(model, galaxies):
 
 def test_latents_outside_the_training_range_are_flagged(model, galaxies):
     network = as_network(model, latent_min=np.full(32, 50.0), latent_max=np.full(32, 60.0))
-    prepared = prepare_spectra(galaxies.isel(galaxy=[0]))
-    result = marziano2024.predict(prepared, network, n_mock=100)
-    assert result["out_of_range"].values[0]
-    assert "latent 2 is" in str(result["reason"].values[0]) and "50.00 to 60.00" in str(
-        result["reason"].values[0]
-    )
+    result = marziano2024.predict(prepare_spectra(galaxies.isel(galaxy=[0])), network, n_mock=100)
+    reason = str(result["reason"].values[0])
+    assert result["out_of_range"].values[0] and "latent 2 is" in reason and "50.00 to 60.00" in reason
 
 
 def test_a_spectrum_unlike_any_galaxy_is_flagged(model, galaxies):
@@ -79,11 +76,9 @@ def test_the_predictor_asks_the_shipped_network(galaxies, monkeypatch):
     monkeypatch.setattr(
         marziano2024, "draw_mocks", lambda z, mask, ivar, n, rng: draw_mocks(z, mask, ivar, 60, rng)
     )
-    predictor = marziano2024.make_predictor()
+    predictor, latents = marziano2024.make_predictor(), marziano2024.load()[1].arrays["informative"]
     result = predictor.predict(predictor.prepare(galaxies.isel(galaxy=[0])))
-    assert result.sizes["quantity"] == len(marziano2024.PARAMETERS) + len(
-        marziano2024.load()[1].arrays["informative"]
-    )
+    assert result.sizes["quantity"] == len(marziano2024.PARAMETERS) + len(latents)
 
 
 def test_training_is_the_papers_loss_on_hidden_parts(rng):
@@ -116,17 +111,8 @@ def test_the_papers_model_has_eleven_convolutions_from_4582_to_512():
     assert recon.shape == (2, 4582) and mu.shape == log_var.shape == (2, 32)
 
 
-def test_the_shipped_encoder_takes_all_996_real_spectra(shared, capsys):
-    with np.load(shared / "data" / "sdss_galaxies.npz") as data:
-        flux, ivar, first, step = (data[k] for k in ("flux", "ivar", "loglam0", "dloglam"))
-    redshift = np.genfromtxt(
-        shared / "data" / "sdss_galaxies.csv", delimiter=",", names=True, usecols=("z",)
-    )["z"]
-    dims = ("galaxy", "wavelength")
-    sample = xr.Dataset(
-        {"flux": (dims, flux), "ivar": (dims, ivar), "redshift": ("galaxy", redshift)},
-        coords={"observed_wavelength": ("wavelength", 10 ** (first + step * np.arange(flux.shape[1])))},
-    )
+def test_the_shipped_encoder_takes_all_996_real_spectra(sdss_table, sdss_galaxies, capsys):
+    sample = sdss_galaxies(np.arange(len(sdss_table)))
     model, info = marziano2024.load()
     prepared = prepare_spectra(sample)
     seen = reconstruct(model, prepared)

@@ -1,9 +1,7 @@
 """The shipped de-noisers on real SDSS spectra: degraded with the paper's noise, and compared with what was seen."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import xarray as xr
 
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.models.denoise import denoise
@@ -15,26 +13,10 @@ from spectool.prepare import resample, to_rest_frame
 
 
 @pytest.fixture(scope="module")
-def galaxies(shared):
+def galaxies(sdss_table, sdss_galaxies):
     """Star-forming galaxies with noise added, on the paper's bins, and their observed lines."""
-    table = pd.read_csv(shared / "data/sdss_galaxies.csv")
-    forming = table["subclass"].fillna("").str.contains("STAR") & table["z"].between(0.004, 0.18)
-    rows = np.flatnonzero(forming)
-    with np.load(shared / "data/sdss_galaxies.npz") as data:
-        flux, ivar = data["flux"][rows], data["ivar"][rows]
-        wavelength = 10 ** (data["loglam0"] + data["dloglam"] * np.arange(flux.shape[1]))
-    pixels = ("galaxy", "wavelength")
-    observed = xr.Dataset(
-        {
-            "flux": (pixels, flux, {"units": "1e-17 erg / (Angstrom s cm2)"}),
-            "ivar": (pixels, ivar, {"units": ""}),
-            "mask": (pixels, ivar <= 0, {"units": ""}),
-            "redshift": ("galaxy", table["z"].values[rows]),
-        },
-        coords={"observed_wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-        attrs={"survey": "SDSS"},
-    )
-    rest = resample(to_rest_frame(observed), denoising.rest_wavelength())
+    observed = sdss_galaxies(np.flatnonzero(sdss_table["forming"] & sdss_table["z"].between(0.004, 0.18)))
+    rest = resample(to_rest_frame(observed.drop_vars("velocity_dispersion")), denoising.rest_wavelength())
     constant = read_products().attrs["constant"]
     sample = denoising.normalize_total(rest, constant=constant, min_fraction=0.8)
     return denoising.add_noise(sample, seed=8), measure_lines_linear(sample)

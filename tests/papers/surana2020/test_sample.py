@@ -6,6 +6,7 @@ import xarray as xr
 
 from spectool.measure.sedfit import PROPERTIES, score_fit
 from spectool.papers.surana2020 import sample as surana2020
+from tools.make.surana2020_labels import write_labels
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_cuts_go_by_the_teachers_mass_and_leave_negative_fluxes():
 
 def test_stored_labels_and_the_seed_give_the_sample_again(tmp_path, averages):
     sample, path = make(200), tmp_path / "labels.nc"
-    surana2020.write_labels(sample, path, averages=averages)
+    write_labels(sample, path, averages=averages)
     again = surana2020.read_surana2020(path=path, averages=averages, progress=False)
     absent = ["best_model", "log_amplitude_fit"]
     assert set(sample.data_vars) - set(again.data_vars) == set(absent)
@@ -81,7 +82,7 @@ def test_stored_labels_and_the_seed_give_the_sample_again(tmp_path, averages):
         surana2020.read_surana2020(201, path=path, averages=averages)
     sample["log_mass_fit"].values[3] = np.nan
     with pytest.raises(ValueError, match="16 bits"):
-        surana2020.write_labels(sample, path, averages=averages)
+        write_labels(sample, path, averages=averages)
 
 
 def test_the_stored_labels_are_those_of_the_teacher(averages):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spectool.models import store
-from spectool.models.bands import read_inputs
+from spectool.models.bands import FACILITY_BANDS, read_inputs
 from spectool.papers.surana2020 import network as paper
 from spectool.papers.surana2020.sample import read_surana2020, select_taught
 
@@ -53,13 +53,31 @@ def test_networks_taught_by_truth_come_nearer_to_it(few):
         assert spread[1] < 0.8 * spread[0]
 
 
-def test_errors_hold_two_thirds_of_the_unseen(unseen, ensemble):
+def test_the_papers_networks_need_all_bands_and_have_no_errors(few):
+    networks, _ = paper.load_networks(*(f"surana2020_{short}" for short in NAMES.values()))
+    assert networks.outputs == tuple(paper.UNITS) and networks.needs_all_bands
+    sample = few.isel(galaxy=slice(0, 30)).copy(deep=True)
+    sample["mask"].values[:10, 3] = True
+    found, gap = paper.predict_properties(sample, networks), np.arange(30) < 10
+    np.testing.assert_array_equal(np.isnan(found["log_sfr"]), gap)
+    assert (found["reason"].values[gap] == "bands missing").all() and np.isnan(found["log_sfr_error"]).all()
+    with pytest.raises(ValueError, match="nothing to calibrate"):
+        paper.calibrate(networks, read_inputs(few, networks.bands), paper.read_labels(few))
+
+
+def test_errors_hold_two_thirds_of_the_unseen_and_grow_as_bands_go(unseen, few, ensemble):
     networks, _ = ensemble
     mean, error = networks.predict(read_inputs(unseen, networks.bands))
     labels = paper.read_labels(unseen)
     for row in paper.score_properties(mean, labels, networks.outputs, error=error).values():
         assert row["coverage"] == pytest.approx(0.6827, abs=0.03)
         assert row["sigma"] <= 0.12
+    some = read_inputs(few, networks.bands), labels[:2000]
+    curve = paper.missing_curve(networks, *some, counts=(0, 8, 16))
+    assert (np.diff(curve["sigma"], axis=0) > 0).all() and (np.diff(curve["error"], axis=0) > 0).all()
+    lost = paper.missing_facilities(networks, *some)
+    assert lost["facility"].values.tolist() == ["none", *FACILITY_BANDS]
+    assert (lost["error"].sel(facility="none") <= lost["error"] * 1.02).all()
 
 
 def test_a_galaxy_without_herschel_gets_a_wider_error(few, ensemble):
@@ -92,21 +110,21 @@ def test_what_is_wrong_with_values_is_counted(few, ensemble):
     bad = few.isel(galaxy=slice(0, 6)).copy(deep=True)
     bad["flux"].values[0, :4] = np.nan, -99, 9999, -1e-5
     bad["flux_error"].values[1, 0] = 0
-    bad["redshift"].values[2] = 0.9
+    bad["redshift"].values[[2, 4]] = 0.9, np.nan
     bad["flux"].values[3] = 17.3
     found = paper.predict_properties(bad, ensemble[0])
     assert found["n_missing"].values.tolist() == [3, 1, 0, 21, 0, 0]
     reasons = found["reason"].values
     assert "redshift outside" in reasons[2] and "fewer than 3 bands" in reasons[3]
+    assert "no redshift" in reasons[4] and np.isnan(found["log_mass"].values[3:5]).all()
     told = found.attrs["history"]
     for words in ("no data: 1", "sentinel: 2", "error not positive: 1", "look like magnitudes: 21"):
         assert words in told
     with pytest.raises(ValueError, match="come twice: r"):
         paper.predict_properties(few.isel(band=[4, 4, 5]), ensemble[0])
     with pytest.raises(ValueError, match="look like magnitudes"):
-        paper.predict_properties(
-            few.assign(flux=(few["flux"] * 0 + 18.5).assign_attrs(units="Jy")), ensemble[0]
-        )
+        magnitudes = (few["flux"] * 0 + 18.5).assign_attrs(units="Jy")
+        paper.predict_properties(few.assign(flux=magnitudes), ensemble[0])
 
 
 def test_all_files_together_are_small():

@@ -5,9 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from spectool.papers.zahid2019 import sample as candidates
-from spectool.papers.zahid2019.sample import rebuild
 from spectool.surveys.spectrograph import noise_variance, observe_sdss
-from spectool.synth import relations
 from spectool.synth.agn import add_agn
 from spectool.synth.grid import embedded_grid
 from spectool.synth.nebular import mend_low_ionisation
@@ -46,13 +44,8 @@ def test_spectra_are_those_of_the_survey_simulator(block, seen):
         stretch = 1 + float(rows["redshift"][k])
         inside = np.flatnonzero((pixels > 3800) & (pixels < 7300))
         wavelength = pixels[inside] * stretch
-        other = observe_sdss(
-            rest.isel(galaxy=[k]),
-            seed=1,
-            wavelength=wavelength,
-            fibre_fraction=float(rows["fibre_fraction"][k]),
-            keep_truth=True,
-        )
+        options = {"wavelength": wavelength, "fibre_fraction": float(rows["fibre_fraction"][k])}
+        other = observe_sdss(rest.isel(galaxy=[k]), seed=1, keep_truth=True, **options)
         ours = seen["truth"].values[k, inside] / stretch
         difference = ours / other["truth"].values[0] - 1
         assert np.sqrt((difference**2).mean()) < 0.006 and abs(difference.mean()) < 1e-3
@@ -66,33 +59,10 @@ def test_noise_is_what_ivar_says_and_sky_lines_are_masked(seen):
     pull = ((seen["flux"] - seen["truth"]) * np.sqrt(seen["ivar"])).values[good]
     assert pull.std() == pytest.approx(1, abs=0.01) and pull.mean() == pytest.approx(0, abs=0.01)
     observed = seen["wavelength"].values * (1 + seen["redshift"].values[:, None])
-    assert (
-        not good[np.abs(observed - 5578.89) < 8].any()
-        and not good[(observed < 3799) | (observed > 9201)].any()
-    )
+    assert not good[np.abs(observed - 5578.89) < 8].any()
+    assert not good[(observed < 3799) | (observed > 9201)].any()
     assert good.mean() > 0.97
     assert (seen["ivar"].values[~good] == 0).all() and (seen["truth"].values > 0).mean() > 0.999
-
-
-def test_a_candidate_is_the_same_alone_and_in_company():
-    some = rebuild([5, 4097, 7, 5000, 3])
-    alone = rebuild([7, 5000], batch_size=1)
-    for name in ("flux", "ivar", "truth", "true_line_flux"):
-        for row, other in ((0, 2), (1, 3)):
-            np.testing.assert_allclose(alone[name][row], some[name][other], rtol=3e-4, atol=3e-4)
-    np.testing.assert_array_equal(some["candidate"], [5, 4097, 7, 5000, 3])
-    np.testing.assert_array_equal(alone["mask"], some["mask"][[2, 3]])
-    assert rebuild([5], seed=1)["log_mass"].values[0] != some["log_mass"].values[0]
-    null = rebuild([5, 7], null=True, keep_truth=False)
-    np.testing.assert_array_equal(null["log_mass"], some["log_mass"][[0, 2]])
-    np.testing.assert_array_equal(null["dust2"], some["dust2"][[0, 2]])
-    assert (null["log_z_star"].values != some["log_z_star"].values[[0, 2]]).all() and "truth" not in null
-
-
-@pytest.mark.parametrize("ids", [[], [-1, 3]])
-def test_numbers_that_are_none_are_refused(ids):
-    with pytest.raises(ValueError, match="numbers of the candidates"):
-        rebuild(ids)
 
 
 def residual_correlation(galaxies, name, low=9.0, high=11.0):
@@ -111,21 +81,6 @@ def test_metals_fall_with_star_formation_in_the_main_population_only(block):
         assert abs(statistic) < 3.5 * error
     for name in ("dust2", "redshift"):
         np.testing.assert_array_equal(null[name], block[name])
-
-
-def test_renewed_metals_follow_mass_as_those_of_star_forming_galaxies():
-    null = candidates.draw_block(8, null=True)
-    renewed = candidates.renew_metals(null)
-    forming = ~null["is_quiescent"].values
-    mass = null["log_mass"].values
-    for low in (9.5, 10.0, 10.5):
-        inside = forming & (mass > low) & (mass < low + 0.5)
-        for name, tolerance in (("log_z_star", 0.12), ("log_z_gas", 0.03)):
-            before, after = (np.median(some[name].values[inside]) for some in (null, renewed))
-            assert after == pytest.approx(before, abs=tolerance), (name, low)
-    some = candidates.renew_metals(null.isel(galaxy=[9, 2000]))
-    np.testing.assert_array_equal(some["log_z_gas"], renewed["log_z_gas"][[9, 2000]])
-    assert renewed["log_z_gas"].max() <= relations.MAX_LOG_Z_GAS
 
 
 def test_predicted_magnitudes_are_those_of_the_stars(block, seen):

@@ -30,21 +30,11 @@ HII, GOOD = [10, 10, 30, 10], [5, 9, 5]
 
 
 def test_every_cut_takes_what_it_should():
-    table = make_table(
-        [
-            (17.0, 10.0, HII, GOOD),
-            (17.8, 10.0, HII, GOOD),
-            (17.0, 8.4, HII, GOOD),
-            (17.0, 11.6, HII, GOOD),
-            (17.0, 10.0, HII, [4.9, 9, 5]),
-            (17.0, 10.0, HII, [5, 4.9, 5]),
-            (17.0, 10.0, HII, [5, 9, 4.9]),
-            (17.0, 10.0, [10, 80, 30, 30], GOOD),
-            (17.0, 10.0, [10, 0.1, 30, 28], GOOD),
-            (17.0, 10.0, [10, -1, 30, 10], GOOD),
-            (17.0, 10.0, [10, np.nan, 30, 10], GOOD),
-        ]
-    )
+    galaxies = [(17.0, 10.0), (17.8, 10.0), (17.0, 8.4), (17.0, 11.6)]
+    rows = [(*galaxy, HII, GOOD) for galaxy in galaxies]
+    rows += [(17.0, 10.0, HII, sn) for sn in ([4.9, 9, 5], [5, 4.9, 5], [5, 9, 4.9])]
+    fluxes = ([10, 80, 30, 30], [10, 0.1, 30, 28], [10, -1, 30, 10], [10, np.nan, 30, 10])
+    table = make_table(rows + [(17.0, 10.0, flux, GOOD) for flux in fluxes])
     passed, counts = selection.select(table)
     np.testing.assert_array_equal(np.flatnonzero(passed), [0, 9])
     assert list(counts.values()) == [10, 8, 7, 6, 5, 2] and tuple(counts) == selection.CUTS

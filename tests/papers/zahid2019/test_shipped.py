@@ -9,49 +9,28 @@ from spectool.papers.zahid2019.network import ENSEMBLE
 from spectool.papers.zahid2019.network import load as load_ensemble
 from spectool.papers.zahid2019.sample import HELDOUT_TEST_SEED, make_heldout
 
-
-@pytest.fixture(scope="module")
-def ensemble():
-    return load_ensemble()
+LEVELS = (np.inf, 50.0, 20.0, 10.0, 5.0)
 
 
-@pytest.fixture(scope="module")
-def scores(ensemble):
-    sample = make_heldout(5000, seed=HELDOUT_TEST_SEED)
+def test_rms_is_the_stated_one_and_errors_cover_68_percent_at_each_noise():
+    """On another draw of the noise: 5,000 squares have a sampling error of 2% or so."""
+    sample, ensemble = make_heldout(5000, seed=HELDOUT_TEST_SEED), load_ensemble()
 
     def predict(x, sigma):
         mean, error, _ = ensemble.predict(x, sigma)
         return mean[:, 0], error[:, 0]
 
-    levels = (np.inf, 50.0, 20.0, 10.0, 5.0)
-    return score_by_sn(predict, sample, sample["log_z_lw"].values, levels=levels, seed=20195)
-
-
-@pytest.fixture(scope="module")
-def info():
-    return store.load_model(ENSEMBLE[0])[1]
-
-
-@pytest.mark.parametrize("sn", ["inf", "50", "20", "10", "5"])
-def test_errors_cover_68_percent_at_each_noise(scores, sn):
-    assert scores[sn]["coverage"] == pytest.approx(0.68, abs=0.03)
-
-
-def test_rms_is_the_stated_one(scores, info):
-    """On another draw of the noise: 5,000 squares have a sampling error of 2% or so."""
-    for sn, stated in info.metrics["ensemble"]["by_sn"].items():
-        assert scores[sn]["rms"] == pytest.approx(stated["rms"], rel=0.06)
-
-
-def test_better_spectra_give_better_metallicities_and_smaller_errors(scores):
+    scores = score_by_sn(predict, sample, sample["log_z_lw"].values, levels=LEVELS, seed=20195)
+    stated = store.load_model(ENSEMBLE[0])[1].metrics
+    assert list(scores) == list(stated["ensemble"]["by_sn"]) == ["inf", "50", "20", "10", "5"]
+    for sn, row in scores.items():
+        assert row["coverage"] == pytest.approx(0.68, abs=0.03)
+        assert row["rms"] == pytest.approx(stated["ensemble"]["by_sn"][sn]["rms"], rel=0.06)
     for name in ("rms", "median_error"):
-        values = [scores[sn][name] for sn in ("inf", "50", "20", "10", "5")]
+        values = [row[name] for row in scores.values()]
         assert values == sorted(values)
-
-
-def test_members_together_are_better_than_one(info):
-    assert info.metrics["ensemble"]["rms"] < info.metrics["log_z_lw"]["rms"]
-    assert info.metrics["ensemble"]["members"] == len(ENSEMBLE) >= 5
+    assert stated["ensemble"]["rms"] < stated["log_z_lw"]["rms"], "members together are better than one"
+    assert stated["ensemble"]["members"] == len(ENSEMBLE) >= 5
 
 
 def test_all_weigh_less_than_two_megabytes():

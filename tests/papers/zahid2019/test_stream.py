@@ -94,12 +94,19 @@ def test_the_stream_is_preparing_and_predicting(flux, table, ensemble):
     assert got["log_mass"].identical(table["log_mass"]) and "chunk_sigma" not in got
 
 
-def test_batches_and_threads_do_not_matter(flux, table, ensemble):
-    whole = stream(flux, table, networks=ensemble)
-    parts = stream(flux, table, networks=ensemble, batch_size=17, threads=2)
-    for name in whole.data_vars:
-        if whole[name].dtype.kind == "f":
-            np.testing.assert_allclose(whole[name], parts[name], rtol=1e-3, atol=1e-5, err_msg=name)
+def test_batches_threads_and_files_do_not_matter(flux, table, ensemble, tmp_path):
+    before, whole = torch.get_num_threads(), stream(flux, table, networks=ensemble)
+    np.save(tmp_path / "flux.npy", flux)
+    table.to_netcdf(tmp_path / "table.nc", engine="h5netcdf")
+    for parts in (
+        stream(flux, table, networks=ensemble, batch_size=17, threads=2),
+        stream(tmp_path, networks=ensemble, batch_size=16),
+    ):
+        for name in whole.data_vars:
+            if whole[name].dtype.kind == "f":
+                np.testing.assert_allclose(whole[name], parts[name], rtol=1e-3, atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(parts["log_mass"], table["log_mass"])
+    assert torch.get_num_threads() == before
 
 
 def test_errors_are_what_noise_does(flux, table, ensemble):
@@ -130,16 +137,6 @@ def test_bad_spectra_are_named_and_not_answered(flux, ensemble):
         assert words in reason
 
 
-def test_a_folder_is_read_and_its_columns_are_kept(flux, table, ensemble, tmp_path):
-    np.save(tmp_path / "flux.npy", flux)
-    table.to_netcdf(tmp_path / "table.nc", engine="h5netcdf")
-    from_folder = stream(tmp_path, networks=ensemble, batch_size=16)
-    np.testing.assert_allclose(
-        from_folder["log_z_predicted"], stream(flux, table, networks=ensemble)["log_z_predicted"], rtol=1e-5
-    )
-    np.testing.assert_array_equal(from_folder["log_mass"], table["log_mass"])
-
-
 def test_a_map_is_mapped_batch_by_batch(flux, tmp_path):
     np.save(tmp_path / "flux.npy", flux)
     mapped = np.load(tmp_path / "flux.npy", mmap_mode="r")
@@ -151,17 +148,12 @@ def test_a_map_is_mapped_batch_by_batch(flux, tmp_path):
 def test_what_does_not_belong_together_is_refused(flux, table, ensemble, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no flux\.npy"):
         stream(tmp_path, networks=ensemble)
-    with pytest.raises(ValueError, match="3251"):
-        stream(flux[:, :100], networks=ensemble)
-    with pytest.raises(ValueError, match="60 spectra, but a table of 5"):
-        stream(flux, table.isel(galaxy=slice(5)), networks=ensemble)
-    with pytest.raises(ValueError, match="extra_fwhm of galaxy 2"):
-        stream(flux, networks=ensemble, extra_fwhm=np.where(np.arange(N) == 2, np.nan, 10))
-    with pytest.raises(ValueError, match="25 chunks"):
-        stream(flux, table.isel(chunk=slice(7)), networks=ensemble)
-
-
-def test_threads_of_others_are_left_alone(flux, ensemble):
-    before = torch.get_num_threads()
-    stream(flux[:5], networks=ensemble, threads=2)
-    assert torch.get_num_threads() == before
+    wrong = np.where(np.arange(N) == 2, np.nan, 10)
+    for arguments, options, message in (
+        ([flux[:, :100]], {}, "3251"),
+        ([flux, table.isel(galaxy=slice(5))], {}, "60 spectra, but a table of 5"),
+        ([flux], {"extra_fwhm": wrong}, "extra_fwhm of galaxy 2"),
+        ([flux, table.isel(chunk=slice(7))], {}, "25 chunks"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            stream(*arguments, networks=ensemble, **options)
