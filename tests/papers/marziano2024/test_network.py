@@ -92,21 +92,15 @@ def test_training_is_the_papers_loss_on_hidden_parts(rng):
     assert record["valid_loss"] == pytest.approx(record["valid_squared_error"] + 0.3 * record["valid_kl"])
 
 
-def test_configurations_fit_the_pixels():
+def test_configurations_fit_the_pixels_and_the_papers_has_eleven_convolutions_to_512():
     for name in marziano2024.CONFIGURATIONS:
-        model = marziano2024.make_autoencoder(name)
-        assert model.decode(torch.zeros(1, 32)).shape == (1, 4582)
+        assert marziano2024.make_autoencoder(name).decode(torch.zeros(1, 32)).shape == (1, 4582)
     with pytest.raises(ValueError, match="no configuration 'papper'"):
         marziano2024.make_autoencoder("papper")
-
-
-def test_the_papers_model_has_eleven_convolutions_from_4582_to_512():
     model = marziano2024.make_autoencoder("paper")
-    convolutions = [m for m in model.modules() if isinstance(m, torch.nn.Conv1d)]
-    transposed = [m for m in model.modules() if isinstance(m, torch.nn.ConvTranspose1d)]
-    assert len(convolutions) == len(transposed) == 11
+    for kind in (torch.nn.Conv1d, torch.nn.ConvTranspose1d):
+        assert sum(isinstance(module, kind) for module in model.modules()) == 11
     assert np.prod(model.flattened) == model.head_mu.in_features == 512
-    assert model.head_mu.out_features == model.head_log_var.out_features == 32
     recon, mu, log_var = model(torch.ones(2, 4582))
     assert recon.shape == (2, 4582) and mu.shape == log_var.shape == (2, 32)
 

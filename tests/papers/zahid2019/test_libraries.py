@@ -41,14 +41,12 @@ def test_a_grid_that_nothing_was_done_to_is_the_same(grid):
 
 
 def test_stars_are_older_by_the_fraction_asked_for(grid):
-    older = perturb_grid(grid, **NOTHING | {"older": 0.3})
-    age = int(np.abs(grid.age - 2e9).argmin())
+    older, age = perturb_grid(grid, **NOTHING | {"older": 0.3}), int(np.abs(grid.age - 2e9).argmin())
     place = np.interp(np.log(grid.age[age] * 1.3), np.log(np.maximum(grid.age, 1)), np.arange(grid.age.size))
-    low, share = int(place), place % 1
-    pixels = inside(grid, older)
-    expected = grid.flux[:, low, pixels] * (1 - share) + grid.flux[:, low + 1, pixels] * share
+    flux, low, share = grid.flux[..., inside(grid, older)], int(place), place % 1
+    expected = flux[:, low] * (1 - share) + flux[:, low + 1] * share
     np.testing.assert_allclose(older.flux[:, age], expected, rtol=1e-4)
-    np.testing.assert_allclose(older.flux[:, -1], grid.flux[:, -1, pixels], rtol=1e-4)
+    np.testing.assert_allclose(older.flux[:, -1], flux[:, -1], rtol=1e-4)
 
 
 def test_deeper_features_are_deeper_and_the_light_stays(grid):
@@ -105,9 +103,9 @@ def test_noise_is_given_and_told(grid):
 def test_a_network_is_a_predictor(grid):
     prepared = make_heldout(6, seed=2, grid=grid)
     network = ChunkedMLP(wavelength=prepared["wavelength"].values, seed=1)
-    alone, listed = network_predictor(network)(prepared), network_predictor([network])(prepared)
-    np.testing.assert_array_equal(alone, listed)
-    np.testing.assert_allclose(alone, network.predict(prepared["flux"].values)[:, 0], rtol=1e-4)
+    for members in (network, [network]):
+        found = network_predictor(members)(prepared)
+        np.testing.assert_allclose(found, network.predict(prepared["flux"].values)[:, 0], rtol=1e-4)
 
 
 def test_what_makes_no_sense_is_refused(grid):

@@ -22,7 +22,7 @@ def test_rms_is_the_stated_one_and_errors_cover_68_percent_at_each_noise():
 
     scores = score_by_sn(predict, sample, sample["log_z_lw"].values, levels=LEVELS, seed=20195)
     stated = store.load_model(ENSEMBLE[0])[1].metrics
-    assert list(scores) == list(stated["ensemble"]["by_sn"]) == ["inf", "50", "20", "10", "5"]
+    assert scores.keys() == stated["ensemble"]["by_sn"].keys() and len(scores) == 5
     for sn, row in scores.items():
         assert row["coverage"] == pytest.approx(0.68, abs=0.03)
         assert row["rms"] == pytest.approx(stated["ensemble"]["by_sn"][sn]["rms"], rel=0.06)

@@ -124,12 +124,10 @@ def test_labels_are_those_of_describe(basis, some, grid):
 
 
 def test_one_interval_has_another_metallicity(basis, some):
-    made = compose(basis, some)
-    base = metallicities()[some["metallicity_index"].values]
-    other = np.arange(5) != some["interval_index"].values[:, None]
-    z = made["log_z_interval"].values
-    np.testing.assert_allclose(z[other], np.repeat(base, 4))
-    np.testing.assert_allclose(z[~other], metallicities()[some["varied_index"].values])
+    made, z = compose(basis, some), metallicities()
+    expected = np.repeat(z[some["metallicity_index"].values][:, None], 5, axis=1)
+    expected[np.arange(24), some["interval_index"].values] = z[some["varied_index"].values]
+    np.testing.assert_allclose(made["log_z_interval"].values, expected)
     assert (np.diff(made["age_interval"].values, axis=1) > 0).all()
 
 
