@@ -15,9 +15,8 @@ from tools.make import zahid2019_tables as tool
 
 def test_means_of_bins_are_those_of_their_galaxies():
     rng = np.random.default_rng(1)
-    flux = rng.normal(1, 0.1, (500, 30)).astype(np.float16)
+    flux, cell = rng.normal(1, 0.1, (500, 30)).astype(np.float16), rng.integers(-1, 3, 500)
     flux[::7, 3] = np.nan
-    cell = rng.integers(-1, 3, 500)
     mean = tool.mean_spectra(flux, cell, progress=False)
     assert mean.shape == (150, 30) and np.isnan(mean[3:]).all()
     for k in range(3):
@@ -26,19 +25,15 @@ def test_means_of_bins_are_those_of_their_galaxies():
 
 def test_bins_hold_equal_numbers_in_order_and_no_outliers():
     rng = np.random.default_rng(2)
-    galaxies = {"log_mass": rng.normal(10, 0.5, 3100), "log_sfr": rng.normal(0, 0.5, 3100)}
-    galaxies["log_sfr"][5] = -np.inf
-    outlier = np.zeros(3100)
-    outlier[:3] = 1
-    table = xr.Dataset({k: ("galaxy", v) for k, v in (galaxies | {"outlier": outlier}).items()})
-    cell = tool.place_galaxies(table)
+    mass, sfr = rng.normal(10, 0.5, 3100), rng.normal(0, 0.5, 3100)
+    sfr[5] = -np.inf
+    columns = {"log_mass": mass, "log_sfr": sfr, "outlier": 1.0 * (np.arange(3100) < 3)}
+    cell = tool.place_galaxies(xr.Dataset({name: ("galaxy", values) for name, values in columns.items()}))
     assert (cell[[0, 1, 2, 5]] == -1).all()
     count = np.bincount(cell[cell >= 0], minlength=150)
     assert count.min() >= 20 and count.max() <= 22
-    low, high = (galaxies["log_mass"][(cell >= 0) & (cell // 10 == k)] for k in (3, 4))
-    assert low.max() <= high.min()
-    low, high = (galaxies["log_sfr"][cell == k] for k in (73, 74))
-    assert low.max() <= high.min()
+    assert mass[cell // 10 == 3].max() <= mass[cell // 10 == 4].min()
+    assert sfr[cell == 73].max() <= sfr[cell == 74].min()
 
 
 def test_a_trial_is_measured_and_agrees_with_the_shipped_table(tmp_path):
@@ -66,28 +61,18 @@ def test_networks_say_of_rebuilt_galaxies_what_is_shipped(sample):
     assert np.median(difference) < 0.01 and difference.max() < 0.1
 
 
-def test_shipped_stacks_are_as_wide_as_the_papers_and_fitted():
-    stacks = read_products("stacks")
+def test_shipped_tables_are_those_of_both_samples_and_small():
+    stacks, bins = read_products("stacks"), read_products("bins")
     width = stacks["spectral_fwhm"].values
     assert abs(width[-1] - 330) < 5 and (np.diff(width) > -3).all()
     off = stacks["ppxf_log_z_lw"].values - stacks["log_z_light"].values
     assert np.abs(np.median(off)) < 0.1 and np.abs(off).max() < 0.2
-
-
-def test_shipped_bins_are_those_of_both_samples():
-    bins = read_products("bins")
-    bins = {"main": bins.sel(sample="galaxies", drop=True), "null": bins.sel(sample="null", drop=True)}
-    for name, sample in bins.items():
-        table = read_products(name)
-        assert int(sample["count"].sum()) == int((table["outlier"] == 0).sum())
-        assert np.isfinite(sample["flux"]).all() and np.abs(sample["flux"]).max() < 0.3
-        mass = sample["log_mass"].values.reshape(15, 10)
-        assert (np.diff(mass.mean(axis=1)) > 0).all()
-    label = {name: s["log_z_light"].values.reshape(15, 10) for name, s in bins.items()}
-    trend = {name: (z[:, -1] - z[:, 0]).mean() for name, z in label.items()}
-    assert trend["main"] < -0.2 and abs(trend["null"]) < 0.05
-
-
-def test_what_is_shipped_is_small():
-    size = sum((DATA / name).stat().st_size for name in FILES.values())
-    assert size < 7e6
+    assert np.isfinite(bins["flux"]).all() and np.abs(bins["flux"]).max() < 0.3
+    assert (np.diff(bins["log_mass"].values.reshape(2, 15, 10).mean(axis=2)) > 0).all()
+    label = bins["log_z_light"].values.reshape(2, 15, 10)
+    trend = dict(zip(bins["sample"].values, (label[..., -1] - label[..., 0]).mean(axis=1), strict=True))
+    assert trend["galaxies"] < -0.2 and abs(trend["null"]) < 0.05
+    for name, sample in (("main", "galaxies"), ("null", "null")):
+        usual = int((read_products(name)["outlier"] == 0).sum())
+        assert int(bins["count"].sel(sample=sample).sum()) == usual
+    assert sum((DATA / name).stat().st_size for name in FILES.values()) < 7e6
