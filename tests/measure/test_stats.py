@@ -68,9 +68,7 @@ def test_the_scatter_that_was_put_in_comes_out(rng):
     assert found["sigma_fill"] == pytest.approx(0.3, abs=0.01)
     assert found["median"] == pytest.approx(0.1, abs=0.01)
     assert found["n_recovered"] == found["n_original"] == x.size
-
-
-def test_the_scatter_of_filled_bins_leaves_the_others_out(rng):
+    # That of filled bins leaves the others out.
     x = np.concatenate([rng.uniform(0, 0.8, 1000), rng.uniform(9, 10, 20)])
     y = x + np.concatenate([rng.normal(0, 0.1, 1000), rng.normal(0, 3.0, 20)])
     found = stats.summarize(x, y, stats.running_percentiles(x, y))
