@@ -5,15 +5,6 @@ import pytest
 
 from spectool.measure.gradients import deproject
 from spectool.surveys import califa
-from spectool.surveys.califa import (
-    AGE_TARGETS,
-    LOG_Z_TARGETS,
-    Populations,
-    draw_califa,
-    label_spread,
-    profile,
-    rebuild_galaxy,
-)
 from spectool.surveys.jpas import CALIFA_BANDS, band_matrix
 from spectool.synth import describe, sfh, synthesize
 
@@ -21,7 +12,7 @@ from spectool.synth import describe, sfh, synthesize
 @pytest.fixture(scope="module")
 def sample():
     """The paper's."""
-    return draw_califa(seed=1, progress=False)
+    return califa.draw_califa(seed=1, progress=False)
 
 
 def test_counts_are_the_papers(sample):
@@ -38,7 +29,7 @@ def test_counts_are_the_papers(sample):
 
 
 def test_ages_spread_as_in_the_paper_and_no_number_is_missing(sample):
-    assert label_spread(sample["log_age"]) == pytest.approx(0.199, abs=0.02)
+    assert califa.label_spread(sample["log_age"]) == pytest.approx(0.199, abs=0.02)
     early = sample["is_early"].values[sample["galaxy_index"]]
     for name in ("log_age", "log_z"):
         assert sample[name].values[early].mean() > sample[name].values[~early].mean()
@@ -48,19 +39,19 @@ def test_ages_spread_as_in_the_paper_and_no_number_is_missing(sample):
     # of guesses that are other galaxies' labels
     values = np.random.default_rng(0).normal(0, 0.3, 4000)
     guesses = np.random.default_rng(1).permutation(values)
-    assert label_spread(values) == pytest.approx(np.mean((values - guesses) ** 2), rel=0.05)
+    assert califa.label_spread(values) == pytest.approx(np.mean((values - guesses) ** 2), rel=0.05)
 
 
 def test_spectra_do_not_depend_on_the_batch(few_califa, monkeypatch):
     monkeypatch.setattr(califa, "_BATCH", 101)
-    again = draw_califa(12, spectra_per_galaxy=30, seed=3, progress=False)
+    again = califa.draw_califa(12, spectra_per_galaxy=30, seed=3, progress=False)
     np.testing.assert_allclose(again["flux"], few_califa["flux"], rtol=2e-5)
 
 
 @pytest.mark.parametrize("off", califa.NUISANCES)
 def test_switching_off_a_nuisance_leaves_the_rest(few_califa, off):
     kept = [name for name in califa.NUISANCES if name != off]
-    less = draw_califa(12, spectra_per_galaxy=30, seed=3, nuisances=kept, progress=False)
+    less = califa.draw_califa(12, spectra_per_galaxy=30, seed=3, nuisances=kept, progress=False)
     columns = {
         "tilt": ["tilt", "calibration"],
         "dust": ["dust_index", "dust1_ratio"],
@@ -76,7 +67,7 @@ def test_switching_off_a_nuisance_leaves_the_rest(few_califa, off):
     assert np.abs(2.5 * np.log10(less["flux"] / few_califa["flux"])).max() > 0.005
     for name in ("log_mass", "x", "y", "a_v"):
         np.testing.assert_array_equal(less[name], few_califa[name])
-    inside = (few_califa["log_age"] > AGE_TARGETS[0]) & (few_califa["log_age"] < AGE_TARGETS[1])
+    inside = (few_califa["log_age"] > califa.AGE_TARGETS[0]) & (few_califa["log_age"] < califa.AGE_TARGETS[1])
     free = (less["young_light"] > 0) & (few_califa["young_light"] > 0) & inside
     assert free.mean() > 0.9
     np.testing.assert_allclose(less["log_age"][free], few_califa["log_age"][free], atol=2e-3)
@@ -85,14 +76,14 @@ def test_switching_off_a_nuisance_leaves_the_rest(few_califa, off):
 
 def test_without_scatter_spectra_follow_their_profile(monkeypatch):
     monkeypatch.setattr(califa, "WITHIN", dict.fromkeys(califa.WITHIN, 0.0))
-    plain = draw_califa(12, spectra_per_galaxy=30, seed=5, nuisances=(), progress=False)
+    plain = califa.draw_califa(12, spectra_per_galaxy=30, seed=5, nuisances=(), progress=False)
     galaxy, radius = plain["galaxy_index"].values, plain["radius"].values
     columns = {name: plain[name].values for name in plain if plain[name].dims == ("galaxy",)}
     for label, at_re, gradient, limits in (
-        ("log_age", "age_at_re", "age_gradient", AGE_TARGETS),
-        ("log_z", "z_at_re", "metallicity_gradient", LOG_Z_TARGETS),
+        ("log_age", "age_at_re", "age_gradient", califa.AGE_TARGETS),
+        ("log_z", "z_at_re", "metallicity_gradient", califa.LOG_Z_TARGETS),
     ):
-        expected = profile(columns, galaxy, radius, at_re, gradient)
+        expected = califa.profile(columns, galaxy, radius, at_re, gradient)
         free = (expected > limits[0]) & (expected < limits[1]) & (plain["young_light"].values > 0)
         assert free.mean() > 0.9
         np.testing.assert_allclose(plain[label].values[free], expected[free], atol=2e-3)
@@ -115,7 +106,7 @@ def test_labels_are_those_of_describe(grid, few_califa):
     """Histories written down here anew, from the sample's columns alone."""
     galaxy = few_califa["galaxy_index"].values
     table = few_califa.isel(galaxy=galaxy)
-    populations = Populations({name: few_califa[name].values for name in califa.SHAPE_COLUMNS}, grid)
+    populations = califa.Populations({name: few_califa[name].values for name in califa.SHAPE_COLUMNS}, grid)
     histories = populations.histories(galaxy, few_califa["log_z"].values, few_califa["young_light"].values)
     described = describe(histories, grid)
     np.testing.assert_allclose(np.log10(described["age_lw"]), few_califa["log_age"], atol=1e-3)
@@ -126,7 +117,7 @@ def test_labels_are_those_of_describe(grid, few_califa):
 
 
 def test_a_rebuilt_galaxy_has_the_samples_photometry(grid, few_califa):
-    spectra = rebuild_galaxy(few_califa, 4, grid=grid)
+    spectra = califa.rebuild_galaxy(few_califa, 4, grid=grid)
     rows = spectra["row"].values
     assert (few_califa["galaxy_index"].values[rows] == 4).all()
     assert spectra["wavelength"].values[[0, -1]] == pytest.approx([3746, 7500], abs=2)
@@ -145,7 +136,10 @@ def test_calibration_errors_have_the_size_stated_and_are_factors(sample, grid, f
     assert sample["tilt"].std() == pytest.approx(0.03, rel=0.2)
     plain = few_califa.assign(calibration=0 * few_califa["calibration"])
     centres, wavelength = np.arange(3746, 7500, 5.0), np.arange(4000.0, 7000.0, 5.0)
-    both = (rebuild_galaxy(table, 2, wavelength=centres, grid=grid)["flux"] for table in (few_califa, plain))
+    both = (
+        califa.rebuild_galaxy(table, 2, wavelength=centres, grid=grid)["flux"]
+        for table in (few_califa, plain)
+    )
     ratio = (next(both) / next(both)).interp(wavelength=wavelength)
     expected = 10 ** (-0.4 * np.interp(wavelength, few_califa["node"], few_califa["calibration"][2]))
     expected = np.tile(expected / expected.mean(), (ratio.sizes["spectrum"], 1))
@@ -155,7 +149,7 @@ def test_calibration_errors_have_the_size_stated_and_are_factors(sample, grid, f
 def test_a_spectrum_of_one_population_is_its_synthesis(grid):
     """Where all light is old, the spectrum is a delayed-tau history that ends where the young stars begin."""
     shapes = {"onset": [12.0], "tau": [1.0], "young_begin": [1.0], "young_end": [0.0], "metal_rise": [0.2]}
-    populations = Populations(shapes, grid)
+    populations = califa.Populations(shapes, grid)
     one = populations.histories(np.zeros(1, int), np.array([-0.2]), np.zeros(1))
     edge = grid.age_edges[np.abs(np.log(grid.age_edges[1:] / 1e9)).argmin() + 1]
     mass = sfh.delayed_tau(grid.age_edges, 12e9, 1e9, edge)
@@ -171,7 +165,7 @@ def test_a_spectrum_of_one_population_is_its_synthesis(grid):
 
 def test_bands_that_the_spectra_do_not_reach_are_masked(monkeypatch):
     monkeypatch.setattr(califa, "CALIFA_BANDS", ("J0500", "J0900"))
-    wide = draw_califa(2, spectra_per_galaxy=3, seed=1, progress=False)
+    wide = califa.draw_califa(2, spectra_per_galaxy=3, seed=1, progress=False)
     np.testing.assert_array_equal(wide["mask"], [[False, True]] * wide.sizes["spectrum"])
     assert np.isnan(wide["flux"][:, 1]).all()
 
@@ -186,8 +180,8 @@ def test_bands_that_the_spectra_do_not_reach_are_masked(monkeypatch):
 )
 def test_senseless_requests_are_named_and_the_least_is_drawn(options, message, few_califa):
     with pytest.raises(ValueError, match=message):
-        draw_califa(seed=0, progress=False, **options)
+        califa.draw_califa(seed=0, progress=False, **options)
     with pytest.raises(ValueError, match="0 to 11"):
-        rebuild_galaxy(few_califa, 12)
-    least = draw_califa(1, spectra_per_galaxy=1, seed=0, progress=False)
+        califa.rebuild_galaxy(few_califa, 12)
+    least = califa.draw_califa(1, spectra_per_galaxy=1, seed=0, progress=False)
     assert least["flux"].shape == (1, len(CALIFA_BANDS)) and np.isfinite(least["flux"]).all()

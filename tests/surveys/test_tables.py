@@ -7,16 +7,10 @@ from astropy.table import Table
 
 from spectool.measure.gradients import add_radius, fit_gradients
 from spectool.spectra import Z_SUN
-from spectool.surveys import SurveyWarning
+from spectool.surveys import SurveyWarning, tables
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
-from spectool.surveys.tables import (
-    DUSTPEDIA_LABELS,
-    GAMA_LABELS,
-    move_to_redshift,
-    read_photometry,
-    read_pipe3d,
-)
+from spectool.surveys.tables import move_to_redshift, read_photometry, read_pipe3d
 from tests.surveys.conftest import FIVE, make_catalogue, pipe3d_path
 
 
@@ -31,7 +25,7 @@ def count(sample, problem, band):
 
 def test_dustpedia_where_it_is_and_where_gama_is(shared):
     path = shared / "data/dustpedia.csv"
-    options = {"bad_flags": "ACN", "labels": DUSTPEDIA_LABELS, "label_suffix": "_cigale"}
+    options = {"bad_flags": "ACN", "labels": tables.DUSTPEDIA_LABELS, "label_suffix": "_cigale"}
     sample, raw = read_photometry(path, units="Jy", distance="dist_best", **options), pd.read_csv(path)
     assert sample.sizes["galaxy"] == 875 and list(sample["band"].values) == list(BANDS)
     assert (~sample["mask"]).any("galaxy").sum() == 19, "VISTA's X and Y it has not"
@@ -65,7 +59,7 @@ def test_dustpedia_where_it_is_and_where_gama_is(shared):
 def test_gamas_tables_in_any_format(table, tmp_path, ending):
     path = tmp_path / f"gama.{ending}"
     table.write(path, format="votable" if ending == "vot" else None)
-    sample = read_photometry(path, units="Jy", labels=GAMA_LABELS)
+    sample = read_photometry(path, units="Jy", labels=tables.GAMA_LABELS)
     assert np.allclose(sample["flux"].sel(band="r"), table["r_flux"])
     assert np.allclose(sample["flux_error"].sel(band="FUV"), table["FUV_fluxerr"])
     assert np.allclose(sample["redshift"], table["Z"])

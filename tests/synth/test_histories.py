@@ -5,15 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spectool.synth import histories as recipes
 from spectool.synth import sfh
-from spectool.synth.histories import (
-    KINDS,
-    draw_histories,
-    durations,
-    equal_light_intervals,
-    interval_shares,
-    label_histories,
-)
+from spectool.synth.histories import KINDS, draw_histories, durations, interval_shares, label_histories
 from spectool.synth.synthesis import describe
 
 
@@ -81,7 +75,7 @@ def test_intervals_share_out_all_light_and_are_the_recipe_s_for_constant_formati
     mass = sfh.constant(grid.age_edges, durations() * 1e9)
     formed = (interval_shares(mass, grid) * mass[:, None]).sum(2)
     formed = np.cumsum(formed, axis=1) * durations()[:, None]
-    np.testing.assert_allclose(formed, equal_light_intervals(grid)[:, 1:], rtol=1e-9)
+    np.testing.assert_allclose(formed, recipes.equal_light_intervals(grid)[:, 1:], rtol=1e-9)
     mass = histories["mass_formed"].values
     np.testing.assert_allclose(interval_shares(mass, grid).sum(1)[mass > 0], 1, rtol=1e-6)
     labels = label_histories(histories, grid)
