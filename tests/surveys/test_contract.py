@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.surveys import observe_sdss, read_califa_cube, read_photometry, read_sdss, read_spectrum
-from spectool.surveys.califa import draw_califa
-from spectool.surveys.desi import observe_desi_like
-from spectool.surveys.gama import observe_gama
-from spectool.surveys.jpas import observe_jpas
+from spectool.surveys import (
+    desi,
+    gama,
+    jpas,
+    observe_sdss,
+    photometry,
+    read_califa_cube,
+    read_photometry,
+    read_sdss,
+    read_spectrum,
+)
+from spectool.surveys.califa import draw_califa, rebuild_galaxy
 from spectool.surveys.tables import GAMA_LABELS, read_pipe3d
 from tests.surveys.conftest import (
     has_units,
@@ -67,18 +74,84 @@ def test_bad_files_are_refused_by_name(tmp_path, name, how):
         read(path)
 
 
+def watch_sdss(samples, **rest):
+    return observe_sdss(make_rest(1.0, rest.pop("redshift", 0.1), **rest), seed=0)
+
+
+def watch_desi(samples, **options):
+    return desi.observe_desi_like(make_observed(), seed=0, **options)
+
+
+def watch_jpas(samples, **options):
+    return jpas.observe_jpas(samples["flat"], **{"seed": 1, "magnitude": 20.0} | options)
+
+
+def average(samples, grid="broadband", low=4e3, high=5e3, transmission=1.0):
+    curve = np.array([low, high]), np.full(2, transmission)
+    return photometry.make_band_averages(samples[grid], {"mine": curve})
+
+
+WAVELENGTH = np.arange(4000.0, 6000.0, 2.0)
+LINE = make_observed().isel(galaxy=[0])
+# What is said -> what is asked.
+REFUSALS = {
+    r"redshift of galaxy 1 is -0\.1": lambda s: watch_sdss(s, redshift=[0.1, -0.1]),
+    "give median_flux": lambda s: watch_sdss(s, units=""),
+    "must be in Lsun / Angstrom": lambda s: watch_sdss(s, units="km"),
+    "no column `redshift`": lambda s: observe_sdss(make_rest(1.0, 0.1).drop_vars("redshift"), seed=0),
+    "coordinate `wavelength`": lambda s: observe_sdss(make_rest(1.0, 0.1).drop_vars("wavelength"), seed=0),
+    "2 seeds for 6 galaxies": lambda s: observe_sdss(
+        make_rest(1.0, np.full(6, 0.1)), seed=np.ones((2, 2), int)
+    ),
+    "lacks ivar": lambda s: desi.observe_desi_like(LINE.drop_vars("ivar"), seed=0),
+    "positive redshifts": lambda s: watch_desi(s, redshift=0.0),
+    "DESI sees 3600-9800 A": lambda s: watch_desi(s, redshift=0.5),
+    "exposure must be positive": lambda s: watch_desi(s, exposure=0),
+    "flux is in solLum": lambda s: desi.observe_desi_like(
+        LINE.assign(flux=LINE["flux"].assign_attrs(units="Lsun / AA")), seed=0
+    ),
+    "no band 'J0385'": lambda s: jpas.band_matrix(WAVELENGTH, ["J0385"]),
+    "named twice": lambda s: jpas.band_matrix(WAVELENGTH, ["J0400", "J0400"]),
+    "sequence of names": lambda s: jpas.band_matrix(WAVELENGTH, "J0400"),
+    "must increase": lambda s: jpas.band_matrix(WAVELENGTH[::-1]),
+    '"rest" or "observed"': lambda s: jpas.measure_bands(LINE, frame="galaxy"),
+    "need the column `redshift`": lambda s: jpas.measure_bands(LINE.drop_vars("redshift"), frame="observed"),
+    r"dims \(galaxy, wavelength\)": lambda s: jpas.measure_bands(s["flat"]),
+    "has errors": lambda s: jpas.observe_jpas(watch_jpas(s), seed=1, magnitude=20.0),
+    "no band 'J0900' to scale to": lambda s: watch_jpas(s, reference="J0900"),
+    "GAMA has no band 'B'": lambda s: gama.load_filters(["B"]),
+    "GAMA has no bands J0390": lambda s: gama.observe_gama(s["flat"], seed=0),
+    "'keep' or 'zero'": lambda s: gama.observe_gama(s["gama"], seed=6, negative="drop"),
+    "bands need a grid into the infrared": lambda s: average(s, grid="optical"),
+    "band 'mine' sees": lambda s: average(s, low=1e8, high=2e8),
+    "band 'mine' transmits nothing": lambda s: average(s, transmission=0.0),
+    "must be positive": lambda s: photometry.make_band_averages(s["broadband"], {}, step=0.0),
+    "of 1 or more, not 0": lambda s: draw_califa(0, seed=0),
+    "of 1 or more, not 3 and 0": lambda s: draw_califa(3, spectra_per_galaxy=0, seed=0),
+    "no such nuisance: moon": lambda s: draw_califa(3, nuisances=("tilt", "moon"), seed=0),
+    "galaxies are 0 to 11": lambda s: rebuild_galaxy(s["califa"], 12),
+}
+
+
+@pytest.mark.parametrize("says", REFUSALS)
+def test_what_cannot_be_observed_is_refused_in_words(samples, says):
+    with pytest.raises(ValueError, match=says):
+        REFUSALS[says](samples)
+
+
 SIMULATORS = {
     "sdss": lambda samples, seed: observe_sdss(samples["rest"], seed=seed, keep_truth=True),
-    "desi": lambda samples, seed: observe_desi_like(samples["observed"], seed=seed),
-    "gama": lambda samples, seed: observe_gama(samples["gama"], seed=seed, facilities={}),
-    "jpas": lambda samples, seed: observe_jpas(samples["flat"], seed=seed, magnitude=20.0),
+    "desi": lambda samples, seed: desi.observe_desi_like(samples["observed"], seed=seed),
+    "gama": lambda samples, seed: gama.observe_gama(samples["gama"], seed=seed, facilities={}),
+    "jpas": lambda samples, seed: jpas.observe_jpas(samples["flat"], seed=seed, magnitude=20.0),
 }
 
 
 @pytest.fixture(scope="module")
-def samples(gama_sample, flat_bands):
-    rest, observed = make_rest(2e7, np.linspace(0.05, 0.2, 60)), make_observed(sn=1e4, n=100)
-    return {"rest": rest, "observed": observed, "gama": gama_sample, "flat": flat_bands}
+def samples(grid, broadband, gama_sample, flat_bands, few_califa):
+    made = {"rest": make_rest(2e7, np.linspace(0.05, 0.2, 60)), "observed": make_observed(sn=1e4, n=100)}
+    shared = {"gama": gama_sample, "flat": flat_bands, "califa": few_califa}
+    return made | shared | {"optical": grid, "broadband": broadband}
 
 
 @pytest.mark.parametrize("survey", SIMULATORS)

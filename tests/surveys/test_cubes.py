@@ -8,7 +8,6 @@ from astropy.coordinates import SkyCoord
 from spectool.measure.gradients import add_radius, fit_gradients
 from spectool.spectra import air_to_vacuum
 from spectool.surveys.cubes import read_califa_cube
-from spectool.surveys.jpas import measure_bands
 from tests.surveys.conftest import AIR, CENTER, MED_VEL, NX, NY, write_cube
 
 N = AIR.size
@@ -141,30 +140,3 @@ def test_a_gradient_in_an_inclined_disc_is_found(tmp_path):
     found = fit_gradients(sample, columns=["colour"], seed=1)
     assert found["colour_gradient"].item() == pytest.approx(-0.2, abs=1e-3)
     assert found["colour_central"].item() == pytest.approx(0.3, abs=1e-3)
-
-
-def test_a_cube_of_flat_f_nu_has_equal_fluxes_in_all_bands(tmp_path):
-    air = 3749 + 4.0 * np.arange(938)  # CALIFA's range, at twice its step
-    f_nu = 1 + np.arange(6)
-    flux = 1e7 * f_nu[None, None, :] / air_to_vacuum(air)[:, None, None] ** 2 * np.ones((1, 5, 1))
-    bad = np.zeros(flux.shape)
-    bad[(air > 5000) & (air < 5040), 2, 3] = 1  # a quarter of some bands
-    error = np.where(bad, 1e10, 0.1 * flux)
-    path = tmp_path / "flat.fits"
-    write_cube(path, flux=flux, bad=bad, error=error, CRVAL3=3749.0, CDELT3=4.0, CRPIX1=3.0, CRPIX2=3.0)
-    sample = read_califa_cube(path)
-    bands = measure_bands(sample)
-    level = 1e7 * 1e-16 / 2.99792458e18 * 1e23 / (1 + Z) * f_nu[sample["column"].values]
-    expected = np.where(bands["mask"], np.nan, level[:, None])
-    np.testing.assert_allclose(bands["flux"], expected, rtol=2e-4)
-    # at z = 0.011 CALIFA ends within J0740; the gap, at rest 4945-4983 A, takes a quarter of two bands of one spaxel
-    missing = bands["mask"].values
-    assert missing[:, -1].all()
-    assert bands["band"].values[missing.any(axis=0)].tolist() == ["J0490", "J0500", "J0740"]
-    assert bands["band"].values[missing.sum(axis=0) == 1].tolist() == ["J0490", "J0500"]
-    observed = read_califa_cube(path, rest_frame=False)
-    np.testing.assert_allclose(measure_bands(observed)["flux"], bands["flux"], rtol=1e-5)
-    # the error of a mean of n pixels
-    n_pixels = 145 * (1 + Z) / 4
-    share = (bands["flux_error"] / bands["flux"]).sel(band="J0600").values
-    np.testing.assert_allclose(share, 0.1 / np.sqrt(n_pixels), rtol=0.1)

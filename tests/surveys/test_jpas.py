@@ -181,23 +181,3 @@ def test_what_cannot_be_scaled_or_seen_is_masked_and_counted(flat_bands):
     bright = to_magnitudes(observe_jpas(few, seed=2, magnitude=18.0))
     expected = 2.5 / np.log(10) * bright["flux_error"] / bright["flux"]
     assert np.allclose(bright["magnitude_error"], expected, equal_nan=True)
-
-
-def test_what_cannot_be_measured_is_named(flat_bands):
-    wavelength = np.arange(4000.0, 6000.0, 2.0)
-    spectra = make_spectra(wavelength, wavelength)
-    noisy = observe_jpas(flat_bands, seed=1, magnitude=20.0)
-    cases = {
-        "no band 'J0385'": lambda: band_matrix(wavelength, ["J0385"]),
-        "named twice": lambda: band_matrix(wavelength, ["J0400", "J0400"]),
-        "sequence of names": lambda: band_matrix(wavelength, "J0400"),
-        "must increase": lambda: band_matrix(wavelength[::-1]),
-        '"rest" or "observed"': lambda: measure_bands(spectra, frame="galaxy"),
-        "need the column `redshift`": lambda: measure_bands(spectra.drop_vars("redshift"), frame="observed"),
-        r"dims \(galaxy, wavelength\)": lambda: measure_bands(flat_bands),
-        "has errors": lambda: observe_jpas(noisy, seed=1, magnitude=20.0),
-        "no band 'J0900' to": lambda: observe_jpas(flat_bands, seed=1, magnitude=20.0, reference="J0900"),
-    }
-    for says, ask in cases.items():
-        with pytest.raises(ValueError, match=says):
-            ask()
