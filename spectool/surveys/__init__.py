@@ -2,6 +2,8 @@
 
 from importlib import import_module
 
+import numpy as np
+
 # Each is imported when it is asked for: some need a second or more.
 LATER = {
     "observe_sdss": "spectrograph",
@@ -17,6 +19,20 @@ __all__ = list(LATER)
 
 class SurveyWarning(UserWarning):
     """A file or spectrum of a batch could not be used as it is."""
+
+
+def column_values(table, column, name):
+    """A column as floats, NaN where it is masked or empty; an error that names file and column if it holds words."""
+    values = getattr(table[column], "value", table[column])
+    if hasattr(values, "unmasked"):
+        values = np.ma.array(values.unmasked, mask=values.mask)
+    values = np.ma.asarray(values)
+    if values.dtype.kind in "OUS":
+        values = np.ma.masked_where(values.astype(str) == "", values).filled("nan").astype(str)
+    try:
+        return np.ma.filled(values.astype(float), np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: column {column!r} is not numeric ({error})") from error
 
 
 def __getattr__(name):

@@ -11,6 +11,7 @@ from astropy.table import QTable
 
 from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, air_to_vacuum
+from spectool.surveys import column_values
 from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, open_fits, parse_sdss
 
 # What people call their columns, in lower case and without what follows a bracket or a unit.
@@ -189,20 +190,6 @@ def _unit_of(table, column, given):
     if word.lower() in UNITS_IN_NAMES:
         return UNITS_IN_NAMES[word.lower()]
     return u.Unit(word) if in_brackets else None
-
-
-def column_values(table, column, name):
-    """A column as floats, NaN where it is masked or empty; an error that names file and column if it holds words."""
-    values = getattr(table[column], "value", table[column])
-    if hasattr(values, "unmasked"):
-        values = np.ma.array(values.unmasked, mask=values.mask)
-    values = np.ma.asarray(values)
-    if values.dtype.kind in "OUS":
-        values = np.ma.masked_where(values.astype(str) == "", values).filled("nan").astype(str)
-    try:
-        return np.ma.filled(values.astype(float), np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: column {column!r} is not numeric ({error})") from error
 
 
 def _wavelength(table, name, medium, unit):

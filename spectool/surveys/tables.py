@@ -14,8 +14,7 @@ from pandas import read_csv
 
 from spectool.prepare import SENTINELS, add_history, are_magnitudes
 from spectool.spectra import AB_JY, Z_SUN
-from spectool.surveys import SurveyWarning
-from spectool.surveys.files import column_values
+from spectool.surveys import SurveyWarning, column_values
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
 
