@@ -10,7 +10,7 @@ from benchmarks import lines, metallicity, narrowband, sednet, synthesis, traini
 from spectool.continuum import stack_wavelength
 from spectool.papers.surana2020.network import TABLE_3
 from spectool.papers.zahid2019.sample import make_sample, training_table
-from tests.models.ifu_toy import BANDS, make_galaxies
+from tests.ifu_toy import BANDS, make_galaxies
 
 FLUX = np.linspace(10, 100, 20)
 SMALL, LARGE = np.full(20, 0.1), np.full(20, 2.0)

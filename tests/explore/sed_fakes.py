@@ -11,7 +11,7 @@ from spectool.models.ensemble import BandEnsemble
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import REFERENCE_MPC, luminosity_distance
-from tests.models.sed_toy import make_galaxies
+from tests.sed_toy import make_galaxies
 from tools.make.references import fit_band_outliers
 
 WAVELENGTH = np.geomspace(1500.0, 5e6, len(BANDS))

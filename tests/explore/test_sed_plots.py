@@ -25,7 +25,7 @@ from spectool.models.training import History
 from spectool.papers.surana2020.network import RECIPES, TABLE_3, UNITS, score_properties
 from spectool.surveys.gama import BANDS
 from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
-from tests.models.sed_toy import make_galaxies
+from tests.sed_toy import make_galaxies
 
 OUTPUTS = list(UNITS)
 RNG = np.random.default_rng(6)

@@ -26,8 +26,8 @@ from spectool.models.bands import (
     stack_labels,
 )
 from spectool.surveys.gama import BANDS as BROAD
-from tests.models import ifu_toy, sed_toy
-from tests.models.ifu_toy import BANDS
+from tests import ifu_toy, sed_toy
+from tests.ifu_toy import BANDS
 
 NAMES = list(BROAD)
 ALL = ("log_mass", "log_sfr", "log_dust_luminosity")

@@ -12,7 +12,7 @@ from spectool.models.bands import FACILITY_BANDS, SedMLP, read_inputs
 from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP, white_noise_variance
 from spectool.models.ensemble import BandEnsemble, band_importance, missing_shares
 from spectool.surveys.gama import BANDS
-from tests.models.sed_toy import make_galaxies
+from tests.sed_toy import make_galaxies
 
 WAVELENGTH = optical_wavelength()
 KEEP = kept_pixels(WAVELENGTH)

@@ -18,7 +18,7 @@ from spectool.models.outliers import (
     score_outliers,
 )
 from spectool.surveys.gama import BANDS
-from tests.models.sed_toy import make_galaxies
+from tests.sed_toy import make_galaxies
 from tools.make.references import fit_band_outliers, fit_flux_errors, fit_outliers
 
 SIGMA = 0.04  # S/N 25

@@ -13,7 +13,7 @@ from spectool.papers.scourfield2023.network import suggest
 from spectool.papers.zahid2019.network import add_coefficient_noise, copy_with_noise, project
 from spectool.papers.zahid2019.sample import HELDOUT_SEED, make_heldout
 from spectool.surveys.gama import BANDS
-from tests.models import ifu_toy, sed_toy
+from tests import ifu_toy, sed_toy
 from tools.recipes import liewcain2021, marziano2024, surana2020, zahid2019
 
 NAMES = list(BANDS)

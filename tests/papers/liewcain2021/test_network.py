@@ -5,7 +5,7 @@ import pytest
 
 from spectool.models.bands import hold_out, read_bands
 from spectool.papers.liewcain2021 import network as paper
-from tests.models.ifu_toy import BANDS, make_galaxies
+from tests.ifu_toy import BANDS, make_galaxies
 
 QUICK = {"live": True, "epochs": 8, "batch_size": 64, "progress": False}
 

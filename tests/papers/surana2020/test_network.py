@@ -6,7 +6,7 @@ import pytest
 from spectool.models.bands import read_inputs
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
-from tests.models.sed_toy import make_galaxies
+from tests.sed_toy import make_galaxies
 
 NAMES, PROPERTIES = list(BANDS), list(paper.UNITS)
 
