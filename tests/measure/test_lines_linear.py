@@ -147,9 +147,10 @@ def test_net_line_is_the_area_above_the_local_continuum(few):
     inside = np.abs(bins / 6564.6 - 1) * 299792.458 <= 2500
     design = np.stack([shape.numpy(), np.ones(825), bins - 6564.6])[:, inside]
     np.testing.assert_allclose(error, np.sqrt(np.linalg.inv(400 * design @ design.T)[0, 0]), rtol=1e-9)
-    # Stars alone are in absorption.
-    stars = measure_lines_linear(few, variable="stars")
+    # Stars alone are in absorption; strong emission on top of them is net emission.
+    stars, both = measure_lines_linear(few, variable="stars"), measure_lines_linear(few)
     assert (stars["net_h_beta_sn"] < 0).all() and (stars["balmer_absorption_sn"] > 0).all()
+    assert (both["net_h_alpha_sn"].values[few["true_flux"].values[:, MEASURED.index("Hα")] > 15] > 10).all()
     ivar[0, np.abs(bins - 6564.6) < 8] = 0
     ivar[1] = 0
     assert torch.isnan(net_line(flux, ivar, wavelength, 6564.6)[0]).tolist() == [True, True, False]

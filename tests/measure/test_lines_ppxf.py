@@ -10,28 +10,19 @@ import xarray as xr
 
 from benchmarks.lines import PEER_LINES, fit_plainly
 from spectool.measure import line_table, lines_ppxf
-from spectool.measure.line_design import MEASURED, REDDENING
+from spectool.measure.line_design import MEASURED, REDDENING, gaussian_on_pixels
 from spectool.measure.line_spectra import read_spectra
-from spectool.measure.lines_ppxf import FIT_RANGE, fit_lines, make_setup
+from spectool.measure.lines_ppxf import FIT_RANGE, convolve, fit_lines, make_setup
 from spectool.prepare import mask_bad_pixels, resample, to_rest_frame
-from spectool.spectra import FLUX_UNIT, LINES
+from spectool.spectra import FLUX_UNIT, LINES, pixel_edges
 from spectool.surveys.spectrograph import luminosity_to_flux, observe_sdss
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import synthesize
 
 from .line_mocks import PIXELS, make_mocks, pulls
 
-CLOUDY_NAMES = [
-    "O 2 3726",
-    "O 2 3729",
-    "H 1 4102",
-    "H 1 4340",
-    "O 3 4363",
-    "H 1 4861",
-    "O 3 4959",
-    "O 3 5007",
-]
-CLOUDY_NAMES += ["O 1 6300", "N 2 6548", "H 1 6563", "N 2 6583", "S 2 6716", "S 2 6731"]
+CLOUDY_NAMES = ["O 2 3726", "O 2 3729", "H 1 4102", "H 1 4340", "O 3 4363", "H 1 4861", "O 3 4959"]
+CLOUDY_NAMES += ["O 3 5007", "O 1 6300", "N 2 6548", "H 1 6563", "N 2 6583", "S 2 6716", "S 2 6731"]
 # The doublets of the Cloudy tables, whose atomic data are older than those of the default.
 CLOUDY_DOUBLETS = {"[O III] 5007": ("[O III] 4959", 1 / 2.903), "[N II] 6583": ("[N II] 6548", 1 / 2.953)}
 
@@ -141,6 +132,20 @@ def test_at_fixed_kinematics_the_model_is_exactly_that_of_ppxf(given):
     theirs = ppxf(templates, *data, start, goodpixels=spectrum.good, **options)
     np.testing.assert_allclose(spectrum.weights @ spectrum.design, theirs.bestfit, rtol=1e-6)
     np.testing.assert_allclose(spectrum.amplitudes, theirs.weights[len(setup.stars) :], rtol=1e-4, atol=1e-6)
+
+
+def test_a_line_holds_its_flux_whatever_its_kinematics(few, given):
+    spectra, setup = given
+    edges = np.linspace(4900, 5100, 300)
+    assert np.sum(gaussian_on_pixels(edges, 5008.24, 1.3) * np.diff(edges)) == pytest.approx(1)
+    wavelength = few["wavelength"].values
+    shift = (setup.log_start - spectra.log_first[0]) / spectra.step
+    line = setup.gas_rfft[setup.reported[[MEASURED.index("Hβ")]]]
+    for velocity, sigma in ((0, 30), (200, 100), (-200, 300)):
+        profile = convolve(line, velocity, sigma, setup, shift, wavelength.size)[0]
+        assert np.sum(profile * np.diff(pixel_edges(wavelength))) == pytest.approx(1, rel=1e-3)
+        centre = LINES["Hβ"] * (1 + velocity / 299792.458)
+        assert np.sum(profile * wavelength) / profile.sum() == pytest.approx(centre, rel=1e-4)
 
 
 def test_kinematics_and_lines_can_be_given(few):

@@ -234,6 +234,14 @@ def test_noise_on_dust_free_lines_is_clipped_and_counted():
     assert np.sqrt(np.mean(pull**2)) == pytest.approx(1, abs=0.05), "the error is the scatter"
 
 
+def test_catalogue_fluxes_that_are_corrected_already_have_no_dust_left(shared):
+    flux, error = read_eco(shared, ("h_delta", "h_beta", "oiii_5007", "h_alpha", "nii_6584"))[:2]
+    usable = (flux[:, [1, 3]] > 10 * error[:, [1, 3]]).all(axis=1) & (error[:, [1, 3]] > 0).all(axis=1)
+    lines = dusty_table(flux[usable], error[usable])
+    assert usable.sum() > 1000
+    assert np.median(balmer_decrement(lines)["ebv_gas"]) < 1e-3
+
+
 def test_what_has_no_decrement_is_told_and_never_a_number():
     flux, error = np.tile(INTRINSIC, (5, 1)), np.full((5, 5), 2.0)
     flux[1, 1], flux[2, 3] = np.nan, -5

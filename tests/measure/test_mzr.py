@@ -48,6 +48,12 @@ def test_published_values_within_the_relations_masses(name):
     assert ("Stands in for Scholte & Saintonge (2023" in relation.note) == (name == "Scholte et al. 2024")
 
 
+def test_low_mass_slope_and_saturation_of_the_turnover_form():
+    curti = RELATIONS["Curti et al. 2020"]
+    assert np.diff(curti.curve(np.array([2.0, 3.0])))[0] == pytest.approx(0.28, abs=1e-6)
+    assert curti.curve(20.0) == pytest.approx(8.793, abs=1e-9)
+
+
 def test_running_median_of_a_known_distribution():
     rng = np.random.default_rng(4)
     x, y = rng.uniform(9, 11, 40_000), rng.normal(8.6, 0.1, 40_000)
