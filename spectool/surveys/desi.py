@@ -1,8 +1,4 @@
-"""Galaxies as DESI would see them, by how its noise runs with wavelength: its own file, as each survey has.
-
-DESI observes until the noise is what `EXPOSURE` gives under a dark sky at the zenith ("effective time", 180 s
-for the Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253), so neither moonlight nor airmass enter.
-"""
+"""Galaxies as DESI would see them, by how its noise runs with wavelength: its own file, as each survey has."""
 
 import numpy as np
 from astropy import constants as c
@@ -12,7 +8,9 @@ from spectool.prepare import add_history
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, pixel_edges
 from spectool.surveys.spectrograph import luminosity_to_flux, sky_flux
 
-EXPOSURE = 180.0
+EXPOSURE = (
+    180.0  # effective: under a dark sky at the zenith (Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253)
+)
 AREA = 8.66e4  # cm2, central obscuration and spider taken off
 FIBRE_SHARE = (1.52 / 3.0) ** 2  # of the sky in an SDSS fibre, by the diameters in arcseconds
 ACCEPTANCE = 0.8

@@ -118,8 +118,8 @@ def draw_gama(n, *, averages, seed, redshift_range=None):
         if result == 0 and block + 1 == _FRUITLESS:
             raise ValueError(f"none of {drawn} galaxies is brighter than r = {R_LIMIT}")
     text = f"{n} galaxies brighter than r = {R_LIMIT:g} of {drawn} drawn"
-    more = {"survey": "GAMA", "r_limit": R_LIMIT, "n_candidates": drawn, "history": text}
-    return concatenate(parts).assign_attrs(more)
+    attrs = {"survey": "GAMA", "r_limit": R_LIMIT, "n_candidates": drawn, "history": text}
+    return concatenate(parts).assign_attrs(attrs)
 
 
 def redraw_gama(candidates, *, averages, seed):
@@ -131,8 +131,8 @@ def redraw_gama(candidates, *, averages, seed):
     places = {block: rows[blocks == block] for block in np.unique(blocks)}
     parts = [_draw_block(block, averages, seed).isel(galaxy=some) for block, some in places.items()]
     seen = measure_photometry(concatenate(parts), averages, progress=False)
-    history = f"{candidates.size} galaxies drawn again"
-    return _numbered(seen, candidates).assign_attrs(survey="GAMA", history=history)
+    attrs = {"survey": "GAMA", "history": f"{candidates.size} galaxies drawn again"}
+    return _numbered(seen, candidates).assign_attrs(attrs)
 
 
 def _numbered(galaxies, numbers):

@@ -121,7 +121,7 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest"):
         ``mask`` are honoured; pixels that are not finite are left out.
     bands : sequence of str
     frame : "rest" or "observed"
-        Where the bands lie. Between frames the column ``redshift`` is needed.
+        Where the bands lie. Between frames the column ``redshift`` is needed (else a ValueError, as for other bands).
 
     Returns
     -------
@@ -130,11 +130,6 @@ def measure_bands(spectra, bands=CALIFA_BANDS, *, frame="rest"):
         ``mask`` (good pixels cover less than `MIN_COVERAGE`; above, what is missing is taken to be like the rest),
         ``coverage``, the columns of the spectra; coordinates ``band`` and ``band_wavelength`` [Angstrom].
         How many bands are masked is in the history; spectra that cover no band are warned of (`PrepareWarning`).
-
-    Raises
-    ------
-    ValueError
-        If J-PAS has no such band, or a redshift is needed and not there.
     """
     if frame not in ("rest", "observed"):
         raise ValueError(f'frame must be "rest" or "observed", not {frame!r}')

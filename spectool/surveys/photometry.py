@@ -39,7 +39,8 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
     Parameters
     ----------
     grid : SSPGrid
-        Must reach from 912 A (or the bands' blue ends) into the infrared, such as ``SSPGrid.embedded("broadband")``.
+        Must reach from 912 A (or the bands' blue ends) into the infrared, such as ``SSPGrid.embedded("broadband")``,
+        and have nebular models if they are asked for; else a ValueError.
     filters : dict of str to (ndarray, ndarray)
         Band -> wavelengths [Angstrom] and transmission per photon; see `spectool.surveys.gama.load_filters`.
     nebular, highest_redshift, step : bool, float
@@ -51,11 +52,6 @@ def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_
     -------
     SimpleNamespace
         What does not depend on the galaxy, for `measure_photometry`: ``grid``, ``bands``, ``wavelength`` (pivots), ...
-
-    Raises
-    ------
-    ValueError
-        If the grid does not cover a band, or has no nebular models.
     """
     _check(grid, filters, nebular, highest_redshift, step)
     redshift = step * np.arange(int(np.ceil(highest_redshift / step - 1e-9)) + 1)
