@@ -22,9 +22,10 @@ def weights_of(model, prefix):
     return {f"{prefix}{name}": value.numpy() for name, value in model.state_dict().items()}
 
 
-def history_of(history, prefix):
-    """Losses of a training."""
-    return {f"{prefix}valid_loss": np.array([record["valid_loss"] for record in history.records])}
+def trained(model, history, prefix):
+    """Weights and losses of a training."""
+    losses = np.array([record["valid_loss"] for record in history.records])
+    return weights_of(model, prefix) | {f"{prefix}valid_loss": losses}
 
 
 def only(dataset, *names):
@@ -41,13 +42,10 @@ def flatten(found, prefix=""):
     """Whatever is returned, down to arrays by name."""
     if isinstance(found, xr.Dataset):
         return arrays_of(found, prefix)
-    if (
-        isinstance(found, xr.DataArray)
-        or found is None
-        or not (isinstance(found, (dict, list, tuple)) or hasattr(found, "__dict__"))
-    ):
-        return {} if found is None else {prefix.strip(): np.asarray(found)}
-    if isinstance(found, (list, tuple)):
+    if isinstance(found, list | tuple):
         found = dict(enumerate(found))
-    items = (found if isinstance(found, dict) else vars(found)).items()
-    return {k: v for key, value in items for k, v in flatten(value, f"{prefix}{key} ").items()}
+    elif hasattr(found, "__dict__") and not isinstance(found, xr.DataArray):
+        found = vars(found)
+    if not isinstance(found, dict):
+        return {} if found is None else {prefix.strip(): np.asarray(found)}
+    return {k: v for key, value in found.items() for k, v in flatten(value, f"{prefix}{key} ").items()}

@@ -3,19 +3,11 @@
 import numpy as np
 import xarray as xr
 
+from spectool.measure import offset, sedfit
 from spectool.measure.attribution import attribute, describe_filters, share_by_index
 from spectool.measure.information import informativeness, mutual_information_matrix
 from spectool.measure.line_widths import fit_width_mass
-from spectool.measure.offset import explain_offset, flux_predictor, observed_views, stellar_fwhm
 from spectool.measure.probes import compress_pca, measure_degeneracy, probe_latents
-from spectool.measure.sedfit import (
-    draw_library,
-    fit_again,
-    fit_library,
-    nearest_models,
-    score_fit,
-    trace_scatter,
-)
 from spectool.measure.stats import running_percentiles, summarize
 from spectool.models.bands import read_bands, read_inputs
 from spectool.models.calibration import fit_error_scaling
@@ -26,33 +18,15 @@ from spectool.models.peers import train_boosting
 from spectool.models.store import load_model
 from spectool.models.vae import reconstruct
 from spectool.papers import ask_all
-from spectool.papers.liewcain2021.network import NETWORKS, add_noise, score_missing, score_noise, train_folds
-from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain2021
-from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
-from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
-from spectool.papers.liewcain2021.network import score_spectra as score_liewcain2021
+from spectool.papers.liewcain2021 import network as narrow
 from spectool.papers.liewcain2021.sample import measure_stellar_bands
-from spectool.papers.scourfield2023.network import add_desi_noise, make_arrays, make_model, score
-from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
-from spectool.papers.surana2020.network import load_networks as load_surana2020
-from spectool.papers.surana2020.network import (
-    missing_curve,
-    missing_facilities,
-    score_properties,
-    split_galaxies,
-)
-from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
+from spectool.papers.scourfield2023 import network as denoisers
+from spectool.papers.surana2020 import network as broad
 from spectool.papers.surana2020.sample import select_taught
+from spectool.papers.zahid2019 import network as chunked
+from spectool.papers.zahid2019 import reader
+from spectool.papers.zahid2019 import sample as stacks
 from spectool.papers.zahid2019.libraries import network_predictor, perturb_grid, score_on_library
-from spectool.papers.zahid2019.network import load as load_ensemble
-from spectool.papers.zahid2019.reader import stream_metallicity
-from spectool.papers.zahid2019.sample import (
-    chunk_sigma,
-    draw_block,
-    make_heldout,
-    read_products,
-    stored_flux,
-)
 from spectool.surveys import observe_sdss, packaged_spectra, read_sdss
 from spectool.surveys.gama import draw_gama, observe_gama
 from spectool.surveys.jpas import measure_bands, observe_jpas
@@ -68,22 +42,12 @@ from tests.golden.parts import (
     surana2020,
     zahid2019,
 )
+from tools.make import noise_aware as aware
+from tools.make import references, scourfield2023_selection
 from tools.make.distillation import compress, measure_layers
 from tools.make.gaussian_lines import measure_candidates as measure_zahid2019
 from tools.make.liewcain2021_labels import fit_error_model
-from tools.make.noise_aware import calibrate as calibrate_noise_aware
-from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
-from tools.make.noise_aware import score_levels
 from tools.make.randomised_domain import randomise
-from tools.make.references import (
-    fit_band_outliers,
-    fit_bin_outliers,
-    fit_errors,
-    fit_flux_errors,
-    fit_outliers,
-)
-from tools.make.scourfield2023_selection import measure_candidates as measure_scourfield2023
-from tools.make.scourfield2023_selection import screen_block
 from tools.make.ssp_mixtures import draw_ssp_mixtures
 from tools.make.stacks import average_spectra, sum_spectra
 from tools.make.zahid2019_selection import screen
@@ -91,46 +55,43 @@ from tools.make.zahid2019_selection import screen
 
 def sed_data(n=600):
     """The broadband ensemble, inputs and labels."""
-    networks, _ = load_surana2020(*(f"surana2020_ensemble{k}" for k in range(1, 6)))
+    networks, _ = broad.load_networks()
     some = surana2020().isel(galaxy=slice(0, n))
-    return networks, read_inputs(some, networks.bands), read_surana2020_labels(some)
+    return networks, read_inputs(some, networks.bands), broad.read_labels(some)
 
 
 def band_data():
     """The narrow-band ensemble, inputs and labels."""
-    networks = load_liewcain2021(*NETWORKS)
-    return networks, read_bands(liewcain2021(), networks.bands), read_liewcain2021_labels(liewcain2021())
+    networks = narrow.load_networks()
+    return networks, read_bands(liewcain2021(), networks.bands), narrow.read_labels(liewcain2021())
 
 
 @part
 def calibrations():
     """Errors and references for outliers, learnt anew."""
     networks, inputs, labels = sed_data()
-    found = {"sed errors": np.asarray(calibrate_surana2020(networks, inputs, labels, seed=1).calibration)}
+    found = {"sed errors": np.asarray(broad.calibrate(networks, inputs, labels, seed=1).calibration)}
     half = inputs.take(np.arange(300)), inputs.take(np.arange(300, 600))
-    found |= flatten(fit_band_outliers(*half), "sed ")
+    found |= flatten(references.fit_band_outliers(*half), "sed ")
     networks, inputs, labels = band_data()
-    found["bands errors"] = np.asarray(calibrate_liewcain2021(networks, inputs, labels, seed=1).calibration)
-    heldout = make_heldout(80, seed=5)
+    found["bands errors"] = np.asarray(narrow.calibrate(networks, inputs, labels, seed=1).calibration)
+    heldout = stacks.make_heldout(80, seed=5)
     flux, truth = heldout["flux"].values, heldout["log_z_lw"].values[:, None]
-    found |= flatten(fit_errors(load_ensemble(), flux, truth, levels=(np.inf, 20.0), seed=1), "chunked ")
-    found |= flatten(fit_bin_outliers(flux, flux[:40], np.full(40, 0.03, "f4")), "chunked ")
+    errors = references.fit_errors(chunked.load(), flux, truth, levels=(np.inf, 20.0), seed=1)
+    found |= flatten(errors, "chunked ")
+    found |= flatten(references.fit_bin_outliers(flux, flux[:40], np.full(40, 0.03, "f4")), "chunked ")
     sample, (model, info) = scourfield2023(), load_model("scourfield2023_vae4")
     seen = denoise(model, sample, errors=info.arrays)
     latent, predicted = seen["latent"].values, seen["flux"].values
-    found |= flatten(fit_flux_errors(latent[:, :2], predicted - sample["truth"].values, seed=1), "fluxes ")
-    found |= flatten(fit_outliers(sample, predicted, latent, seen["flux_error"].values), "fluxes ")
-    arrays, (model, _) = make_noise_aware_arrays(sample), load_model("scourfield2023_noise_aware")
-    modes = calibrate_noise_aware(model, arrays, sample["truth"].values, seed=1)
+    off = predicted - sample["truth"].values
+    found |= flatten(references.fit_flux_errors(latent[:, :2], off, seed=1), "fluxes ")
+    found |= flatten(references.fit_outliers(sample, predicted, latent, seen["flux_error"].values), "fluxes ")
+    arrays, (model, _) = aware.make_arrays(sample), load_model("scourfield2023_noise_aware")
+    modes = aware.calibrate(model, arrays, sample["truth"].values, seed=1)
     found |= {"noise modes": modes} | weights_of(model, "noise ")
-    found |= flatten(score_levels(model, arrays, sample["truth"].values, seed=1), "noise scores ")
-    many = zahid2019_values(400)
+    found |= flatten(aware.score_levels(model, arrays, sample["truth"].values, seed=1), "noise scores ")
+    many = surana2020()["log_z_star"].values[:400]
     return found | flatten(fit_error_scaling(many + 0.1 * np.sin(40 * many), many), "scaling ")
-
-
-def zahid2019_values(n):
-    """Some metallicities of the broadband sample [dex]."""
-    return surana2020()["log_z_star"].values[:n]
 
 
 @part
@@ -138,31 +99,32 @@ def scores():
     """The papers' figures of merit, and what bands are worth."""
     networks, inputs, labels = sed_data()
     mean, error = networks.predict(inputs)
-    found = flatten(score_properties(mean, labels, networks.outputs, error=error), "sed ")
-    found |= arrays_of(missing_curve(networks, inputs, labels, counts=(0, 4), seed=1), "sed missing ")
-    found |= arrays_of(missing_facilities(networks, inputs, labels), "sed facilities ")
+    found = flatten(broad.score_properties(mean, labels, networks.outputs, error=error), "sed ")
+    found |= arrays_of(broad.missing_curve(networks, inputs, labels, counts=(0, 4), seed=1), "sed missing ")
+    found |= arrays_of(broad.missing_facilities(networks, inputs, labels), "sed facilities ")
     found |= arrays_of(band_importance(networks.members[0], inputs, labels, seed=1, repeats=1), "sed bands ")
     x = networks.members[0].encode(inputs)
     found["boosting"] = np.asarray(train_boosting(x, labels, seed=1, n_iterations=20)(x))
-    found |= flatten(split_galaxies(100, seed=3), "split ") | flatten(select_taught(surana2020())[1], "cuts ")
+    found |= flatten(broad.split_galaxies(100, seed=3), "split ")
+    found |= flatten(select_taught(surana2020())[1], "cuts ")
     networks, inputs, labels = band_data()
-    mean, error = networks.predict(add_noise(networks.members[0], inputs, seed=3))
-    found |= flatten(score_liewcain2021(mean[:, 0], labels[:, 0], error=error[:, 0]), "bands ")
-    found |= arrays_of(score_noise(networks, inputs, labels, sn=(30.0, 100.0), seed=1), "bands noise ")
-    found |= arrays_of(score_missing(networks, inputs, labels, counts=(0, 5), seed=1), "bands missing ")
+    mean, error = networks.predict(narrow.add_noise(networks.members[0], inputs, seed=3))
+    found |= flatten(narrow.score_spectra(mean[:, 0], labels[:, 0], error=error[:, 0]), "bands ")
+    found |= arrays_of(narrow.score_noise(networks, inputs, labels, sn=(30.0, 100.0), seed=1), "bands noise ")
+    missing = narrow.score_missing(networks, inputs, labels, counts=(0, 5), seed=1)
+    found |= arrays_of(missing, "bands missing ")
     one = band_importance(networks.members[0], inputs, labels, dim="band", seed=1, repeats=1)
     found |= arrays_of(one, "bands importance ")
-    folds = train_folds(liewcain2021(), "log_z", by="galaxy", only=(0, 2), epochs=1, seed=1, **QUIET)
+    folds = narrow.train_folds(liewcain2021(), "log_z", by="galaxy", only=(0, 2), epochs=1, seed=1, **QUIET)
     found |= {"folds fold": folds.fold, "folds predicted": folds.predicted}
     model, _ = load_model("scourfield2023_vae4")
-    arrays = make_arrays(scourfield2023())
-    found |= flatten(score(model, arrays, scourfield2023()["truth"].values), "denoised ")
-    model = make_model("vae", 3, arrays["flux"], widths=(48, 32), seed=3)
+    arrays = denoisers.make_arrays(scourfield2023())
+    found |= flatten(denoisers.score(model, arrays, scourfield2023()["truth"].values), "denoised ")
+    model = denoisers.make_model("vae", 3, arrays["flux"], widths=(48, 32), seed=3)
     moments = measure_layers(model, arrays["input"], arrays["weight"], seed=0)
-    found["compressed"] = np.array(
-        [r or 0 for r in compress(model, moments, tolerance=5.0).config["ranks"] or ()]
-    )
-    heldout, ensemble = make_heldout(80, seed=5), load_ensemble()
+    ranks = compress(model, moments, tolerance=5.0).config["ranks"] or ()
+    found["compressed"] = np.array([rank or 0 for rank in ranks])
+    heldout, ensemble = stacks.make_heldout(80, seed=5), chunked.load()
 
     def predict(x, sigma):
         mean, error, _ = ensemble.predict(x, sigma)
@@ -179,9 +141,8 @@ def scores():
 def latents():
     """Information, probes and components of latents; attributions; the offset of stacks."""
     model, _ = load_model("marziano2024_beta0.3")
-    found = {
-        "informative": informativeness(*(reconstruct(model, marziano2024())[n] for n in ("latent", "flux")))
-    }
+    encoded = reconstruct(model, marziano2024())
+    found = {"informative": informativeness(encoded["latent"], encoded["flux"])}
     model, _ = load_model("scourfield2023_vae4")
     seen = denoise(model, scourfield2023())
     columns = scourfield2023()[["log_mass", "log_sfr", "log_z_gas"]]
@@ -194,27 +155,29 @@ def latents():
     shared = mutual_information_matrix(*columns, seed=1, n_bootstrap=2, n_shuffles=2, n_jobs=1, **QUIET)
     names = ("mi", "mi_error", "bias")
     found |= {f"information {k}": np.asarray(shared[name].item()) for k, name in enumerate(names)}
-    heldout, ensemble = make_heldout(40, seed=5), load_ensemble()
+    heldout, ensemble = stacks.make_heldout(40, seed=5), chunked.load()
     attributed = attribute(list(ensemble.members), heldout, steps=8)
     found |= arrays_of(attributed, "attributed ") | flatten(share_by_index(attributed), "indices ")
     found |= flatten(describe_filters(ensemble.members[0], heldout, steps=4), "filters ")
-    relation = fit_width_mass(read_products("stacks"))
+    relation = fit_width_mass(stacks.read_products("stacks"))
     found["widths"] = np.asarray(relation(np.linspace(9, 11.4, 9)))
     sample = zahid2019()
     at = (sample["wavelength"].values >= 4050) & (sample["wavelength"].values <= 7300)
     flux = sample["truth"].values[:, at] / sample["norm"].values[:, None]
-    wide = {"fwhm": stellar_fwhm(sample), "assumed_fwhm": relation(sample["log_mass"].values)}
+    wide = {"fwhm": offset.stellar_fwhm(sample), "assumed_fwhm": relation(sample["log_mass"].values)}
     where = sample["wavelength"].values[at]
-    views = observed_views(flux, where, **wide, relative_sigma=chunk_sigma(sample), seed=8)
-    labels = (sample["log_z_lw"].values, sample["log_mass"].values, flux_predictor(list(ensemble.members)))
+    views = offset.observed_views(flux, where, **wide, relative_sigma=stacks.chunk_sigma(sample), seed=8)
+    labels = (sample[name].values for name in ("log_z_lw", "log_mass"))
+    predict = offset.flux_predictor(list(ensemble.members))
     how = {"edges": [9.0, 10.3, 11.5], "light": sample["light"].values, "n_bootstrap": 5, "min_count": 5}
-    return found | arrays_of(explain_offset(views, *labels, **how), "offset ")
+    return found | arrays_of(offset.explain_offset(views, *labels, predict, **how), "offset ")
 
 
 @part
 def observations():
     """What surveys see, what is selected and stacked, other libraries, answers on the packaged spectra."""
-    found = arrays_of(add_desi_noise(scourfield2023_normalised(), seed=2), "desi ")
+    plain = scourfield2023().drop_vars(["noisy", "noisy_sigma"])
+    found = arrays_of(denoisers.add_desi_noise(plain, seed=2), "desi ")
     whole = marziano2024().drop_vars(["mask", "ivar"])
     found |= arrays_of(observe_sdss(whole, seed=1, median_flux=20.0), "sdss ")
     spectra = measure_bands(zahid2019(), frame="rest")
@@ -225,38 +188,33 @@ def observations():
     found |= arrays_of(draw_ssp_mixtures(20, seed=1), "mixtures ")
     found |= flatten(fit_error_model(liewcain2021()), "labels model ")
     found |= arrays_of(average_spectra([sum_spectra(zahid2019())], zahid2019()), "stacks ")
-    block = draw_block(3)
+    block = stacks.draw_block(3)
     found |= {"screened zahid2019": screen(block)}
-    found |= arrays_of(
-        measure_zahid2019(block.isel(galaxy=screen(block)[:10]), seed=2019), "measured zahid2019 "
-    )
-    chosen = screen_block(0, np.full(27, 0.02))
+    measured = measure_zahid2019(block.isel(galaxy=screen(block)[:10]), seed=2019)
+    found |= arrays_of(measured, "measured zahid2019 ")
+    chosen = scourfield2023_selection.screen_block(0, np.full(27, 0.02))
     found |= arrays_of(chosen, "screened scourfield2023 ")
-    found |= arrays_of(measure_scourfield2023(chosen.isel(galaxy=slice(0, 10))), "measured scourfield2023 ")
-    stored = {"flux": stored_flux(zahid2019())}
-    found |= arrays_of(stream_metallicity(stored["flux"], threads=1, **QUIET), "streamed ")
+    measured = scourfield2023_selection.measure_candidates(chosen.isel(galaxy=slice(0, 10)))
+    found |= arrays_of(measured, "measured scourfield2023 ")
+    stored = stacks.stored_flux(zahid2019())
+    found |= arrays_of(reader.stream_metallicity(stored, threads=1, **QUIET), "streamed ")
     other = perturb_grid(SSPGrid.embedded())
     found |= {"perturbed": other.flux}
-    scored = score_on_library(network_predictor(load_ensemble()), other, n=60, sn=30.0)
+    scored = score_on_library(network_predictor(chunked.load()), other, n=60, sn=30.0)
     found |= flatten(scored, "perturbed ")
     for answer in ask_all(real):
         found |= arrays_of(answer.result, f"{answer.name} ")
     return found
 
 
-def scourfield2023_normalised():
-    """The spectra without what was added."""
-    return scourfield2023().drop_vars(["noisy", "noisy_sigma"])
-
-
 @part
 def sedfit_causes():
     """What scatter of fitted rates comes from, and the nearest models."""
-    library = draw_library(2000, averages=band_averages(), seed=1, redshift_step=0.05, **QUIET)
+    library = sedfit.draw_library(2000, averages=band_averages(), seed=1, redshift_step=0.05, **QUIET)
     sample = observe_gama(draw_gama(80, averages=band_averages(), seed=3), seed=4, facilities={})
-    sample = fit_library(sample, library, **QUIET)
-    found = arrays_of(score_fit(sample), "scores ")
-    found |= arrays_of(nearest_models(sample.isel(galaxy=[0, 1]), library, n=3), "nearest ")
-    again = fit_again(sample, library)
-    traced = trace_scatter(sample, again, sample["log_sfr"].values)
+    sample = sedfit.fit_library(sample, library, **QUIET)
+    found = arrays_of(sedfit.score_fit(sample), "scores ")
+    found |= arrays_of(sedfit.nearest_models(sample.isel(galaxy=[0, 1]), library, n=3), "nearest ")
+    again = sedfit.fit_again(sample, library)
+    traced = sedfit.trace_scatter(sample, again, sample["log_sfr"].values)
     return found | arrays_of(again, "again ") | flatten(traced, "traced ")

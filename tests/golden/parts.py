@@ -29,31 +29,18 @@ from spectool.models.outliers import score_outliers
 from spectool.models.store import load_model, shipped_models
 from spectool.models.training import fit
 from spectool.models.vae import BetaLoss, RandomCoverage, fit_statistics, reconstruct
-from spectool.papers.liewcain2021.network import NETWORKS, predict_populations, train_cnn
-from spectool.papers.liewcain2021.network import calibrate as calibrate_liewcain2021
-from spectool.papers.liewcain2021.network import load_networks as load_liewcain2021
-from spectool.papers.liewcain2021.network import read_labels as read_liewcain2021_labels
+from spectool.papers.liewcain2021 import network as narrow
 from spectool.papers.liewcain2021.sample import make_liewcain2021
 from spectool.papers.marziano2024 import make_sample as make_marziano2024
 from spectool.papers.marziano2024 import predict as predict_marziano2024
 from spectool.papers.marziano2024.network import make_autoencoder
-from spectool.papers.scourfield2023.network import make_arrays, make_model
-from spectool.papers.scourfield2023.network import train as train_denoiser
-from spectool.papers.scourfield2023.sample import add_noise, normalize_total
-from spectool.papers.scourfield2023.sample import read_products as read_scourfield2023
-from spectool.papers.scourfield2023.sample import rebuild as rebuild_scourfield2023
-from spectool.papers.surana2020.network import UNITS, ensemble_options, predict_properties, train_network
-from spectool.papers.surana2020.network import calibrate as calibrate_surana2020
-from spectool.papers.surana2020.network import load_networks as load_surana2020
-from spectool.papers.surana2020.network import read_labels as read_surana2020_labels
+from spectool.papers.scourfield2023 import network as denoisers
+from spectool.papers.scourfield2023 import sample as mocks
+from spectool.papers.surana2020 import network as broad
 from spectool.papers.surana2020.sample import read_surana2020
-from spectool.papers.zahid2019.network import load as load_ensemble
-from spectool.papers.zahid2019.network import predict_ensemble, project
-from spectool.papers.zahid2019.network import train as train_zahid2019
-from spectool.papers.zahid2019.reader import predict as predict_metallicity
-from spectool.papers.zahid2019.reader import prepare_zahid2019
-from spectool.papers.zahid2019.sample import make_heldout, make_sample, read_products, training_table
-from spectool.papers.zahid2019.sample import rebuild as rebuild_zahid2019
+from spectool.papers.zahid2019 import network as chunked
+from spectool.papers.zahid2019 import reader
+from spectool.papers.zahid2019 import sample as stacks
 from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_sdss, read_spectrum
 from spectool.surveys.califa import rebuild_galaxy
@@ -61,11 +48,10 @@ from spectool.surveys.gama import draw_gama, load_filters, observe_gama
 from spectool.surveys.photometry import make_band_averages
 from spectool.surveys.tables import DUSTPEDIA_LABELS, read_photometry, read_pipe3d
 from spectool.synth import SSPGrid
-from tests.golden.arrays import arrays_of, history_of, only, pair, weights_of
+from tests.golden.arrays import arrays_of, only, pair, trained, weights_of
+from tools.make import noise_aware as aware
 from tools.make.bursts import fit_bursts, make_burst_library
 from tools.make.gaussian_lines import measure_gaussian_lines
-from tools.make.noise_aware import make_arrays as make_noise_aware_arrays
-from tools.make.noise_aware import train_noise_aware
 from tools.recipes.zahid2019 import train_small_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,17 +71,15 @@ def part(function):
 @cache
 def scourfield2023():
     """Fifty selected galaxies with noise added."""
-    chosen = read_scourfield2023()
-    numbers = np.sort(chosen["candidate"].values)[:50]
-    return add_noise(
-        normalize_total(rebuild_scourfield2023(numbers), constant=chosen.attrs["constant"]), seed=1
-    )
+    chosen = mocks.read_products()
+    sample = mocks.rebuild(np.sort(chosen["candidate"].values)[:50])
+    return mocks.add_noise(mocks.normalize_total(sample, constant=chosen.attrs["constant"]), seed=1)
 
 
 @cache
 def zahid2019():
     """Fifty selected galaxies."""
-    return rebuild_zahid2019(np.sort(read_products()["candidate"].values)[:50])
+    return stacks.rebuild(np.sort(stacks.read_products()["candidate"].values)[:50])
 
 
 @cache
@@ -138,22 +122,22 @@ def tables():
     """What readers of shipped tables return."""
     found = {}
     for kind in ("uniform", "star-forming", "null"):
-        found |= arrays_of(read_scourfield2023(kind), f"scourfield2023 {kind} ")
+        found |= arrays_of(mocks.read_products(kind), f"scourfield2023 {kind} ")
     for kind, key in (("main", "galaxies"), ("null", "null")):
-        found |= arrays_of(read_products(kind), f"zahid2019 {kind} ")
-        found |= arrays_of(read_products("bins").sel(sample=key, drop=True), f"zahid2019 bins {kind} ")
-    return found | arrays_of(read_products("stacks"), "zahid2019 stacks ")
+        found |= arrays_of(stacks.read_products(kind), f"zahid2019 {kind} ")
+        found |= arrays_of(stacks.read_products("bins").sel(sample=key, drop=True), f"zahid2019 bins {kind} ")
+    return found | arrays_of(stacks.read_products("stacks"), "zahid2019 stacks ")
 
 
 @part
 def galaxies():
     """Mock galaxies by their numbers, and small mock samples of the other papers."""
-    found = arrays_of(rebuild_scourfield2023(NUMBERS), "scourfield2023 ")
-    found |= arrays_of(rebuild_scourfield2023(NUMBERS, metallicity_sfr=False), "scourfield2023 null ")
+    found = arrays_of(mocks.rebuild(NUMBERS), "scourfield2023 ")
+    found |= arrays_of(mocks.rebuild(NUMBERS, metallicity_sfr=False), "scourfield2023 null ")
     found |= arrays_of(scourfield2023(), "scourfield2023 noisy ")
-    found |= arrays_of(rebuild_zahid2019(NUMBERS), "zahid2019 ")
-    found |= arrays_of(rebuild_zahid2019(NUMBERS, null=True), "zahid2019 null ")
-    found |= arrays_of(prepare_zahid2019(zahid2019()), "zahid2019 prepared ")
+    found |= arrays_of(stacks.rebuild(NUMBERS), "zahid2019 ")
+    found |= arrays_of(stacks.rebuild(NUMBERS, null=True), "zahid2019 null ")
+    found |= arrays_of(reader.prepare_zahid2019(zahid2019()), "zahid2019 prepared ")
     found |= arrays_of(surana2020().isel(galaxy=NUMBERS), "surana2020 ")
     found |= arrays_of(liewcain2021(), "liewcain2021 ")
     found |= arrays_of(rebuild_galaxy(liewcain2021(), 1), "liewcain2021 spectra ")
@@ -172,10 +156,10 @@ def predictions():
 
 def _ask(name, model, info):
     if name == "zahid2019_pca":
-        return {"coefficients": project(model, _prepared()["flux"].values)}
+        return {"coefficients": chunked.project(model, _prepared()["flux"].values)}
     if name == "zahid2019_pca_mlp":
         pca, _ = load_model("zahid2019_pca")
-        return pair(model.predict(project(pca, _prepared()["flux"].values)))
+        return pair(model.predict(chunked.project(pca, _prepared()["flux"].values)))
     if name == "marziano2024_reference_parameters":
         reference, _ = load_model("marziano2024_reference")
         return pair(model.predict(reconstruct(reference, marziano2024())["latent"].values))
@@ -188,7 +172,7 @@ def _ask(name, model, info):
     if info.model_class == "SedMLP":
         sample = surana2020().isel(galaxy=slice(0, 40))
         mean, error = model.predict(model.encode(read_inputs(sample, model.bands)))
-        flags = predict_properties(sample, BandEnsemble([model]), outliers=info.arrays or None)
+        flags = broad.predict_properties(sample, BandEnsemble([model]), outliers=info.arrays or None)
         return pair((mean, error)) | arrays_of(flags)
     seen = denoise(model, scourfield2023(), errors=info.arrays)
     drawn = sample_denoised(seen.isel(galaxy=slice(0, 3)), info.arrays, n=4, seed=3)
@@ -199,26 +183,26 @@ def _ask(name, model, info):
 
 @cache
 def _prepared():
-    return prepare_zahid2019(zahid2019())
+    return reader.prepare_zahid2019(zahid2019())
 
 
 @part
 def ensembles():
     """The shipped ensembles: calibrated errors, flags, reasons."""
-    networks, arrays = load_surana2020(*(f"surana2020_ensemble{k}" for k in range(1, 6)))
+    networks, arrays = broad.load_networks()
     some = surana2020().isel(galaxy=slice(0, 200))
-    found = arrays_of(predict_properties(some, networks, outliers=arrays), "surana2020 ")
-    wrong = some.assign(
-        {name: (some[name] * 1e3).assign_attrs(units="Jy") for name in ("flux", "flux_error")}
-    )
-    found |= arrays_of(predict_properties(wrong, networks, outliers=arrays), "surana2020 millijansky ")
-    found |= arrays_of(predict_populations(liewcain2021(), load_liewcain2021(*NETWORKS)), "liewcain2021 ")
+    found = arrays_of(broad.predict_properties(some, networks, outliers=arrays), "surana2020 ")
+    larger = {name: (some[name] * 1e3).assign_attrs(units="Jy") for name in ("flux", "flux_error")}
+    wrong = some.assign(larger)
+    found |= arrays_of(broad.predict_properties(wrong, networks, outliers=arrays), "surana2020 millijansky ")
+    seen = narrow.predict_populations(liewcain2021(), narrow.load_networks())
+    found |= arrays_of(seen, "liewcain2021 ")
     names = ("mean", "error", "spread")
-    told = zip(names, predict_ensemble(load_ensemble(), _prepared()), strict=True)
+    told = zip(names, chunked.predict_ensemble(chunked.load(), _prepared()), strict=True)
     found |= {f"zahid2019 {name}": values for name, values in told}
-    found |= arrays_of(predict_metallicity(zahid2019()), "zahid2019 metallicity ")
+    found |= arrays_of(reader.predict(zahid2019()), "zahid2019 metallicity ")
     moved = zahid2019().assign_coords(wavelength=zahid2019()["wavelength"] * 1.01)
-    return found | arrays_of(predict_metallicity(moved), "zahid2019 moved ")
+    return found | arrays_of(reader.predict(moved), "zahid2019 moved ")
 
 
 @part
@@ -253,27 +237,22 @@ def metallicities():
 @part
 def mzr():
     """Bins, medians and correlations of a selection."""
-    some = read_products().isel(galaxy=slice(0, 3000))
+    some = stacks.read_products().isel(galaxy=slice(0, 3000))
     mass, rate, log_z = (some[name].values for name in ("log_mass", "log_sfr", "log_z_lw"))
     found = arrays_of(bin_mass_and_sfr(mass, rate, log_z), "bins ")
     found |= arrays_of(running_median(mass, log_z), "median ")
-    for name, values in {
-        "third": spearman_at_fixed_mass(mass, log_z, rate, n_bootstrap=30, seed=4),
-        "residuals": spearman_at_fixed_mass(mass, rate, log_z, n_bootstrap=30, seed=4),
-    }.items():
+    for name, columns in {"third": (mass, log_z, rate), "residuals": (mass, rate, log_z)}.items():
+        values = spearman_at_fixed_mass(*columns, n_bootstrap=30, seed=4)
         found |= {f"{name} {key}": np.asarray(value, float) for key, value in vars(values).items()}
-    gradients = fit_gradients(
-        liewcain2021(), columns=["log_age", "log_z"], min_spectra=5, n_bootstrap=10, seed=1
-    )
-    return found | arrays_of(gradients, "gradients ")
+    how = {"columns": ["log_age", "log_z"], "min_spectra": 5, "n_bootstrap": 10, "seed": 1}
+    return found | arrays_of(fit_gradients(liewcain2021(), **how), "gradients ")
 
 
 @part
 def sedfit():
     """Fluxes fitted with libraries of models."""
-    averages = make_band_averages(
-        SSPGrid.embedded("broadband"), load_filters(), highest_redshift=0.2, step=0.01
-    )
+    grid = SSPGrid.embedded("broadband")
+    averages = make_band_averages(grid, load_filters(), highest_redshift=0.2, step=0.01)
     library = draw_library(2000, averages=averages, seed=1, redshift_step=0.05, **QUIET)
     seen = observe_gama(draw_gama(60, averages=averages, seed=3, redshift_range=(0.02, 0.2)), seed=4)
     found = arrays_of(fit_library(seen, library, **QUIET), "library ")
@@ -299,15 +278,9 @@ def real():
     seen = read_sdss(files)
     found = arrays_of(seen, "sdss ") | arrays_of(read_spectrum(files[0]), "spectrum ")
     found |= arrays_of(prepare_spectra(seen, ebv=0.03), "sdss marziano2024 ")
-    found |= arrays_of(prepare_zahid2019(seen, ebv=0.03), "sdss zahid2019 ")
-    photometry = read_photometry(
-        SHARED / "data/dustpedia.csv",
-        units="Jy",
-        bad_flags="ACN",
-        distance="dist_best",
-        labels=DUSTPEDIA_LABELS,
-        label_suffix="_cigale",
-    )
+    found |= arrays_of(reader.prepare_zahid2019(seen, ebv=0.03), "sdss zahid2019 ")
+    how = {"units": "Jy", "bad_flags": "ACN", "distance": "dist_best", "labels": DUSTPEDIA_LABELS}
+    photometry = read_photometry(SHARED / "data/dustpedia.csv", **how, label_suffix="_cigale")
     return found | arrays_of(photometry, "dustpedia ")
 
 
@@ -315,18 +288,16 @@ def real():
 def denoiser_training():
     """Two epochs of the de-noisers."""
     sample = scourfield2023()
-    arrays, wavelength = make_arrays(sample), sample["wavelength"].values
+    arrays, wavelength = denoisers.make_arrays(sample), sample["wavelength"].values
     found = {}
     for kind in ("ae", "vae"):
-        model = make_model(kind, 3, arrays["flux"], wavelength, widths=(48, 32), seed=3)
-        history = train_denoiser(model, arrays, arrays, epochs=2, batch_size=16, seed=3, **QUIET)
-        found |= weights_of(model, f"{kind} ") | history_of(history, f"{kind} ")
-    arrays, small = make_noise_aware_arrays(sample), {"n_latent": 4, "n_components": 8}
+        model = denoisers.make_model(kind, 3, arrays["flux"], wavelength, widths=(48, 32), seed=3)
+        history = denoisers.train(model, arrays, arrays, epochs=2, batch_size=16, seed=3, **QUIET)
+        found |= trained(model, history, f"{kind} ")
+    arrays, small = aware.make_arrays(sample), {"n_latent": 4, "n_components": 8}
     small |= {"encoder": (24,), "decoder": (24,), "errors": (16,)}
-    model, history = train_noise_aware(
-        arrays, arrays, wavelength, seed=3, epochs=2, options=small, batch_size=16, **QUIET
-    )
-    return found | weights_of(model, "noise ") | history_of(history, "noise ")
+    how = {"seed": 3, "epochs": 2, "options": small, "batch_size": 16} | QUIET
+    return found | trained(*aware.train_noise_aware(arrays, arrays, wavelength, **how), "noise ")
 
 
 @part
@@ -338,7 +309,7 @@ def autoencoder_training():
     fit_statistics(model, flux, wavelength, seed=2)
     how = {"loss": BetaLoss(0.3), "augment": RandomCoverage(wavelength), "epochs": 2, "batch_size": 8}
     history = fit(model, {"flux": flux}, {"flux": flux[:8]}, **how, seed=2, **QUIET)
-    found = weights_of(model, "vae ") | history_of(history, "vae ")
+    found = trained(model, history, "vae ")
     pca = fit_pca(scourfield2023()["flux"].values, n_latent=4, seed=0)
     asked = predict_marziano2024(marziano2024().isel(galaxy=[3, 4]), n_mock=100, seed=0)
     return found | weights_of(pca, "pca ") | arrays_of(asked, "reader ")
@@ -347,39 +318,38 @@ def autoencoder_training():
 @part
 def chunked_training():
     """Two epochs of each phase of the chunked network, its noise drawn both ways; and the small network."""
-    table = training_table().isel(galaxy=slice(0, None, 200))
-    taught, heldout = make_sample(table=table, dtype="float32"), make_heldout(40, seed=5)
+    table = stacks.training_table().isel(galaxy=slice(0, None, 200))
+    taught, heldout = stacks.make_sample(table=table, dtype="float32"), stacks.make_heldout(40, seed=5)
     found = arrays_of(heldout, "heldout ")
     for name, options in {"filters": {}, "pixels": {"pixel_noise": True}}.items():
         how = {"adam_epochs": 2, "sgd_epochs": 2, "batch_size": 64, "seed": 1}
-        model, history = train_zahid2019(taught, heldout, **how, **options, **QUIET)
-        found |= weights_of(model, f"{name} ") | history_of(history, f"{name} ")
+        found |= trained(*chunked.train(taught, heldout, **how, **options, **QUIET), f"{name} ")
     pca, _ = load_model("zahid2019_pca")
-    pairs = [x for s in (taught, heldout) for x in (project(pca, s["flux"].values), s["log_z_lw"].values)]
-    model, history = train_small_network(*pairs, epochs=2, batch_size=64, seed=1, **QUIET)
-    return found | weights_of(model, "small ") | history_of(history, "small ")
+    pairs = [(chunked.project(pca, s["flux"].values), s["log_z_lw"].values) for s in (taught, heldout)]
+    return found | trained(
+        *train_small_network(*pairs[0], *pairs[1], epochs=2, batch_size=64, seed=1, **QUIET), "small "
+    )
 
 
 @part
 def band_training():
     """Two epochs of the networks on fluxes, alone and as ensembles."""
     some = surana2020().isel(galaxy=slice(0, 300))
-    inputs, labels = read_inputs(some, list(some["band"].values)), read_surana2020_labels(some)
-    data, name = (inputs, labels, inputs, labels), next(iter(UNITS))
+    inputs, labels = read_inputs(some, list(some["band"].values)), broad.read_labels(some)
+    data, name = (inputs, labels, inputs, labels), next(iter(broad.UNITS))
     one = (inputs, labels[:, :1], inputs, labels[:, :1])
-    model, history = train_network(*one, outputs=[name], epochs=2, seed=1, **QUIET)
-    found = weights_of(model, "sed ") | history_of(history, "sed ")
-    options = ensemble_options(epochs=2)
-    members = [train_network(*data, seed=seed, **options, **QUIET)[0] for seed in (1, 2)]
-    ensemble = calibrate_surana2020(BandEnsemble(members), inputs, labels, seed=[1, 2])
+    found = trained(*broad.train_network(*one, outputs=[name], epochs=2, seed=1, **QUIET), "sed ")
+    options = broad.ensemble_options(epochs=2)
+    members = [broad.train_network(*data, seed=seed, **options, **QUIET)[0] for seed in (1, 2)]
+    ensemble = broad.calibrate(BandEnsemble(members), inputs, labels, seed=[1, 2])
     found |= dict(zip(("sed mean", "sed error"), ensemble.predict(inputs), strict=True))
     some = liewcain2021()
     bands = [str(band) for band in some["band"].values]
-    inputs, labels = read_bands(some, bands), read_liewcain2021_labels(some)
+    inputs, labels = read_bands(some, bands), narrow.read_labels(some)
     found |= {f"folds {by}": split_spectra(some, by=by) for by in ("spectrum", "galaxy")}
     one = (inputs, labels[:, :1], inputs, labels[:, :1])
-    model, history = train_cnn(*one, outputs=["log_age"], bands=bands, epochs=2, seed=1, **QUIET)
-    found |= weights_of(model, "cnn ") | history_of(history, "cnn ")
+    model, history = narrow.train_cnn(*one, outputs=["log_age"], bands=bands, epochs=2, seed=1, **QUIET)
+    found |= trained(model, history, "cnn ")
     options = {
         "outputs": ["log_age", "log_z"],
         "bands": bands,
@@ -389,6 +359,6 @@ def band_training():
         **QUIET,
     }
     data = inputs, labels, inputs, labels
-    ensemble = BandEnsemble([train_cnn(*data, seed=seed, **options)[0] for seed in (1, 2)])
-    ensemble = calibrate_liewcain2021(ensemble, inputs, labels, seed=1)
+    ensemble = BandEnsemble([narrow.train_cnn(*data, seed=seed, **options)[0] for seed in (1, 2)])
+    ensemble = narrow.calibrate(ensemble, inputs, labels, seed=1)
     return found | dict(zip(("cnn mean", "cnn error"), ensemble.predict(inputs), strict=True))
