@@ -81,17 +81,7 @@ def train_cnn(
     return model, fit(model, train, valid, **choices | options)
 
 
-def train_folds(
-    sample: xr.Dataset,
-    output: str,
-    *,
-    by: str,
-    suffix: str = "",
-    only: Sequence[int] | None = None,
-    stop_on: str = "inner",
-    seed: int = 0,
-    **options,
-) -> Folds:
+def train_folds(sample, output, *, by, suffix="", only=None, stop_on="inner", seed=0, **options) -> Folds:
     """Train a network per fold (or for `only` some), and predict all spectra by those that have not seen them.
 
     Parameters
@@ -218,15 +208,7 @@ def correlate_residuals(age_off: np.ndarray, z_off: np.ndarray) -> float:
     return float(np.corrcoef(age_off[both], z_off[both])[0, 1])
 
 
-def score_noise(
-    networks: BandEnsemble,
-    inputs: BandInputs,
-    labels: np.ndarray,
-    *,
-    sn: Sequence[float] = SIGNAL_TO_NOISE,
-    noiser: NarrowBandCNN | None = None,
-    seed: int = 0,
-) -> xr.Dataset:
+def score_noise(networks, inputs, labels, *, sn=SIGNAL_TO_NOISE, noiser=None, seed=0) -> xr.Dataset:
     """Scatter, error and coverage by the signal-to-noise ratio `sn` of the band of mean magnitude.
 
     Inputs are noise-free, in the order of the networks' bands; labels (N, property). Networks that need all bands lose
@@ -241,14 +223,7 @@ def score_noise(
     return score_parts(networks, parts, labels, "sn", _score)
 
 
-def score_missing(
-    networks: BandEnsemble,
-    inputs: BandInputs,
-    labels: np.ndarray,
-    *,
-    counts: Sequence[int] = (0, 2, 5, 10, 15, 20, 24),
-    seed: int = 0,
-) -> xr.Dataset:
+def score_missing(networks, inputs, labels, *, counts=(0, 2, 5, 10, 15, 20, 24), seed=0) -> xr.Dataset:
     """As `score_noise`, by the number of random bands that are missing from noise-free spectra: dim ``n_missing``."""
     parts = {count: inputs.hide_random(count, seed=seed) for count in counts}
     return score_parts(networks, parts, labels, "n_missing", _score)
@@ -261,12 +236,8 @@ def _score(predicted, labels, error):
 
 def read_experiments(path=EXPERIMENTS) -> dict:
     """Figures by command of the tool; those that are dicts of an xarray Dataset come as such."""
-    return _restore(json.loads(path.read_text(encoding="utf-8")))
 
+    def restore(value):
+        return xr.Dataset.from_dict(value) if "data_vars" in value else value
 
-def _restore(value):
-    if not isinstance(value, dict):
-        return value
-    if "data_vars" in value:
-        return xr.Dataset.from_dict(value)
-    return {key: _restore(inner) for key, inner in value.items()}
+    return json.loads(path.read_text(encoding="utf-8"), object_hook=restore)

@@ -214,12 +214,7 @@ def score_properties(
 
 
 def missing_curve(
-    ensemble: BandEnsemble,
-    inputs: BandInputs,
-    labels: np.ndarray,
-    *,
-    counts: Sequence[int] = (0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18),
-    seed=0,
+    ensemble, inputs, labels, *, counts=(0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18), seed=0
 ) -> xr.Dataset:
     """Scatter, error and coverage as random bands go missing from galaxies that have all; labels (N, property).
 

@@ -23,14 +23,7 @@ _SMOOTH = (40.0, 150.0)  # Angstrom: over which wrong depths, of lines and of ba
 
 
 def perturb_grid(
-    grid: SSPGrid,
-    *,
-    older: float = 0.1,
-    depth: float = 1.05,
-    depth_scatter: float = 0.1,
-    continuum: float = 0.01,
-    extra_fwhm: float = 1.0,
-    seed: int = 0,
+    grid, *, older=0.1, depth=1.05, depth_scatter=0.1, continuum=0.01, extra_fwhm=1.0, seed=0
 ) -> SSPGrid:
     """A mock of another library: a grid with wrong isochrones, features, continua and resolution.
 
@@ -105,14 +98,7 @@ def network_predictor(members) -> Callable[[xr.Dataset], np.ndarray]:
     return lambda prepared: predict_ensemble(members, prepared)[0][:, 0]
 
 
-def score_on_library(
-    predict: Callable[[xr.Dataset], np.ndarray],
-    grid: SSPGrid,
-    *,
-    n: int = 2000,
-    sn: float = np.inf,
-    seed: int = HELDOUT_TEST_SEED,
-) -> xr.Dataset:
+def score_on_library(predict, grid, *, n=2000, sn=np.inf, seed=HELDOUT_TEST_SEED) -> xr.Dataset:
     """Bias and scatter of predicted metallicities of held-out histories made of a grid's stars."""
     prepared = make_heldout(n, seed=seed, grid=grid)
     noisy = add_white_noise(prepared["flux"].values, sn, seed=[seed, 1])

@@ -351,14 +351,7 @@ class MetallicityReader:
 
 
 def stream_metallicity(
-    source,
-    table: xr.Dataset | None = None,
-    *,
-    networks=None,
-    extra_fwhm=None,
-    batch_size: int = 8192,
-    threads: int | None = None,
-    progress: bool = True,
+    source, table=None, *, networks=None, extra_fwhm=None, batch_size=8192, threads=None, progress=True
 ) -> xr.Dataset:
     """Read metallicities from spectra in stored form: at rest, on `optical_wavelength`, in a memory map.
 
