@@ -8,9 +8,8 @@ from spectool.prepare import add_history
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, pixel_edges
 from spectool.surveys.spectrograph import luminosity_to_flux, sky_flux
 
-EXPOSURE = (
-    180.0  # effective: under a dark sky at the zenith (Bright Galaxy Survey: Hahn et al. 2023, AJ 165, 253)
-)
+# Effective, under a dark sky at the zenith: the Bright Galaxy Survey's (Hahn et al. 2023, AJ 165, 253).
+EXPOSURE = 180.0
 AREA = 8.66e4  # cm2, central obscuration and spider taken off
 FIBRE_SHARE = (1.52 / 3.0) ** 2  # of the sky in an SDSS fibre, by the diameters in arcseconds
 ACCEPTANCE = 0.8
