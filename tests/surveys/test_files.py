@@ -25,13 +25,17 @@ def read(**columns):
     return read_spectrum(csv(**columns), redshift=0.1, name="x.csv")
 
 
-NANOMETRES = [("wave_nm", 0.1), ("lam", 0.1)]
-MICRONS = [("Wavelength [um]", 1e-4), ("WL", 1e-4)]
+HEADS = {
+    "wavelength": 1,
+    "wave_nm": 0.1,
+    "Wavelength [um]": 1e-4,
+    "lambda (Angstrom)": 1,
+    "lam": 0.1,
+    "WL": 1e-4,
+}
 
 
-@pytest.mark.parametrize(
-    ("header", "factor"), [("wavelength", 1), ("lambda (Angstrom)", 1), *NANOMETRES, *MICRONS]
-)
+@pytest.mark.parametrize(("header", "factor"), HEADS.items())
 def test_wavelength_units_of_csv(header, factor):
     """Units from the header, or guessed from the numbers where there are none."""
     sample = read(**{header: WAVE * factor, "flux": FLUX, "error": np.full(3000, 0.1)})
@@ -44,11 +48,8 @@ def test_wavelength_units_of_csv(header, factor):
 @pytest.mark.parametrize("unit", ["erg / (s cm2 Angstrom)", "W / (m2 um)", "mJy"])
 def test_flux_units_of_ecsv(tmp_path, unit):
     flux = (FLUX * 1e-16 * u.Unit("erg / (s cm2 AA)")).to(unit, u.spectral_density(WAVE * u.AA))
-    table = QTable(
-        {"wavelength": (WAVE / 10) * u.nm, "flux": flux, "flux_err": flux * 0.05},
-        meta={"z": 0.3, "ebv": 0.04},
-    )
-    table.write(tmp_path / "x.ecsv")
+    columns = {"wavelength": (WAVE / 10) * u.nm, "flux": flux, "flux_err": flux * 0.05}
+    QTable(columns, meta={"z": 0.3, "ebv": 0.04}).write(tmp_path / "x.ecsv")
     sample = read_spectrum(tmp_path / "x.ecsv")
     np.testing.assert_allclose(sample["flux"].values[0], FLUX * 10, rtol=1e-5)
     np.testing.assert_allclose(sample["ivar"].values[0] ** -0.5, FLUX * 0.5, rtol=1e-4)
