@@ -47,14 +47,9 @@ def jupyter_environment(folder):
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True, exist_ok=True)
     (settings / "notification.jupyterlab-settings").write_text(LAB_SETTINGS)
-    own = {
-        "JUPYTERLAB_SETTINGS_DIR": folder / "settings",
-        "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces",
-        "JUPYTER_CONFIG_DIR": folder / "config",
-        "JUPYTER_RUNTIME_DIR": folder / "runtime",
-        "IPYTHONDIR": folder / "ipython",
-    }
-    return {**os.environ, **{name: str(path) for name, path in own.items()}}
+    own = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}
+    own |= {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
+    return {**os.environ, **{name: str(folder / part) for name, part in own.items()}}
 
 
 def free_port():
@@ -68,14 +63,10 @@ def free_port():
 def run_server(arguments, url, folder, *, name):
     """Run a Jupyter server until the context ends."""
     log = folder / f"{name}.log"
+    environment = jupyter_environment(folder)
     with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=jupyter_environment(folder),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        streams = {"stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
+        process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, **streams)
     try:
         _wait_for(url, process, log)
         yield
@@ -104,17 +95,10 @@ def _wait_for(url, process, log):
 def run_lab(folder):
     """Run JupyterLab on a folder of notebooks; yields its address."""
     port = free_port()
-    arguments = [
-        "jupyterlab",
-        "--no-browser",
-        "--allow-root",
-        "--expose-app-in-browser",
-        "--ip=127.0.0.1",
-        f"--port={port}",
-        "--ServerApp.port_retries=0",
-        "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={folder}",
-    ]
+    arguments = (
+        f"jupyterlab --no-browser --allow-root --expose-app-in-browser --ip=127.0.0.1 --port={port}".split()
+    )
+    arguments += ["--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
     address = f"http://127.0.0.1:{port}"
     with run_server(arguments, f"{address}/api/status", folder, name="lab"):
         yield address

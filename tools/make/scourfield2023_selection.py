@@ -83,12 +83,12 @@ def main(arguments=None) -> dict:
     samples = {}
     for name, recipe in SAMPLES.items():
         recipe = replace(recipe, n_blocks=options.blocks or recipe.n_blocks)
-        table = measure_pool(recipe, options)
-        samples[name] = select(table, recipe, seed=options.seed)
+        samples[name] = select(measure_pool(recipe, options), recipe, seed=options.seed)
         samples[name].attrs["recipe"] = json.dumps(asdict(recipe) | {"seed": options.seed})
-    constant = find_constant(samples["uniform"], options)
-    for sample in samples.values():
-        sample.attrs["constant"] = constant
+    uniform = samples["uniform"]
+    ids = uniform["candidate"].values[uniform["split"].values == "train"]
+    constant = fit_constant(rebuild(ids, seed=options.seed, progress=not options.quiet))
+    samples = {name: sample.assign_attrs(constant=constant) for name, sample in samples.items()}
     write(samples, options.out)
     report = {name: summarize(sample) for name, sample in samples.items()}
     print(json.dumps(report, indent=1))
@@ -152,14 +152,13 @@ def measure_candidates(galaxies, *, seed=SEED):
     table, without_stars = classify(lines), classify(lines, net=False)
     emitting = without_stars["spectral_class"].values == "emission line galaxy"
     forming = emitting & (table["log_o3"] < 0.7 - 1.2 * (table["log_n2"] + 0.4)).values  # NaN is not
-    name = table["spectral_class"].values
     columns = {
         "candidate": seen["candidate"].values,
         "probability": seen["probability"].values,
         "r_magnitude": seen["r_magnitude"].values,
         "h_alpha_flux": table["line_flux"].sel(line="Hα").values,
         "h_alpha_sn": table["line_sn"].sel(line="Hα").values,
-        "spectral_class": name.astype("<U20"),
+        "spectral_class": table["spectral_class"].values.astype("<U20"),
         "is_star_forming": forming,
     }
     units = {"r_magnitude": "mag", "h_alpha_flux": "1e-17 erg / (s cm2)"}
@@ -196,16 +195,10 @@ def draw_weighted(weights, n, rng):
 
 
 def select(table, recipe, *, seed=SEED):
-    """Fill the bins of H-alpha flux and split the sample.
-
-    ``attrs``: ``counts`` (JSON, class -> number per bin), ``proportions`` (JSON, Table 1's), ``natural``
-    (JSON), ``observed`` (candidates in the pool).
-    """
+    """Fill the bins of H-alpha flux and split the sample; ``attrs``: what there was and what each bin got (JSON)."""
     rng = np.random.default_rng([seed, _SELECT])
-    name = table["spectral_class"].values
-    pool = table.isel(
-        galaxy=np.flatnonzero((table["r_magnitude"].values < MAGNITUDE_LIMIT) & np.isin(name, CLASSES))
-    )
+    usual = np.isin(table["spectral_class"].values, CLASSES)
+    pool = table.isel(galaxy=usual & (table["r_magnitude"].values < MAGNITUDE_LIMIT))
     weights, natural = class_weights(pool)
     usable = pool["h_alpha_flux"].values > 0
     if recipe.star_forming:
@@ -220,20 +213,14 @@ def select(table, recipe, *, seed=SEED):
     rows = rng.permutation(np.concatenate(chosen))
     split = np.full(rows.size, "train", dtype="<U5")
     split[rng.permutation(rows.size)[: round(0.2 * rows.size)]] = "test"
-    columns = ["candidate", "spectral_class", "h_alpha_flux"]
-    out = pool[columns].isel(galaxy=rows)
-    out = out.assign(
-        h_alpha_bin=("galaxy", which[rows].astype("i1"), {"units": ""}),
-        split=("galaxy", split, {"units": ""}),
-    )
+    out = pool[["candidate", "spectral_class", "h_alpha_flux"]].isel(galaxy=rows)
+    bins = which[rows].astype("i1")
+    out = out.assign(h_alpha_bin=("galaxy", bins, {"units": ""}), split=("galaxy", split, {"units": ""}))
     kinds = out["spectral_class"].values
-    counts = {k: np.bincount(which[rows][kinds == k], minlength=10).tolist() for k in CLASSES}
-    return out.assign_attrs(
-        counts=json.dumps(counts),
-        proportions=json.dumps(TABLE1),
-        natural=json.dumps(natural),
-        observed=pool.sizes["galaxy"],
-    )
+    counts = {k: np.bincount(bins[kinds == k], minlength=10).tolist() for k in CLASSES}
+    about = {"counts": counts, "proportions": TABLE1, "natural": natural}
+    about = {name: json.dumps(value) for name, value in about.items()}
+    return out.assign_attrs(about, observed=pool.sizes["galaxy"])
 
 
 def measure_pool(recipe, options) -> xr.Dataset:
@@ -252,12 +239,10 @@ def measure_pool(recipe, options) -> xr.Dataset:
 
 def make_probability(recipe, options) -> np.ndarray:
     """Probabilities to be observed, from the predicted fluxes of a few whole blocks."""
-    n = min(PILOT_BLOCKS, recipe.n_blocks)
-    pilot = [
-        predict_h_alpha(draw_block(block, seed=options.seed, metallicity_sfr=recipe.metallicity_sfr))
-        for block in range(n)
-    ]
-    return keep_probability(np.concatenate(pilot), recipe.n_blocks / n, recipe.wanted)
+    n, choice = min(PILOT_BLOCKS, recipe.n_blocks), {"metallicity_sfr": recipe.metallicity_sfr}
+    pilot = (draw_block(block, seed=options.seed, **choice) for block in range(n))
+    predicted = np.concatenate([predict_h_alpha(galaxies) for galaxies in pilot])
+    return keep_probability(predicted, recipe.n_blocks / n, recipe.wanted)
 
 
 def measure_block(block, probability, recipe, seed, path) -> xr.Dataset:
@@ -266,34 +251,27 @@ def measure_block(block, probability, recipe, seed, path) -> xr.Dataset:
 
     def measure():
         galaxies = screen_block(block, probability, seed=seed, metallicity_sfr=recipe.metallicity_sfr)
-        table = measure_candidates(galaxies, seed=seed)
-        return xr.Dataset({name: ("galaxy", table[name].values) for name in table.data_vars})
+        return measure_candidates(galaxies, seed=seed)
 
     return read_or_make(path, measure)
-
-
-def find_constant(sample, options) -> float:
-    """The constant of the normalisation, from the noise-free training spectra of the uniform sample."""
-    ids = sample["candidate"].values[sample["split"].values == "train"]
-    return fit_constant(rebuild(ids, seed=options.seed, progress=not options.quiet))
 
 
 def write(samples, path) -> None:
     """All selections in one small file, a group each; classes and splits as numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for position, (name, sample) in enumerate(samples.items()):
+    for name, sample in samples.items():
         codes = {
             "spectral_class": np.array([CLASSES.index(k) for k in sample["spectral_class"].values], "i1"),
             "is_test": (sample["split"].values == "test").astype("i1"),
             "candidate": sample["candidate"].values.astype("i4"),
             "h_alpha_flux": sample["h_alpha_flux"].values.astype("f4"),
-            "h_alpha_bin": sample["h_alpha_bin"].values.astype("i1"),
+            "h_alpha_bin": sample["h_alpha_bin"].values,
         }
         units = {"h_alpha_flux": "1e-17 erg / (s cm2)"}
         stored = xr.Dataset({k: ("galaxy", v, {"units": units.get(k, "")}) for k, v in codes.items()})
         stored.attrs = sample.attrs | {"classes": json.dumps(CLASSES)}
         compress = {k: {"zlib": True, "complevel": 9, "shuffle": True} for k in codes}
-        mode = "a" if position else "w"
+        mode = "a" if path.exists() and name != next(iter(samples)) else "w"
         stored.to_netcdf(path, mode=mode, group=name, engine="h5netcdf", encoding=compress)
 
 

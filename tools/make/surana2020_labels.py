@@ -18,7 +18,7 @@ from spectool.parallel import n_workers
 from spectool.surveys.gama import draw_gama, load_filters
 from spectool.surveys.photometry import make_band_averages
 from spectool.synth import SSPGrid
-from tools.command import CACHE, make_parser
+from tools.command import CACHE, make_parser, write_table
 
 OPTIONS = {
     "n": (surana2020.PAPER_TOTAL, "galaxies before the cuts"),
@@ -33,15 +33,14 @@ def main(arguments=None) -> None:
     """Do what the command line says."""
     options = make_parser(__doc__, OPTIONS).parse_args(arguments)
     torch.set_num_threads(options.threads or n_workers())
-    sample = surana2020.make_surana2020(
-        options.n, n_models=options.n_models, cache=options.cache, progress=not options.quiet
-    )
+    choice = {"n_models": options.n_models, "cache": options.cache, "progress": not options.quiet}
+    sample = surana2020.make_surana2020(options.n, **choice)
     averages = make_band_averages(SSPGrid.embedded("broadband"), load_filters())
-    write_labels(sample, options.out, averages=averages)
-    print(f"{options.out}: {options.n} galaxies, {options.out.stat().st_size / 1e6:.2f} MB")
+    mb = write_labels(sample, options.out, averages=averages)
+    print(f"{options.out}: {options.n} galaxies, {mb:.2f} MB")
 
 
-def write_labels(sample, path, *, averages):
+def write_labels(sample, path, *, averages) -> float:
     """Write what the teacher gave for a sample of `make_surana2020`, for `read_surana2020`."""
     drawn = [
         draw_gama(surana2020.BLOCK, averages=averages, seed=block_seed(SEED, block))["candidate"].values
@@ -55,24 +54,14 @@ def write_labels(sample, path, *, averages):
     columns["chi2_fit"] = np.round(sample["chi2_fit"].values / CHI2_STEP)
     largest = max(np.abs(values).max() for values in columns.values())
     if not largest < 2**15:
-        raise ValueError(
-            f"a label does not fit into 16 bits: {largest} steps (a galaxy that was not fitted?)"
-        )
+        raise ValueError(f"a label needs over 16 bits: {largest} steps (a galaxy that was not fitted?)")
     candidates = np.concatenate([np.diff(numbers, prepend=0) for numbers in drawn])
-    stored = xr.Dataset(
-        {name: ("galaxy", values.astype("i2")) for name, values in columns.items()}
-        | {"candidate": ("drawn", candidates.astype("i4"))},
-        attrs={
-            "seed": SEED,
-            "block": surana2020.BLOCK,
-            "step": STEP,
-            "chi2_step": CHI2_STEP,
-            "columns": "low and high as distances from the median; candidates of whole blocks, as steps",
-            **{name: sample.attrs[name] for name in STATED},
-        },
-    )
-    compressed = {name: {"zlib": True, "complevel": 9, "shuffle": True} for name in stored.data_vars}
-    stored.to_netcdf(path, engine="h5netcdf", encoding=compressed)
+    stored = {name: ("galaxy", values.astype("i2")) for name, values in columns.items()}
+    about = {"seed": SEED, "block": surana2020.BLOCK, "step": STEP, "chi2_step": CHI2_STEP}
+    about["columns"] = "low and high as distances from the median; candidates of whole blocks, as steps"
+    about |= {name: sample.attrs[name] for name in STATED}
+    stored["candidate"] = ("drawn", candidates.astype("i4"))
+    return write_table(xr.Dataset(stored, attrs=about), path)
 
 
 if __name__ == "__main__":
