@@ -58,25 +58,15 @@ print("given back", flush=True); sys.stdin.readline()"""
         child.stdin.close()
 
 
-def test_children_are_counted():
+def test_children_are_counted_and_who_has_gone_uses_nothing():
     code = "import sys; block = b'x' * 100_000_000; print('ready', flush=True); sys.stdin.read()"
-    before = tree_rss()
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
+    before, pipes = tree_rss(), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as child:
         child.stdout.readline()
-        assert tree_rss() > before + 95e6
-        assert tree_rss(child.pid) > 95e6
+        assert tree_rss() > before + 95e6 and tree_rss(child.pid) > 95e6
         child.stdin.close()
-
-
-def test_a_process_that_has_gone_uses_nothing():
-    with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     assert tree_rss(child.pid) == 0
-
-
-def test_the_clock_stands_still_once_stopped():
     usage = Usage().stop()
     seconds = usage.seconds
-    assert usage.stop().seconds == seconds >= 0
+    assert usage.stop().seconds == seconds >= 0, "the clock stands still once stopped"
