@@ -113,18 +113,9 @@ def definitions(body):
 
 
 def docstring_lines(path):
-    bodies = [
-        node.body
-        for node in ast.walk(tree(path))
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
-    ]
-    first = [body[0] for body in bodies if body and isinstance(body[0], ast.Expr)]
-    return {
-        n
-        for node in first
-        if isinstance(node.value, ast.Constant)
-        for n in range(node.lineno, node.end_lineno + 1)
-    }
+    owners = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    nodes = [node for node in ast.walk(tree(path)) if isinstance(node, owners) and ast.get_docstring(node)]
+    return {n for node in nodes for n in range(node.body[0].lineno, node.body[0].end_lineno + 1)}
 
 
 def test_arrows_point_one_way():
@@ -157,20 +148,15 @@ def test_a_file_with_a_single_importer_says_why_it_is_one():
 
 def test_a_notebook_pulls_in_no_more_than_the_readme_says(capsys):
     """Rule 3: the README's ceilings hold, and are not far above what is so."""
-    ceilings = {
-        name: int(lines.replace(",", ""))
-        for name, lines in re.findall(
-            r"\| `(\w+)` \| ([\d,]+) lines \|", (ROOT / "README.md").read_text("utf-8")
-        )
-    }
+    table = re.findall(r"\| `(\w+)` \| ([\d,]+) lines \|", (ROOT / "README.md").read_text("utf-8"))
+    ceilings = {name: int(lines.replace(",", "")) for name, lines in table}
     pulled = {path.stem: sum(n_lines(MODULES[m]) for m in closure(path)) for path in files("notebooks")}
     with capsys.disabled():
         print("\nlines of spectool that a notebook pulls in:", pulled)
     assert ceilings.keys() == pulled.keys()
     assert not {name: (lines, ceilings[name]) for name, lines in pulled.items() if lines > ceilings[name]}
-    assert not {name: lines for name, lines in pulled.items() if lines < 0.9 * ceilings[name]}, (
-        "lower the ceilings"
-    )
+    low = {name: lines for name, lines in pulled.items() if lines < 0.9 * ceilings[name]}
+    assert not low, "lower the ceilings"
 
 
 @pytest.mark.parametrize("which", ROOMS)
@@ -201,11 +187,8 @@ def test_no_public_name_twice():
 def test_constants_are_in_one_place():
     """Rule 5."""
     pattern = re.compile(r"299_?792|2\.9979|\b3631\b")
-    strays = [
-        p.name
-        for p in MODULES.values()
-        if room(p) in REBUILT and pattern.search(source(p)) and p.stem != "spectra"
-    ]
+    paths = [path for path in MODULES.values() if room(path) in REBUILT and path.stem != "spectra"]
+    strays = [path.name for path in paths if pattern.search(source(path))]
     assert not strays
 
 
