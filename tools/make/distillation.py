@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ _RIDGE = 1e-6
 _NARROW = 64
 # Relative change of the loss that needs no more refining.
 _CLOSE = 1e-3
+REFINING = {"epochs": 1, "batch_size": 64, "optimizer": "fused adam", "progress": False}
 
 
 def compress(model: DenseAutoencoder, moments: list, *, tolerance: float) -> DenseAutoencoder:
@@ -34,9 +35,7 @@ def compress(model: DenseAutoencoder, moments: list, *, tolerance: float) -> Den
     with torch.no_grad():
         for old, new, factor in zip(layers, dense_layers(small), factors, strict=True):
             if isinstance(new, LowRankLinear):
-                for target, value in zip(
-                    (new.into.weight, new.out.weight, new.out.bias), factor, strict=True
-                ):
+                for target, value in zip((new.into.weight, *new.out.parameters()), factor, strict=True):
                     target.copy_(value)
             else:
                 new.load_state_dict(old.state_dict())
@@ -64,18 +63,16 @@ def refine(
         if change <= _CLOSE:
             break
         before = copy.deepcopy(small.state_dict())
+        some = select(train, np.sort(rng.choice(len(train["flux"]), n, replace=False)))
         fit(
             small,
-            select(train, np.sort(rng.choice(len(train["flux"]), n, replace=False))),
+            some,
             few,
-            loss=functools.partial(_difference, model),
+            loss=partial(_difference, model),
             augment=_add_noise,
-            epochs=1,
-            lr=lr,
-            batch_size=64,
-            optimizer="fused adam",
             seed=rng,
-            progress=False,
+            lr=lr,
+            **REFINING,
         )
         change = _rounded_loss(small, valid) / target - 1.0
         if change < 0:
@@ -103,9 +100,8 @@ def _rounded_loss(model, arrays, batch_size: int = 1024) -> float:
     with torch.inference_mode():
         for start in range(0, n, batch_size):
             part = slice(start, start + batch_size)
-            read, flux, weight = (
-                torch.from_numpy(arrays[name][part]) for name in ("input", "flux", "weight")
-            )
+            given = (arrays[name][part] for name in ("input", "flux", "weight"))
+            read, flux, weight = map(torch.from_numpy, given)
             total += float(weighted_squares(model(read)[0], flux, weight).sum()) / n
     return total
 
@@ -141,10 +137,8 @@ def measure_layers(
     model.eval()
     layers = dense_layers(model)
     generator = seed_torch(seed)
-    sums = [
-        [torch.zeros(w, dtype=torch.float64), *torch.zeros(2, w, w, dtype=torch.float64)]
-        for w in _out(layers)
-    ]
+    widths, zeros = [layer.out_features for layer in layers], partial(torch.zeros, dtype=torch.float64)
+    sums = [[zeros(width), *zeros(2, width, width)] for width in widths]
     outputs, n = [], len(flux)
     handles = [layer.register_forward_hook(lambda _, __, y: outputs.append(y)) for layer in layers]
     try:
@@ -171,10 +165,6 @@ def measure_layers(
         for handle in handles:
             handle.remove()
     return [(mean, second - torch.outer(mean, mean), metric) for mean, second, metric in sums]
-
-
-def _out(layers) -> list[int]:
-    return [layer.out_features for layer in layers]
 
 
 def _factorise(layer, mean, covariance, metric, allowed):
