@@ -26,7 +26,7 @@ from spectool.papers.surana2020.sample import select_taught
 from spectool.papers.zahid2019 import network as chunked
 from spectool.papers.zahid2019 import reader
 from spectool.papers.zahid2019 import sample as stacks
-from spectool.papers.zahid2019.libraries import network_predictor, perturb_grid, score_on_library
+from spectool.papers.zahid2019.network import network_predictor, perturb_grid, score_on_library
 from spectool.surveys import observe_sdss, packaged_spectra, read_sdss
 from spectool.surveys.gama import draw_gama, observe_gama
 from spectool.surveys.jpas import measure_bands, observe_jpas

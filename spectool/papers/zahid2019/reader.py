@@ -501,7 +501,7 @@ def predict(sample: xr.Dataset, networks=None, **preparation) -> xr.Dataset:
 
     Notes
     -----
-    Errors hold for stars like those of the networks' library; `spectool.papers.zahid2019.libraries` tells how much
+    Errors hold for stars like those of the networks' library; `spectool.papers.zahid2019.network` tells how much
     they move with another. A metal-poor young population is nearly featureless, and so is whatever has no features.
     """
     reader = MetallicityReader(networks)

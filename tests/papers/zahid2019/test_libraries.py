@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from spectool.models.chunked import ChunkedMLP
-from spectool.papers.zahid2019.libraries import (
+from spectool.papers.zahid2019.network import (
     compare_libraries,
     network_predictor,
     perturb_grid,
