@@ -20,22 +20,17 @@ def make_toy(n=400, *, seed=0, sigma=0.04, original_sn=40.0):
     profile += 0.5 * np.exp(-0.5 * ((np.arange(N_PIXELS) - 40) / 1.2) ** 2)
     truth = np.exp(slope[:, None] * x) * (1 - jump[:, None] * (x < -0.7)) + line[:, None] * profile
     error = np.median(truth, axis=1, keepdims=True) / original_sn * np.ones(N_PIXELS)
-    dims = ("galaxy", "wavelength")
-    physical = xr.Dataset(
-        {
-            "flux": (
-                dims,
-                truth + error * rng.standard_normal(truth.shape),
-                {"units": "1e-17 erg/(s cm2 Angstrom)"},
-            ),
-            "ivar": (dims, error**-2.0, {"units": ""}),
-            "mask": (dims, np.zeros(truth.shape, bool), {"units": ""}),
-            "truth": (dims, truth, {"units": "1e-17 erg/(s cm2 Angstrom)"}),
-            "candidate": ("galaxy", np.arange(n), {"units": ""}),
-            "line_strength": ("galaxy", line, {"units": ""}),
-        },
-        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-    )
+    dims, light = ("galaxy", "wavelength"), {"units": "1e-17 erg/(s cm2 Angstrom)"}
+    columns = {
+        "flux": (dims, truth + error * rng.standard_normal(truth.shape), light),
+        "ivar": (dims, error**-2.0, {"units": ""}),
+        "mask": (dims, np.zeros(truth.shape, bool), {"units": ""}),
+        "truth": (dims, truth, light),
+        "candidate": ("galaxy", np.arange(n), {"units": ""}),
+        "line_strength": ("galaxy", line, {"units": ""}),
+    }
+    about = {"units": "Angstrom"}
+    physical = xr.Dataset(columns, coords={"wavelength": ("wavelength", wavelength, about)})
     sample = normalize_total(physical, constant=CONSTANT)
     return add_noise(sample, seed=seed + 1, sigma=sigma)
 

@@ -112,7 +112,7 @@ def train_sets(options) -> dict:
 def train_ensemble(options) -> dict:
     """Networks for noise and gaps from many galaxies; the first file holds the calibration."""
     sample = make_sample(options, n=options.survey, spectra=FEW, other="ensemble")
-    bands = band_names(sample)
+    bands = list(map(str, sample["band"].values))
     inputs, labels = read_bands(sample, bands), paper.read_labels(sample, suffix=options.suffix)
     galaxy = sample["galaxy_index"].values
     parts = split(options.survey, (0.64, 0.16, 0.20), seed=options.seed)
@@ -131,10 +131,7 @@ def train_ensemble(options) -> dict:
     found = {}
     for name, part in {"clean": asked, "noisy": noisy}.items():
         mean, error = ensemble.predict(part)
-        found[name] = {
-            output: paper.score_spectra(mean[:, k], truth[:, k], error=error[:, k])
-            for k, output in enumerate(ensemble.outputs)
-        }
+        found[name] = score_columns(mean, truth, error)
     importance = band_importance(ensemble.members[0], asked, truth, dim="band", seed=options.seed)
     plain, _ = paper.train_cnn(*seen, seed=options.seed, **choice)
     noiser = ensemble.members[0]
@@ -206,7 +203,7 @@ def train_and_ask(sample, output, seen, asked, **choice) -> np.ndarray:
 
 def train_rows(sample, output, seen, *, by, seed, suffix="", **choice) -> paper.NarrowBandCNN:
     """A network that was trained, and stopped, by the rows `seen` of a sample."""
-    bands = band_names(sample)
+    bands = list(map(str, sample["band"].values))
     inputs, labels = read_bands(sample, bands), paper.read_labels(sample, suffix=suffix, outputs=[output])
     train, valid = hold_out(sample, seen, by=by, seed=[seed, 1])
     data = inputs.take(train), labels[train], inputs.take(valid), labels[valid]
@@ -216,11 +213,6 @@ def train_rows(sample, output, seen, *, by, seed, suffix="", **choice) -> paper.
 def ask(model, sample) -> np.ndarray:
     """What a network of one property says of a sample."""
     return model.predict(model.encode(read_bands(sample, model.bands)))[0][:, 0]
-
-
-def band_names(sample) -> list[str]:
-    """As text of Python's own type."""
-    return [str(band) for band in sample["band"].values]
 
 
 def compare_types(options) -> dict:
@@ -280,7 +272,7 @@ def compare_pretraining(options) -> dict:
 def compare_peers(options) -> dict:
     """Boosted trees in both sets, and a fit of single bursts, of the same bands."""
     sample, found = make_sample(options), {}
-    bands = band_names(sample)
+    bands = list(map(str, sample["band"].values))
     inputs, labels = read_bands(sample, bands), paper.read_labels(sample, suffix=options.suffix)
     x = paper.NarrowBandCNN(bands=bands, outputs=["log_age"], units=["dex(Gyr)"]).encode(inputs)
     for by in paper.SETS.values():
@@ -300,9 +292,11 @@ def compare_peers(options) -> dict:
     return found
 
 
-def score_columns(predicted, labels) -> dict:
+def score_columns(predicted, labels, error=None) -> dict:
     """Figures of each property."""
-    return {name: paper.score_spectra(predicted[:, k], labels[:, k]) for k, name in enumerate(paper.UNITS)}
+    errors = [None] * len(paper.UNITS) if error is None else error.T
+    columns = zip(paper.UNITS, predicted.T, labels.T, errors, strict=True)
+    return {name: paper.score_spectra(value, label, error=e) for name, value, label, e in columns}
 
 
 EXPERIMENTS = {
