@@ -27,6 +27,7 @@ from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019, stream_met
 from spectool.papers.zahid2019.sample import DATA, FILES, SEED, read_products
 from tools.command import CACHE, run, write_table
 from tools.make.scourfield2023_lines import round_mantissa
+from tools.make.stacks import by_bin
 from tools.make.zahid2019_selection import BLOCKS, SIZES, open_memmap
 
 SAMPLES = {"galaxies": "main", "null": "null"}
@@ -157,19 +158,19 @@ def mean_spectra(flux, cell, *, progress) -> np.ndarray:
 
 def prepare_bins(mean, cell, galaxies, light, relation) -> xr.Dataset:
     """The bins' spectra, prepared, with medians of their galaxies and their true light-weighted metallicity."""
-    inside = [np.flatnonzero(cell == k) for k in range(len(mean))]
-    columns = {
-        name: np.array([np.median(galaxies[name].values[rows]) for rows in inside])
-        for name in ("log_mass", "log_sfr")
-    }
-    truth = galaxies["log_z_lw"].values
-    columns["log_z_light"] = np.array([np.average(truth[rows], weights=light[rows]) for rows in inside])
+    names, truth = ("log_mass", "log_sfr"), galaxies["log_z_lw"].values
+    columns = {name: by_bin(np.median, galaxies[name].values, cell, len(mean)) for name in names}
+
+    def weighted(rows):
+        return np.average(truth[rows], weights=light[rows])
+
+    columns["log_z_light"] = by_bin(weighted, np.arange(cell.size), cell, len(mean))
     wavelength = {"wavelength": ("wavelength", optical_wavelength(), {"units": "Angstrom"})}
     spectra = xr.Dataset({"flux": (("galaxy", "wavelength"), mean, {"units": ""})}, coords=wavelength)
     prepared = prepare_zahid2019(spectra, spectral_fwhm=relation(columns["log_mass"]))
     units = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_z_light": "dex"}
     columns = {name: ("galaxy", values, {"units": units[name]}) for name, values in columns.items()}
-    count = ("galaxy", np.array([rows.size for rows in inside], "i4"), {"units": ""})
+    count = ("galaxy", np.bincount(cell[cell >= 0], minlength=len(mean)).astype("i4"), {"units": ""})
     return prepared[["flux"]].assign(columns | {"count": count})
 
 

@@ -178,44 +178,39 @@ class Watch:
     """A callback that looks at other data after each epoch, and remembers where it would have stopped on them."""
 
     def __init__(self, data) -> None:
-        self.data, self.best = data, {}
+        self.data, self.losses = data, []
 
     def start(self, model: ChunkedMLP, loss: paper.NoisyLoss, outputs) -> None:
         """Called by `paper.train` before the first epoch."""
         self.model, self.loss = model, loss
-        self.arrays = {
-            name: paper.arrays_with_noise(d, model, outputs, loss) for name, d in self.data.items()
-        }
-        self.losses = {name: [] for name in self.data}
+        self.arrays = paper.arrays_with_noise(self.data, model, outputs, loss)
 
     def __call__(self, history: History) -> None:
         """After an epoch."""
-        weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        for name, arrays in self.arrays.items():
-            value = evaluate(self.model, self.loss, arrays)
-            if not self.losses[name] or value < min(self.losses[name]):
-                self.best[name] = weights
-            self.losses[name].append(value)
-        self.best["last"] = weights
+        self.last = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        value = evaluate(self.model, self.loss, self.arrays)
+        if not self.losses or value < min(self.losses):
+            self.best = self.last
+        self.losses.append(value)
 
 
 def compare_rules(options) -> dict:
     """Train on a random 80%, to the last epoch, and score the weights that three rules would have kept."""
     samples = make_samples(options)
     whole, parts = samples["train"], split(samples["train"].sizes["galaxy"], (0.8, 0.2), seed=0)
-    watch = Watch({"training_like": whole.isel(galaxy=parts[1][::4])})
+    watch = Watch(whole.isel(galaxy=parts[1][::4]))
     samples["train"] = whole.isel(galaxy=parts[0])
     model, history = train_one(samples, options, watch=watch, patience=None)
     found = {"heldout": score(model, samples)}
     epochs = {"heldout": history.best_epoch, "last": len(history.records)}
-    epochs["training_like"] = int(np.argmin(watch.losses["training_like"])) + 1
-    for rule in ("training_like", "last"):
-        model.load_state_dict(watch.best[rule])
+    epochs["training_like"] = int(np.argmin(watch.losses)) + 1
+    for rule, weights in (("training_like", watch.best), ("last", watch.last)):
+        model.load_state_dict(weights)
         found[rule] = score(model, samples)
     metrics = {"stopping_rules": {rule: found[rule] | {"epoch": epochs[rule]} for rule in found}}
     curves = {
         "rules_heldout": history.column("valid_loss").astype(np.float32),
-        "rules_training_like": np.array(watch.losses["training_like"], np.float32),
+        "rules_training_like": np.array(watch.losses, np.float32),
     }
     path = options.out / f"{options.beside}.safetensors"
     model, info = store.load_model(path)

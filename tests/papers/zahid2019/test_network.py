@@ -156,13 +156,12 @@ def test_augment_is_asked_for_every_batch(toys):
 
 
 def test_watch_remembers_other_rules(toys):
-    watch = recipe.Watch({"other": toys["test"]})
+    watch = recipe.Watch(toys["test"])
     model, history = paper.train(toys["train"], toys["valid"], watch=watch, patience=None, **QUICK)
-    losses = watch.losses["other"]
-    assert len(losses) == len(history.records) == 16
-    for rule, expected in (("other", min(losses)), ("last", losses[-1])):
-        model.load_state_dict(watch.best[rule])
-        assert recipe.evaluate(model, watch.loss, watch.arrays["other"]) == expected
+    assert len(watch.losses) == len(history.records) == 16
+    for weights, expected in ((watch.best, min(watch.losses)), (watch.last, watch.losses[-1])):
+        model.load_state_dict(weights)
+        assert recipe.evaluate(model, watch.loss, watch.arrays) == expected
 
 
 def test_stops_in_time(toys):
