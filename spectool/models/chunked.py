@@ -214,20 +214,15 @@ def score_by_sn(
 ) -> dict[str, dict[str, float]]:
     """Score predictions of one quantity at several noise levels, the noise the same for all who are compared.
 
+    By level ("inf", "50", ...): ``rms`` and ``bias`` (mean) of prediction - truth in its unit; with errors,
+    ``coverage`` (share within one error), ``coverage_error`` (of sampling), ``median_error``.
+
     Parameters
     ----------
     predict
         ``predict(x, sigma)`` -> (N,) predictions, or predictions and errors, for spectra (N, n_kept), noise (N,).
-    prepared, truth
-        Noise-free ``flux`` (galaxy, wavelength), and (N,).
-    levels
-        S/N per pixel; inf for none.
-
-    Returns
-    -------
-    dict
-        By level ("inf", "50", ...): ``rms`` and ``bias`` (mean) of prediction - truth in its unit;
-        with errors, ``coverage`` (share within one error), ``coverage_error`` (of sampling), ``median_error``.
+    prepared, truth, levels
+        Noise-free ``flux`` (galaxy, wavelength), (N,), and S/N per pixel; inf for no noise.
     """
     scores = {}
     for k, sn in enumerate(levels):

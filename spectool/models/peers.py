@@ -13,7 +13,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 def train_forest(x, labels, *, seed=0, n_trees: int = 100, min_leaf: int = 2) -> Predict:
-    """A random forest (Breiman 2001) per property.
+    """A random forest (Breiman 2001) per property: a function of (N, column), NaN where an input is not finite.
 
     Parameters
     ----------
@@ -21,11 +21,6 @@ def train_forest(x, labels, *, seed=0, n_trees: int = 100, min_leaf: int = 2) ->
         (N, column) inputs, and (N, property) or (N,); rows with a value that is not finite are left out.
     n_trees, min_leaf
         Of scikit-learn's forest.
-
-    Returns
-    -------
-    callable
-        From (N, column) to predictions of the labels' shape, NaN where an input is not finite.
     """
     from sklearn.ensemble import RandomForestRegressor
 

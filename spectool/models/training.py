@@ -205,10 +205,9 @@ def fit(
         Lower the learning rate tenfold after five epochs without a drop of the validation loss by 10%; stop after ten.
     max_seconds
         Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint` counted.
-    augment
-        ``augment(batch, step)`` -> batch, for each training batch anew; `valid` is used as it is.
-    callbacks
-        Called with the `History` after each epoch.
+    augment, callbacks
+        ``augment(batch, step)`` -> batch, for each training batch anew, not for `valid`; called with the `History`
+        after each epoch.
     checkpoint
         A safetensors file, written every minute and at the end; a killed training goes on where it was.
     seed

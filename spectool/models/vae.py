@@ -338,7 +338,7 @@ def reconstruct(model: ConvBetaVAE, sample: xr.Dataset) -> xr.Dataset:
 
 
 def traverse(decode, latent, dimension, values):
-    """Decode positions along one dimension, up to where a flux turns negative: no galaxy has a negative flux.
+    """Positions along one dimension and their spectra, up to where a flux turns negative: no galaxy's does.
 
     Parameters
     ----------
@@ -348,11 +348,6 @@ def traverse(decode, latent, dimension, values):
         (n_latent,): where the other dimensions stay.
     values
         (n,) of the dimension, from the start outwards. A start that is negative already does not stop it.
-
-    Returns
-    -------
-    values, spectra
-        (m,) and (m, wavelength): those before the first negative flux.
     """
     latents = np.repeat(np.asarray(latent)[None], len(values), axis=0)
     latents[:, dimension] = values
