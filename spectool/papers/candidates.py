@@ -18,22 +18,10 @@ R_BAND = (5500.0, 7000.0)
 POPULATION, AGN, FIBRE, NOISE, METALS = range(5)
 """Streams of random numbers; screening and selection have later ones."""
 # Names of spectool.spectra.LINES and those of the Cloudy grid.
-TRUE_LINES = {
-    "[O II] 3726": "O 2 3726",
-    "[O II] 3729": "O 2 3729",
-    "Hδ": "H 1 4102",
-    "Hγ": "H 1 4340",
-    "[O III] 4363": "O 3 4363",
-    "Hβ": "H 1 4861",
-    "[O III] 4959": "O 3 4959",
-    "[O III] 5007": "O 3 5007",
-    "[O I]": "O 1 6300",
-    "[N II] 6548": "N 2 6548",
-    "Hα": "H 1 6563",
-    "[N II] 6583": "N 2 6583",
-    "[S II] 6716": "S 2 6716",
-    "[S II] 6731": "S 2 6731",
-}
+TRUE_LINES = {"[O II] 3726": "O 2 3726", "[O II] 3729": "O 2 3729", "Hδ": "H 1 4102", "Hγ": "H 1 4340"}
+TRUE_LINES |= {"[O III] 4363": "O 3 4363", "Hβ": "H 1 4861", "[O III] 4959": "O 3 4959"}
+TRUE_LINES |= {"[O III] 5007": "O 3 5007", "[O I]": "O 1 6300", "[N II] 6548": "N 2 6548", "Hα": "H 1 6563"}
+TRUE_LINES |= {"[N II] 6583": "N 2 6583", "[S II] 6716": "S 2 6716", "[S II] 6731": "S 2 6731"}
 
 
 def draw_numbered(block, *, seed, grid, **population):
@@ -78,12 +66,8 @@ def true_line_flux(rest, lines, to_flux):
     values = (luminosity.transpose("galaxy", "line").values * to_flux[:, None]).astype("f4")
     about = {"units": "1e-17 erg / (s cm2)", "long_name": "true flux in the fibre, dimmed by dust"}
     wavelength = ("line", luminosity["line_wavelength"].values, {"units": "Angstrom"})
-    return xr.DataArray(
-        values,
-        dims=("galaxy", "line"),
-        coords={"line": list(lines), "line_wavelength": wavelength},
-        attrs=about,
-    )
+    coords = {"line": list(lines), "line_wavelength": wavelength}
+    return xr.DataArray(values, coords, ("galaxy", "line"), attrs=about)
 
 
 def rebuild_numbers(ids, draw, observe, *, progress=False, batch_size=512):

@@ -70,9 +70,8 @@ def select_galaxies(sample, *, drop_negative=True):
     missing = [name for name in ("flux", "flux_error", "mask", "redshift", "log_mass") if name not in sample]
     if missing:
         raise ValueError(f"the sample lacks {', '.join(missing)}")
-    flux, error, gap = (
-        sample[name].transpose("galaxy", "band").values for name in ("flux", "flux_error", "mask")
-    )
+    dims = ("galaxy", "band")
+    flux, error, gap = (sample[name].transpose(*dims).values for name in ("flux", "flux_error", "mask"))
     z = sample["redshift"].values
     signal = np.divide(flux, error, out=np.full(flux.shape, -np.inf), where=~gap & (error > 0))
     fails = {
@@ -136,8 +135,7 @@ def read_surana2020(n=None, *, averages=None, path=LABELS, progress=True):
     n = labels.sizes["galaxy"] if n is None else n
     if not 1 <= n <= labels.sizes["galaxy"]:
         raise ValueError(f"{path} holds {labels.sizes['galaxy']} galaxies: {n} cannot be read")
-    if averages is None:
-        averages = make_band_averages(SSPGrid.embedded("broadband"), load_filters())
+    averages = averages or make_band_averages(SSPGrid.embedded("broadband"), load_filters())
     parts = []
     for block in tqdm(range(-(-n // size)), desc="sample", unit="block", disable=not progress):
         # Noise is drawn for a block as a whole.

@@ -223,14 +223,9 @@ def rest_pixels():
 
 def draw_block(block, *, seed=SEED, null=False):
     """The 4096 candidates of one block: population, nuclei and fibre fractions."""
-    galaxies = candidates.draw_numbered(
-        block,
-        seed=seed,
-        grid=embedded_grid(),
-        redshift_range=REDSHIFT_RANGE,
-        metallicity_sfr=not null,
-        stellar_metallicity_sfr=0.0 if null else STELLAR_METALLICITY_SFR,
-    )
+    population = {"redshift_range": REDSHIFT_RANGE, "metallicity_sfr": not null}
+    population |= {"stellar_metallicity_sfr": 0.0 if null else STELLAR_METALLICITY_SFR}
+    galaxies = candidates.draw_numbered(block, seed=seed, grid=embedded_grid(), **population)
     shift = np.rint(np.log10(1 + galaxies["redshift"].values) / DLOGLAM).astype(int).clip(*_SHIFTS)
     dispersion = np.hypot(DISPERSION_SCALE * galaxies["velocity_dispersion"], DISPERSION_FLOOR)
     return galaxies.assign(
@@ -398,12 +393,8 @@ def chunk_sigma(sample):
         return np.where(n > 0, np.sqrt(noise / n) / np.maximum(light / n, 1e-6), np.nan).astype("f4")
 
 
-FILES = {
-    "main": "zahid2019_galaxies.nc",
-    "null": "zahid2019_null.nc",
-    "stacks": "zahid2019_stacks.nc",
-    "bins": "zahid2019_bins.nc",
-}
+FILES = {"main": "zahid2019_galaxies.nc", "null": "zahid2019_null.nc"}
+FILES |= {"stacks": "zahid2019_stacks.nc", "bins": "zahid2019_bins.nc"}
 
 
 def read_products(name="main", *, path=None):
