@@ -43,18 +43,12 @@ def test_every_spectrum_is_predicted_by_the_network_that_has_not_seen_it(sample,
 
 
 def test_stopping_by_the_test_fold_changes_only_what_stops(sample, monkeypatch):
-    seen = []
-
-    def spy(train, labels, valid, valid_labels, **options):
-        seen.append((len(train), valid_labels))
-        return paper.NarrowBandCNN(bands=BANDS, outputs=["log_age"], units=["dex(Gyr)"]), None
-
-    monkeypatch.setattr(paper, "train_cnn", spy)
+    seen, toy = [], paper.NarrowBandCNN(bands=BANDS, outputs=["log_age"], units=["dex(Gyr)"])
+    monkeypatch.setattr(paper, "train_cnn", lambda *data, **options: seen.append(data) or (toy, None))
     for stop_on in ("inner", "test"):
         found = paper.train_folds(sample, "log_age", by="galaxy", only=[1], stop_on=stop_on)
-    (n_inner, inner), (n_test, test) = seen
-    assert n_inner == n_test and len(inner) != len(test)
-    np.testing.assert_array_equal(test[:, 0], sample["log_age"].values[found.fold == 1])
+    assert len(seen[0][0]) == len(seen[1][0]) and len(seen[0][3]) != len(seen[1][3])
+    np.testing.assert_array_equal(seen[1][3][:, 0], sample["log_age"].values[found.fold == 1])
     with pytest.raises(ValueError, match="not 'luck'"):
         paper.train_folds(sample, "log_age", by="galaxy", stop_on="luck")
 

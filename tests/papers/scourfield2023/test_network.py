@@ -48,8 +48,7 @@ def test_arrays_are_target_input_and_weights_of_the_original(toy):
 
 def test_validation_is_drawn_by_seed_and_disjoint():
     train, valid = split_validation(8000, seed=1)
-    assert (len(train), len(valid)) == (6000, 2000)
-    assert not set(train) & set(valid)
+    assert (len(train), len(valid)) == (6000, 2000) and not set(train) & set(valid)
     assert not np.array_equal(valid, split_validation(8000, seed=2)[1])
     with pytest.raises(ValueError, match="leave none"):
         split_validation(100, 100, seed=0)
