@@ -19,6 +19,8 @@ _RIDGE = 1e-6
 _NARROW = 64
 # Relative change of the loss that needs no more refining.
 _CLOSE = 1e-3
+PROBES, BATCH_SIZE = 2, 512
+STEP_ROWS = 1024
 REFINING = {"epochs": 1, "batch_size": 64, "optimizer": "fused adam", "progress": False}
 
 
@@ -42,21 +44,10 @@ def compress(model: DenseAutoencoder, moments: list, *, tolerance: float) -> Den
     return small.eval()
 
 
-def refine(
-    small: DenseAutoencoder,
-    model: DenseAutoencoder,
-    train,
-    valid,
-    *,
-    target: float,
-    n_steps: int = 24,
-    rows: int = 1024,
-    lr: float = 1e-4,
-    seed: int = 0,
-) -> float:
+def refine(small, model, train, valid, *, target, n_steps=24, lr=1e-4, seed=0) -> float:
     """Train a compressed model, in place, to answer as the whole one does, until it is as good."""
     rng = np.random.default_rng(seed)
-    n = min(rows, len(train["flux"]))
+    n = min(STEP_ROWS, len(train["flux"]))
     few = select(valid, np.arange(min(64, len(valid["flux"]))))
     change = _rounded_loss(small, valid) / target - 1.0
     for _ in range(n_steps):
@@ -130,9 +121,7 @@ def dense_layers(model: DenseAutoencoder) -> list:
     return [layer for layer in layers if isinstance(layer, (torch.nn.Linear, LowRankLinear))]
 
 
-def measure_layers(
-    model: DenseAutoencoder, flux, weight, *, seed, probes: int = 2, batch_size: int = 512
-) -> list:
+def measure_layers(model: DenseAutoencoder, flux, weight, *, seed) -> list:
     """What a trained model's layers do on some spectra, and how much the loss minds."""
     model.eval()
     layers = dense_layers(model)
@@ -142,8 +131,8 @@ def measure_layers(
     outputs, n = [], len(flux)
     handles = [layer.register_forward_hook(lambda _, __, y: outputs.append(y)) for layer in layers]
     try:
-        for start in range(0, n, batch_size):
-            rows = slice(start, start + batch_size)
+        for start in range(0, n, BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
             outputs.clear()
             read, weights = (torch.from_numpy(np.asarray(x[rows], dtype=np.float32)) for x in (flux, weight))
             predicted, _, log_var = model(read)
@@ -155,12 +144,12 @@ def measure_layers(
                 y = y.detach().double()
                 total[0] += y.sum(dim=0) / n
                 total[1] += y.T @ y / n
-            for probe in range(probes):
+            for probe in range(PROBES):
                 direction = torch.randn(scaled.shape, generator=generator)
-                found = torch.autograd.grad(scaled, seen, direction, retain_graph=probe < probes - 1)
+                found = torch.autograd.grad(scaled, seen, direction, retain_graph=probe < PROBES - 1)
                 for total, g in zip(sums, found, strict=True):
                     g = g.double()
-                    total[2] += g.T @ g / (n * probes)
+                    total[2] += g.T @ g / (n * PROBES)
     finally:
         for handle in handles:
             handle.remove()
