@@ -17,7 +17,7 @@ from spectool.synth.grid import load_dust_emission
 from spectool.synth.nebular import continuum_factors
 from spectool.synth.sfh import share_younger_than
 
-HIGHEST_REDSHIFT = 0.5
+TABULATED_REDSHIFT = 0.5
 REDSHIFT_STEP = 0.0025
 _BATCH = 8192
 LYMAN_LIMIT = 912.0
@@ -33,7 +33,9 @@ _BUDGET_CUTS = (LYMAN_LIMIT, 1250.0, 1700.0, 2300.0, 3200.0, 4500.0, 6500.0, 1e4
 _BUDGET_NODES = 4
 
 
-def make_band_averages(grid, filters, *, nebular=True, highest_redshift=HIGHEST_REDSHIFT, step=REDSHIFT_STEP):
+def make_band_averages(
+    grid, filters, *, nebular=True, highest_redshift=TABULATED_REDSHIFT, step=REDSHIFT_STEP
+):
     """Average the SSPs, the gas and the dust templates over bands, on a grid of redshifts.
 
     Parameters
@@ -169,7 +171,7 @@ def _split_ages(grid):
 def _node_count(low, high):
     """Nodes that the steepest dust needs between two values of ln(observed wavelength), at any redshift up to 0.5."""
     depth, index = _STEEPEST
-    middle = np.exp(0.5 * (low + high)) / (1 + HIGHEST_REDSHIFT)
+    middle = np.exp(0.5 * (low + high)) / (1 + TABULATED_REDSHIFT)
     reach = 0.5 * (high - low) * index * depth * (middle / PIVOT) ** -index
     for n in range(1, _MOST_NODES):
         if reach**n / (2.0 ** (n - 1) * factorial(n)) < _NODE_ERROR:
