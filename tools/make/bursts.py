@@ -13,6 +13,7 @@ from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import metallicity_weights
 
 MODEL_ERROR = 0.02
+MIN_BANDS = 10
 PROPERTIES = {"log_age": "dex(Gyr)", "log_z": "dex", "a_v": "mag"}
 
 _LOG_AGES = np.linspace(-2.0, 1.14, 41)  # dex(Gyr)
@@ -45,12 +46,12 @@ def make_burst_library(*, bands=CALIFA_BANDS, log_age=_LOG_AGES, log_z=_METALLIC
     )
 
 
-def fit_bursts(sample, library, *, model_error=MODEL_ERROR, min_bands=10, batch_size=256, progress=True):
+def fit_bursts(sample, library, *, model_error=MODEL_ERROR, batch_size=256, progress=True):
     """Fit each spectrum's bands with every burst of a library."""
     flux, weight, n_bands = _read(sample, model_error)
     reason = np.full(len(flux), "", dtype=object)
     reason[(flux * (weight > 0)).max(axis=1, initial=0) <= 0] = "no flux above zero"
-    reason[n_bands < min_bands] = f"fewer than {min_bands} bands"
+    reason[n_bands < MIN_BANDS] = f"fewer than {MIN_BANDS} bands"
     models = torch.from_numpy(library["flux"].sel(band=sample["band"].values).values.astype(float))
     squares = models * models  # in float64: at high S/N, chi-square is a small difference of large sums
     values = torch.from_numpy(np.stack([library[name].values for name in PROPERTIES], axis=1))

@@ -83,14 +83,14 @@ def _step_back(small, before, valid, target, n: int = 6) -> float:
     return change
 
 
-def _rounded_loss(model, arrays, batch_size: int = 1024) -> float:
+def _rounded_loss(model, arrays) -> float:
     """Mean of eq. 3 of a copy whose weights are rounded."""
     model = copy.deepcopy(model).eval()
     round_weights(model, int8=True)
     total, n = 0.0, len(arrays["flux"])
     with torch.inference_mode():
-        for start in range(0, n, batch_size):
-            part = slice(start, start + batch_size)
+        for start in range(0, n, STEP_ROWS):
+            part = slice(start, start + STEP_ROWS)
             given = (arrays[name][part] for name in ("input", "flux", "weight"))
             read, flux, weight = map(torch.from_numpy, given)
             total += float(weighted_squares(model(read)[0], flux, weight).sum()) / n

@@ -143,10 +143,10 @@ def _scale(model, noisy, truth, axis=None):
     return np.quantile(np.abs(predicted - truth) / errors, ONE_SIGMA, axis=axis).astype(np.float32)
 
 
-def score_levels(model, arrays, truth, *, seed, levels=LEVELS) -> dict:
+def score_levels(model, arrays, truth, *, seed) -> dict:
     """For each S/N per pixel: ``mse_truth``, before it was de-noised ``mse_noisy``, and ``coverage`` of the errors."""
     scores = {}
-    for level in levels:
+    for level in LEVELS:
         noisy = draw_noise(arrays, seed=seed, level=level)
         predicted, errors = apply(model, noisy)
         scores[f"{level:g}"] = {
