@@ -32,7 +32,8 @@ test: $(VENV)/.installed-test ## install, then check the style, run every test a
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST) -n 2 --dist loadfile -m "not notebook and not browser" || [ $$? -eq 5 ]
-	$(PYTEST) -m "notebook or browser" || [ $$? -eq 5 ]
+	$(PYTEST) -m browser || [ $$? -eq 5 ]
+	$(PYTEST) -n 2 --maxschedchunk 1 -m notebook || [ $$? -eq 5 ]
 
 reproduce: $(VENV)/.installed ## execute the paper notebooks and compare with the papers (KEY=marziano2024 for one)
 	$(BIN)/python -m tools.reproduce $(KEY)
