@@ -6,7 +6,7 @@ import pytest
 from spectool.measure.gradients import deproject
 from spectool.surveys import califa
 from spectool.surveys.jpas import band_matrix
-from spectool.synth import describe
+from spectool.synth import describe, sfh, synthesize
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,21 @@ def test_batches_do_not_matter_and_bands_that_are_not_reached_are_masked(few_cal
     assert np.isnan(wide["flux"][:, 1]).all()
     least = califa.draw_califa(1, spectra_per_galaxy=1, seed=0, progress=False)
     assert least.sizes["spectrum"] == 1 and np.isfinite(least["flux"][:, 0]).all()
+
+
+def test_a_spectrum_of_one_population_is_its_synthesis(grid):
+    """Where all light is old, the spectrum is a delayed-tau history that ends where the young stars begin."""
+    shapes = {"onset": [12.0], "tau": [1.0], "young_begin": [1.0], "young_end": [0.0], "metal_rise": [0.2]}
+    populations = califa.Populations(shapes, grid)
+    one = populations.histories(np.zeros(1, int), np.array([-0.2]), np.zeros(1))
+    edge = grid.age_edges[np.abs(np.log(grid.age_edges[1:] / 1e9)).argmin() + 1]
+    mass = sfh.delayed_tau(grid.age_edges, 12e9, 1e9, edge)
+    made = one["mass_formed"].values
+    np.testing.assert_allclose(made / made.sum(), mass, atol=1e-12)
+    column = {"units": ""}
+    dust = {n: ("galaxy", [v], column) for n, v in (("dust1", 0.0), ("dust2", 0.0), ("dust_index", -0.7))}
+    dust["velocity_dispersion"] = ("galaxy", [0.0], {"units": "km / s"})
+    wavelength = np.arange(4050.5, 7300, 1.0)
+    spectrum = synthesize(one.assign(dust), grid, wavelength=wavelength, nebular=False, progress=False)
+    # One unit of light in 4050-7300 A.
+    assert float(spectrum["flux"].sum()) == pytest.approx(1, rel=2e-3)
