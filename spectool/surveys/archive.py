@@ -59,10 +59,12 @@ def query_vizier(
     key = hashlib.sha256(f"{catalogue} {','.join(columns)} {n_rows}".encode()).hexdigest()[:16]
 
     def ask():
+        from astroquery import cache_conf
         from astroquery.vizier import Vizier
 
         client = Vizier(columns=list(columns), row_limit=n_rows, timeout=timeout, vizier_server=server)
-        with _reaching(f"VizieR ({server})", catalogue):
+        # astroquery's own cache would keep a page "down for maintenance" for a week.
+        with _reaching(f"VizieR ({server})", catalogue), cache_conf.set_temp("cache_active", False):
             answer = client.get_catalogs_async(catalogue)
             answer.raise_for_status()
         _parse_votable(answer.content, catalogue)

@@ -103,6 +103,8 @@ def test_other_answers_of_vizier_are_told_and_not_kept(
     with pytest.raises(error, match=message):
         vizier()
     assert not list(tmp_path.rglob("*.vot"))
+    server.votable, server.broken = votable(4), {}
+    assert len(vizier()) == 4
 
 
 def test_archives_out_of_reach_say_so_and_what_is_there(tmp_path):
