@@ -10,8 +10,6 @@ from bokeh.palettes import Cividis256, PuOr11, interp_palette
 from bokeh.resources import Resources
 from bokeh.themes import Theme
 
-PALETTE_NAME = "Okabe-Ito"
-
 OKABE_ITO = {
     "black": "#000000",
     "orange": "#E69F00",
