@@ -63,7 +63,7 @@ class LineMarks:
 
     def __init__(self, plot, window, width, *, lines=LINES):
         self.lines, self.width = lines, width
-        self.row_height = 1.35 * LABEL_SIZE / plot.height
+        self.row_height = 1.35 * LABEL_SIZE / (plot.height or plot.frame_height)
         # The labels hang from the top of the frame, whatever the flux range is.
         plot.extra_y_ranges = {**plot.extra_y_ranges, "frame": Range1d(0, 1)}
         self.marks = ColumnDataSource({"x": list(lines.values()), "name": list(lines)})

@@ -1,11 +1,13 @@
 """How every figure of the suite looks: colours that colour-blind readers can tell apart, readable sizes."""
 
+import sys
 from contextlib import contextmanager
 
 from bokeh.core.has_props import _default_resolver
 from bokeh.io import curdoc, output_notebook
 from bokeh.io import show as bokeh_show
 from bokeh.model import Model
+from bokeh.models import Plot, WheelZoomTool
 from bokeh.palettes import Cividis256, PuOr11, interp_palette
 from bokeh.resources import Resources
 from bokeh.themes import Theme
@@ -114,28 +116,74 @@ def use_bokeh():
     """Prepare the notebook for Bokeh figures, and HoloViews ones in `show`, without a server and without a CDN.
 
     BokehJS is written into the notebook's output, so figures draw on a machine without a network. Call it
-    once, in a notebook's first code cell, before any figure.
+    once, in a notebook's first code cell, before any figure and after ``import holoviews``.
     """
     with _bokeh_models_only():
         output_notebook(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]), hide_banner=True)
     curdoc().theme = THEME
+    if "holoviews" in sys.modules:
+        load_holoviews()
+
+
+def load_holoviews():
+    """Return HoloViews, ready to draw in the suite's style: without its extension, whose scripts come from a CDN."""
+    import holoviews as hv
+    import holoviews.plotting.bokeh
+
+    hv.Store.set_current_backend("bokeh")
+    renderer = hv.renderer("bokeh")
+    if renderer.theme is THEME:
+        return hv
+    renderer.webgl, renderer.theme = False, THEME
+    # The mouse wheel scrolls the page: no tool takes it, and zooming asks for Ctrl.
+    common = {
+        "width": FIGURE_WIDTH,
+        "height": 300,
+        "active_tools": [],
+        "default_tools": ["pan", "box_zoom", "wheel_zoom", "reset", "save"],
+        "autohide_toolbar": True,
+        "show_grid": True,
+    }
+    drawn = (
+        "Area",
+        "Bars",
+        "Curve",
+        "ErrorBars",
+        "Histogram",
+        "Labels",
+        "Points",
+        "Scatter",
+        "Segments",
+        "Spread",
+    )
+    maps = {"cmap": list(MAP_PALETTE), "show_grid": False}
+    hv.opts.defaults(
+        *(getattr(hv.opts, name)(**common) for name in drawn),
+        *(getattr(hv.opts, name)(**common | maps) for name in ("HeatMap", "Image")),
+        hv.opts.Overlay(
+            **common,
+            legend_position="top",
+            legend_opts={"click_policy": "hide", "location": "left", "spacing": 14},
+        ),
+        hv.opts.Layout(shared_axes=True, toolbar=None),
+    )
+    return hv
 
 
 def to_bokeh(figure):
     """Return the Bokeh model of a figure."""
     if isinstance(figure, Model):
         return figure
-    import holoviews as hv
-    import holoviews.plotting.bokeh
+    model = load_holoviews().render(figure, backend="bokeh")
+    for plot in model.select({"type": Plot}):
+        if plot.width is None:  # its frame has a size, which Bokeh would warn about
+            plot.sizing_mode = None
+    for wheel in model.select({"type": WheelZoomTool}):
+        wheel.modifiers = {"ctrl": True}
+    return model
 
-    hv.Store.set_current_backend("bokeh")
-    renderer = hv.renderer("bokeh")
-    renderer.webgl = False
-    renderer.theme = THEME
-    return hv.render(figure, backend="bokeh")
 
-
-def show(figure):
+def show(figure, *, alt=None):
     """Show a Bokeh or HoloViews figure below the cell, in the suite's style.
 
     The figure stays in the saved notebook and needs no kernel afterwards. For a figure that changes while it
@@ -144,5 +192,10 @@ def show(figure):
     Parameters
     ----------
     figure : bokeh.model.Model or HoloViews object
+    alt : str, optional
+        What the figure shows, in a sentence for those who cannot see it.
     """
-    bokeh_show(to_bokeh(figure))
+    model = to_bokeh(figure)
+    if alt:
+        model.html_attributes = {"role": "img", "aria-label": alt}
+    bokeh_show(model)
