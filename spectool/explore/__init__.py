@@ -1,6 +1,19 @@
-"""Figures and dashboards: what the notebooks show. May use every other room; no room uses it."""
+"""Dashboards and figures in the suite's style; names are imported when they are asked for."""
 
-from spectool.explore.bokeh_widget import LiveBokeh
-from spectool.explore.style import show, use_bokeh
+from importlib import import_module
 
-__all__ = ["LiveBokeh", "show", "use_bokeh"]
+# Name -> module that has it: a dashboard loads what it needs, and no other.
+LATER = {
+    "LiveBokeh": "spectool.explore.bokeh_widget",
+    "open_dashboard": "spectool.explore.latent",
+    "show": "spectool.explore.style",
+    "use_bokeh": "spectool.explore.style",
+}
+
+__all__ = list(LATER)
+
+
+def __getattr__(name):
+    if name not in LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(LATER[name]), name)

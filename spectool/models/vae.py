@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -253,6 +254,16 @@ class ConvBetaVAE(Autoencoder):
         if self.config["decoder"] == "convolutional":
             h = h.unflatten(1, self.flattened)
         return self.pixel_mean + self.pixel_scale * self.transposed(h).reshape(len(z), self.n_pixels)
+
+
+class LatentModel(NamedTuple):
+    """An autoencoder, its `ModelInfo`, the galaxies of its training, and what reads ``columns`` from latent vectors."""
+
+    network: ConvBetaVAE
+    info: object
+    atlas: xr.Dataset
+    predict: Callable | None = None
+    columns: tuple[str, ...] = ()
 
 
 def fit_statistics(model: ConvBetaVAE, flux, wavelength=None, *, seed) -> None:

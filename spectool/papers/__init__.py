@@ -12,6 +12,7 @@ import importlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,12 @@ REGISTERED = {}
 def list_papers() -> list[str]:
     """Keys of the papers that have claims."""
     return sorted(path.parent.name for path in FOLDER.glob("*/claims.toml"))
+
+
+def find_parts(name: str) -> dict[str, ModuleType]:
+    """The papers' modules of this name, such as what each of them hands to a dashboard, by the papers' keys."""
+    keys = [key for key in list_papers() if (FOLDER / key / f"{name}.py").exists()]
+    return {key: importlib.import_module(f"{__name__}.{key}.{name}") for key in keys}
 
 
 def read_claims(key: str) -> dict[str, dict]:

@@ -3,12 +3,11 @@
 import numpy as np
 import xarray as xr
 
-from spectool.explore.latent_state import LatentModel
 from spectool.measure.information import informativeness
 from spectool.models.layers import GaussianMLP, gaussian_loss
 from spectool.models.store import ModelInfo, load_model, resolve
 from spectool.models.training import fit, one_cycle
-from spectool.models.vae import BetaLoss, encode_sample, fit_statistics
+from spectool.models.vae import BetaLoss, LatentModel, encode_sample, fit_statistics
 from spectool.papers.marziano2024.network import make_autoencoder, train
 from spectool.papers.marziano2024.sample import make_sample
 from spectool.parallel import single_thread
@@ -18,17 +17,18 @@ from spectool.surveys.sdss import packaged_spectra, read_sdss
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
 REFERENCE = "marziano2024_reference"
 
-# Parameters that the dashboard predicts, and how it names them; the first eight are the paper's Table 1.
+# Parameters that the dashboard predicts: what a table calls them and a slider, and the values that are possible. The
+# first eight are the paper's Table 1.
 PARAMETERS = {
-    "log_mass": "log M* / M☉",
-    "log_z_star": "log Z* / Z☉",
-    "log_z_gas": "log Z gas / Z☉",
-    "redshift": "redshift",
-    "dust1": "dust1, τ of young stars",
-    "dust_index": "dust index n",
-    "dust2": "dust2, τ of all stars",
-    "log_sfr": "log SFR / M☉ yr⁻¹",
-    "age_lw": "light-weighted age, Gyr",
+    "log_mass": ("log M* / M☉", "mass", None, None),
+    "log_z_star": ("log Z* / Z☉", "stars' metals", None, None),
+    "log_z_gas": ("log Z gas / Z☉", "gas metals", None, None),
+    "redshift": ("redshift", "redshift", 0.0, None),
+    "dust1": ("dust1, τ of young stars", "dust of young stars", 0.0, None),
+    "dust_index": ("dust index n", "dust curve", None, None),
+    "dust2": ("dust2, τ of all stars", "dust", 0.0, None),
+    "log_sfr": ("log SFR / M☉ yr⁻¹", "star formation", None, None),
+    "age_lw": ("light-weighted age, Gyr", "age", 0.0, 13.8),
 }
 
 # The order of `atlas_parameters` in files of tools/recipes/marziano2024.py (their JSON does not keep it).
@@ -101,6 +101,15 @@ def make_atlas(network, galaxies):
     return encode_sample(network, galaxies)[["latent", *PARAMETERS]].drop_vars("wavelength", errors="ignore")
 
 
+def assemble(network, info, atlas, predictor):
+    """Put a `LatentModel` together, with what each parameter is called and may be in the atlas."""
+    for name, (label, short, low, high) in PARAMETERS.items():
+        limits = {"valid_min": low, "valid_max": high}
+        given = {key: value for key, value in limits.items() if value is not None}
+        atlas[name].attrs.update(long_name=label, short_name=short, **given)
+    return LatentModel(network, info, atlas, predictor.predict, tuple(predictor.names))
+
+
 def fit_predictor(atlas, *, seed=0):
     """Train the small network that reads physical parameters, with errors, from latent vectors."""
     latent = atlas["latent"].values.astype(np.float32)
@@ -148,7 +157,7 @@ def open_model(path_or_name=REFERENCE, *, seed=60):
         predictor, _ = load_model(beside, expected="GaussianMLP", n_latent=network.n_latent)
     else:
         predictor = fit_predictor(atlas)
-    return LatentModel(network, info, atlas, predictor.predict, predictor.names)
+    return assemble(network, info, atlas, predictor)
 
 
 def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None):
@@ -200,4 +209,4 @@ def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None
     metrics = {"valid_loss": history.best_loss, "epochs": len(history.records)}
     info = ModelInfo(f"retrained (seed {seed})", "ConvBetaVAE", network.config, recipe, metrics, arrays)
     predictor = fit_predictor(atlas)
-    return LatentModel(network, info, atlas, predictor.predict, predictor.names)
+    return assemble(network, info, atlas, predictor)

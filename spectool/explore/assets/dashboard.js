@@ -1,0 +1,94 @@
+// What a dashboard needs of the page that neither ipywidgets nor Bokeh gives: names for screen readers, keys, one column
+// where it is narrow, taller figures where the window is tall, and figures in the colours of the page's theme.
+const CHROME = 135; // pixels of a window that JupyterLab takes above and below a notebook
+for (const root of document.querySelectorAll(".spectool-dashboard")) {
+  if (root.spectoolReady) continue;
+  root.spectoolReady = true;
+  root.dataset.lmSuppressShortcuts = "true";
+  const typing = (target) => target.matches("input[type=text], textarea, .widget-readout");
+  root.addEventListener("keydown", (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || typing(event.target)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    root.querySelector(event.shiftKey ? ".spectool-redo" : ".spectool-undo")?.click();
+  }, true);
+
+  const name = () => {
+    for (const slider of root.querySelectorAll(".widget-slider, .widget-hslider")) {
+      const label = slider.querySelector(".widget-label")?.textContent || slider.title || "value";
+      const value = slider.querySelector(".widget-readout")?.textContent ?? "";
+      for (const handle of slider.querySelectorAll(".noUi-handle")) {
+        if (handle.getAttribute("aria-label") !== label) handle.setAttribute("aria-label", label);
+        if (handle.getAttribute("aria-valuetext") !== value) handle.setAttribute("aria-valuetext", value);
+      }
+    }
+    for (const field of root.querySelectorAll("select, input, textarea")) {
+      if (!field.getAttribute("aria-label") && !field.labels?.[0]?.textContent) {
+        field.setAttribute("aria-label", field.title || field.placeholder || "value");
+      }
+    }
+    for (const upload of root.querySelectorAll(".widget-upload")) {
+      const last = upload.lastChild;
+      if (/ \(\d+\)$/.test(last?.textContent ?? "")) last.textContent = last.textContent.replace(/ \(\d+\)$/, "");
+    }
+    for (const line of root.querySelectorAll(".spectool-status")) line.setAttribute("role", "status");
+  };
+  let asked = false;
+  const later = () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => { asked = false; name(); });
+  };
+  new MutationObserver(later).observe(root, { childList: true, subtree: true, characterData: true });
+  name();
+
+  const grids = () => Bokeh.documents.flatMap((doc) => doc.roots()).filter((grid) => grid.tags.includes("spectool")
+    && root.querySelector(".bokeh-" + CSS.escape(grid.id)));
+  const fit = () => {
+    const narrow = root.clientWidth < 700;
+    root.classList.toggle("spectool-narrow", narrow);
+    for (const grid of grids()) {
+      const places = grid.spectoolPlaces ??= grid.children;
+      if (grid.spectoolNarrow !== narrow && places.length > 1) {
+        grid.spectoolNarrow = narrow;
+        const ordered = [...places].sort((a, b) => a[1] - b[1] || a[2] - b[2]);
+        const children = narrow ? ordered.map(([plot], row) => [plot, row, 0]) : places;
+        grid.setv({ children }, { sync: false });
+      }
+      const rows = {};
+      for (const [plot, row] of places) {
+        if (plot.height !== plot.spectoolSet) plot.spectoolHeight = plot.height;
+        rows[row] = Math.max(rows[row] ?? 0, plot.spectoolHeight);
+      }
+      const above = root.querySelector(".bokeh-" + grid.id).getBoundingClientRect().top - root.getBoundingClientRect().top;
+      const room = window.innerHeight - CHROME - above;
+      const total = Object.values(rows).reduce((sum, height) => sum + height, 0);
+      const taller = narrow ? 1 : Math.min(Math.max(room / total, 0.85), 1.7);
+      for (const [plot] of places) {
+        plot.spectoolSet = Math.round(plot.spectoolHeight * taller);
+        if (plot.height !== plot.spectoolSet) plot.setv({ height: plot.spectoolSet }, { sync: false });
+      }
+    }
+  };
+  new ResizeObserver(fit).observe(root);
+  window.addEventListener("resize", fit);
+
+  const ink = () => {
+    const { color, backgroundColor: ground } = getComputedStyle(root);
+    for (const grid of grids()) {
+      for (const model of grid.references()) {
+        if (model.glyph?.background_fill_color?.value != null) {
+          model.glyph.setv({ background_fill_color: ground }, { sync: false });
+        }
+        if (!model.tags?.includes("ink")) continue;
+        for (const part of ["line_color", "fill_color", "text_color"]) {
+          if (model.glyph?.[part]?.value != null) model.glyph.setv({ [part]: color }, { sync: false });
+        }
+      }
+      for (const [plot] of grid.spectoolPlaces ?? grid.children) Bokeh.index.find_one?.(plot)?.request_paint?.();
+    }
+  };
+  new MutationObserver(ink).observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  fit();
+  ink();
+}
