@@ -16,7 +16,7 @@ N_WARM_UP = 5
 # What a reader no longer feels as a delay, and what of it the kernel may take.
 PAINT_BUDGET_MS, KERNEL_BUDGET_MS = 100.0, 30.0
 
-READY = """() => window.Bokeh && document.querySelector('.latent-side .noUi-handle')
+READY = """() => window.Bokeh && document.querySelector('.spectool-latent .noUi-handle')
   && Bokeh.documents.some(d => d.get_model_by_name('spectrum'))"""
 
 # A frame that was asked for when the data came is painted at the latest when the one after it begins.
@@ -38,7 +38,7 @@ WATCH = """() => {
         && msg.parent_header.msg_type === 'comm_msg')
       window.slider.statuses.push([msg.parent_header.msg_id, msg.content.execution_state, msg.header.date]);
   });
-  document.querySelector('.latent-side .noUi-handle').addEventListener(
+  document.querySelector('.spectool-latent .noUi-handle').addEventListener(
     'keydown', () => { window.slider.start = performance.now(); }, true);
 }"""
 
@@ -47,7 +47,7 @@ def measure_slider(page, n=N_MOVES):
     """Move the first slider by keyboard, one move after the other."""
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate(WATCH)
-    handle = page.locator(".latent-side .noUi-handle").first
+    handle = page.locator(".spectool-latent .noUi-handle").first
     handle.focus()
     for move in range(n + N_WARM_UP):
         page.keyboard.press("ArrowRight" if move % 20 < 10 else "ArrowLeft")

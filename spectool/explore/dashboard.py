@@ -20,9 +20,9 @@ SPECTRUM_STARTS = (b"SIMPLE  =", b"\x1f\x8b")
 class Choice(traitlets.TraitType):
     """A value, or with ``many=True`` a tuple of values, among those that `Dashboard.choices` lists now."""
 
-    def __init__(self, default_value=None, *, many=False, **metadata):
+    def __init__(self, default_value=None, *, many=False):
         self.many = many
-        super().__init__(() if many and default_value is None else default_value, **metadata)
+        super().__init__(() if many and default_value is None else default_value)
 
     def validate(self, obj, value):
         if value is None:  # not chosen yet
@@ -38,8 +38,8 @@ class Choice(traitlets.TraitType):
 class Dashboard(traitlets.HasTraits):
     """What a dashboard knows and does.
 
-    A dashboard's own class declares its choices as traits tagged ``ui=True`` (with ``label``, ``help``, and for numbers
-    ``step`` and ``format``), lists them in `controls` in the order in which they depend on each other, and derives in
+    A dashboard's own class declares its choices as traits tagged ``ui=True`` (and with ``label``, ``tooltip``, for
+    numbers ``step`` and ``format``), lists them in `controls`, and derives in
     `derive` what follows from them. All that users do goes through `set`.
     """
 
@@ -279,7 +279,9 @@ def _plain(value):
 def _unpack(text):
     try:
         unpacker = zlib.decompressobj()
-        content = unpacker.decompress(base64.urlsafe_b64decode(text[len(SHARE_PREFIX) :]), 1 << 20)
+        content = unpacker.decompress(
+            base64.b64decode(text[len(SHARE_PREFIX) :], altchars="-_", validate=True), 1 << 20
+        )
     except (ValueError, zlib.error) as error:
         raise ValueError(f"the shared text is damaged: {error}") from error
     if not unpacker.eof:

@@ -80,16 +80,16 @@ class LatentState(Dashboard):
     name = "latent"
     controls = ("seed", "latent", "window", "whole_lines", "hold_axis", "animated")
 
-    seed = Choice(ui=True, label="Galaxy", help="galaxy to start from")
+    seed = Choice().tag(ui=True, label="Galaxy", tooltip="galaxy to start from")
     latent = traitlets.Instance(np.ndarray, args=((0,),), help="position (n_latent,), float32")
-    window = Choice("All", ui=True, style="toggles", label="Show", help="wavelengths to show")
-    whole_lines = traitlets.Bool(
-        False, ui=True, label="Whole lines", help="let the flux axis reach the tips of emission lines"
+    window = Choice("All").tag(ui=True, style="toggles", label="Show", tooltip="wavelengths to show")
+    whole_lines = traitlets.Bool(False).tag(
+        ui=True, label="Whole lines", tooltip="let the flux axis reach the tips of emission lines"
     )
-    hold_axis = traitlets.Bool(
-        False, ui=True, label="Hold axis", help="keep the flux axis as it is; always so while playing"
+    hold_axis = traitlets.Bool(False).tag(
+        ui=True, label="Hold axis", tooltip="keep the flux axis as it is; always so while playing"
     )
-    animated = Choice(ui=True, help="dimension that Play moves")
+    animated = Choice().tag(ui=True, tooltip="dimension that Play moves")
     playing = traitlets.Bool(False, help="whether an animation is running")
 
     def __init__(self, model, seeds, *, start=None):
@@ -280,7 +280,7 @@ class LatentState(Dashboard):
 def bound(mean, sigma, low, high):
     """Means and spreads of Gaussians of which only the possible values, from low to high, are kept."""
     a, b = (low - mean) / sigma, (high - mean) / sigma
-    kept = np.maximum(ndtr(b) - ndtr(a), 1e-300)
+    kept = np.maximum(ndtr(b) - ndtr(a), 1e-150)
     at_a, at_b = (np.exp(-(edge**2) / 2) / np.sqrt(2 * np.pi) for edge in (a, b))
     shift = (at_a - at_b) / kept
     edges = [np.where(np.isfinite(edge), edge, 0) for edge in (a, b)]

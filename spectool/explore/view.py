@@ -11,14 +11,14 @@ import ipywidgets as W
 import numpy as np
 import traitlets
 from bokeh.layouts import gridplot
-from bokeh.models import CustomJS, InlineStyleSheet
+from bokeh.models import CustomJS
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.dashboard import Choice
 
 MIME = {"csv": "text/csv", "json": "application/json"}
 ECHO_SECONDS = 2.0
-LEGEND = InlineStyleSheet(css=".bk-label { color: var(--ink) !important; }")
+LEGEND = ".bk-label { color: var(--ink) !important; }"
 GONE = (
     "This is a picture of the dashboard as it opens. <b>Run this cell</b> to bring the dashboard itself back."
 )
@@ -124,7 +124,7 @@ class DashboardView:
     def make_control(self, name):
         """Return the widget of a choice, linked both ways."""
         trait, about = self.state.traits()[name], self.state.trait_metadata
-        label, tooltip = about(name, "label") or "", about(name, "help") or ""
+        label, tooltip = about(name, "label") or "", about(name, "tooltip") or ""
         style = about(name, "style")
         wide = W.Layout(width="auto", flex="1 1 auto", min_width="0")
         if isinstance(trait, Choice) and trait.many:

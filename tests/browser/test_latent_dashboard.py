@@ -9,7 +9,7 @@ import pytest
 from tools.jupyter_browser import error_outputs, open_page, run_notebook
 
 NOTEBOOK = "60_latent_traversal.ipynb"
-READY = """() => window.Bokeh && document.querySelector('.latent-side .noUi-handle')
+READY = """() => window.Bokeh && document.querySelector('.spectool-latent .noUi-handle')
   && Bokeh.documents.some(d => d.get_model_by_name('spectrum'))"""
 DATA = """([source, column]) => Array.from(
   Bokeh.documents.filter(d => d.get_model_by_name(source)).at(-1).get_model_by_name(source).data[column])"""
@@ -28,7 +28,7 @@ def wait_until(page, predicate, before, source="spectrum", column="decoded"):
 
 
 def slider(page, index=0):
-    return page.locator(".latent-side .noUi-handle").nth(index)
+    return page.locator(".spectool-latent .noUi-handle").nth(index)
 
 
 def button(page, name):
@@ -41,12 +41,12 @@ def press(page, name):
 
 
 def pick_seed(page, label):
-    page.locator(".latent-side select").first.select_option(label)
+    page.locator(".spectool-latent select").first.select_option(label)
 
 
 def upload(page, path):
     with page.expect_file_chooser() as chooser:
-        page.locator(".latent-side .widget-upload").click()
+        page.locator(".spectool-latent .widget-upload").click()
     chooser.value.set_files(path)
 
 
@@ -64,14 +64,14 @@ def dashboard(lab, page):
     """The page with the notebook run and the dashboard in view."""
     run_notebook(page, lab, NOTEBOOK)
     page.wait_for_function(READY, timeout=60_000)
-    page.evaluate("() => document.querySelector('.latent-side').scrollIntoView()")
+    page.evaluate("() => document.querySelector('.spectool-latent').scrollIntoView()")
     return page
 
 
 @pytest.fixture
 def at_seed(dashboard):
     """The dashboard at its first seed galaxy's own position."""
-    first = dashboard.locator(".latent-side select").first.locator("option").first.inner_text()
+    first = dashboard.locator(".spectool-latent select").first.locator("option").first.inner_text()
     pick_seed(dashboard, first)
     press(dashboard, "Reset")
     dashboard.wait_for_timeout(700)
@@ -80,7 +80,7 @@ def at_seed(dashboard):
 
 def test_the_notebook_runs_without_errors(dashboard):
     assert error_outputs(dashboard) == []
-    assert dashboard.locator(".latent-side .noUi-handle").count() >= 3
+    assert dashboard.locator(".spectool-latent .noUi-handle").count() >= 3
     assert np.isfinite(data(dashboard)).all()
 
 
@@ -95,11 +95,13 @@ def test_the_keyboard_moves_the_spectrum_and_reset_brings_it_back(at_seed):
 
 
 def test_the_mouse_moves_the_spectrum_and_the_table(at_seed):
-    before, table = data(at_seed), at_seed.locator(".latent-table").first.inner_text()
+    before, table = data(at_seed), at_seed.locator(".spectool-latent .spectool-tables").first.inner_text()
     drag(at_seed, -60)
     wait_until(at_seed, CHANGED, before)
     at_seed.wait_for_function(
-        "text => document.querySelector('.latent-table').innerText !== text", arg=table, timeout=20_000
+        "text => document.querySelector('.spectool-latent .spectool-tables').innerText !== text",
+        arg=table,
+        timeout=20_000,
     )
 
 
@@ -133,14 +135,81 @@ def test_play_animates_and_stops(at_seed):
     assert data(at_seed) == halted
 
 
-def test_export_buttons_write_files(at_seed, notebook_folder):
-    folder = notebook_folder / "exports"
-    for name, suffix in (("PNG", "png"), ("CSV", "csv"), ("State", "json")):
+def test_files_are_saved_by_buttons_and_the_picture_by_the_toolbar(at_seed, notebook_folder):
+    for name, suffix in (("CSV", "csv"), ("State", "json")):
         press(at_seed, name)
-        at_seed.locator(f'.latent-status a[download$=".{suffix}"]').wait_for(timeout=30_000)
-    sizes = {path.suffix: path.stat().st_size for path in folder.iterdir()}
-    assert set(sizes) == {".png", ".csv", ".json"}
-    assert min(sizes.values()) > 100
+        at_seed.locator(f'.spectool-latent .spectool-status a[download$=".{suffix}"]').wait_for(
+            timeout=30_000
+        )
+    sizes = {path.suffix: path.stat().st_size for path in (notebook_folder / "exports").iterdir()}
+    assert {".csv", ".json"} <= set(sizes)
+    with at_seed.expect_download() as download:
+        at_seed.locator(".bk-tool-icon-save").first.click()
+    assert download.value.path().stat().st_size > 10_000
+
+
+def test_keys_take_back_and_do_again(at_seed):
+    home = data(at_seed)
+    slider(at_seed).focus()
+    at_seed.keyboard.press("PageUp")
+    wait_until(at_seed, CHANGED, home)
+    moved = data(at_seed)
+    at_seed.keyboard.press("Control+z")
+    wait_until(at_seed, SAME, home)
+    at_seed.keyboard.press("Control+Shift+z")
+    wait_until(at_seed, SAME, moved)
+
+
+def test_a_screen_reader_hears_names_values_and_figures(at_seed):
+    names = at_seed.evaluate("""() => [...document.querySelectorAll('.spectool-latent .noUi-handle')].map(
+      handle => [handle.getAttribute('aria-label'), handle.getAttribute('aria-valuetext')])""")
+    assert names[0][0].startswith("1 · ")
+    assert all(re.fullmatch(r"[−-]?\d+\.\d\d", value) for _, value in names[:5])
+    assert at_seed.locator('.spectool-latent [role=img][aria-label^="Spectrum of"]').count() == 1
+    nameless = at_seed.evaluate("""() => [...document.querySelectorAll(
+      '.spectool-latent select, .spectool-latent input, .spectool-latent textarea, .spectool-latent button')].filter(
+      e => !(e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent || e.title)).length""")
+    assert nameless == 0
+
+
+def test_it_fits_a_narrow_window_and_comes_back(at_seed):
+    sides = """() => {
+      const root = document.querySelector('.spectool-latent');
+      const box = (name) => root.querySelector(name).getBoundingClientRect();
+      const below = box('.spectool-controls').bottom <= box('.spectool-figure').top;
+      return [below, box('.spectool-figure').width, root.scrollWidth - root.clientWidth];
+    }"""
+    try:
+        at_seed.set_viewport_size({"width": 800, "height": 768})
+        at_seed.wait_for_function(f"() => ({sides})()[0]", timeout=10_000)
+        below, width, clipped = at_seed.evaluate(sides)
+        assert (below, clipped) == (True, 0)
+        assert width > 300
+    finally:
+        at_seed.set_viewport_size({"width": 1366, "height": 768})
+    at_seed.wait_for_function(f"() => !({sides})()[0]", timeout=10_000)
+
+
+def test_it_turns_dark_with_the_page(at_seed):
+    theme = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
+    ground = "() => getComputedStyle(document.querySelector('.spectool-latent')).backgroundColor"
+    light = at_seed.evaluate(ground)
+    try:
+        at_seed.evaluate(theme, "JupyterLab Dark")
+        at_seed.wait_for_function(f"light => ({ground})() !== light", arg=light, timeout=10_000)
+        figure = """() => {
+          const canvases = [];
+          const walk = (node) => {
+            if (node.tagName === 'CANVAS') canvases.push(node);
+            for (const child of [...(node.shadowRoot?.children ?? []), ...node.children]) walk(child);
+          };
+          walk(document.querySelector('.spectool-latent .spectool-figure'));
+          const pixel = canvases[0].getContext('2d').getImageData(3, 3, 1, 1).data;
+          return pixel[0] + pixel[1] + pixel[2] < 150;
+        }"""
+        at_seed.wait_for_function(figure, timeout=10_000)
+    finally:
+        at_seed.evaluate(theme, "JupyterLab Light")
 
 
 def test_a_saved_state_is_loaded_and_a_foreign_one_is_explained(at_seed, tmp_path):
@@ -151,11 +220,12 @@ def test_a_saved_state_is_loaded_and_a_foreign_one_is_explained(at_seed, tmp_pat
     wait_until(at_seed, CHANGED, home)
     at_seed.wait_for_timeout(700)
     moved = data(at_seed)
-    link = at_seed.locator(".latent-status a[download]")
+    link = at_seed.locator(".spectool-latent .spectool-status a[download]")
     earlier = link.get_attribute("download") if link.count() else ""
     press(at_seed, "State")
     at_seed.wait_for_function(
-        "old => (document.querySelector('.latent-status a[download]')?.download ?? old) !== old", arg=earlier
+        "old => (document.querySelector('.spectool-latent .spectool-status a[download]')?.download ?? old) !== old",
+        arg=earlier,
     )
     with at_seed.expect_download() as download:
         link.click()
@@ -166,9 +236,9 @@ def test_a_saved_state_is_loaded_and_a_foreign_one_is_explained(at_seed, tmp_pat
     upload(at_seed, saved)
     wait_until(at_seed, SAME, moved)
     foreign = tmp_path / "foreign.json"
-    foreign.write_text(json.dumps(json.loads(saved.read_text()) | {"model_id": "0" * 16}))
+    foreign.write_text(json.dumps(json.loads(saved.read_text()) | {"of": {"model": "another"}}))
     upload(at_seed, foreign)
-    at_seed.get_by_text("foreign.json belongs to the model").wait_for(timeout=10_000)
+    at_seed.get_by_text("foreign.json belongs to the model another").wait_for(timeout=10_000)
     assert data(at_seed) == moved
 
 
@@ -198,7 +268,7 @@ def test_a_reloaded_page_shows_the_current_state_and_still_works(at_seed):
     at_seed.reload()
     at_seed.wait_for_function(READY, timeout=60_000)
     wait_until(at_seed, SAME, moved)
-    at_seed.evaluate("() => document.querySelector('.latent-side').scrollIntoView()")
+    at_seed.evaluate("() => document.querySelector('.spectool-latent').scrollIntoView()")
     at_seed.wait_for_timeout(500)
     slider(at_seed).focus()
     for _ in range(5):
@@ -216,7 +286,7 @@ def test_voila_shows_it_without_a_network(browser, voila):
     page.route(lambda url: not url.startswith(voila), lambda route: route.abort())
     page.goto(f"{voila}/voila/render/{NOTEBOOK}", timeout=90_000)
     page.wait_for_function(READY, timeout=60_000)
-    page.evaluate("() => document.querySelector('.latent-side').scrollIntoView()")
+    page.evaluate("() => document.querySelector('.spectool-latent').scrollIntoView()")
     page.wait_for_timeout(1000)
     before = data(page)
     drag(page, -60)

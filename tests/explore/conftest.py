@@ -5,9 +5,9 @@ import pytest
 import torch
 import xarray as xr
 
-from spectool.explore.latent_state import LatentModel, LatentState
+from spectool.explore.latent import LatentState
 from spectool.models.store import ModelInfo
-from spectool.models.vae import ConvBetaVAE
+from spectool.models.vae import ConvBetaVAE, LatentModel
 
 N_PIXELS, N_LATENT = 240, 6
 COLUMNS = ("log_mass", "log_sfr")
@@ -28,8 +28,12 @@ def make_model(seed=0, informative=(4, 1, 3), name="small"):
     atlas = xr.Dataset(
         {
             "latent": (("galaxy", "latent_dim"), latent),
-            "log_mass": ("galaxy", 10 + latent[:, 4]),
-            "log_sfr": ("galaxy", latent[:, 1]),
+            "log_mass": ("galaxy", 10 + latent[:, 4], {"long_name": "log M*", "short_name": "mass"}),
+            "log_sfr": (
+                "galaxy",
+                latent[:, 1],
+                {"long_name": "log SFR", "short_name": "rate", "valid_min": 0},
+            ),
         }
     )
     arrays = {

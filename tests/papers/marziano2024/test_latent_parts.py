@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.explore import latent_data
 from spectool.models.store import save_model
 from spectool.models.vae import ConvBetaVAE
+from spectool.papers.marziano2024 import latent as latent_data
 from spectool.spectra import sps_wavelength
 from tools.recipes.marziano2024 import PARAMETERS as STORED
 
