@@ -91,7 +91,7 @@ THEME = Theme(
                 "major_label_text_font": FONT,
                 "major_label_text_font_size": "12px",
             },
-            "Toolbar": {"logo": None, "autohide": True},
+            "Toolbar": {"logo": None},
         }
     }
 )

@@ -78,11 +78,7 @@ class DashboardView:
         }
         self._make_buttons()
         self.panels = self.make_panels()
-        # The theme hides toolbars until the mouse comes: the keyboard would not reach them.
-        toolbar = {"autohide": False, "logo": None}
-        grid = gridplot(
-            self.panels, sizing_mode="stretch_width", toolbar_location="right", toolbar_options=toolbar
-        )
+        grid = gridplot(self.panels, sizing_mode="stretch_width", toolbar_location="right")
         grid.tags = ["spectool"]
         self.figure = LiveBokeh(grid, layout=W.Layout(width="100%"))
         self.figure.add_class("spectool-figure").add_class(f"bokeh-{grid.id}")

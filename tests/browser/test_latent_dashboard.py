@@ -144,7 +144,7 @@ def test_files_are_saved_by_buttons_and_the_picture_by_the_toolbar(at_seed, note
     sizes = {path.suffix: path.stat().st_size for path in (notebook_folder / "exports").iterdir()}
     assert {".csv", ".json"} <= set(sizes)
     with at_seed.expect_download() as download:
-        at_seed.locator(".bk-tool-icon-save").first.click()
+        at_seed.locator(".bk-tool-icon-save:visible").click()
     assert download.value.path().stat().st_size > 10_000
 
 
