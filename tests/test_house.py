@@ -18,7 +18,7 @@ from tests.test_rooms import ROOT, tree
 # conda-forge's names where they are others than the Python index's
 CONDA_NAMES = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
 # the import's name where it is another than the package's
-IMPORT_NAMES = {"astro-sedpy": "sedpy", "scikit-learn": "sklearn", "pyyaml": "yaml"}
+IMPORT_NAMES = {"ipython": "IPython", "astro-sedpy": "sedpy", "scikit-learn": "sklearn", "pyyaml": "yaml"}
 FORBIDDEN = {
     "pickle": r"import pickl[e]|allow_pickle=Tru[e]|joblib\.(dum|loa)[pd]\(|torch\.loa[d]\(",
     "all cores": r"n_jobs=-[1]|os\.cpu_coun[t]",

@@ -315,7 +315,7 @@ class LatentView(DashboardView):
     opener = "open_dashboard()"
 
     def __init__(self, state, *, retrain=None, export_folder="exports"):
-        self._retrain, self._first = retrain, state.model
+        self.retrain, self._first = retrain, state.model
         super().__init__(state, export_folder=export_folder)
         state.observe(lambda _: self._show_playing(), "playing")
 
@@ -378,7 +378,7 @@ class LatentView(DashboardView):
         self.train.on_click(lambda _: self.act(self._train_clicked))
         self.confirm.on_click(lambda _: self.act(self._start_training))
         self.cancel.on_click(lambda _: self.act(_show, self.ask, False))
-        self.train.layout.display = None if self._retrain else "none"
+        self.train.layout.display = None if self.retrain else "none"
         self.controls["animated"] = self.make_control("animated")
         return [W.HBox([self.controls["animated"], self.play]), self.train, self.ask, self.progress]
 
@@ -408,7 +408,7 @@ class LatentView(DashboardView):
         _show(self.ask, False)
         _show(self.progress, True)
         self.train.disabled, self.progress.value = True, 0
-        self.state.work(partial(self._retrain, on_progress=self._show_progress), self._take_model)
+        self.state.work(partial(self.retrain, on_progress=self._show_progress), self._take_model)
 
     def _show_progress(self, fraction, loss):
         self.progress.value = fraction

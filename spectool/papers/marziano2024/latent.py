@@ -16,6 +16,11 @@ from spectool.surveys.sdss import packaged_spectra, read_sdss
 
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
 REFERENCE = "marziano2024_reference"
+N_GALAXIES, BETA, SECONDS = (
+    4000,
+    0.3,
+    60.0,
+)  # of a retraining: galaxies, a tenth for validation; eq. 8; when it stops
 
 # Parameters that the dashboard predicts: what a table calls them and a slider, and the values that are possible. The
 # first eight are the paper's Table 1.
@@ -72,7 +77,7 @@ def describe(galaxy):
     return f"{kind}, log M* {mass:.1f}"
 
 
-def mock_seeds(galaxies, n=9):
+def mock_seeds(galaxies, n):
     """Choose mock galaxies that span the population, from star-forming to quiescent."""
     order = np.argsort((galaxies["log_mass"] - galaxies["log_sfr"]).values)
     ranks = np.linspace(0.1, 0.98, n) * (order.size - 1)
@@ -90,9 +95,9 @@ def sdss_seeds():
     return sample[["flux", "mask"]].assign(unknown).assign_coords(name=("galaxy", names))
 
 
-def draw_seeds(n_mocks=9, *, seed=60):
+def draw_seeds(*, seed=60):
     """Gather the galaxies to start from: mock ones, drawn anew, and the real ones of `sdss_seeds`."""
-    mocks = mock_seeds(draw_galaxies(300, seed=seed), n_mocks)
+    mocks = mock_seeds(draw_galaxies(300, seed=seed), 9)
     return xr.concat([mocks, sdss_seeds()], dim="galaxy", join="override", combine_attrs="drop")
 
 
@@ -110,14 +115,14 @@ def assemble(network, info, atlas, predictor):
     return LatentModel(network, info, atlas, predictor.predict, tuple(predictor.names))
 
 
-def fit_predictor(atlas, *, seed=0):
+def fit_predictor(atlas):
     """Train the small network that reads physical parameters, with errors, from latent vectors."""
     latent = atlas["latent"].values.astype(np.float32)
     table = np.stack([atlas[column].values for column in PARAMETERS], axis=1).astype(np.float32)
-    held_out = np.random.default_rng(seed).permutation(len(latent)) < len(latent) // 5
+    held_out = np.random.default_rng(0).permutation(len(latent)) < len(latent) // 5
     train, valid = ({"x": latent[rows], "y": table[rows]} for rows in (~held_out, held_out))
     network = GaussianMLP(
-        n_in=latent.shape[1], n_out=table.shape[1], hidden=(64, 64), names=list(PARAMETERS), seed=seed
+        n_in=latent.shape[1], n_out=table.shape[1], hidden=(64, 64), names=list(PARAMETERS), seed=0
     )
     network.set_statistics(train["x"], train["y"])
     options = {"batch_size": 128, "lr": 3e-3, "weight_decay": 1e-3, "optimizer": "adamw", "patience": 10}
@@ -129,7 +134,7 @@ def fit_predictor(atlas, *, seed=0):
             loss=gaussian_loss,
             epochs=40,
             schedule=one_cycle(),
-            seed=seed,
+            seed=0,
             progress=False,
             **options,
         )
@@ -160,53 +165,38 @@ def open_model(path_or_name=REFERENCE, *, seed=60):
     return assemble(network, info, atlas, predictor)
 
 
-def retrain(*, n_galaxies=4000, beta=0.3, seconds=60.0, seed=0, on_progress=None):
+def retrain(*, on_progress):
     """Train a light model on new mock galaxies, for the dashboard's button.
 
-    Parameters
-    ----------
-    n_galaxies : int
-        A tenth of them validates.
-    beta : float
-        Weight of the divergence in eq. 8 of Marziano (2024).
-    seconds : float
-        When to stop.
-    seed : int
-        Of galaxies, weights, order and noise.
-    on_progress : callable, optional
-        Called after each epoch with the part of the time that is through (0 to 1) and the validation loss.
-
-    Returns
-    -------
-    LatentModel
+    ``on_progress`` is called after each epoch with the part of the time that is through (0 to 1) and the loss of the
+    validation.
     """
-    galaxies = draw_galaxies(n_galaxies, seed=seed)
+    galaxies = draw_galaxies(N_GALAXIES, seed=0)
     flux, wavelength = galaxies["flux"].values, np.array(galaxies["wavelength"].values)
-    split = n_galaxies - n_galaxies // 10
-    network = make_autoencoder("light", seed=seed)
-    fit_statistics(network, flux[:split], wavelength, seed=seed)
+    split = N_GALAXIES - N_GALAXIES // 10
+    network = make_autoencoder("light", seed=0)
+    fit_statistics(network, flux[:split], wavelength, seed=0)
 
     def report(history):
-        if on_progress is not None:
-            on_progress(min(1.0, history.seconds / seconds), float(history.column("valid_loss")[-1]))
+        on_progress(min(1.0, history.seconds / SECONDS), float(history.column("valid_loss")[-1]))
 
     history = train(
         network,
         {"flux": flux[:split]},
         {"flux": flux[split:]},
         # Annealed from above as in the paper's notebook: dimensions that are not needed stay closed.
-        loss=BetaLoss(beta, start=10.0),
-        max_seconds=seconds,
+        loss=BetaLoss(BETA, start=10.0),
+        max_seconds=SECONDS,
         callbacks=[report],
-        seed=seed,
+        seed=0,
         epochs=1000,
         progress=False,
     )
     atlas = make_atlas(network, galaxies)
     scores = np.asarray(informativeness(atlas["latent"], galaxies["flux"]))
     arrays = {"informative": np.argsort(-scores)[: max(1, int((scores > INFORMATIVE).sum()))]}
-    recipe = {"n_galaxies": n_galaxies, "beta": beta, "seconds": seconds, "seed": seed}
+    recipe = {"n_galaxies": N_GALAXIES, "beta": BETA, "seconds": SECONDS, "seed": 0}
     metrics = {"valid_loss": history.best_loss, "epochs": len(history.records)}
-    info = ModelInfo(f"retrained (seed {seed})", "ConvBetaVAE", network.config, recipe, metrics, arrays)
+    info = ModelInfo("retrained", "ConvBetaVAE", network.config, recipe, metrics, arrays)
     predictor = fit_predictor(atlas)
     return assemble(network, info, atlas, predictor)

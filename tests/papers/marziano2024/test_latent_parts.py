@@ -80,11 +80,11 @@ def test_a_predictor_finds_what_the_latents_tell_and_admits_what_they_do_not(gal
     assert 0.8 < np.median(sigma[:, other]) < 1.3
 
 
-def test_retraining_gives_a_model_with_its_galaxies_and_reports_on_the_way():
+def test_retraining_gives_a_model_with_its_galaxies_and_reports_on_the_way(monkeypatch):
     seen = []
-    model = latent_data.retrain(
-        n_galaxies=120, seconds=0.5, on_progress=lambda part, loss: seen.append((part, loss))
-    )
+    monkeypatch.setattr(latent_data, "N_GALAXIES", 120)
+    monkeypatch.setattr(latent_data, "SECONDS", 0.5)
+    model = latent_data.retrain(on_progress=lambda part, loss: seen.append((part, loss)))
     assert model.atlas["latent"].shape == (120, 32)
     assert model.info.arrays["informative"].size >= 1
     assert seen[-1][0] == 1.0
