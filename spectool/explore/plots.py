@@ -3,16 +3,14 @@
 import itertools
 
 import numpy as np
-from bokeh.layouts import gridplot, row
+from bokeh.layouts import row
 from bokeh.models import (
     BasicTicker,
     ColorBar,
     ColumnDataSource,
     FixedTicker,
-    HoverTool,
     LinearColorMapper,
     Range1d,
-    Span,
     Whisker,
 )
 from bokeh.plotting import figure
@@ -26,14 +24,13 @@ from spectool.explore.style import (
     MAP_PALETTE,
     MUTED,
     OBSERVED,
-    OKABE_ITO,
     load_holoviews,
 )
 
 MASS_LABEL = "log M* (M☉)"
 METALLICITY_LABEL = "log Z*/Z☉ (dex)"
 SFR_LABEL = "log SFR (M☉/yr)"
-FRAME = FIGURE_WIDTH - 90  # what the vertical axis leaves of a figure's width
+FRAME = FIGURE_WIDTH - 95  # what the vertical axis leaves of a figure's width
 GREYS = ("#FFFFFF", *(f"#{v:02X}{v:02X}{v:02X}" for v in range(240, 165, -1)))
 EXPONENTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -103,7 +100,7 @@ def curves(
         options["hooks"] = [lambda plot, _: LineMarks(plot.state, window, FRAME, lines=lines)]
     if options.get("logy"):
         options.setdefault("yticks", decades(np.concatenate(list(values.values()))))
-    return hv.Overlay(parts).opts(show_legend=len(values) > 1, **options)
+    return hv.Overlay(parts).opts(**{"show_legend": len(values) > 1} | options)
 
 
 def points(
@@ -119,7 +116,7 @@ def points(
         below, above = np.broadcast_to(np.asarray(errors, np.float32), (2, len(x)))
         bars = hv.ErrorBars((x, y, below, above), x_label, [y_label, "below", "above"])
         parts.append(bars.opts(line_color=color, lower_head=None, upper_head=None))
-    return hv.Overlay(parts).opts(show_legend=bool(label), **options)
+    return hv.Overlay(parts).opts(**{"show_legend": bool(label)} | options)
 
 
 def density(
@@ -145,14 +142,14 @@ def density(
     counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)
     (left, right), (bottom, top) = limits
     bounds, axes = (left, bottom, right, top), [x_label or "x", y_label or "y"]
-    picture = hv.Image(np.sqrt(counts.T[::-1]).astype(np.float32), axes, bounds=bounds)
+    picture = hv.Image(np.sqrt(counts.T[::-1]).astype(np.float32), axes, "√ galaxies", bounds=bounds)
     parts = [picture.opts(cmap=list(palette))]
     if len(contours):
         smooth = gaussian_filter(counts.T, 1.5)
         ranked = np.sort(smooth.ravel())[::-1]
         share = np.cumsum(ranked) / ranked.sum()
         levels = sorted({float(ranked[np.searchsorted(share, c)]) for c in contours})
-        rings = hv.operation.contours(hv.Image(smooth[::-1], axes, bounds=bounds), levels=levels)
+        rings = hv.operation.contours(hv.Image(smooth[::-1], axes, "galaxies", bounds=bounds), levels=levels)
         parts.append(rings.opts(cmap=["#000000"], line_width=1.5, show_legend=False))
     return hv.Overlay(parts).opts(xlim=limits[0], ylim=limits[1], show_legend=False, **options)
 
@@ -183,7 +180,7 @@ def histogram(named, edges, *, x_label="", y_label="galaxies", share=False, colo
         counts, _ = np.histogram(np.asarray(values, float), edges, density=share)
         steps = hv.Curve((0.5 * (edges[1:] + edges[:-1]), counts), x_label or "x", y_label, label=name)
         parts.append(steps.opts(interpolation="steps-mid", color=color, line_width=1.8))
-    return hv.Overlay(parts).opts(show_legend=len(named) > 1, **options)
+    return hv.Overlay(parts).opts(**{"show_legend": len(named) > 1} | options)
 
 
 def identity(**options):
@@ -200,7 +197,8 @@ def stack(panels, *, heights=140):
     """Overlays one above the other over one horizontal axis, which the last shows; the first has the legend."""
     placed = []
     for k, height in enumerate(np.broadcast_to(heights, len(panels)).tolist()):
-        size = {"width": None, "height": None, "frame_width": FRAME, "frame_height": height}
+        size = {"width": FIGURE_WIDTH, "height": None, "frame_height": height}
+        size["backend_opts"] = {"plot.min_border_left": 70, "plot.min_border_right": 25}
         axis = "bottom" if k == len(panels) - 1 else "bare"
         legend = {} if k == 0 else {"show_legend": False}
         placed.append(panels[k].opts(xaxis=axis, **size, **legend))
@@ -352,43 +350,6 @@ def plot_curves(
     return plot
 
 
-def plot_informativeness(scores, *, threshold=0.01):
-    """Bars of eq. 11 of `marziano2024` for every latent dimension, one panel per model (its Fig. 9).
-
-    Parameters
-    ----------
-    scores : dict of str to array_like, each shape (n_latent,)
-    threshold : float
-        Above it a dimension is informative.
-
-    Returns
-    -------
-    bokeh layout
-    """
-    panels = []
-    top = max(float(np.max(values)) for values in scores.values()) * 1.5
-    for name, values in scores.items():
-        values = np.asarray(values, dtype=float)
-        informative = values > threshold
-        plot = figure(
-            title=f"{name}: {int(informative.sum())} informative dimensions",
-            width=FIGURE_WIDTH,
-            height=180,
-            tools="save",
-            y_axis_type="log",
-            y_range=Range1d(1e-5, top),
-            x_range=Range1d(-0.7, len(values) - 0.3),
-            y_axis_label="mean |cov|",
-            x_axis_label="latent dimension",
-        )
-        colors = np.where(informative, OKABE_ITO["blue"], "#BBBBBB").tolist()
-        plot.vbar(np.arange(len(values)), 0.7, np.maximum(values, 1.2e-5), 1e-5, color=colors)
-        plot.add_layout(Span(location=threshold, dimension="width", line_dash="dashed", line_color=CYCLE[1]))
-        plot.xaxis.ticker = FixedTicker(ticks=list(range(0, len(values), 2)))
-        panels.append([plot])
-    return gridplot(panels, toolbar_location=None)
-
-
 def plot_matrix(
     values, rows, columns, *, title="", label="mutual information (nat)", size=46, digits=2, vmax=None
 ):
@@ -455,162 +416,6 @@ def plot_matrix(
     plot.add_layout(ColorBar(color_mapper=mapper, title=label, width=12, ticker=BasicTicker()), "right")
     plot.xaxis.major_label_orientation = 0.6
     plot.grid.grid_line_color = None
-    return plot
-
-
-def plot_density_grid(x, y, *, marked=None, bins=40, size=None):
-    """Density maps of every pair of columns (Figs. 11 and 13 of `marziano2024`).
-
-    Each map is a two-dimensional histogram with a square-root stretch; axes show the central 99%.
-
-    Parameters
-    ----------
-    x, y : dict of str to array_like, each shape (galaxy,)
-        Columns across and down.
-    marked : dict of (str, str) to bool, optional
-        Pairs (x, y) to frame, such as those that share more than 0.1 nat.
-    bins : int
-    size : int, optional
-        Side of one map in screen pixels; default: what fits the page.
-
-    Returns
-    -------
-    bokeh layout
-    """
-    marked = marked or {}
-    size = size or int(np.clip((FIGURE_WIDTH - 60) / len(x), 70, 150))
-    grid = []
-    for line, (y_name, y_values) in enumerate(y.items()):
-        grid.append([])
-        for column, (x_name, x_values) in enumerate(x.items()):
-            last, first = line == len(y) - 1, column == 0
-            plot = figure(
-                width=size + (48 if first else 0),
-                height=size + (40 if last else 0),
-                tools="",
-                toolbar_location=None,
-                x_axis_label=x_name if last else None,
-                y_axis_label=y_name if first else None,
-            )
-            _draw_density(plot, np.asarray(x_values, float), np.asarray(y_values, float), bins)
-            plot.xaxis.visible, plot.yaxis.visible = last, first
-            plot.axis.major_label_text_font_size = "0px"
-            plot.axis.axis_label_text_font_size = "12px"
-            plot.axis.major_tick_line_color = None
-            plot.grid.grid_line_color = None
-            if marked.get((x_name, y_name)):
-                plot.outline_line_color, plot.outline_line_width = CYCLE[1], 3
-            grid[-1].append(plot)
-    return gridplot(grid, toolbar_location=None)
-
-
-def _draw_density(plot, x, y, bins):
-    good = np.isfinite(x) & np.isfinite(y)
-    limits = [np.quantile(v[good], [0.005, 0.995]) for v in (x, y)]
-    counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)
-    (left, right), (bottom, top) = limits
-    mapper = LinearColorMapper(palette=MAP_PALETTE, low=0, high=max(float(np.sqrt(counts.max())), 1))
-    plot.image(
-        [np.sqrt(counts.T).astype(np.float32)],
-        x=left,
-        y=bottom,
-        dw=right - left,
-        dh=top - bottom,
-        color_mapper=mapper,
-    )
-    plot.x_range, plot.y_range = Range1d(left, right), Range1d(bottom, top)
-
-
-def plot_traversal(wavelength, values, spectra, *, title="", window=None, height=230):
-    """One latent dimension moved, the others held: the spectra, and how much each pixel moves (Fig. 14).
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n,)
-        [Angstrom]
-    values : array_like, shape (k,)
-        Values of the dimension.
-    spectra : array_like, shape (k, n)
-        Decoded flux at each.
-    title : str
-    window : (float, float), optional
-        Wavelengths shown [Angstrom].
-    height : int
-
-    Returns
-    -------
-    bokeh layout
-        Left the spectra, coloured by the value; right the largest minus the smallest flux of each pixel.
-    """
-    wavelength = np.asarray(wavelength, dtype=np.float32)
-    values, spectra = np.asarray(values, dtype=float), np.asarray(spectra, dtype=np.float32)
-    window = window or (float(wavelength[0]), float(wavelength[-1]))
-    shown = (wavelength >= window[0]) & (wavelength <= window[1])
-    mapper = LinearColorMapper(palette=MAP_PALETTE, low=float(values.min()), high=float(values.max()))
-    share = (values - values.min()) / max(np.ptp(values), 1e-9)
-    colors = [MAP_PALETTE[int(s * (len(MAP_PALETTE) - 1))] for s in share]
-    common = {"tools": TOOLS, "height": height, "x_axis_label": WAVELENGTH_LABEL}
-    left = figure(
-        title=title or None,
-        width=560,
-        y_axis_label=FLUX_LABEL,
-        x_range=Range1d(*window),
-        y_range=Range1d(*_robust_range(spectra[:, shown])),
-        **common,
-    )
-    for color, spectrum in zip(colors, spectra, strict=True):
-        left.line(wavelength, spectrum, color=color, line_width=1.0)
-    left.add_layout(ColorBar(color_mapper=mapper, title="value", width=10), "right")
-    change = spectra.max(axis=0) - spectra.min(axis=0)
-    right = figure(
-        title="change per pixel", width=340, y_axis_label="largest − smallest", x_range=left.x_range, **common
-    )
-    right.y_range = Range1d(0, 1.05 * float(np.quantile(change[shown], 0.998)) + 1e-6)
-    right.line(wavelength, change, color=CYCLE[1], line_width=1.2)
-    return gridplot([[left, right]], toolbar_location=None)
-
-
-def _robust_range(spectra):
-    """Range that holds all but the tips of the strongest lines, which would flatten everything else."""
-    top = float(np.quantile(spectra, 0.998))
-    return min(0.0, float(spectra.min())) - 0.05 * top, 1.15 * top
-
-
-def plot_points(x, y, *, names=None, x_label="", y_label="", title="", identity=False, width=430, height=380):
-    """Scatter of at most some thousands of points, as small translucent dots.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (n,)
-    names : sequence of str, optional
-        Shown when the pointer rests on a point.
-    x_label, y_label, title : str
-    identity : bool
-        Draw y = x.
-    width, height : int
-
-    Returns
-    -------
-    bokeh.plotting.figure
-    """
-    x, y = np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
-    data = {"x": x, "y": y} | ({"name": list(names)} if names is not None else {})
-    plot = figure(
-        title=title or None,
-        width=width,
-        height=height,
-        tools=TOOLS,
-        x_axis_label=x_label,
-        y_axis_label=y_label,
-    )
-    dots = plot.scatter(
-        "x", "y", source=ColumnDataSource(data), size=4, color=CYCLE[0], fill_alpha=0.35, line_color=None
-    )
-    if names is not None:
-        plot.add_tools(HoverTool(renderers=[dots], tooltips=[("", "@name")]))
-    if identity:
-        ends = [float(np.nanmin([x.min(), y.min()])), float(np.nanmax([x.max(), y.max()]))]
-        plot.line(ends, ends, color=MUTED, line_dash="dashed")
     return plot
 
 

@@ -2,9 +2,8 @@
 
 import numpy as np
 from bokeh.models import ColumnDataSource, HoverTool, Range1d
-from bokeh.plotting import figure
 
-from spectool.explore.style import CYCLE, FIGURE_WIDTH, LINE_MARK
+from spectool.explore.style import LINE_MARK
 from spectool.spectra import LINES
 
 WAVELENGTH_LABEL = "rest wavelength (Å, vacuum)"
@@ -13,6 +12,11 @@ TOOLS = "xpan,xwheel_zoom,xbox_zoom,reset,save"
 
 # Lines that are named before all others where there is no room for every name.
 FIRST = ("Hα", "[O III] 5007", "[O II]", "Hβ", "Lyα", "[S II] 6716", "Mg II", "C III]")
+
+# Absorption that makes old stars recognisable, vacuum Angstrom, and emission that most galaxies show.
+ABSORPTION = {"Ca K": 3934.8, "Ca H": 3969.6, "G band": 4305.6, "Mg b": 5176.6, "Na D": 5895.6}
+EMISSION = ("[O II]", "Hδ", "Hγ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
+OPTICAL_LINES = {**{name: LINES[name] for name in EMISSION}, **ABSORPTION}
 
 LABEL_SIZE = 12  # pixels
 LABEL_ROWS = 3
@@ -123,64 +127,3 @@ def flux_range(spectra, *, headroom=0.22):
     low, high = min(0.0, float(values.min())), float(values.max())
     span = max(high - low, 1e-3)
     return low - 0.04 * span, low + span / (1 - headroom)
-
-
-def plot_spectra(
-    wavelength,
-    spectra,
-    *,
-    title="",
-    window=None,
-    y_label=FLUX_LABEL,
-    colors=CYCLE,
-    lines=LINES,
-    width=FIGURE_WIDTH,
-    height=320,
-):
-    """Plot spectra with named emission lines.
-
-    Parameters
-    ----------
-    wavelength : array_like, shape (n,)
-        Vacuum, rest frame [Angstrom].
-    spectra : dict of str to array_like, each shape (n,)
-        Flux by the name that the legend gives it; NaN leaves a gap.
-    title : str
-    window : (float, float), optional
-        Wavelengths to show first [Angstrom]; all by default.
-    y_label : str
-    colors : sequence of str
-        One per spectrum.
-    lines : dict of str to float
-        Emission lines to name; empty for none.
-    width, height : int
-        Screen pixels.
-
-    Returns
-    -------
-    bokeh.plotting.figure
-    """
-    wavelength = np.asarray(wavelength, dtype=np.float32)
-    window = window or (float(wavelength[0]), float(wavelength[-1]))
-    shown = (wavelength >= window[0]) & (wavelength <= window[1])
-    # Copies: a figure that held a view would keep the whole sample in memory.
-    values = {name: np.array(flux, dtype=np.float32) for name, flux in spectra.items()}
-    low, high = flux_range(np.stack([flux[shown] for flux in values.values()]))
-    plot = figure(
-        title=title or None,
-        width=width,
-        height=height,
-        x_range=Range1d(*window, bounds=(float(wavelength[0]), float(wavelength[-1]))),
-        y_range=Range1d(low, high),
-        tools=TOOLS,
-        active_scroll="xwheel_zoom",
-        x_axis_label=WAVELENGTH_LABEL,
-        y_axis_label=y_label,
-    )
-    if lines:
-        LineMarks(plot, window, width - 80, lines=lines)
-    for (name, flux), color in zip(values.items(), colors, strict=False):
-        plot.line(wavelength, flux, color=color, line_width=1.4, legend_label=name)
-    plot.legend.location = "right"
-    plot.legend.click_policy = "hide"
-    return plot

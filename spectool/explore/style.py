@@ -144,28 +144,17 @@ def load_holoviews():
         "autohide_toolbar": True,
         "show_grid": True,
     }
-    drawn = (
-        "Area",
-        "Bars",
-        "Curve",
-        "ErrorBars",
-        "Histogram",
-        "Labels",
-        "Points",
-        "Scatter",
-        "Segments",
-        "Spread",
-    )
-    maps = {"cmap": list(MAP_PALETTE), "show_grid": False}
+    colored = ("Area", "Bars", "Curve", "Histogram", "Points", "Scatter", "Segments", "Spread")
+    legend = {"click_policy": "hide", "location": "left", "spacing": 14}
     hv.opts.defaults(
-        *(getattr(hv.opts, name)(**common) for name in drawn),
-        *(getattr(hv.opts, name)(**common | maps) for name in ("HeatMap", "Image")),
-        hv.opts.Overlay(
-            **common,
-            legend_position="top",
-            legend_opts={"click_policy": "hide", "location": "left", "spacing": 14},
+        *(getattr(hv.opts, name)(**common, color=hv.Cycle(list(CYCLE))) for name in colored),
+        *(getattr(hv.opts, name)(**common) for name in ("ErrorBars", "Labels")),
+        *(
+            getattr(hv.opts, name)(**common, cmap=list(MAP_PALETTE))
+            for name in ("Contours", "HeatMap", "Image")
         ),
-        hv.opts.Layout(shared_axes=True, toolbar=None),
+        hv.opts.Overlay(**common, legend_position="top", legend_opts=legend),
+        hv.opts.Layout(toolbar=None),
     )
     return hv
 
@@ -176,7 +165,7 @@ def to_bokeh(figure):
         return figure
     model = load_holoviews().render(figure, backend="bokeh")
     for plot in model.select({"type": Plot}):
-        if plot.width is None:  # its frame has a size, which Bokeh would warn about
+        if None in (plot.width, plot.height):  # its frame has a size, which Bokeh would warn about
             plot.sizing_mode = None
     for wheel in model.select({"type": WheelZoomTool}):
         wheel.modifiers = {"ctrl": True}

@@ -9,15 +9,10 @@ from bokeh.plotting import figure
 
 from spectool.explore import style
 from spectool.explore.bokeh_widget import LiveBokeh
-from spectool.explore.spectrum import TOOLS, LineMarks
+from spectool.explore.spectrum import OPTICAL_LINES, TOOLS, LineMarks
 from spectool.explore.your_spectrum import tabulate
 from spectool.prepare import NORM_WINDOW, SKY_LINES
-from spectool.spectra import LINES
 
-# Absorption that makes old stars recognisable, vacuum Angstrom.
-ABSORPTION = {"Ca K": 3934.8, "Ca H": 3969.6, "G band": 4305.6, "Mg b": 5176.6, "Na D": 5895.6}
-EMISSION = ("[O II]", "Hδ", "Hγ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716", "[S II] 6731")
-OPTICAL_LINES = {**{name: LINES[name] for name in EMISSION}, **ABSORPTION}
 HEIGHT = 280
 
 

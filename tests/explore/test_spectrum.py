@@ -4,10 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from bokeh.models import Line
 
-from spectool.explore.spectrum import CHARACTER_WIDTH, LABEL_SIZE, flux_range, layout_lines, plot_spectra
-from spectool.spectra import LINES, sps_wavelength
+from spectool.explore.spectrum import CHARACTER_WIDTH, LABEL_SIZE, flux_range, layout_lines
+from spectool.spectra import LINES
 
 WINDOWS = [(1000.0, 10000.0), (3500.0, 7400.0), (4780.0, 5080.0), (6480.0, 6800.0), (6560.0, 6570.0)]
 
@@ -48,14 +47,3 @@ def test_the_flux_range_holds_the_spectra_and_skips_gaps():
     assert low < 0.0
     assert high > 3.0
     assert flux_range(np.full(4, np.nan)) == (0.0, 1.0)
-
-
-def test_a_spectrum_plot_has_units_and_keeps_gaps():
-    wavelength = sps_wavelength()
-    flux = np.ones(wavelength.size)
-    flux[:1000] = np.nan
-    plot = plot_spectra(wavelength, {"galaxy": flux})
-    assert "Å" in plot.xaxis[0].axis_label
-    assert "flux" in plot.yaxis[0].axis_label
-    (drawn,) = (r.data_source.data["y"] for r in plot.renderers if isinstance(r.glyph, Line))
-    assert np.isnan(drawn[:1000]).all()
