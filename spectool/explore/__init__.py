@@ -5,7 +5,10 @@ from importlib import import_module
 # Name -> module that has it: a dashboard loads what it needs, and no other.
 LATER = {
     "LiveBokeh": "spectool.explore.bokeh_widget",
+    "YourSpectrum": "spectool.explore.your_spectrum",
+    "YourSpectrumView": "spectool.explore.your_spectrum",
     "open_dashboard": "spectool.explore.latent",
+    "open_your_spectrum": "spectool.explore.your_spectrum",
     "show": "spectool.explore.style",
     "use_bokeh": "spectool.explore.style",
 }

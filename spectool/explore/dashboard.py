@@ -56,7 +56,8 @@ class Dashboard(traitlets.HasTraits):
         super().__init__()
         self.lock = threading.RLock()
         self._start = start or (lambda function: threading.Thread(target=function, daemon=True).start())
-        self._past, self._future, self._last, self._request = [], [], (None, 0.0), 0
+        self._request = 0
+        self.forget()
 
     # ---- for a dashboard's own class to fill
 
@@ -147,6 +148,10 @@ class Dashboard(traitlets.HasTraits):
     def state(self):
         """Return all choices as plain values that JSON can hold."""
         return {name: _plain(getattr(self, name)) for name in self.controls}
+
+    def forget(self):
+        """Let the history begin with what is now."""
+        self._past, self._future, self._last = [], [], (None, 0.0)
 
     @property
     def can_undo(self):

@@ -126,7 +126,7 @@ class LatentState(Dashboard):
             values = {about["short_name"]: model.atlas[c].values for c, about in named.items()}
             self.meanings = name_dimensions(atlas, values) if named else [""] * network.n_latent
             self._tree = KDTree((atlas / self.spread)[:, self.informative])
-            self._past, self._future = [], []
+            self.forget()
             self.set_trait("animated", int(self.informative[0]))
             self._change({"seed": self.seed or self.seed_names[0]})
             self._announce(("model",))

@@ -20,6 +20,7 @@ OPTICAL_LINES = {**{name: LINES[name] for name in EMISSION}, **ABSORPTION}
 
 LABEL_SIZE = 12  # pixels
 LABEL_ROWS = 3
+AXIS_HEIGHT = 80  # pixels of a figure that its axis and legend take
 CHARACTER_WIDTH = 0.56  # of the label's size: a mean over sans-serif fonts
 
 

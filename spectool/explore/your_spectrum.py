@@ -1,17 +1,27 @@
-"""What the page for a visitor's own spectrum knows and does, without a widget: read it, prepare it, ask the models."""
+"""The dashboard of one's own spectrum: read a file, prepare it step by step, and ask every model about it."""
 
-import threading
+import hashlib
+import html
 import warnings
+from pathlib import Path
 
+import ipywidgets as W
 import numpy as np
 import pandas as pd
 import traitlets
 import xarray as xr
+from bokeh.models import ColumnDataSource, Range1d
+from bokeh.plotting import figure
 
 from spectool import prepare
+from spectool.explore.dashboard import Choice, Dashboard
+from spectool.explore.spectrum import OPTICAL_LINES, TOOLS, LineMarks
+from spectool.explore.style import DECODED, OBSERVED, OKABE_ITO, RESIDUAL
+from spectool.explore.view import DashboardView, alt, limits
 from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_spectrum
 
+KEPT = 8  # spectra whose answers stay in memory, so that undo is quick
 STEPS = (
     "as observed",
     "sky lines masked",
@@ -53,12 +63,12 @@ def tabulate(answers):
     return pd.DataFrame(rows, columns=columns)
 
 
-class YourSpectrum(traitlets.HasTraits):
+class YourSpectrum(Dashboard):
     """One spectrum on its way from a file to what the models say of it.
 
     `read` does all of it. It keeps what was there if the new file cannot be used, and puts the reason into
     `message`: a visitor's bad file is no traceback on the page. Who asks for the answers in code gets the
-    reason as an error. Observers of `version` see everything else already changed.
+    reason as an error.
 
     Parameters
     ----------
@@ -67,63 +77,132 @@ class YourSpectrum(traitlets.HasTraits):
         `spectool.papers.ask_all`.
     """
 
-    name = traitlets.Unicode(help="of the spectrum")
+    name = "spectrum"
+    controls = ("source", "redshift", "ebv", "medium")
+
+    source = traitlets.Unicode(help="name of the file, and the first digits of its hash")
+    redshift = traitlets.Unicode().tag(ui=True, label="Redshift", tooltip="empty: the file's")
+    ebv = traitlets.Unicode().tag(ui=True, label="E(B−V) / mag", tooltip="empty: the file's, or left in")
+    medium = Choice("vacuum").tag(
+        ui=True, label="Wavelengths in", tooltip="SDSS and space telescopes: vacuum"
+    )
     message = traitlets.Unicode(help="what went wrong, or what was noticed on the way; empty if all is well")
     failed = traitlets.Bool(False, help="whether the last file could not be used")
-    busy = traitlets.Bool(False, help="whether a spectrum is being read or models are being asked")
     sample = traitlets.Instance(xr.Dataset, allow_none=True, help="as read, one galaxy")
-    version = traitlets.Int(0, help="counts spectra; changes last")
 
     def __init__(self, ask):
         super().__init__()
-        self.lock = threading.RLock()
-        self._ask = ask
-        self._last: tuple | None = None
+        self._ask, self._files, self._kept = ask, {}, {}
         self.steps: dict[str, xr.Dataset] = {}
         self.answers: list = []
 
+    def choices(self, name):
+        return ["vacuum", "air"]
+
+    def first_state(self):
+        return self._hold(packaged_spectra()["NGC 3522"]) | {
+            "redshift": "",
+            "ebv": "0.02",
+            "medium": "vacuum",
+        }
+
+    def _hold(self, source, name=None):
+        """Keep a file for as long as the dashboard lives, and return the choice that stands for it."""
+        if isinstance(source, bytes):
+            content = source
+        else:
+            path = Path(str(source)).expanduser()
+            content = path.read_bytes() if path.is_file() else str(source).encode()
+            name = name or str(source).rsplit("/", 1)[-1]
+        key = f"{name or 'spectrum'} {hashlib.sha256(content).hexdigest()[:10]}"
+        self._files[key] = source, name
+        return {"source": key}
+
     def read(self, source, *, redshift=None, ebv=None, medium="vacuum", name=None):
-        """Read a spectrum, prepare it and ask every model that applies."""
-        with self.lock:
-            self.busy = True
-            try:
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always", UserWarning)
-                    sample = read_spectrum(source, redshift=redshift, ebv=ebv, medium=medium, name=name)
-                    steps = prepare_in_steps(sample)
-                    answers = self._ask(sample)
-            except (ValueError, OSError) as error:
-                self.failed, self.message = True, str(error)
-                return False
-            finally:
-                self.busy = False
-            self.sample, self.steps, self.answers = sample, steps, answers
-            self._last = (source, {"redshift": redshift, "ebv": ebv, "medium": medium, "name": name})
-            self.name = str(sample["name"].values[0])
-            ours = (prepare.PrepareWarning, UserWarning)
-            notes = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, ours))
-            self.failed, self.message = False, "; ".join(notes)
-            self.version += 1
-            return True
+        """Read a spectrum, prepare it and ask every model that applies; return whether it could be used.
+
+        Parameters are those of `spectool.surveys.read_spectrum`.
+        """
+        given = {"redshift": redshift, "ebv": ebv}
+        texts = {key: "" if value is None else repr(float(value)) for key, value in given.items()}
+        return self._try(self._hold(source, name) | texts | {"medium": medium})
 
     def read_again(self, **options):
-        """Read the last spectrum again with other options of `read`; those not given (or None) stay."""
-        if self._last is None:
-            self.failed, self.message = True, "upload a file, or give a file name or URL"
-            return False
-        source, before = self._last
-        return self.read(source, **{**before, **{k: v for k, v in options.items() if v is not None}})
+        """Read the last spectrum again with another ``redshift``, ``ebv`` or ``medium``; what is None stays."""
+        if not self.source:
+            return self._fail("upload a file, or give a file name or URL")
+        return self._try({key: str(value) for key, value in options.items() if value is not None})
 
     def read_example(self, galaxy="NGC 3522", *, ebv=0.02):
-        """Read one of the SDSS spectra that ppxf ships.
-
-        Parameters
-        ----------
-        galaxy : {"NGC 3522", "NGC 3073"}
-        ebv : float
-            E(B-V) [mag].
-        """
+        """Read one of the SDSS spectra that ppxf ships: NGC 3522 or NGC 3073, with its E(B-V) [mag]."""
         return self.read(packaged_spectra()[galaxy], ebv=ebv)
+
+    def reset(self):
+        self._try(self.first_state())
+
+    def _try(self, changes):
+        with self.lock:
+            self.busy, version = True, self.version
+            try:
+                self.set(**changes)
+                if (
+                    self.version == version
+                ):  # the same file with the same options: it may have changed on disk
+                    self.derive(("source",))
+                    self._announce(("source",))
+            except (ValueError, OSError) as error:
+                return self._fail(str(error))
+            finally:
+                self.busy = False
+        return True
+
+    def _fail(self, message):
+        self.failed, self.message = True, message
+        self._announce(("message",))
+        return False
+
+    def derive(self, changed):
+        key = tuple(self.state().values())
+        if key not in self._kept:
+            self._kept[key] = self._read()
+            while len(self._kept) > KEPT:
+                self._kept.pop(next(iter(self._kept)))
+        self.sample, self.steps, self.answers, self.message = self._kept[key]
+        self.failed = False
+
+    def _read(self):
+        """What follows from the choices: the spectrum as read, in steps, what the models say, and what was noticed."""
+        if self.source not in self._files:
+            raise ValueError(
+                f"this view is of {self.source}, which is not here: upload that file, then open it again"
+            )
+        source, name = self._files[self.source]
+        numbers = {}
+        for key in ("redshift", "ebv"):
+            text = getattr(self, key).strip()
+            try:
+                numbers[key] = float(text) if text else None
+            except ValueError:
+                raise ValueError(f"{key} is {text!r}, which is no number") from None
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                sample = read_spectrum(source, **numbers, medium=self.medium, name=name)
+                steps = prepare_in_steps(sample)
+                answers = self._ask(sample)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+        ours = (prepare.PrepareWarning, UserWarning)
+        notes = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, ours))
+        return sample, steps, answers, "; ".join(notes)
+
+    @property
+    def title(self):
+        """Name of the spectrum."""
+        return str(self.sample["name"].values[0]) if self.sample is not None else ""
+
+    def about(self):
+        return [f"spectrum: {self.source}", *self.history()]
 
     def history(self):
         """What was done to the spectrum, sentence by sentence."""
@@ -182,3 +261,245 @@ class YourSpectrum(traitlets.HasTraits):
         return np.stack(
             [wavelength[starts] - step_width[starts], wavelength[ends] + step_width[ends]], axis=1
         )
+
+
+class YourSpectrumView(DashboardView):
+    """The dashboard: a file and its redshift at the left, three figures, and what the models say.
+
+    Parameters
+    ----------
+    state : YourSpectrum
+    export_folder : str or path
+    """
+
+    hint = "Upload a spectrum, or change the redshift, and press the blue button."
+    opener = "open_your_spectrum()"
+
+    # ---- controls
+
+    def make_extras(self):
+        def text(name, label, placeholder):
+            return W.Text(description=label, placeholder=placeholder, layout=wide, tooltip=placeholder)
+
+        wide = W.Layout(width="auto")
+        accepted = ".fits,.fit,.gz,.ecsv,.csv,.txt,.dat"
+        self.upload = W.FileUpload(accept=accepted, description="Upload a file", layout=wide)
+        self.where = text("where", "or file, URL", "spec-….fits or https://…")
+        self.redshift = text("redshift", "Redshift", "the file's, if it has one")
+        self.ebv = text("ebv", "E(B−V) / mag", "the file's, else left in")
+        self.medium = W.Dropdown(options=["vacuum", "air"], description="Wavelengths", layout=wide)
+        self.button = W.Button(description="Read it and ask the models", button_style="primary", layout=wide)
+        self.example = W.Button(description="Back to NGC 3522", layout=wide)
+        self.upload.observe(lambda _: setattr(self.where, "value", ""), "value")
+        self.button.on_click(lambda _: self.submit())
+        self.example.on_click(lambda _: self.state.read_example())
+        self.verdict = W.HTML()
+        self.verdict.add_class("spectool-status")
+        fields = [self.upload, self.where, self.redshift, self.ebv, self.medium]
+        return [*fields, self.button, self.example, self.verdict]
+
+    def submit(self):
+        """Read what the controls say: the file name or URL, else the upload, else the last spectrum again."""
+        self.hint_line.layout.display = "none"
+        where, state = self.where.value.strip(), self.state
+        options = {"redshift": self.redshift.value.strip(), "ebv": self.ebv.value.strip()}
+        for name, value in options.items():
+            try:
+                options[name] = float(value) if value else None
+            except ValueError:
+                state._fail(f"{name} is {value!r}, which is no number")
+                return
+        options["medium"] = self.medium.value
+        if where:
+            state.read(where, **options)
+        elif self.upload.value:
+            given = self.upload.value[-1]
+            state.read(bytes(given["content"]), name=given["name"], **options)
+        else:
+            state.read_again(**options)
+
+    # ---- figures
+
+    def make_panels(self):
+        self._sources, self.figures = {}, {}
+        observed = self._panel("observed", "As observed", "observed wavelength (Å, vacuum)")
+        source = self._source("observed", "wavelength", "good", "bad", "sigma")
+        for centre, half_width in prepare.SKY_LINES.values():
+            strip = {"color": OKABE_ITO["sky_blue"], "alpha": 0.35, "line_color": None}
+            observed.vstrip([centre - half_width], [centre + half_width], legend_label="sky lines", **strip)
+        for column, color, label in (
+            ("bad", OBSERVED, "masked pixels"),
+            ("good", DECODED, "flux"),
+            ("sigma", OKABE_ITO["orange"], "noise (1 σ)"),
+        ):
+            observed.line("wavelength", column, source=source, color=color, legend_label=label)
+        rest = self._panel("rest", "At rest", "rest wavelength (Å, vacuum)", height=192)
+        curves = ("before", OBSERVED, "with the Milky Way's dust"), ("rest", DECODED, "without")
+        for name, color, label in curves:
+            source = self._source(name, "wavelength", "good")
+            rest.line("wavelength", "good", source=source, color=color, legend_label=label)
+        self.marks = LineMarks(rest, (3500, 9500), 520, lines=OPTICAL_LINES)
+        rest.on_change("inner_width", lambda attr, old, new: self.marks.update(width=new))
+        ready = self._panel("prepared", "What the model gets", "rest wavelength (Å, vacuum)")
+        gaps = {"source": self._source("gaps", "x0", "x1"), "color": "#909090", "alpha": 0.35}
+        ready.vstrip("x0", "x1", line_color=None, legend_label="no data", **gaps)
+        window = ([edge] for edge in prepare.NORM_WINDOW)
+        strip = {"color": OKABE_ITO["yellow"], "alpha": 0.4, "line_color": None}
+        ready.vstrip(*window, legend_label="normalisation", **strip)
+        source = self._source("prepared", "wavelength", "good", "reconstruction")
+        curves = (
+            ("good", OBSERVED, "prepared spectrum"),
+            ("reconstruction", RESIDUAL, "model's reconstruction"),
+        )
+        for column, color, label in curves:
+            ready.line("wavelength", column, source=source, color=color, legend_label=label)
+        for plot in self.figures.values():
+            plot.add_layout(plot.legend[0], "above")
+            plot.legend.update(orientation="horizontal", location="left", click_policy="hide", padding=0)
+        return [[plot] for plot in self.figures.values()]
+
+    def _panel(self, name, title, x_label, height=156):
+        self.figures[name] = figure(
+            height=height,
+            tools=TOOLS,
+            active_scroll=None,
+            sizing_mode="stretch_width",
+            x_axis_label=f"{title}: {x_label}",
+            y_axis_label="flux",
+            x_range=Range1d(3500, 9500),
+            y_range=Range1d(0, 1),
+            min_border_left=64,
+        )
+        return self.figures[name]
+
+    def _source(self, name, *columns):
+        self._sources[name] = ColumnDataSource({c: np.zeros(0, np.float32) for c in columns}, name=name)
+        return self._sources[name]
+
+    def draw(self, changed):
+        state = self.state
+        self.redshift.value, self.ebv.value, self.medium.value = state.redshift, state.ebv, state.medium
+        self._say_verdict()
+        if not state.steps:
+            for name, plot in self.figures.items():
+                alt(plot, f"The figure {name!r} is empty: no spectrum was read yet.")
+            return
+        corrected = "extinction corrected" in state.steps
+        unit = "flux (10⁻¹⁷ cgs)" if state.sample["flux"].attrs["units"] else "flux (no unit)"
+        shown, ready = state.curves("sky lines masked"), state.curves("normalised")
+        clean = state.curves("extinction corrected" if corrected else "sky lines masked")
+        self._sources["observed"].data = shown
+        self._place("observed", shown["wavelength"], shown["good"], unit)
+        scale = np.float32(1 + float(state.sample["redshift"].values[0]))
+        at_rest, empty = shown["wavelength"] / scale, np.full(shown["good"].shape, np.nan, np.float32)
+        before = shown["good"] * scale if corrected else empty
+        self._sources["before"].data = {"wavelength": at_rest, "good": before}
+        self._sources["rest"].data = {"wavelength": at_rest, "good": clean["good"] * scale}
+        self._place("rest", at_rest, clean["good"] * scale, unit, headroom=0.42)
+        dusty, undusted = self.figures["rest"].legend[0].items
+        dusty.visible = corrected
+        undusted.label = {
+            "value": "without" if corrected else "with the Milky Way's dust: E(B−V) is not known"
+        }
+        self.marks.update((float(at_rest.min()), float(at_rest.max())))
+        model, gaps = state.reconstruction(), state.masked_ranges("normalised")
+        prepared = {"wavelength": ready["wavelength"], "good": ready["good"], "reconstruction": model}
+        self._sources["prepared"].data = prepared
+        self._sources["gaps"].data = {"x0": gaps[:, 0], "x1": gaps[:, 1]}
+        self._place(
+            "prepared", ready["wavelength"], np.concatenate([ready["good"], model]), "flux / median", high=99
+        )
+        masked = 100 * float(np.mean(np.isnan(shown["good"])))
+        alt(
+            self.figures["observed"],
+            f"Spectrum of {state.title} as observed; {masked:.0f}% of its pixels are masked.",
+        )
+        alt(
+            self.figures["rest"],
+            f"The spectrum at rest, at redshift {float(scale) - 1:.4f}, with named lines.",
+        )
+        alt(
+            self.figures["prepared"],
+            "The spectrum on the model's pixels, and the model's reconstruction of it.",
+        )
+
+    def _place(self, name, wavelength, flux, label, *, headroom=0.0, high=99.7):
+        plot = self.figures[name]
+        bottom, top = limits(flux, high=high)
+        bottom = min(bottom, 0.0)
+        ranges = {"x": (float(wavelength.min()), float(wavelength.max()))}
+        ranges["y"] = bottom, bottom + (top - bottom) / (1 - headroom)
+        for axis, (start, end) in ranges.items():
+            getattr(plot, f"{axis}_range").update(start=start, end=end, reset_start=start, reset_end=end)
+        plot.yaxis[0].axis_label = label
+
+    # ---- words
+
+    def _say_verdict(self):
+        """One line at the button: the first answer of each model, or why there is none."""
+        state = self.state
+        if state.failed:
+            self.verdict.value = (
+                f'<span class="spectool-warning">Not used: {html.escape(state.message)}</span>'
+            )
+            return
+        parts = []
+        for answer in state.answers:
+            if answer.result is not None:
+                row = tabulate([answer]).iloc[0]
+                flag = " ⚠ out of range" if row["out of range"] else ""
+                parts.append(
+                    f"{row['quantity']} <b>{row['value']:.2f} ± {row['error']:.2f}</b> {row['unit']}{flag}"
+                )
+        self.verdict.value = "; ".join(parts) or ("No model applies." if state.answers else "")
+
+    def describe(self):
+        state = self.state
+        if state.busy:
+            return "Reading, preparing and asking the models: some ten seconds", ""
+        if state.sample is None:
+            return "No spectrum yet.", ""
+        redshift = float(state.sample["redshift"].values[0])
+        notes = "" if state.failed else state.message
+        return f"<b>{html.escape(state.title)}</b>, redshift {redshift:.5f}", notes
+
+    def make_tables(self):
+        parts = []
+        for answer in self.state.answers:
+            parts.append(f"<b>{html.escape(answer.title)}</b>")
+            if answer.result is None:
+                parts.append(f"<p>Does not apply: {html.escape(answer.reason)}.</p>")
+                continue
+            if bool(answer.result["out_of_range"].values[0]):
+                reason = html.escape(str(answer.result["reason"].values[0]))
+                parts.append(
+                    f'<p class="spectool-warning">⚠ Out of range: {reason}. Do not trust the values.</p>'
+                )
+            if "remark" in answer.result:
+                parts.append(f"<p>{html.escape(str(answer.result['remark'].values[0]))}</p>")
+            rows = tabulate([answer])
+            values = [
+                f"{v:.2f} ± {e:.2f} {u}"
+                for v, e, u in rows[["value", "error", "unit"]].itertuples(index=False)
+            ]
+            rows = rows.assign(**{"value ± error": values})
+            for detail, some in rows.groupby("detail"):
+                table = some[["quantity", "value ± error", "note"]].to_html(index=False, border=0)
+                summary = "<summary>The latent numbers that this was read from</summary>"
+                parts.append(f"<details>{summary}{table}</details>" if detail else table)
+        if self.state.steps:
+            steps = "".join(f"<li>{html.escape(line)}</li>" for line in self.state.history())
+            parts.append(
+                f"<details><summary>What was done to the spectrum, in full</summary><ol>{steps}</ol></details>"
+            )
+        return parts
+
+
+def open_your_spectrum():
+    """Open the dashboard of one's own spectrum on NGC 3522, a galaxy that the ppxf package ships."""
+    from spectool.papers import ask_all
+
+    state = YourSpectrum(ask_all)
+    state.reset()
+    state.forget()
+    return YourSpectrumView(state)

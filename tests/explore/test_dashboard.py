@@ -17,8 +17,21 @@ def make_latent(folder, request):
     return LatentView(state, export_folder=folder), [{"seed": "two"}, {"whole_lines": True}, {"window": "Hα"}]
 
 
+def make_spectrum(folder, request):
+    from spectool.explore.your_spectrum import YourSpectrum, YourSpectrumView
+
+    state = YourSpectrum(ask=lambda sample: [])
+    state.reset()
+    state.forget()
+    return YourSpectrumView(state, export_folder=folder), [
+        {"redshift": "0.01"},
+        {"ebv": ""},
+        {"medium": "air"},
+    ]
+
+
 # Dashboard -> function (folder, request) that returns its view, and changes that a user could make.
-BUILDERS = {"latent": make_latent}
+BUILDERS = {"latent": make_latent, "spectrum": make_spectrum}
 
 
 @pytest.fixture(params=BUILDERS)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.explore.your_spectrum import STEPS, YourSpectrum, prepare_in_steps
-from spectool.explore.your_spectrum_view import YourSpectrumView, limits
+from spectool.explore.view import limits
+from spectool.explore.your_spectrum import STEPS, YourSpectrum, YourSpectrumView, prepare_in_steps
 from spectool.papers import Answer
 from spectool.prepare import prepare_spectra
 from spectool.surveys import packaged_spectra, read_spectrum
@@ -53,7 +53,7 @@ def test_steps_end_where_the_models_begin():
 
 
 def test_the_example_is_read_and_answered(state):
-    assert state.name == "NGC3522_SDSS_DR18.fits" and not state.failed and not state.busy
+    assert state.title == "NGC3522_SDSS_DR18.fits" and not state.failed and not state.busy
     assert state.table()["quantity"].tolist() == ["age", "does not apply"]
     assert state.out_of_range() == {"Model A": "latent 3 <is> odd"}
     assert any("extinction corrected with F99" in line for line in state.history())
@@ -84,10 +84,10 @@ def test_masked_ranges_hold_exactly_the_masked_pixels(state):
     ],
 )
 def test_a_bad_file_is_told_and_leaves_the_last_one(state, source, options, says):
-    before = state.version
+    before = state.sample
     assert not state.read(source, **options)
     assert state.failed and says in state.message and not state.busy
-    assert state.version == before and state.name == "NGC3522_SDSS_DR18.fits"
+    assert state.sample is before and state.title == "NGC3522_SDSS_DR18.fits"
     with pytest.raises(ValueError, match=re.escape(says)):
         state.table()
     assert state.read_example("NGC 3073") and not state.failed
@@ -107,13 +107,32 @@ def test_view_follows_the_state(state):
     sources = view._sources
     np.testing.assert_array_equal(sources["observed"].data["good"], state.curves("sky lines masked")["good"])
     assert (sources["prepared"].data["reconstruction"] == 1).all()
-    assert "9.80 ± 0.10 Gyr" in view.answers.value and "latent 3 &lt;is&gt; odd" in view.answers.value
-    assert "Out of range" in view.answers.value and "<details>" not in view.answers.value
-    assert "needs ultraviolet" in view.answers.value
-    assert view.observed is not view.observed, "a cell that is run again gets a figure of what is there now"
+    assert "9.80 ± 0.10 Gyr" in view.tables.value and "latent 3 &lt;is&gt; odd" in view.tables.value
+    assert "Out of range" in view.tables.value and "needs ultraviolet" in view.tables.value
+    assert "extinction corrected with F99" in view.tables.value
+    assert "age <b>9.80 ± 0.10</b> Gyr ⚠ out of range" in view.verdict.value
     state.read_example("NGC 3073")
-    assert "NGC3073" in view.message.value
+    assert "NGC3073" in view.status.value
     np.testing.assert_array_equal(sources["observed"].data["good"], state.curves("sky lines masked")["good"])
+
+
+def test_the_dust_is_named_only_where_it_is_known(state):
+    view = YourSpectrumView(state)
+    dusty, undusted = view.figures["rest"].legend[0].items
+    assert dusty.visible and undusted.label.value == "without"
+    state.set(ebv="")
+    assert not dusty.visible and "not known" in undusted.label.value
+    assert np.isnan(view._sources["before"].data["good"]).all()
+
+
+def test_a_shared_view_asks_for_the_file_that_is_not_here(state):
+    state.read(packaged_spectra()["NGC 3073"].read_bytes(), name="mine.fits", redshift=0.0038)
+    text, fresh = state.share(), YourSpectrum(ask=make_answers)
+    with pytest.raises(ValueError, match=r"this view is of mine\.fits .*upload that file"):
+        fresh.load(text)
+    fresh.read(packaged_spectra()["NGC 3073"].read_bytes(), name="mine.fits", redshift=0.1)
+    fresh.load(text)
+    assert fresh.sample["redshift"].values[0] == 0.0038
 
 
 def test_view_reads_uploads_and_paths(state):
@@ -130,14 +149,14 @@ def test_view_reads_uploads_and_paths(state):
     )
     view.redshift.value, view.ebv.value = "0.00380", "0.01"
     view.button.click()
-    assert state.name == "mine.fits" and state.sample["redshift"].values[0] == 0.0038
+    assert state.title == "mine.fits" and state.sample["redshift"].values[0] == 0.0038
     assert state.sample["ebv"].values[0] == 0.01
     view.where.value = str(packaged_spectra()["NGC 3522"])
     view.button.click()
-    assert state.name == "NGC3522_SDSS_DR18.fits"
+    assert state.title == "NGC3522_SDSS_DR18.fits"
     view.redshift.value = "far away"
     view.button.click()
-    assert state.failed and "far away" in view.message.value and "no number" in view.message.value
+    assert state.failed and "far away" in view.verdict.value and "no number" in view.verdict.value
     view.example.click()
     assert not state.failed and state.sample["redshift"].values[0] != 0.0038
 
@@ -146,7 +165,7 @@ def test_the_last_spectrum_is_read_again_with_another_redshift(state):
     view = YourSpectrumView(state)
     view.redshift.value = "0.1"
     view.button.click()
-    assert state.name == "NGC3522_SDSS_DR18.fits" and state.sample["redshift"].values[0] == 0.1
+    assert state.title == "NGC3522_SDSS_DR18.fits" and state.sample["redshift"].values[0] == 0.1
     assert state.sample["ebv"].values[0] == 0.02, "what is not given anew stays"
     np.testing.assert_allclose(view._sources["rest"].data["wavelength"][0] * 1.1, 3826.5, atol=1)
 
@@ -154,11 +173,11 @@ def test_the_last_spectrum_is_read_again_with_another_redshift(state):
 def test_view_says_that_there_is_nothing_to_read():
     view = YourSpectrumView(YourSpectrum(ask=make_answers))
     view.button.click()
-    assert "upload a file" in view.message.value and "No spectrum yet" in view.answers.value
+    assert "upload a file" in view.verdict.value and "No spectrum yet" in view.status.value
 
 
 def test_limits_ignore_spikes_and_empty_spectra():
     values = np.append(np.linspace(1, 2, 1000), [1e9, np.nan])
     low, high = limits(values)
-    assert low == 0 and 2 < high < 2.5
+    assert 0.8 < low < 1 and 2 < high < 2.5
     assert limits(np.full(3, np.nan)) == (0.0, 1.0)
