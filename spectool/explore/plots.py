@@ -97,7 +97,7 @@ def curves(
     if lines:
         shown = (x >= window[0]) & (x <= window[1])
         options.setdefault("ylim", flux_range(np.stack([y[shown] for y in values.values()])))
-        options["hooks"] = [lambda plot, _: LineMarks(plot.state, window, FRAME, lines=lines)]
+        options["hooks"] = [naming(lines, window)]
     if options.get("logy"):
         options.setdefault("yticks", decades(np.concatenate(list(values.values()))))
     return hv.Overlay(parts).opts(**{"show_legend": len(values) > 1} | options)
@@ -188,6 +188,11 @@ def identity(**options):
     return load_holoviews().Slope(1, 0).opts(color=MUTED, line_dash="dashed", line_width=1.5, **options)
 
 
+def naming(lines, window):
+    """Hook of HoloViews: name lines (vacuum wavelength [Angstrom] by name) above a spectrum seen in a window."""
+    return lambda plot, _: LineMarks(plot.state, window, FRAME, lines=lines)
+
+
 def framed(plot, _):
     """Hook of HoloViews: a thick frame about a panel that one should look at."""
     plot.state.outline_line_color, plot.state.outline_line_width = CYCLE[1], 3
@@ -231,8 +236,8 @@ class LiveLoss:
         Of the figure; which scalar of the loss to follow.
     watch
         ``watch()`` -> dict of str to array_like (n,): what to draw beside the loss, such as a spectrum (first: it sets
-        the range) and what the model makes of it now. Called before the training and after each epoch, when the model
-        is in evaluation mode; what it draws at random changes nothing, because `fit` seeds every epoch.
+        the range) and what the model makes of it now. Called when `fit` begins and after each epoch, when ``model`` is
+        what it trains, in evaluation mode; what it draws at random changes nothing, because `fit` seeds every epoch.
     x, x_label, y_label, dots
         Axis of what is watched, (n,); its labels; whether the curves are points.
 
@@ -267,16 +272,26 @@ class LiveLoss:
             self.plot.scatter("epoch", name, size=5, **style)
         self.plot.xaxis.ticker = BasicTicker(min_interval=1)
         if watch is not None:
-            self.example = ColumnDataSource({"x": np.asarray(x, np.float32), **self._watched()})
-            axes = {"x_axis_label": x_label, "y_axis_label": y_label}
-            self.beside = figure(title="before training", width=FIGURE_WIDTH - width, **axes, **size)
-            names = list(self.example.data)[1:]
-            self.beside.y_range = Range1d(*flux_range(self.example.data[names[0]]))
-            draw = self.beside.scatter if dots else self.beside.line
-            for name, color in zip(names, (OBSERVED, *CYCLE), strict=False):
-                draw("x", name, source=self.example, color=color, legend_label=name)
+            self.beside = figure(
+                width=FIGURE_WIDTH - width, x_axis_label=x_label, y_axis_label=y_label, **size
+            )
+            self.x, self.draw = x, self.beside.scatter if dots else self.beside.line
             layout = row(self.plot, self.beside)
         self.widget = LiveBokeh(layout)
+
+    def begin(self, model):
+        """Draw what is watched before the first epoch; `fit` calls this with the model that it trains."""
+        self.model = model
+        if self.watch is None or hasattr(self, "example"):
+            return
+        self.example = ColumnDataSource({"x": np.asarray(self.x, np.float32), **self._watched()})
+        names = list(self.example.data)[1:]
+        with self.widget.batch():
+            self.beside.title.text = "before training"
+            self.beside.y_range = Range1d(*flux_range(self.example.data[names[0]]))
+            for name, color in zip(names, (OBSERVED, *CYCLE), strict=False):
+                self.draw("x", name, source=self.example, color=color, legend_label=name)
+        self.widget.refresh()
 
     def _watched(self):
         return {name: np.array(values, np.float32) for name, values in self.watch().items()}

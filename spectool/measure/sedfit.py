@@ -396,15 +396,15 @@ def nearest_models(sample, library, *, n=5):
     return out
 
 
-def score_fit(fitted, *, truth="", prediction="_fit"):
+def score_fit(fitted, *, truth=""):
     """Compare properties with the truth, or with another estimate.
 
     Parameters
     ----------
     fitted : xarray.Dataset
-        For each of `PROPERTIES` a column with the ending ``truth`` and one with the ending ``prediction``; for the
-        coverage also ``prediction`` + ``_low`` and ``_high``.
-    truth, prediction : str
+        For each of `PROPERTIES` a column with the ending ``truth`` and one with the ending ``_fit``; for the coverage
+        also ``_fit_low`` and ``_fit_high``.
+    truth : str
         Endings.
 
     Returns
@@ -414,7 +414,7 @@ def score_fit(fitted, *, truth="", prediction="_fit"):
         (share of the variance explained), ``coverage`` (share of truths between low and high; NaN without these),
         ``half_width`` (median of half of high - low) [dex]; ``n``, rows where both are finite.
     """
-    rows = [_score(fitted, name + truth, name + prediction) for name in PROPERTIES]
+    rows = [_score(fitted, name + truth, name + "_fit") for name in PROPERTIES]
     units = {name: {"units": "" if name in ("r2", "coverage", "n") else "dex"} for name in SCORES}
     columns = {name: ("property", np.array([row[name] for row in rows]), units[name]) for name in SCORES}
     return xr.Dataset(columns, coords={"property": list(PROPERTIES)})

@@ -7,6 +7,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 _FEWEST = 10
+_N_BINS = 10
 _CHUNK = 4_000_000  # numbers in memory at once while bootstrapping
 
 
@@ -96,32 +97,31 @@ def percentiles_by_group(values, groups, *, min_count=1):
     return result
 
 
-def running_percentiles(x, y, *, n_bins=10):
+def running_percentiles(x, y):
     """Percentiles of recovered in equal bins of original flux (Scourfield et al. 2023, Fig. 9).
 
     Parameters
     ----------
     x, y : array_like, shape (galaxy,)
         Logarithms of original and recovered flux; pairs that are not both finite are left out.
-    n_bins : int
 
     Returns
     -------
-    dict of str to ndarray, each shape (n_bins,)
+    dict of str to ndarray, each shape (10,)
         ``x`` (centre), ``count``, ``low``, ``middle``, ``high`` (16th, 50th, 84th percentile of `y`; NaN in an empty
-        bin), ``filled`` (more than N / (n_bins + 1) pairs); ``bin`` (galaxy,) of every pair, -1 where it has none.
+        bin), ``filled`` (more than N / 11 pairs); ``bin`` (galaxy,) of every pair, -1 where it has none.
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     both = np.isfinite(x) & np.isfinite(y)
     n = int(both.sum())
     low, high = (x[both].min(), x[both].max()) if n else (0.0, 1.0)
-    edges = np.linspace(low, max(high, low + 1e-6), n_bins + 1)
+    edges = np.linspace(low, max(high, low + 1e-6), _N_BINS + 1)
     of_pair = np.full(x.shape, -1)
-    of_pair[both] = np.clip(np.searchsorted(edges, x[both], side="right") - 1, 0, n_bins - 1)
-    count = np.bincount(of_pair[both], minlength=n_bins)
-    low, middle, high = percentiles_by_group(y, group_rows(of_pair, n_bins))
+    of_pair[both] = np.clip(np.searchsorted(edges, x[both], side="right") - 1, 0, _N_BINS - 1)
+    count = np.bincount(of_pair[both], minlength=_N_BINS)
+    low, middle, high = percentiles_by_group(y, group_rows(of_pair, _N_BINS))
     bins = {"x": 0.5 * (edges[1:] + edges[:-1]), "low": low, "middle": middle, "high": high}
-    return bins | {"count": count, "filled": count > n / (n_bins + 1), "bin": of_pair}
+    return bins | {"count": count, "filled": count > n / (_N_BINS + 1), "bin": of_pair}
 
 
 def summarize(x, y, bins):

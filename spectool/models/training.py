@@ -207,7 +207,7 @@ def fit(
         Stop, in the middle of an epoch if need be, after so long, earlier runs of the same `checkpoint` counted.
     augment, callbacks
         ``augment(batch, step)`` -> batch, for each training batch anew, not for `valid`; called with the `History`
-        after each epoch.
+        after each epoch, and ``callback.begin(model)`` before the first where there is one.
     checkpoint
         A safetensors file, written every minute and at the end; a killed training goes on where it was.
     seed
@@ -229,6 +229,9 @@ def fit(
     bar = tqdm(total=epochs * run.n_batches, initial=done, disable=not progress)
     try:
         with bar, torch.random.fork_rng(devices=[]):
+            for callback in callbacks:
+                if hasattr(callback, "begin"):
+                    callback.begin(model.eval())
             for epoch in range(len(history.records), epochs):
                 if reason := run.reason_to_stop(epoch, patience):
                     history.stopped = reason

@@ -104,8 +104,10 @@ def test_points_have_their_errors_and_grids_their_places():
 
 def test_live_loss_redraws_what_it_watches():
     now = [0.0]
-    curve = plots.LiveLoss(x=[1, 2], watch=lambda: {"galaxy": [1, 2], "model": [now[0], now[0]]})
+    curve = plots.LiveLoss(x=[1, 2], watch=lambda: {"galaxy": [1, 2], "model": [curve.model(), now[0]]})
+    curve.begin(lambda: 7.0)
+    assert list(curve.example.data["model"]) == [7.0, 0.0]
     now[0] = 1.5
     curve(History(records=[{"epoch": 1, "train_loss": 3.0, "valid_loss": 4.0}]))
-    assert list(curve.example.data["model"]) == [1.5, 1.5]
+    assert list(curve.example.data["model"]) == [7.0, 1.5]
     assert curve.beside.title.text == "after epoch 1"
