@@ -8,6 +8,7 @@ LATER = {
     "YourSpectrum": "spectool.explore.your_spectrum",
     "YourSpectrumView": "spectool.explore.your_spectrum",
     "open_dashboard": "spectool.explore.latent",
+    "open_line_dashboard": "spectool.explore.line",
     "open_your_spectrum": "spectool.explore.your_spectrum",
     "show": "spectool.explore.style",
     "use_bokeh": "spectool.explore.style",

@@ -25,11 +25,12 @@ for (const doc of Bokeh.documents) {
 
 
 class LiveBokeh(BokehModel):
-    """`jupyter_bokeh.BokehModel` with the suite's theme and four mends."""
+    """`jupyter_bokeh.BokehModel` with the suite's theme and five mends."""
 
     def __init__(self, figure, **kwargs):
         self._patch_lock = RLock()
         self._held_events = None
+        self._answered, self._missed = False, False
         figure = to_bokeh(figure)
         if figure.document is None:
             Document(theme=THEME).add_root(figure)
@@ -56,6 +57,7 @@ class LiveBokeh(BokehModel):
     def refresh(self):
         """Send the whole figure anew: what changes before a view is shown never reaches it as a patch."""
         with self._patch_lock:
+            self._answered, self._missed = False, False
             self.render_bundle = self._model_to_traits(self._model)
 
     def get_state(self, key=None, drop_defaults=False):
@@ -70,6 +72,10 @@ class LiveBokeh(BokehModel):
         # Data flow from the kernel to the page only; an echo may be older than what the kernel has.
         if not (content.get("kind") == "ModelChanged" and content.get("attr") == "data"):
             super()._sync_model(_model, content, _buffers)
+        if not self._answered:
+            self._answered = True
+            if self._missed:
+                self.refresh()
 
     def _document_patched(self, event):
         if event.setter is self:
@@ -81,6 +87,8 @@ class LiveBokeh(BokehModel):
                 self._held_events.append(event)
 
     def _send_patch(self, events):
+        # A page that has not answered yet may still be drawing the figure as it was.
+        self._missed = not self._answered
         message = Protocol().create("PATCH-DOC", events)
         for part in (message.header_json, message.metadata_json, message.content_json):
             self.send({"msg": "patch", "payload": part})

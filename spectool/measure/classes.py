@@ -39,6 +39,14 @@ def log_ratio(numerator, denominator):
     return np.where(usable, np.log10(ratio), np.nan)
 
 
+def log_flux(line_table, line, quantity):
+    """Log10 of a line's "peak" or "integrated" flux and its formal error [dex], (galaxy,); NaN if not positive."""
+    name = {"peak": "line_peak", "integrated": "line_flux"}[quantity]
+    flux, error = (line_table[n].sel(line=line).values.astype(float) for n in (name, f"{name}_error"))
+    value = log_ratio(flux, 1.0)
+    return value, np.where(np.isfinite(value), error / np.where(flux > 0, flux, 1) / np.log(10), np.nan)
+
+
 def classify(line_table, *, net=True):
     """The five classes of Scourfield (2023, Section 2) from measured lines."""
     _check(line_table, net)

@@ -1,0 +1,145 @@
+"""What the line-flux dashboard asks of this paper: its table of lines, spectra made anew, its own figures."""
+
+from functools import cached_property, lru_cache
+
+import numpy as np
+import xarray as xr
+
+from spectool.io import load_product
+from spectool.measure.classes import BPT_LINES
+from spectool.measure.lines_linear import measure_lines_linear
+from spectool.models.denoise import denoise
+from spectool.papers.scourfield2023.network import load, paper_scatter
+from spectool.papers.scourfield2023.sample import (
+    TEST_NOISE_SEED,
+    add_noise,
+    normalize_total,
+    read_products,
+    rebuild,
+    rest_wavelength,
+)
+from spectool.parallel import single_thread
+
+TOOL = "tools.make.scourfield2023_lines lines"
+MEASURED = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
+NEEDED = {
+    **dict.fromkeys(MEASURED, ("source", "galaxy", "line")),
+    "latent": ("model", "galaxy", "dim"),
+    **dict.fromkeys(("candidate", "log_mass", "spectral_class"), ("galaxy",)),
+}
+ROWS = ("galaxy", "wavelength")
+# Of the paper's figures beside ours.
+REMARK = (
+    '<span title="Passive galaxies of the mock hardly emit: a model answers with what they have on average, which '
+    'widens the scatter. Raise the S/N of Hα to 3 and it halves.">(mocks emit less)</span>'
+)
+
+
+def open_lines(path=None):
+    """Open the shipped table of lines measured on the 2000 test galaxies.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path, optional
+        Another table of the same layout.
+
+    Returns
+    -------
+    xarray.Dataset
+        In memory. dims (source, galaxy, line, model, dim): ``line_flux``, ``line_peak`` and their errors (source,
+        galaxy, line) in normalised flux (times Angstrom); ``latent`` (model, galaxy, dim); per-galaxy columns.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; the message says which tool makes it.
+    ValueError
+        If a variable, the original spectra or a line that the diagrams need is missing.
+    """
+    product, file = load_product("scourfield2023_lines.nc", TOOL, path=path)
+    missing = [name for name, dims in NEEDED.items() if name not in product or product[name].dims != dims]
+    missing += [f"the line {line}" for line in BPT_LINES if line not in product.get("line", ())]
+    missing += [] if "original" in product.get("source", ()) else ["the source 'original'"]
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}: `python -m {TOOL}` makes it")
+    return product
+
+
+class Pipeline:
+    """The steps from a galaxy's number to its fitted spectrum: rebuilt, noised, de-noised by a model, and fitted."""
+
+    wavelength = rest_wavelength()
+    remark = REMARK
+
+    def __init__(self, product):
+        self.row = {int(candidate): k for k, candidate in enumerate(product["candidate"].values)}
+
+    def prepare(self, candidates):
+        """Rebuild original spectra, and fit their lines."""
+        originals = self.rebuild(candidates)
+        with single_thread():
+            fit = self.measure(originals[["flux", "ivar", "mask"]])
+        return originals.assign(
+            unit_noise=(ROWS, self.draw_noise(candidates), {"units": ""}),
+            original_fit=(ROWS, (fit["continuum"] + fit["line_model"]).values, {"units": ""}),
+        )
+
+    def run(self, originals, kind, size, sigma):
+        """Noise, de-noise and fit: spectra (galaxy, wavelength), latents (galaxy, dim) and lines (galaxy, line)."""
+        noisy = add_noise(originals, seed=0, sigma=sigma, unit_noise=originals["unit_noise"].values)
+        with single_thread():
+            predicted = self.denoise(kind, size, noisy)
+            # No weights: the prediction covers even pixels where the survey had no data.
+            flux = predicted["flux"].values
+            spectra = xr.Dataset({"flux": (ROWS, flux), "mask": (ROWS, ~np.isfinite(flux))}, noisy.coords)
+            fit = self.measure(spectra)
+        return xr.Dataset(
+            {
+                "original": (ROWS, hide_masked(originals, "flux"), {"units": ""}),
+                "original_fit": (ROWS, originals["original_fit"].values, {"units": ""}),
+                "noisy": (ROWS, hide_masked(noisy, "noisy"), {"units": ""}),
+                "denoised": (ROWS, flux, {"units": ""}),
+                "fit": (ROWS, (fit["continuum"] + fit["line_model"]).values, {"units": ""}),
+                "latent": (("galaxy", "dim"), predicted["latent"].values, {"units": ""}),
+                **{name: fit[name] for name in MEASURED if name in fit},
+            },
+            coords={"wavelength": originals["wavelength"].values, "line": fit["line"].values},
+        )
+
+    def rebuild(self, candidates):
+        """Normalised originals of the mock survey."""
+        spectra = rebuild(candidates, keep_truth=False)[["flux", "ivar", "mask", "candidate"]]
+        return normalize_total(spectra, constant=read_products().attrs["constant"])
+
+    @cached_property
+    def noise(self):
+        """Unit noise of the whole test set: one draw as in `add_noise`, a galaxy's hangs on its place there."""
+        shape = (len(self.row), self.wavelength.size)
+        return np.random.default_rng(TEST_NOISE_SEED).standard_normal(shape, dtype="f4")
+
+    def draw_noise(self, candidates):
+        """The galaxies' noise in the test set, for sigma = 1."""
+        return self.noise[[self.row[int(candidate)] for candidate in candidates]]
+
+    def denoise(self, kind, size, sample):
+        """Let a shipped model remove the noise."""
+        return denoise(load_denoiser(kind.lower(), size), sample)
+
+    def measure(self, spectra):
+        """Fit the lines, as quickly as a slider needs it."""
+        return measure_lines_linear(spectra, keep_fit=True)
+
+    def read_published(self, source, line):
+        """The paper's scatter of peak fluxes [dex], over all points and over filled bins; or None."""
+        return paper_scatter(source, line)
+
+
+@lru_cache(maxsize=12)
+def load_denoiser(kind, size):
+    """A shipped model, kept for the next move of the slider."""
+    return load(kind, size)[0]
+
+
+def hide_masked(sample, variable):
+    """Spectra (galaxy, wavelength) with NaN in masked pixels."""
+    return np.where(sample["mask"].values, np.nan, sample[variable].values).astype(np.float32)
