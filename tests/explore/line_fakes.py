@@ -4,14 +4,12 @@ import numpy as np
 import xarray as xr
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from spectool.explore.line_data import KINDS, SIZES, source_name
-from spectool.explore.line_live import Pipeline
 from spectool.measure.classes import CLASSES
-from spectool.papers.scourfield2023.sample import rest_wavelength
+from spectool.papers.scourfield2023.line import Pipeline
 from spectool.spectra import LINES
 
 NAMES = ("Hδ", "Hβ", "[O III] 5007", "Hα", "[N II] 6583", "[S II] 6716")
-MODELS = [source_name(kind, size) for size in SIZES for kind in KINDS]
+MODELS = [f"{kind} {size}" for size in (2, 4, 6, 10) for kind in ("PCA", "AE", "VAE")]
 SOURCES = ["original", "noise-added", *MODELS]
 CONSTANT = 33.0
 WIDTH = 5.0  # Angstrom; integrated over peak flux of every fake line
@@ -57,77 +55,46 @@ def make_product(n=300, seed=0):
     )
 
 
-def make_spectra(product, candidates):
-    """Draw the originals of the fake table: a flat continuum, and lines one pixel wide."""
-    wavelength = rest_wavelength()
-    at = [int(np.flatnonzero(product["candidate"].values == c)[0]) for c in candidates]
-    flux = np.full((len(at), wavelength.size), CONSTANT / wavelength.size)
-    for name in NAMES:
-        peak = product["line_peak"].sel(source="original", line=name).values[at]
-        flux[:, np.argmin(np.abs(wavelength - LINES[name]))] += np.nan_to_num(peak)
-    dims = ("galaxy", "wavelength")
-    return xr.Dataset(
-        {
-            "flux": (dims, flux.astype("f4")),
-            "ivar": (dims, np.full(flux.shape, 1e6, "f4")),
-            "mask": (dims, np.zeros(flux.shape, bool)),
-            "norm": ("galaxy", np.ones(len(at))),
-            "candidate": ("galaxy", np.asarray(candidates)),
-        },
-        coords={"wavelength": wavelength},
-        attrs={"constant": CONSTANT},
-    )
+class FakePipeline(Pipeline):
+    """The paper's steps with originals of a flat continuum and lines one pixel wide, and without a model."""
 
+    remark = "(as drawn)"
 
-def measure(sample):
-    """Peak over the median of the neighbourhood; not a fit, but it follows the flux."""
-    flux, wavelength = sample["flux"].values, sample["wavelength"].values
-    continuum = median_filter(flux, size=(1, 31))
-    at = [int(np.argmin(np.abs(wavelength - LINES[name]))) for name in NAMES]
-    peak = (flux - continuum)[:, at]
-    model = np.zeros_like(flux)
-    model[:, at] = peak
-    table, dims = ("galaxy", "line"), ("galaxy", "wavelength")
-    errors = np.full(peak.shape, 1e-3)
-    return xr.Dataset(
-        {
-            "line_peak": (table, peak),
-            "line_peak_error": (table, errors),
-            "line_flux": (table, peak * WIDTH),
-            "line_flux_error": (table, errors * WIDTH),
-            "continuum": (dims, continuum),
-            "line_model": (dims, model),
-        },
-        coords={"line": list(NAMES)},
-    )
+    def __init__(self, product):
+        super().__init__(product)
+        self.product, self.asked = product, []
 
+    def rebuild(self, candidates):
+        self.asked += [int(c) for c in candidates]
+        at = [self.row[int(c)] for c in candidates]
+        flux = np.full((len(at), self.wavelength.size), CONSTANT / self.wavelength.size)
+        for name in NAMES:
+            peak = self.product["line_peak"].sel(source="original", line=name).values[at]
+            flux[:, np.argmin(np.abs(self.wavelength - LINES[name]))] += np.nan_to_num(peak)
+        dims = ("galaxy", "wavelength")
+        columns = {"flux": (dims, flux.astype("f4")), "ivar": (dims, np.full(flux.shape, 1e6, "f4"))}
+        columns |= {"mask": (dims, np.zeros(flux.shape, bool)), "norm": ("galaxy", np.ones(len(at)))}
+        columns["candidate"] = ("galaxy", np.asarray(candidates))
+        return xr.Dataset(columns, coords={"wavelength": self.wavelength}, attrs={"constant": CONSTANT})
 
-def denoise(kind, size, sample):
-    """Smooth with a box as wide as the model is small; its "latents" are mean fluxes of chunks."""
-    width = {"PCA": 1, "AE": 2, "VAE": 3}[kind] + (size < 6)
-    noisy = sample["noisy"].values
-    latent = np.stack([chunk.mean(axis=1) for chunk in np.array_split(noisy, size, axis=1)], axis=1)
-    return xr.Dataset(
-        {
-            "flux": (("galaxy", "wavelength"), uniform_filter1d(noisy, width, axis=1)),
-            "latent": (("galaxy", "dim"), latent),
-        }
-    )
+    def denoise(self, kind, size, sample):
+        """Smooth with a box as wide as the model is small; its "latents" are mean fluxes of chunks."""
+        width = {"PCA": 1, "AE": 2, "VAE": 3}[kind] + (size < 6)
+        noisy = sample["noisy"].values
+        latent = np.stack([chunk.mean(axis=1) for chunk in np.array_split(noisy, size, axis=1)], axis=1)
+        flux = uniform_filter1d(noisy, width, axis=1)
+        return xr.Dataset({"flux": (("galaxy", "wavelength"), flux), "latent": (("galaxy", "dim"), latent)})
 
-
-def make_pipeline(product, **replaced):
-    """Assemble the steps; keyword arguments replace some of them."""
-    noise = {int(c): k for k, c in enumerate(product["candidate"].values)}
-
-    def unit_noise(candidates):
-        return np.stack(
-            [np.random.default_rng(noise[int(c)]).standard_normal(825, dtype="f4") for c in candidates]
-        )
-
-    steps = {
-        "rebuild": lambda candidates: make_spectra(product, candidates),
-        "noise": unit_noise,
-        "denoise": denoise,
-        "measure": measure,
-    }
-    return Pipeline(**{**steps, **replaced})
+    def measure(self, spectra):
+        """Peak over the median of the neighbourhood; not a fit, but it follows the flux."""
+        flux, wavelength = spectra["flux"].values, spectra["wavelength"].values
+        continuum = median_filter(flux, size=(1, 31))
+        at = [int(np.argmin(np.abs(wavelength - LINES[name]))) for name in NAMES]
+        peak = (flux - continuum)[:, at]
+        model = np.zeros_like(flux)
+        model[:, at] = peak
+        errors, table, dims = np.full(peak.shape, 1e-3), ("galaxy", "line"), ("galaxy", "wavelength")
+        columns = {"line_peak": (table, peak), "line_peak_error": (table, errors)}
+        columns |= {"line_flux": (table, peak * WIDTH), "line_flux_error": (table, errors * WIDTH)}
+        columns |= {"continuum": (dims, continuum), "line_model": (dims, model)}
+        return xr.Dataset(columns, coords={"line": list(NAMES)})
