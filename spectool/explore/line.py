@@ -29,7 +29,6 @@ MOST_LIVE = 20  # brushed galaxies that are noised, de-noised and fitted again a
 MOST_CORNERS = 24  # of a lasso
 MOST_BRUSHED = 1100  # bytes of a brush, compressed: with the other choices it fits into a shared line
 SN_STEPS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 1e9)
-NOISE = {"min": 0.005, "max": 0.1, "step": 0.001, "format": ".3f"}
 
 # Colour, shape and symbol: classes must be told apart without colour too.
 CLASS_STYLE = {
@@ -71,6 +70,8 @@ PANELS = {
 COLUMNS = sorted({name for panel in PANELS.values() for name in (panel.x, panel.y)})
 # Choices that tell where points lie, and which take part.
 PLACES = ("line", "quantity", "kind", "size", "axis_x", "axis_y", "diagrams", "classes", "sn_range")
+START = {"line": "Hα", "quantity": "peak", "kind": "VAE", "size": 4, "axis_x": 0, "axis_y": 1}
+START |= {"diagrams": "original", "classes": list(CLASSES), "sn_range": [0.0, SN_STEPS[-1]], "sigma": 0.04}
 # Axes that are fitted anew when one of these choices changes; those of the BPT diagram stay.
 FITTED = {
     ("original", "recovered", "residual"): {"line", "quantity", "kind", "size", "classes", "sn_range"},
@@ -90,17 +91,19 @@ class LineState(Dashboard):
     name = "line"
     controls = (*PLACES, "sigma", "numbers", "outlines", "shown")
 
-    line = Choice(ui=True, label="Line", help="emission line that is compared")
-    quantity = Choice(ui=True, label="flux", style="toggles", help="at the line's peak, or of the whole line")
-    kind = Choice(ui=True, label="model", style="toggles", help="what removed the noise")
-    size = Choice(ui=True, label="latent size", style="toggles", help="latent dimensions of the model")
-    axis_x = Choice(ui=True, label="latent axes", help="latent dimension along x")
-    axis_y = Choice(ui=True, help="latent dimension along y")
-    diagrams = Choice(ui=True, label="BPT, MZR", style="toggles", help="whose lines are behind both")
-    classes = Choice(many=True, ui=True, label="show", help="spectral classes that take part")
-    sn_range = traitlets.Tuple(ui=True, label="S/N of Hα", help="in the original spectrum")
-    sigma = traitlets.Float(0.04, ui=True, label="noise σ of marked galaxies", help="per pixel", **NOISE)
-    numbers = traitlets.Unicode(ui=True, label="Galaxies", help="marked by number, such as 12, 40-50")
+    line = Choice().tag(ui=True, label="Line", tooltip="emission line that is compared")
+    quantity = Choice().tag(ui=True, label="flux", style="toggles", tooltip="at the peak, or of all pixels")
+    kind = Choice().tag(ui=True, label="model", style="toggles", tooltip="what removed the noise")
+    size = Choice().tag(ui=True, label="latent size", style="toggles", tooltip="dimensions of the model")
+    axis_x = Choice().tag(ui=True, label="latent axes", tooltip="latent dimension along x")
+    axis_y = Choice().tag(ui=True, tooltip="latent dimension along y")
+    diagrams = Choice().tag(ui=True, label="BPT, MZR", style="toggles", tooltip="whose lines are behind both")
+    classes = Choice(many=True).tag(ui=True, label="show", tooltip="spectral classes that take part")
+    sn_range = traitlets.Tuple().tag(ui=True, label="S/N of Hα", tooltip="in the original spectrum")
+    sigma = traitlets.Float(0.04, min=0.005, max=0.1).tag(
+        ui=True, label="noise σ of marked galaxies", tooltip="added to each pixel", step=0.001, format=".3f"
+    )
+    numbers = traitlets.Unicode().tag(ui=True, label="Galaxies", tooltip="to mark, such as 12, 40-50")
     outlines = traitlets.Tuple(help="marked with the mouse: corners, panel, and the choices of that moment")
     shown = traitlets.Int(-1, help="galaxy whose spectrum is drawn; -1 for none")
 
@@ -117,17 +120,9 @@ class LineState(Dashboard):
         self._diagnose = cache(lambda name: diagnose(product.sel(source=name), self.galaxy_class))
         self._rebuilt, self._together = {}, ((), None)
         self.live, self.live_index, self.spectra = {}, np.zeros(0, dtype=int), None
-        kind, size = ("VAE 4" if "VAE 4" in self.models else self.models[0]).split()
-        first = {"line": "Hα", "quantity": "peak", "kind": kind, "size": int(size), "axis_x": 0, "axis_y": 1}
-        first |= {
-            "diagrams": "original",
-            "classes": list(CLASSES),
-            "sn_range": [0.0, SN_STEPS[-1]],
-            "sigma": 0.04,
-        }
-        example = self._choose_example(self._place(first))
+        example = self._choose_example(self._place(START))
         brush = {"numbers": write_numbers(example), "outlines": [], "shown": example[-1] if example else -1}
-        self._first = first | brush
+        self._first = START | brush
         self._change(self._first)
 
     def _choose_example(self, points):
@@ -412,7 +407,6 @@ class LineView(DashboardView):
         places = [(self.scatter[name], 0, k) for k, name in enumerate(("flux", "bpt", "mzr", "latent"))]
         places += [(self.scatter["residual"], 1, 0), (self.whole, 1, 1, 1, 2), (self.near, 1, 3)]
         grid.update(children=places, cols="minmax(0, 1fr)")
-        grid.toolbar.autohide = False  # against the theme, which is there only now
         shared = [tool for tool in grid.toolbar.tools if isinstance(tool, ToolProxy)]
         grid.toolbar.active_drag = next(t for t in shared if isinstance(t.tools[0], BoxSelectTool))
         for plot in self.scatter.values():
@@ -422,6 +416,8 @@ class LineView(DashboardView):
             plot.add_tools(zoom)
             plot.toolbar.active_drag = zoom
         self.scatter["bpt"].legend.spacing = 0
+        for renderer in (renderer for plot in self.plots for renderer in plot.renderers):
+            renderer.tags = renderer.glyph.tags  # Bokeh gives them to glyphs, and the page looks at renderers
 
     # ---- controls
 
@@ -431,7 +427,7 @@ class LineView(DashboardView):
         if name == "sn_range":
             options = [*((f"{step:g}", step) for step in SN_STEPS[:-1]), ("no limit", SN_STEPS[-1])]
             widget, about = W.SelectionRangeSlider(options=options), self.state.trait_metadata
-            widget.description, widget.tooltip = about(name, "label"), about(name, "help")
+            widget.description, widget.tooltip = about(name, "label"), about(name, "tooltip")
             widget.continuous_update, widget.layout = False, W.Layout(width="auto", margin="0 16px 0 0")
             widget.observe(lambda change: self._moved(name, widget, change["new"]), "value")
         else:
@@ -451,7 +447,7 @@ class LineView(DashboardView):
         self.back = button("chevron-left", "spectrum before", (state.step, -1))
         self.next = button("chevron-right", "next spectrum", (state.step, 1))
         self.clear = button("times", "unmark all galaxies", (state.brush, []))
-        self.which = W.HTML(layout=W.Layout(flex="1 1 auto", min_width="0"))
+        self.which = W.HTML(layout=W.Layout(flex="1 1 auto", min_width="0")).add_class("spectool-status")
         return W.HBox([self.back, self.next, self.clear, self.which], layout=W.Layout(flex="2 1 340px"))
 
     def show_control(self, name, widget):

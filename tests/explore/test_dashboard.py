@@ -30,8 +30,20 @@ def make_spectrum(folder, request):
     ]
 
 
+def make_line(folder, request):
+    from spectool.explore.line import LineState, LineView
+
+    from .line_fakes import FakePipeline, make_product
+
+    product = make_product()
+    state = LineState(product, FakePipeline(product), start=lambda function: function())
+    outline = state.make_outline("bpt", (-1, 0, 0, -1), (-1, -1, 1, 1))
+    changes = [{"line": "Hβ"}, {"outlines": [outline]}, {"kind": "AE", "size": 10, "sn_range": (3.0, 50.0)}]
+    return LineView(state, export_folder=folder), changes
+
+
 # Dashboard -> function (folder, request) that returns its view, and changes that a user could make.
-BUILDERS = {"latent": make_latent, "spectrum": make_spectrum}
+BUILDERS = {"latent": make_latent, "line": make_line, "spectrum": make_spectrum}
 
 
 @pytest.fixture(params=BUILDERS)

@@ -220,10 +220,10 @@ def test_a_spectrum_is_rebuilt_once_even_if_it_came_late(product):
     for job in reversed(jobs):
         job()
     assert sorted(state.live_index) == [20, 21, 22, 23, 24] and not state.busy
-    n = len(jobs)
+    n, asked = len(jobs), len(state.pipeline.asked)
     state.brush(range(12))
     assert len(jobs) == n and state.spectra.sizes["galaxy"] == 12
-    assert len(state.pipeline.asked) == len(set(state.pipeline.asked))
+    assert len(state.pipeline.asked) == asked
 
 
 def test_what_fails_is_explained_and_the_table_still_works(product, monkeypatch):
@@ -282,7 +282,7 @@ def test_a_box_a_shifted_lasso_and_a_tap_from_the_page(view):
     drag(view, "bpt", [*box, *more], type="poly", x=[-9, -0.9, -0.9, -9], y=[-9, -9, 9, 9])
     assert len(state.outlines) == 2
     np.testing.assert_array_equal(state.brushed, np.union1d(box, more))
-    assert view.points.selected.indices == state.brushed.tolist()
+    assert sorted(view.points.selected.indices) == state.brushed.tolist()
     drag(view, "bpt", [8], type="point", x=0, y=0)
     assert (state.numbers, state.outlines) == ("8", ())
     view.points.selected.indices = []
