@@ -91,4 +91,8 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
   new MutationObserver(ink).observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   fit();
   ink();
+  // Run All leaves the last cell at the foot of the window, where what it shows is not to be seen.
+  if (root.closest(".jp-Cell")?.classList.contains("jp-mod-active")) {
+    setTimeout(() => root.scrollIntoView({ block: "start" }), 300);
+  }
 }
