@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-import xarray as xr
+
+from tests.samples import make_spectra
 
 N_PIXELS = 120
 CONSTANT = 7.0
@@ -20,24 +21,15 @@ def make_toy(n=400, *, seed=0, sigma=0.04, original_sn=40.0):
     profile += 0.5 * np.exp(-0.5 * ((np.arange(N_PIXELS) - 40) / 1.2) ** 2)
     truth = np.exp(slope[:, None] * x) * (1 - jump[:, None] * (x < -0.7)) + line[:, None] * profile
     error = np.median(truth, axis=1, keepdims=True) / original_sn * np.ones(N_PIXELS)
-    dims, light = ("galaxy", "wavelength"), {"units": "1e-17 erg/(s cm2 Angstrom)"}
-    columns = {
-        "flux": (dims, truth + error * rng.standard_normal(truth.shape), light),
-        "ivar": (dims, error**-2.0, {"units": ""}),
-        "mask": (dims, np.zeros(truth.shape, bool), {"units": ""}),
-        "truth": (dims, truth, light),
-        "candidate": ("galaxy", np.arange(n), {"units": ""}),
-        "line_strength": ("galaxy", line, {"units": ""}),
-    }
-    about = {"units": "Angstrom"}
-    physical = xr.Dataset(columns, coords={"wavelength": ("wavelength", wavelength, about)})
+    columns = {"ivar": error**-2.0, "mask": False, "truth": truth, "line_strength": line}
+    flux = truth + error * rng.standard_normal(truth.shape)
+    physical = make_spectra(flux, wavelength, candidate=np.arange(n), **columns)
     sample = normalize_total(physical, constant=CONSTANT)
     return add_noise(sample, seed=seed + 1, sigma=sigma)
 
 
 @pytest.fixture(scope="session")
 def toy():
-    """The function that makes toy samples."""
     return make_toy
 
 

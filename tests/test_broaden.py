@@ -7,6 +7,7 @@ from scipy.stats import norm
 
 from spectool.broaden import broaden, fill_bad, make_broadening
 from spectool.spectra import KM_S, pixel_edges
+from tests.refusals import refused
 
 WAVELENGTH = np.arange(4050.0, 7301.0)
 
@@ -45,17 +46,13 @@ def test_agrees_with_direct_convolution_on_fine_pixels(rng):
     np.testing.assert_allclose(got[40:-40], to_pixels(exact)[40:-40], atol=5e-4)
 
 
-def test_galaxies_of_different_widths_do_not_meet(rng):
+def test_galaxies_do_not_meet_constants_stay_and_kept_pixels_are_those_of_the_whole(rng):
     flux, sigma = rng.random((6, WAVELENGTH.size)), np.array([80.0, 0.0, 120.0, 80.0, 33.0, 120.0])
     together = broaden(flux, sigma, WAVELENGTH)
     for row in range(6):
-        np.testing.assert_allclose(
-            together[row], broaden(flux[row], sigma[row], WAVELENGTH)[0], rtol=2e-6, atol=1e-7
-        )
+        alone = broaden(flux[row], sigma[row], WAVELENGTH)[0]
+        np.testing.assert_allclose(together[row], alone, rtol=2e-6, atol=1e-7)
     np.testing.assert_array_equal(together[1], flux[1].astype("f4"))
-
-
-def test_constants_stay_kept_pixels_are_those_of_the_whole_and_widths_may_be_rounded(rng):
     np.testing.assert_allclose(broaden(np.full((2, 3251), 3.0), [50, 250], WAVELENGTH), 3, rtol=1e-5)
     flux, keep = rng.random((2, WAVELENGTH.size)), np.ones(WAVELENGTH.size, bool)
     keep[100:175] = keep[2000:2030] = keep[-3:] = False
@@ -73,9 +70,8 @@ def test_bad_pixels_are_straight_lines_whatever_they_hold(rng):
     for row in range(3):
         good = np.flatnonzero(~bad[row])
         np.testing.assert_allclose(got[row], np.interp(np.arange(3251), good, flux[row, good]), rtol=1e-12)
-    np.testing.assert_array_equal(
-        broaden(spoilt, 90.0, WAVELENGTH), broaden(np.where(bad, 1e3, flux), 90.0, WAVELENGTH, bad=bad)
-    )
+    other = broaden(np.where(bad, 1e3, flux), 90.0, WAVELENGTH, bad=bad)
+    np.testing.assert_array_equal(broaden(spoilt, 90.0, WAVELENGTH), other)
     nothing = np.full((1, 9), np.nan)
     assert (fill_bad(nothing, np.isnan(nothing)) == 0).all()
 
@@ -96,9 +92,6 @@ def test_log_pixels_too():
 
 @pytest.mark.parametrize("sigma", [-1.0, np.nan, np.inf])
 def test_widths_and_shapes_that_make_no_sense_are_named(sigma):
-    with pytest.raises(ValueError, match="galaxy 1"):
-        broaden(np.ones((3, 3251)), [10, sigma, 10], WAVELENGTH)
-    with pytest.raises(ValueError, match="0 or more"):
-        make_broadening(sigma, WAVELENGTH)
-    with pytest.raises(ValueError, match="12 pixels, but 3251"):
-        broaden(np.ones((3, 12)), 10.0, WAVELENGTH)
+    refused("galaxy 1", broaden, np.ones((3, 3251)), [10, sigma, 10], WAVELENGTH)
+    refused("0 or more", make_broadening, sigma, WAVELENGTH)
+    refused("12 pixels, but 3251", broaden, np.ones((3, 12)), 10.0, WAVELENGTH)

@@ -6,6 +6,8 @@ import xarray as xr
 
 from spectool import prepare
 from spectool.spectra import extinction_curve, pixel_edges, sps_wavelength
+from tests.refusals import refused
+from tests.samples import make_spectra
 
 LOG_GRID = 10 ** np.arange(3.58, 3.96, 1e-4)
 
@@ -13,16 +15,8 @@ LOG_GRID = 10 ** np.arange(3.58, 3.96, 1e-4)
 def make_sample(rng, n=4, redshift=0.05, noise=0.1, wavelength=LOG_GRID):
     smooth = 10 + 3 * np.sin(wavelength / 300) + np.exp(-0.5 * ((wavelength - 5500) / 8) ** 2) * 20
     flux = smooth * rng.uniform(0.5, 2, (n, 1)) + rng.normal(0, noise, (n, wavelength.size))
-    dims = ("galaxy", "wavelength")
-    return xr.Dataset(
-        {
-            "flux": (dims, flux.astype(np.float32), {"units": "1e-17 erg / (Angstrom s cm2)"}),
-            "ivar": (dims, np.full(flux.shape, noise**-2, np.float32), {"units": ""}),
-            "mask": (dims, np.zeros(flux.shape, bool), {"units": ""}),
-            "redshift": ("galaxy", np.full(n, redshift), {"units": ""}),
-        },
-        coords={"observed_wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-    )
+    columns = {"ivar": np.float32(noise**-2), "mask": False, "redshift": redshift}
+    return make_spectra(flux.astype("f4"), wavelength, frame="observed_wavelength", **columns)
 
 
 def test_rest_frame_keeps_line_flux_and_signal_to_noise(rng):
@@ -70,27 +64,19 @@ def test_extinction_round_trip_and_refusals(rng, law):
     back = prepare.correct_extinction(seen, ebv=ebv, law=law)
     np.testing.assert_allclose(back["flux"], sample["flux"], rtol=1e-5)
     np.testing.assert_allclose(back["ivar"], sample["ivar"], rtol=1e-5)
-    wrong = {
-        "corrected already": (back, ebv, law),
-        "galaxy 0": (sample, -0.1, law),
-        "ebv=0": (sample, None, law),
-    }
-    wrong |= {"must be|galaxy 0": (sample, np.nan, law), "F99, G23": (sample, 0.1, "CCM")}
-    for message, (given, value, name) in wrong.items():
-        with pytest.raises(ValueError, match=message):
-            prepare.correct_extinction(given, ebv=value, law=name)
+    refused("corrected already", prepare.correct_extinction, back, ebv=ebv)
+    refused("ebv=0", prepare.correct_extinction, sample, ebv=None)
+    refused("F99, G23", prepare.correct_extinction, sample, ebv=0.1, law="CCM")
+    for wrong in (-0.1, np.nan):
+        refused("must be|galaxy 0", prepare.correct_extinction, sample, ebv=wrong)
 
 
-def test_sky_lines_are_masked_where_they_are_observed(rng):
+def test_sky_lines_and_bad_pixels_are_masked_and_counted(rng):
     out = prepare.mask_sky_lines(prepare.mask_bad_pixels(make_sample(rng)))
     centre, half_width = np.array(list(prepare.SKY_LINES.values())).T
     near = (np.abs(LOG_GRID[:, None] - centre) <= half_width).any(axis=1)
     np.testing.assert_array_equal(out["mask"].values[0], near)
-    with pytest.raises(ValueError, match="before to_rest_frame"):
-        prepare.mask_sky_lines(prepare.to_rest_frame(out))
-
-
-def test_bad_pixels_are_masked_and_counted(rng):
+    refused("before to_rest_frame", prepare.mask_sky_lines, prepare.to_rest_frame(out))
     sample = make_sample(rng)
     sample["flux"].values[0, :7] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan, np.nan]
     sample["ivar"].values[1] = 0
@@ -131,37 +117,22 @@ def test_a_spectrum_that_cannot_be_used_is_masked_and_counted(rng, redshift, rea
     assert np.isfinite(out["flux"].values).all() and np.isnan(out["norm"].values[1])
 
 
-def test_range_that_misses_the_model_is_masked_and_counted(rng):
+def test_range_that_misses_the_model_is_masked_and_missing_columns_are_refused(rng):
     sample = make_sample(rng, n=1, wavelength=np.linspace(15000.0, 20000.0, 500), redshift=0.0)
     with pytest.warns(prepare.PrepareWarning, match="no good pixel within 1006-9990 A"):
         out = prepare.prepare_spectra(sample)
     assert out["mask"].values.all()
-
-
-def test_unsorted_wavelengths_and_missing_columns_are_refused(rng):
     sample = make_sample(rng)
-    refused = {name: sample.drop_vars(name) for name in ("redshift", "flux", "observed_wavelength")}
-    refused["order"] = sample.assign_coords(observed_wavelength=("wavelength", LOG_GRID[::-1]))
-    messages = ("redshift is unknown", "no variable `flux`", "no wavelengths", "must increase")
-    for wrong, message in zip(refused.values(), messages, strict=True):
-        with pytest.raises(ValueError, match=message):
-            prepare.prepare_spectra(wrong)
+    refused("redshift is unknown", prepare.prepare_spectra, sample.drop_vars("redshift"))
+    refused("no variable `flux`", prepare.prepare_spectra, sample.drop_vars("flux"))
+    refused("no wavelengths", prepare.prepare_spectra, sample.drop_vars("observed_wavelength"))
+    turned = sample.assign_coords(observed_wavelength=("wavelength", LOG_GRID[::-1]))
+    refused("must increase", prepare.prepare_spectra, turned)
 
 
-def test_all_996_real_spectra_are_prepared(shared):
-    with np.load(shared / "data" / "sdss_galaxies.npz") as data:
-        flux, ivar, loglam0, step = (data[k] for k in ("flux", "ivar", "loglam0", "dloglam"))
-    table = np.genfromtxt(
-        shared / "data" / "sdss_galaxies.csv", delimiter=",", names=True, usecols=("z",), dtype=float
-    )
-    dims = ("galaxy", "wavelength")
-    sample = xr.Dataset(
-        {"flux": (dims, flux), "ivar": (dims, ivar), "redshift": ("galaxy", table["z"])},
-        coords={"observed_wavelength": ("wavelength", 10 ** (loglam0 + step * np.arange(flux.shape[1])))},
-    )
-    out = prepare.prepare_spectra(sample, ebv=0.0)
+def test_all_996_real_spectra_are_prepared(sdss_galaxies):
+    out = prepare.prepare_spectra(sdss_galaxies(np.arange(996)), ebv=0.0)
     good = out["ivar"].values > 0
-    assert out.sizes["galaxy"] == 996
     assert np.isfinite(out["flux"].values).all() and np.isfinite(out["ivar"].values).all()
     np.testing.assert_array_equal(good, ~out["mask"].values)
     assert (good.mean(axis=1) > 0.5).all(), "SDSS covers most pixels of the model, which lie in the optical"

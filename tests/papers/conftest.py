@@ -1,39 +1,7 @@
-"""Real SDSS galaxies, of which tests of all papers take some."""
+"""What tests of real galaxies share: how measurements are compared, and a quick fit of populations."""
 
 import numpy as np
-import pandas as pd
 import pytest
-import xarray as xr
-
-
-@pytest.fixture(scope="session")
-def sdss_table(shared):
-    """What is known of the 996 galaxies."""
-    table = pd.read_csv(shared / "data/sdss_galaxies.csv")
-    return table.assign(forming=table["subclass"].fillna("").str.contains("STAR"))
-
-
-@pytest.fixture(scope="session")
-def sdss_galaxies(shared, sdss_table):
-    """A function of rows of the table that gives their spectra."""
-    with np.load(shared / "data/sdss_galaxies.npz") as data:
-        flux, ivar, first, step = (data[name] for name in ("flux", "ivar", "loglam0", "dloglam"))
-    wavelength, pixels = 10 ** (first + step * np.arange(flux.shape[1])), ("galaxy", "wavelength")
-
-    def take(rows):
-        return xr.Dataset(
-            {
-                "flux": (pixels, flux[rows], {"units": "1e-17 erg / (Angstrom s cm2)"}),
-                "ivar": (pixels, ivar[rows], {"units": ""}),
-                "mask": (pixels, ivar[rows] <= 0, {"units": ""}),
-                "redshift": ("galaxy", sdss_table["z"].values[rows]),
-                "velocity_dispersion": ("galaxy", sdss_table["vdisp"].values[rows], {"units": "km / s"}),
-            },
-            coords={"observed_wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-            attrs={"survey": "SDSS"},
-        )
-
-    return take
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +26,6 @@ QUICK = {"templates": (tuple(10 ** np.linspace(6.7, 10.1, 8)), (-1.7, -0.7, -0.4
 
 @pytest.fixture(scope="session")
 def fit_quickly():
-    """Ages and metallicities by pPXF."""
     from spectool.measure.populations import fit_populations
 
     return lambda galaxies: fit_populations(galaxies, progress=False, **QUICK)
