@@ -9,17 +9,10 @@ import xarray as xr
 
 from spectool import papers
 from spectool.models.store import load_model
-from spectool.surveys import packaged_spectra, read_sdss
-
-
-@pytest.fixture(scope="module")
-def galaxies():
-    return read_sdss(list(packaged_spectra().values()))
 
 
 @pytest.fixture
 def alone(monkeypatch):
-    """No model but those that a test registers."""
     monkeypatch.setattr(papers, "list_papers", list)
     monkeypatch.setattr(papers, "REGISTERED", {})
 
@@ -40,27 +33,24 @@ def test_no_paper_is_imported_before_it_is_asked():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_registered_model_is_asked_too(alone, galaxies):
+def test_registered_models_are_asked_and_say_what_they_lack(alone, packaged):
     papers.register("toy", make_toy)
-    (answer,) = papers.ask_all(galaxies)
+    (answer,) = papers.ask_all(packaged)
     assert (answer.name, answer.title, answer.reason) == ("toy", "Toy", "")
     assert answer.result["value"].values.tolist() == [[5.0], [5.0]]
     with pytest.raises(ValueError, match="registered as 'toy' already"):
         papers.register("toy", make_toy)
-
-
-def test_a_model_whose_range_is_missed_or_weights_are_not_here_says_so(alone, galaxies):
-    papers.register("toy", lambda: make_toy(20000.0, 21000.0))
+    papers.register("far", lambda: make_toy(20000.0, 21000.0))
     papers.register("vae", lambda: load_model("none.safetensors"))
-    missed, lost = papers.ask_all(galaxies)
+    _, missed, lost = papers.ask_all(packaged)
     assert missed.result is None and "20000-21000 A" in missed.reason and "cover 0%" in missed.reason
     assert lost.result is None and "weights are not here" in lost.reason
 
 
-def test_covered_fraction_counts_good_pixels_in_the_rest_frame(galaxies):
-    assert papers.covered_fraction(galaxies, (5000, 5500)) == pytest.approx([1, 1], abs=0.01)
-    assert papers.covered_fraction(galaxies, (1000, 2000)).tolist() == [0, 0]
-    half = galaxies.copy(deep=True)
+def test_covered_fraction_counts_good_pixels_in_the_rest_frame(packaged):
+    assert papers.covered_fraction(packaged, (5000, 5500)) == pytest.approx([1, 1], abs=0.01)
+    assert papers.covered_fraction(packaged, (1000, 2000)).tolist() == [0, 0]
+    half = packaged.copy(deep=True)
     rest = half["observed_wavelength"].values / (1 + half["redshift"].values[0])
     half["ivar"].values[0, (rest > 5000) & (rest < 5250)] = 0
     assert papers.covered_fraction(half, (5000, 5500)) == pytest.approx([0.5, 1], abs=0.01)

@@ -21,7 +21,6 @@ def galaxies(sdss_table, sdss_galaxies):
 
 @pytest.fixture(scope="module")
 def bands(galaxies):
-    """At rest, of stars alone, as the mock's."""
     return measure_stellar_bands(galaxies)
 
 
@@ -83,6 +82,5 @@ def test_hardly_any_band_of_real_spectra_is_missing(bands):
     missing = bands["mask"].values
     assert missing.mean() < 0.02 and missing.any(axis=1).mean() < 0.12
     changed = np.nanpercentile(np.abs(bands["line_share"]), 97, axis=0)
-    assert bands["band"].values[changed.argmax()] == "J0650", (
-        "H-alpha, which the paper took to lie in J0660 and J0670"
-    )
+    # H-alpha, which the paper took to lie in J0660 and J0670
+    assert bands["band"].values[changed.argmax()] == "J0650"

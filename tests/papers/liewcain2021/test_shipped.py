@@ -66,20 +66,17 @@ def test_networks_without_noise_lose_spectra_with_gaps(unseen, ensemble):
 
 
 def test_any_sample_is_predicted_in_batches_with_what_is_wrong(unseen, ensemble, monkeypatch):
-    sample = unseen.isel(spectrum=slice(0, 300)).copy(deep=True).assign_attrs(history="mock")
+    sample = unseen.isel(spectrum=slice(0, 300)).copy(deep=True)
     sample["flux"].values[3, :29] = np.nan
     sample = sample.assign(mask=sample["flux"] * 0 > 0)
     sample["mask"].values[4, 7] = True
     whole = paper.predict_populations(sample, ensemble)
     monkeypatch.setattr(paper, "_BATCH", 64)
-    parts = paper.predict_populations(sample, ensemble)
-    xr.testing.assert_allclose(whole, parts)
-    assert whole.attrs["history"] == parts.attrs["history"]
+    xr.testing.assert_allclose(whole, paper.predict_populations(sample, ensemble))
     reason = f"fewer than {paper.MIN_BANDS} bands"
     assert whole["reason"].values[3] == reason and np.isnan(whole["log_age"].values[3])
     assert (whole["reason"].values[4:] == "").all() and whole["n_missing"].values[4] == 1
-    told = whole.attrs["history"]
-    assert told.startswith("mock\n") and "fluxes masked: 1" in told and f"{reason}: 1 spectra" in told
-    assert "fluxes no data: 29" in told
+    for words in ("fluxes masked: 1", "fluxes no data: 29", f"{reason}: 1 spectra"):
+        assert words in whole.attrs["history"]
     off = (whole["log_age"] - sample["log_age"]).values[4:]
     assert np.median(np.abs(off)) < 0.1 and (whole["log_age_error"].values[4:] > 0).all()

@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from spectool.papers.scourfield2023 import sample as denoising
 from spectool.prepare import PrepareWarning
+from tests.refusals import refused
+from tests.samples import FLUX_UNIT, make_spectra
 from tools.make.scourfield2023_selection import fit_constant
-
-UNIT = "1e-17 erg / (Angstrom s cm2)"
 
 
 def make_sample(rng, n=200, noise=0.0):
@@ -18,16 +17,8 @@ def make_sample(rng, n=200, noise=0.0):
     truth = level[:, None] * (wavelength / 5500) ** slope[:, None]
     truth += (level * rng.exponential(1, n))[:, None] * np.exp(-0.5 * ((wavelength - 6564) / 5) ** 2)
     flux = truth + noise * level[:, None] * rng.standard_normal(truth.shape)
-    dims = ("galaxy", "wavelength")
-    return xr.Dataset(
-        {
-            "flux": (dims, flux.astype("f4"), {"units": UNIT}),
-            "ivar": (dims, np.full(flux.shape, 4.0, "f4"), {"units": "1e34 Angstrom2 s2 cm4 / erg2"}),
-            "mask": (dims, np.zeros(flux.shape, bool), {"units": ""}),
-            "truth": (dims, truth.astype("f4"), {"units": UNIT}),
-        },
-        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-    )
+    columns = {"ivar": np.float32(4.0), "mask": False, "truth": truth.astype("f4")}
+    return make_spectra(flux.astype("f4"), wavelength, **columns)
 
 
 @pytest.fixture
@@ -44,13 +35,17 @@ def test_bins_are_the_papers():
     assert step[0] * 299792.458 == pytest.approx(276, abs=0.5)
 
 
-def test_the_constant_sets_the_total_variance_of_the_truth(sample):
+def test_the_constant_sets_the_total_variance_and_units_and_signal_to_noise_come_back(sample):
     constant = fit_constant(sample)
     normal = denoising.normalize_total(sample, constant=constant)
     assert denoising.total_variance(normal.truth) == pytest.approx(0.060, rel=1e-4)
     np.testing.assert_allclose(normal.flux.sum("wavelength"), constant, rtol=1e-4)
     np.testing.assert_allclose(normal.truth.sum("wavelength"), constant, rtol=1e-4)
-    assert normal.flux.attrs["units"] == "" and normal.norm.attrs["units"] == UNIT
+    assert normal.flux.attrs["units"] == "" and normal.norm.attrs["units"] == FLUX_UNIT
+    normal = denoising.normalize_total(sample, constant=33.0)
+    np.testing.assert_allclose(normal.flux * normal.norm, sample.flux, rtol=1e-5)
+    np.testing.assert_allclose(normal.truth * normal.truth_norm, sample.truth, rtol=1e-5)
+    np.testing.assert_allclose(normal.ivar * normal.flux**2, sample.ivar * sample.flux**2, rtol=1e-4)
 
 
 def test_total_variance_is_what_pca_shares_out(rng):
@@ -61,13 +56,6 @@ def test_total_variance_is_what_pca_shares_out(rng):
     assert denoising.total_variance(x) == pytest.approx(expected)
     with_gap = np.vstack([x, np.full(9, np.nan)])
     assert denoising.total_variance(with_gap) == pytest.approx(expected)
-
-
-def test_units_and_signal_to_noise_come_back(sample):
-    normal = denoising.normalize_total(sample, constant=33.0)
-    np.testing.assert_allclose(normal.flux * normal.norm, sample.flux, rtol=1e-5)
-    np.testing.assert_allclose(normal.truth * normal.truth_norm, sample.truth, rtol=1e-5)
-    np.testing.assert_allclose(normal.ivar * normal.flux**2, sample.ivar * sample.flux**2, rtol=1e-4)
 
 
 def test_masked_pixels_are_filled_and_stay_masked(rng):
@@ -103,15 +91,12 @@ def test_noise_has_its_size_and_the_sum_stays(sample):
     noisy = denoising.add_noise(normal, seed=1)
     np.testing.assert_allclose(noisy.noisy.sum("wavelength"), 33.0, rtol=1e-4)
     pull = (noisy.noisy / noisy.noisy_scale - noisy.flux) / 0.04
-    n = pull.size
-    assert float(pull.mean()) == pytest.approx(0, abs=4 / np.sqrt(n))
-    assert float(pull.std()) == pytest.approx(1, abs=4 / np.sqrt(2 * n))
-    sigma = 0.04 * noisy.noisy_scale + pull * 0
-    np.testing.assert_allclose(noisy.noisy_sigma, sigma, rtol=1e-5)
+    assert float(pull.mean()) == pytest.approx(0, abs=4 / np.sqrt(pull.size))
+    assert float(pull.std()) == pytest.approx(1, abs=4 / np.sqrt(2 * pull.size))
+    np.testing.assert_allclose(noisy.noisy_sigma, 0.04 * noisy.noisy_scale + pull * 0, rtol=1e-5)
     gain = denoising.total_variance(noisy.noisy) - denoising.total_variance(noisy.flux)
     assert gain == pytest.approx(825 * 0.04**2, rel=0.05)
-    again = denoising.add_noise(normal, seed=1)
-    np.testing.assert_array_equal(noisy.noisy, again.noisy)
+    np.testing.assert_array_equal(noisy.noisy, denoising.add_noise(normal, seed=1).noisy)
     assert (noisy.noisy != denoising.add_noise(normal, seed=2).noisy).any()
 
 
@@ -145,15 +130,9 @@ def test_galaxies_that_drown_are_counted(rng):
 def test_bad_input_is_refused(rng):
     sample = make_sample(rng, n=3)
     normal = denoising.normalize_total(sample, constant=33.0)
-    for call, message in (
-        (lambda: denoising.normalize_total(sample, constant=0.0), "constant must be positive"),
-        (
-            lambda: denoising.normalize_total(sample.drop_vars("wavelength"), constant=1.0),
-            "common rest-frame grid",
-        ),
-        (lambda: denoising.add_noise(sample, seed=0), "normalize_total before"),
-        (lambda: denoising.add_noise(normal, seed=0, sigma=-0.1), "negative or not finite"),
-        (lambda: fit_constant(sample * -1), "positive summed flux"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            call()
+    bare = sample.drop_vars("wavelength")
+    refused("constant must be positive", denoising.normalize_total, sample, constant=0.0)
+    refused("common rest-frame grid", denoising.normalize_total, bare, constant=1.0)
+    refused("normalize_total before", denoising.add_noise, sample, seed=0)
+    refused("negative or not finite", denoising.add_noise, normal, seed=0, sigma=-0.1)
+    refused("positive summed flux", fit_constant, sample * -1)

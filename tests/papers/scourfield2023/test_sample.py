@@ -10,8 +10,9 @@ from spectool.measure.classes import CLASSES, classify
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.papers import candidates
 from spectool.papers.scourfield2023 import sample as denoising
-from spectool.spectra import AB_CGS, ANGSTROM_S, FLUX_UNIT
+from spectool.spectra import AB_CGS, ANGSTROM_S
 from spectool.surveys.spectrograph import luminosity_to_flux
+from tests.samples import make_spectra
 
 PAPER = {"emission line galaxy": 50948, "absorption galaxy": 20771, "quiescent galaxy": 12204}
 PAPER |= {"narrow-line AGN": 2968, "broad-line AGN": 17}
@@ -25,7 +26,6 @@ def some():
 def test_spectra_are_those_of_the_paper(some):
     assert some["flux"].shape == (5, 825)
     np.testing.assert_allclose(some["wavelength"], denoising.rest_wavelength())
-    assert some["flux"].attrs["units"] == some["truth"].attrs["units"] == FLUX_UNIT
     assert (some["redshift"] > 0.024).all() and (some["redshift"] < 0.05).all()
     pull = ((some["flux"] - some["truth"]) * np.sqrt(some["ivar"])).values[~some["mask"].values]
     assert pull.std() == pytest.approx(1, abs=0.06) and pull.mean() == pytest.approx(0, abs=0.07)
@@ -37,8 +37,7 @@ def test_pixels_before_sdss_begins_are_masked_but_true(some):
     near = int(np.argmin(block["redshift"].values))
     sample = denoising.rebuild([near])
     begins = sample["wavelength"].values * (1 + sample["redshift"].values[0])
-    masked = sample["mask"].values[0]
-    first = denoising.FIRST_PIXEL
+    masked, first = sample["mask"].values[0], denoising.FIRST_PIXEL
     assert masked[begins < first - 2].all() and not masked[begins > first + 3].any()
     assert 1 <= masked.sum() <= 4
     assert (sample["truth"].values[0] > 0).all() and (sample["ivar"].values[0][masked] == 0).all()
@@ -55,8 +54,7 @@ def test_true_lines_are_the_light_that_the_spectra_hold():
     truth = sample["truth"].values.astype(float)
     area = ((truth[:, near] - np.median(truth[:, side], axis=1)[:, None]) * width[near]).sum(axis=1)
     stated = sample["true_line_flux"].sel(line="[O III] 5007").values
-    equivalent_width = stated / np.median(truth[:, side], axis=1)
-    clear = equivalent_width > 15
+    clear = stated / np.median(truth[:, side], axis=1) > 15
     assert clear.sum() > 4
     np.testing.assert_allclose(area[clear], stated[clear], rtol=0.08)
 
@@ -67,10 +65,7 @@ def test_magnitudes_are_ab():
     redshift = np.array([0.03, 0.045])
     observed = wavelength * (1 + redshift[:, None])
     flux = AB_CGS * ANGSTROM_S / observed**2 / 1e-17 / luminosity_to_flux(redshift)[:, None]
-    sample = xr.Dataset(
-        {"flux": (("galaxy", "wavelength"), flux), "redshift": ("galaxy", redshift)},
-        coords={"wavelength": wavelength},
-    )
+    sample = make_spectra(flux, wavelength, redshift=redshift)
     np.testing.assert_allclose(candidates.r_magnitude(sample), 0, atol=2e-3)
     sample["flux"] = sample["flux"] * 1e-6
     np.testing.assert_allclose(candidates.r_magnitude(sample), 15, atol=2e-3)
@@ -153,10 +148,3 @@ def test_samples_are_kept_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(denoising, "rebuild", None)
     xr.testing.assert_identical(first, denoising.make_sample(progress=False))
     assert denoising.make_sample(n=2, progress=False).sizes["galaxy"] == 2
-
-
-def test_unknown_samples_and_splits_are_refused():
-    with pytest.raises(ValueError, match="no sample 'all'"):
-        denoising.read_products("all")
-    with pytest.raises(ValueError, match="not 'valid'"):
-        denoising.make_sample(split="valid")

@@ -57,7 +57,6 @@ def parts(dustpedia):
 
 
 def compare(found, dustpedia, used):
-    """Bias and scatter by property [dex]."""
     rows = {}
     for name in UNITS:
         apart = (found[name].values - dustpedia[f"{name}_cigale"].values)[used]
@@ -67,12 +66,10 @@ def compare(found, dustpedia, used):
 
 
 def within(found, limits):
-    return all(
-        abs(found[name][0]) < bias and found[name][1] < scatter for name, (bias, scatter) in limits.items()
-    )
+    return all((np.abs(found[name]) < limit).all() for name, limit in limits.items())
 
 
-def test_galaxies_in_the_range_of_the_training_and_below_it(predicted, dustpedia, parts):
+def test_galaxies_in_the_range_of_the_training_and_below_it_and_their_errors(predicted, dustpedia, parts):
     assert [int(used.sum()) for used in parts.values()] == [368, 250, 196]
     np.testing.assert_array_equal(predicted["n_missing"], dustpedia["mask"].sum("band"))
     limits = {
@@ -83,9 +80,6 @@ def test_galaxies_in_the_range_of_the_training_and_below_it(predicted, dustpedia
     found = {part: compare(predicted, dustpedia, used) for part, used in parts.items()}
     assert all(within(found[part], limits[part]) for part in parts), found
     assert all(found["below"][name][1] > 1.3 * found["star-forming"][name][1] for name in UNITS), found
-
-
-def test_stated_errors_are_not_wide_enough_and_all_are_told_so(predicted, dustpedia, parts):
     away = np.abs(predicted["log_mass"].values - dustpedia["log_mass_cigale"].values)
     covered = (away <= predicted["log_mass_error"].values)[parts["star-forming"]].mean()
     assert 0.15 < covered < 0.6

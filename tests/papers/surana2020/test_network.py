@@ -6,6 +6,7 @@ import pytest
 from spectool.models.bands import read_inputs
 from spectool.papers.surana2020 import network as paper
 from spectool.surveys.gama import BANDS
+from tests.refusals import refused
 from tests.sed_toy import make_galaxies
 
 NAMES, PROPERTIES = list(BANDS), list(paper.UNITS)
@@ -13,7 +14,6 @@ NAMES, PROPERTIES = list(BANDS), list(paper.UNITS)
 
 @pytest.fixture(scope="module")
 def data():
-    """Inputs and labels of training, validation and test galaxies."""
     samples = [make_galaxies(n, seed=seed) for seed, n in enumerate((4000, 2000, 3000))]
     return [(read_inputs(sample, NAMES), paper.read_labels(sample)) for sample in samples]
 
@@ -50,10 +50,7 @@ def test_figures_are_those_of_table_3():
 
 def test_what_cannot_be_is_said(data):
     x, y = data[0]
-    with pytest.raises(ValueError, match="no property age"):
-        paper.train_network(x, y, x, y, outputs=["age"])
-    with pytest.raises(ValueError, match="lacks log_mass,"):
-        paper.read_labels(make_galaxies(3), suffix="")
+    refused("lacks log_mass,", paper.read_labels, make_galaxies(3), suffix="")
     with pytest.raises(ValueError, match="nothing for training"):
         hidden = x.hide(np.array(NAMES) == "r")
         paper.train_network(hidden, y[:, :1], x, y[:, :1], outputs=["log_mass"])

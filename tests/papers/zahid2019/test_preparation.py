@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from spectool.continuum import N_KEPT, ContinuumBasis, normalize_continuum
 from spectool.papers.zahid2019.reader import FWHM, prepare_zahid2019
@@ -19,7 +18,6 @@ DISPERSION = np.array([50.0, 80.0, 110.0, 60.0, 90.0, 70.0])
 
 @pytest.fixture(scope="module")
 def galaxies(grid):
-    """Six histories at redshifts of the sample, bright."""
     drawn = draw_histories(6, seed=5, grid=grid)
     return drawn.assign(
         mass_formed=drawn["mass_formed"] * 1e10,
@@ -50,9 +48,8 @@ def test_a_survey_s_spectra_come_out_as_the_training_spectra(observed, truth):
     prepared = prepare_zahid2019(observed)
     assert prepared["flux"].shape == (6, N_KEPT) and prepared["flux"].dtype == np.float32
     assert prepared.attrs["fwhm_kms"] == FWHM and set(prepared["prepared_reason"].values) == {""}
-    good = ~prepared["mask"].values
+    flux, good = prepared["flux"].values, ~prepared["mask"].values
     assert good.mean() > 0.97
-    flux = prepared["flux"].values
     for row in range(6):
         use = good[row]
         depth = flux[row, use] @ truth[row, use] / (truth[row, use] @ truth[row, use])
@@ -102,8 +99,7 @@ def test_sigma_is_the_noise_of_sums(observed, rest):
 
 
 def test_noise_is_none_without_errors_or_that_of_the_chunks(rest):
-    prepared = prepare_zahid2019(rest)
-    assert not prepared["sigma"].any() and not prepared["mask"].any()
+    assert not prepare_zahid2019(rest)["sigma"].any()
     known = rest.assign(chunk_sigma=(("galaxy", "chunk"), np.arange(1, 151.0).reshape(6, 25) / 100))
     sigma = prepare_zahid2019(known)["sigma"].values
     np.testing.assert_allclose(sigma[:, [0, -1]], known["chunk_sigma"].values[:, [0, -1]], rtol=1e-6)
@@ -124,8 +120,7 @@ def test_bad_pixels_are_zero_and_do_not_spread(observed):
 def test_each_kind_of_bad_spectrum_is_named_and_masked(observed):
     spoilt, pixel = observed.copy(deep=True), np.arange(observed.sizes["wavelength"])
     rest = observed["observed_wavelength"].values / (1 + float(observed["redshift"][4]))
-    spoilt["flux"][0] = np.nan
-    spoilt["redshift"][1] = np.nan
+    spoilt["flux"][0] = spoilt["redshift"][1] = np.nan
     spoilt["flux"][2, pixel < 1000] = np.nan
     spoilt["flux"][3] = -spoilt["flux"][3]
     spoilt["ivar"][4] = np.where((rest > 5210) & (rest < 5290), 0, 1)
@@ -134,9 +129,8 @@ def test_each_kind_of_bad_spectrum_is_named_and_masked(observed):
     reasons = prepared["prepared_reason"].values.tolist()
     assert reasons[:2] == ["no good pixel", "redshift not usable"]
     assert "0% are good in chunk 1 (" in reasons[2] and "the spectrum covers 44" in reasons[2]
-    assert reasons[3] == "the pseudo-continuum is not well above zero everywhere"
+    assert reasons[3] == "the pseudo-continuum is not well above zero everywhere" and reasons[5] == ""
     assert reasons[4].startswith("1 of 25 chunks lack good pixels: ") and "covers" not in reasons[4]
-    assert reasons[5] == ""
     np.testing.assert_array_equal(prepared["mask"].all("wavelength"), [True] * 5 + [False])
     assert not prepared["flux"][:5].any()
     assert "5 of 6 spectra masked out" in history(prepared)[-1]
@@ -151,7 +145,6 @@ def test_resolution_below_the_models_is_named_and_unknown_ones_are_the_instrumen
     assert "1 have a lower resolution" in history(prepared)[-2] and "1 unknown" in history(prepared)[-2]
     none = prepare_zahid2019(observed.drop_vars("velocity_dispersion"))
     assert float(prepared["spectral_fwhm"][0]) == pytest.approx(float(none["spectral_fwhm"][0]))
-    assert "no velocity dispersions" in history(none)[-2]
 
 
 def test_the_resolution_of_each_file_is_believed_or_that_of_attrs(observed, rest):
@@ -167,11 +160,9 @@ def test_the_resolution_of_each_file_is_believed_or_that_of_attrs(observed, rest
 
 
 @pytest.mark.parametrize("width", [np.nan, -1.0, np.inf])
-def test_impossible_widths_and_samples_of_anything_else_are_refused(rest, width):
+def test_impossible_widths_are_refused(rest, width):
     with pytest.raises(ValueError, match="the width of galaxy 2 is"):
         prepare_zahid2019(rest, spectral_fwhm=np.where(np.arange(6) == 2, width, 200.0))
-    with pytest.raises(ValueError, match="no variable `flux`"):
-        prepare_zahid2019(xr.Dataset({"spectrum": (("galaxy", "wavelength"), np.ones((1, 5)))}))
 
 
 def test_real_galaxies_look_like_the_models_and_at_the_same_wavelengths(sdss_table, sdss_galaxies, grid):

@@ -8,8 +8,10 @@ import xarray as xr
 from spectool.broaden import broaden
 from spectool.continuum import ContinuumBasis, kept_pixels, normalize_continuum, optical_wavelength
 from spectool.models.chunked import ChunkedEnsemble, ChunkedMLP
-from spectool.papers.zahid2019.reader import SIGMA_STEP, _read_rows, stream_metallicity
+from spectool.papers.zahid2019.reader import SIGMA_STEP, stream_metallicity
 from spectool.papers.zahid2019.reader import predict as predict_metallicity
+from tests.refusals import refused
+from tests.samples import make_spectra
 from tools.make.references import fit_bin_outliers
 
 N = 60
@@ -43,17 +45,10 @@ def flux():
 @pytest.fixture(scope="module")
 def table():
     rng = np.random.default_rng(3)
-    return xr.Dataset(
-        {
-            "chunk_sigma": (("galaxy", "chunk"), rng.uniform(0.02, 0.1, (N, 25)).astype("f2"), {"units": ""}),
-            "log_mass": ("galaxy", rng.uniform(9, 11, N), {"units": "dex(Msun)"}),
-            "extra_fwhm": (
-                "galaxy",
-                rng.choice([0, 20, 25], N) * SIGMA_STEP * TO_FWHM / 5,
-                {"units": "km / s"},
-            ),
-        }
-    )
+    sigma, mass = rng.uniform(0.02, 0.1, (N, 25)).astype("f2"), rng.uniform(9, 11, N)
+    extra = rng.choice([0, 20, 25], N) * SIGMA_STEP * TO_FWHM / 5
+    columns = {"log_mass": ("galaxy", mass, {"units": "dex(Msun)"}), "extra_fwhm": ("galaxy", extra)}
+    return xr.Dataset(columns | {"chunk_sigma": (("galaxy", "chunk"), sigma, {"units": ""})})
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +69,9 @@ def test_the_stream_is_preparing_and_predicting(flux, table, ensemble):
     sigma = table["extra_fwhm"].values / TO_FWHM
     kept = broaden(flux, sigma, WAVELENGTH, bad=bad, keep=basis.keep)
     x, _ = normalize_continuum(kept, bad[:, basis.keep], basis)
-    dims = ("galaxy", "wavelength")
-    prepared = xr.Dataset(
-        {
-            "flux": (dims, x),
-            "mask": (dims, bad[:, basis.keep]),
-            "sigma": (dims, table["chunk_sigma"].values.astype("f4")[:, index]),
-            "spectral_fwhm": ("galaxy", np.sqrt(330**2 - table["extra_fwhm"].values ** 2)),
-        },
-        coords={"wavelength": basis.kept_wavelength},
-    )
+    columns = {"mask": bad[:, basis.keep], "sigma": table["chunk_sigma"].values.astype("f4")[:, index]}
+    columns["spectral_fwhm"] = np.sqrt(330**2 - table["extra_fwhm"].values ** 2)
+    prepared = make_spectra(x, basis.kept_wavelength, **columns)
     wanted = predict_metallicity(prepared, networks=ensemble)
     for name in ("log_z_predicted", "log_z_error", "log_z_spread", "outlier_chi2", "outlier_distance"):
         np.testing.assert_allclose(got[name], wanted[name], rtol=2e-3, atol=1e-4, err_msg=name)
@@ -110,7 +98,6 @@ def test_batches_threads_and_files_do_not_matter(flux, table, ensemble, tmp_path
 
 
 def test_errors_are_what_noise_does(flux, table, ensemble):
-    """Noise drawn into stored spectra scatters the answers by the noise part of the error."""
     rng = np.random.default_rng(4)
     clean = np.repeat(np.nan_to_num(flux[:1].astype("f4"), nan=1.0), 1500, axis=0)
     sigma = 0.05
@@ -137,17 +124,8 @@ def test_bad_spectra_are_named_and_not_answered(flux, ensemble):
         assert words in reason
 
 
-def test_a_map_is_mapped_batch_by_batch(flux, tmp_path):
-    np.save(tmp_path / "flux.npy", flux)
-    mapped = np.load(tmp_path / "flux.npy", mmap_mode="r")
-    for rows in (mapped, mapped[10:40], mapped[20:], mapped[::2], flux):
-        np.testing.assert_array_equal(_read_rows(rows, slice(5, 12)), rows[5:12])
-    assert _read_rows(mapped, slice(5, 12)).base is not mapped.base
-
-
 def test_what_does_not_belong_together_is_refused(flux, table, ensemble, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no flux\.npy"):
-        stream(tmp_path, networks=ensemble)
+    refused(r"no flux\.npy", stream, tmp_path, error=FileNotFoundError, networks=ensemble)
     wrong = np.where(np.arange(N) == 2, np.nan, 10)
     for arguments, options, message in (
         ([flux[:, :100]], {}, "3251"),
@@ -155,5 +133,4 @@ def test_what_does_not_belong_together_is_refused(flux, table, ensemble, tmp_pat
         ([flux], {"extra_fwhm": wrong}, "extra_fwhm of galaxy 2"),
         ([flux, table.isel(chunk=slice(7))], {}, "25 chunks"),
     ):
-        with pytest.raises(ValueError, match=message):
-            stream(*arguments, networks=ensemble, **options)
+        refused(message, stream, *arguments, networks=ensemble, **options)

@@ -4,22 +4,14 @@ import json
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from spectool.continuum import N_KEPT, ContinuumBasis, normalize_continuum
-from spectool.papers.zahid2019.sample import (
-    HELDOUT_SEED,
-    composer,
-    label_galaxies,
-    make_basis,
-    make_heldout,
-    make_sample,
-    synthesize_histories,
-    training_table,
-)
+from spectool.papers.zahid2019 import sample as paper
+from spectool.papers.zahid2019.sample import training_table
 from spectool.synth import sfh
 from spectool.synth.histories import draw_histories, durations, equal_light_intervals, metallicities
 from spectool.synth.synthesis import describe, synthesize
+from tests.stars import bare_stars
 
 STARS = {"wavelength": np.arange(4062.5, 7300, 25.0), "nebular": False, "progress": False}
 
@@ -31,15 +23,14 @@ def compare(ours, theirs):
 
 
 def compose(basis, table):
-    """Training galaxies with their spectra and labels."""
-    flux = {"flux": (("galaxy", "wavelength"), composer(basis)(table), dict(basis["flux"].attrs))}
-    labels = label_galaxies(basis, table)
+    flux = {"flux": (("galaxy", "wavelength"), paper.composer(basis)(table), dict(basis["flux"].attrs))}
+    labels = paper.label_galaxies(basis, table)
     return table.assign(**flux, **labels).assign_coords(wavelength=basis["wavelength"])
 
 
 @pytest.fixture(scope="module")
 def basis(grid):
-    return make_basis(grid)
+    return paper.make_basis(grid)
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +40,7 @@ def table():
 
 @pytest.fixture(scope="module")
 def some(table):
-    """Rows all over the table."""
     return table.isel(galaxy=np.random.default_rng(2).choice(table.sizes["galaxy"], 24, replace=False))
-
-
-def quiet_galaxies(mass, log_z, grid):
-    """Stars alone, for `synthesize`."""
-    n = len(mass)
-    zeros = {name: ("galaxy", np.zeros(n)) for name in ("dust1", "dust2", "dust_index")}
-    return xr.Dataset(
-        {
-            "mass_formed": (("galaxy", "age"), mass),
-            "log_z_star": ("galaxy", log_z, {"z_sun": 0.02}),
-            "velocity_dispersion": ("galaxy", np.zeros(n)),
-            **zeros,
-        },
-        coords={"age": ("age", grid.age)},
-    )
 
 
 def two_histories(rows, grid):
@@ -77,10 +52,10 @@ def two_histories(rows, grid):
     one = sfh.constant(grid.age_edges, start * 1e9, end * 1e9) * ((start - end) / duration)[:, None]
     four = sfh.constant(grid.age_edges, duration * 1e9) - one
     base, varied = (metallicities()[rows[f"{name}_index"].values] for name in ("metallicity", "varied"))
-    return quiet_galaxies(np.clip(four, 0, None), base, grid), quiet_galaxies(one, varied, grid)
+    return bare_stars(np.clip(four, 0, None), base), bare_stars(one, varied)
 
 
-def test_the_grid_of_the_recipe(table):
+def test_the_grid_of_the_recipe_and_one_interval_of_another_metallicity(table, basis, some):
     assert durations().size == metallicities().size == 21
     assert durations()[[0, -1]] == pytest.approx([0.1, 14])
     np.testing.assert_allclose(np.diff(np.log(durations())), np.log(140) / 20)
@@ -89,6 +64,11 @@ def test_the_grid_of_the_recipe(table):
     rows = np.stack([table[name].values for name in table.data_vars])
     assert np.unique(rows, axis=1).shape == (4, 46305)
     assert rows.max(axis=1).tolist() == [20, 20, 4, 20]
+    made, z = compose(basis, some), metallicities()
+    expected = np.repeat(z[some["metallicity_index"].values][:, None], 5, axis=1)
+    expected[np.arange(24), some["interval_index"].values] = z[some["varied_index"].values]
+    np.testing.assert_allclose(made["log_z_interval"].values, expected)
+    assert (np.diff(made["age_interval"].values, axis=1) > 0).all()
 
 
 def test_intervals_give_equal_light(grid):
@@ -98,7 +78,7 @@ def test_intervals_give_equal_light(grid):
     for row in (0, 9, 20):
         low, high = edges[row, :-1], edges[row, 1:]
         mass = sfh.constant(grid.age_edges, high * 1e9, low * 1e9) * (high - low)[:, None]
-        light = synthesize(quiet_galaxies(mass, np.zeros(5), grid), grid, **options)["flux"].sum("wavelength")
+        light = synthesize(bare_stars(mass, np.zeros(5)), grid, **options)["flux"].sum("wavelength")
         np.testing.assert_allclose(light / light.mean(), 1, rtol=3e-4)
 
 
@@ -109,7 +89,6 @@ def test_training_spectra_are_those_of_synthesize(basis, some, grid):
 
 
 def test_labels_are_those_of_describe(basis, some, grid):
-    """Light-weighted means of the two parts, weighted by the parts' light."""
     inside = (grid.wavelength >= 4050) & (grid.wavelength <= 7300)
     width, made, sums = np.diff(grid.edges)[inside], compose(basis, some), np.zeros((3, some.sizes["galaxy"]))
     for part in two_histories(some, grid):
@@ -123,36 +102,18 @@ def test_labels_are_those_of_describe(basis, some, grid):
     np.testing.assert_allclose(again, made["log_z_lw"], atol=1e-12)
 
 
-def test_one_interval_has_another_metallicity(basis, some):
-    made, z = compose(basis, some), metallicities()
-    expected = np.repeat(z[some["metallicity_index"].values][:, None], 5, axis=1)
-    expected[np.arange(24), some["interval_index"].values] = z[some["varied_index"].values]
-    np.testing.assert_allclose(made["log_z_interval"].values, expected)
-    assert (np.diff(made["age_interval"].values, axis=1) > 0).all()
-
-
 def test_training_set_is_the_composed_spectra_without_continuum(basis, some, grid, monkeypatch):
     monkeypatch.setattr("spectool.papers.zahid2019.sample._BATCH", 7)
-    made = make_sample(grid, table=some)
+    made = paper.make_sample(grid, table=some)
     whole = ContinuumBasis.optical()
     expected = normalize_continuum(compose(basis, some)["flux"].values[:, whole.keep], None, whole)[0]
     assert made["flux"].dtype == np.float16 and made["flux"].shape == (24, N_KEPT)
     np.testing.assert_allclose(made["flux"].values.astype("f4"), expected, atol=6e-5)
     np.testing.assert_allclose(made["wavelength"], whole.kept_wavelength)
-    assert made["log_z_lw"].attrs == {"units": "dex", "z_sun": 0.02}
     assert json.loads(made.attrs["ssp_grid"])["name"] == "BC03-MILES"
 
 
 def test_heldout_spectra_are_those_of_synthesize(grid):
     histories = draw_histories(8, seed=1, grid=grid)
-    ours = synthesize_histories(histories, grid, np.arange(4050.0, 7301))[:, :-1].reshape(8, -1, 25).mean(2)
-    compare(ours, synthesize(histories, grid, **STARS)["flux"].values)
-
-
-def test_heldout_sample_has_the_form_of_prepared_ones(grid):
-    made = make_heldout(10, seed=HELDOUT_SEED, grid=grid)
-    assert made["flux"].shape == made["mask"].shape == made["sigma"].shape == (10, N_KEPT)
-    assert not made["mask"].any() and not made["sigma"].any()
-    assert not np.array_equal(make_heldout(10, seed=HELDOUT_SEED + 1, grid=grid)["flux"], made["flux"])
-    labels = {"log_z_lw", "age_lw", "log_z_interval", "age_interval", "light_share"}
-    assert labels <= set(made) and labels <= set(make_sample(grid, table=training_table().isel(galaxy=[0])))
+    ours = paper.synthesize_histories(histories, grid, np.arange(4050.0, 7301))
+    compare(ours[:, :-1].reshape(8, -1, 25).mean(2), synthesize(histories, grid, **STARS)["flux"].values)
