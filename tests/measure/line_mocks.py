@@ -1,13 +1,13 @@
 """Spectra whose lines are known, drawn without the code that measures them."""
 
 import numpy as np
-import xarray as xr
 from scipy.stats import norm
 
 from spectool.papers.scourfield2023.sample import rest_wavelength
 from spectool.spectra import LINES, pixel_edges
 from spectool.synth.population import draw_population
 from spectool.synth.synthesis import synthesize
+from tests.samples import make_spectra
 
 FWHM = 2.5
 MEASURED = ("[O II] 3726", "[O II] 3729", "Hδ", "Hγ", "[O III] 4363", "Hβ", "[O III] 4959", "[O III] 5007")
@@ -36,7 +36,6 @@ def draw_fluxes(n, rng):
 
 
 def gaussians(edges, centre, flux, velocity, dispersion, lsf):
-    """Lines of all galaxies on pixels, shape (galaxy, n)."""
     flux, velocity, dispersion = np.broadcast_arrays(np.atleast_1d(flux), velocity, dispersion)
     sigma = centre / 299792.458 * np.hypot(dispersion, lsf)
     shifted = centre * (1 + velocity / 299792.458)
@@ -64,20 +63,12 @@ def make_mocks(grid, n, *, seed, sn, wavelength=None, strength=1.0):
         centre = (LINES | OTHERS)[name]
         truth += gaussians(edges, centre, flux, speed, dispersion, FWHM / 2.354820045 / centre * 299792.458)
     noise = np.ones_like(truth) / sn
-    units = {"units": "1e-17 erg/(s cm2 Angstrom)"}
-    columns = {
-        "flux": (PIXELS, truth + noise * rng.standard_normal(truth.shape), units),
-        "ivar": (PIXELS, 1 / noise**2, {"units": "1e34 s2 cm4 Angstrom2 / erg2"}),
-        "mask": (PIXELS, np.zeros(truth.shape, bool), {"units": ""}),
-        "truth": (PIXELS, truth, units),
-        "stars": (PIXELS, stars, units),
-        "true_velocity": ("galaxy", speed, {"units": "km / s"}),
-        "true_dispersion": ("galaxy", dispersion, {"units": "km / s"}),
-        "is_quiescent": ("galaxy", galaxies["is_quiescent"].values),
-        "true_flux": (("galaxy", "true_line"), np.stack([fluxes[name] for name in MEASURED], axis=1)),
-    }
-    coords = {"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})}
-    return xr.Dataset(columns, coords=coords, attrs={"fwhm": FWHM})
+    columns = {"true_velocity": speed, "true_dispersion": dispersion}
+    columns["is_quiescent"] = galaxies["is_quiescent"]
+    columns |= {"ivar": 1 / noise**2, "mask": False, "truth": truth, "stars": stars}
+    sample = make_spectra(truth + noise * rng.standard_normal(truth.shape), wavelength, **columns)
+    true = (("galaxy", "true_line"), np.stack([fluxes[name] for name in MEASURED], axis=1))
+    return sample.assign(true_flux=true).assign_attrs(fwhm=FWHM)
 
 
 def pulls(table, true, *, free_only=True, above=5):

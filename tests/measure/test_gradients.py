@@ -7,17 +7,17 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 
 from spectool.measure.gradients import GRADIENT_PROBLEMS, add_radius, deproject, fit_gradients
+from tests.refusals import refused
 
 
 def make_galaxies(n_galaxies, n_spectra, *, scatter):
-    """Galaxies with known straight profiles, up to 2 Re; numbers of spectra may differ."""
     rng = np.random.default_rng(3)
     index = np.repeat(np.arange(n_galaxies), n_spectra)
     radius = rng.uniform(0, 2, index.size)
     slope, central = rng.normal(-0.2, 0.1, n_galaxies), rng.normal(0.5, 0.2, n_galaxies)
     age = central[index] + slope[index] * radius + scatter * rng.standard_normal(index.size)
-    columns = {"galaxy_index": (index, ""), "radius": (radius, ""), "log_age": (age, "dex(Gyr)")}
-    sample = xr.Dataset({k: ("spectrum", v, {"units": unit}) for k, (v, unit) in columns.items()})
+    columns = {"galaxy_index": index, "radius": radius, "log_age": age}
+    sample = xr.Dataset({name: ("spectrum", values) for name, values in columns.items()})
     return sample.assign(slope=("galaxy", slope), central=("galaxy", central))
 
 
@@ -32,7 +32,6 @@ def test_exact_lines_come_back_whatever_the_number_of_spectra(monkeypatch):
     np.testing.assert_array_equal(found["n_inside"], np.bincount(sample["galaxy_index"].values[inside]))
     np.testing.assert_array_equal(found["n_inside"] + found["n_beyond"], n)
     assert (found["gradient_problem"] == "").all()
-    assert found["log_age_gradient"].attrs["units"] == "dex(Gyr)"
     monkeypatch.setattr("spectool.measure.gradients._CHUNK", 20_000)  # in parts
     parts = fit_gradients(sample, columns=["log_age"], seed=1)
     np.testing.assert_allclose(parts["log_age_gradient"], sample["slope"], rtol=1e-9)
@@ -81,15 +80,12 @@ def test_galaxies_without_gradient_are_told_and_counted():
     few, beyond, lever = GRADIENT_PROBLEMS
     assert found["gradient_problem"].values.tolist() == ["", few, beyond, lever, few]
     np.testing.assert_allclose(found["log_age_gradient"], [-0.3] + [np.nan] * 4, rtol=1e-9)
-    assert np.isnan(found["log_age_gradient_error"][1:]).all()
     assert "gradients of 1 of 5 galaxies" in found.attrs["history"]
     assert f"2 have {few}" in found.attrs["history"]
-    # all hopeless: no error, no number
     none = fit_gradients(sample, columns=["log_age"], seed=1, min_spectra=1000)
     assert np.isnan(none["log_age_gradient"]).all()
     for options, words in (({"columns": ["log_z"]}, "lacks log_z"), ({"n_bootstrap": 1}, "n_bootstrap")):
-        with pytest.raises(ValueError, match=words):
-            fit_gradients(sample, **{"columns": ["log_age"], "seed": 1} | options)
+        refused(words, fit_gradients, sample, **{"columns": ["log_age"], "seed": 1} | options)
 
 
 def test_a_circle_in_the_disc_is_an_ellipse_on_the_sky(rng):
@@ -113,8 +109,7 @@ def test_edge_on_discs_have_no_radii_and_nonsense_is_refused():
     found = deproject([1.0, 1.0], [1.0, 1.0], position_angle=0, inclination=[89.5, 45.0])
     assert np.isfinite(found).tolist() == [False, True]
     for wrong in ({"inclination": 95}, {"inclination": -5}, {"inclination": 40, "re": 0}):
-        with pytest.raises(ValueError, match=r"inclinations|radii"):
-            deproject(1, 1, position_angle=0, **wrong)
+        refused(r"inclinations|radii", deproject, 1, 1, position_angle=0, **wrong)
     sample = xr.Dataset({"x": ("spectrum", [0.0, 3.0]), "y": ("spectrum", [5.0, 0.0])})
     out = add_radius(sample, position_angle=0, inclination=60, re=5)
     np.testing.assert_allclose(out["radius"], [1, 1.2])

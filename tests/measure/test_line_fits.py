@@ -9,6 +9,7 @@ from spectool.measure.line_design import DOUBLETS, MEASURED
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.measure.lines_ppxf import fit_lines
 from spectool.spectra import LINES, pixel_edges
+from tests.refusals import refused
 
 from .line_mocks import gaussians, pulls
 
@@ -32,9 +33,7 @@ def table(fit, mocks):
 
 def test_fluxes_are_unbiased_their_errors_right_and_the_noise_about_the_fit_is_white(mocks, table):
     pull = pulls(table, mocks["true_flux"].values)
-    assert pull.size > 1000
-    assert abs(pull.mean()) < 0.1
-    assert 0.9 < pull.std() < 1.1
+    assert pull.size > 1000 and abs(pull.mean()) < 0.1 and 0.9 < pull.std() < 1.1
     assert float(table["chi2"].median()) == pytest.approx(1, abs=0.02)
     assert set(table["fit_status"].values) == {0}
     model = table["continuum"].values + table["line_model"].values
@@ -61,7 +60,6 @@ def test_doublets_keep_their_ratios_and_columns_their_meaning(mocks, table):
     assert u.Unit(flux.attrs["units"]) == u.Unit("1e-17 erg/(s cm2)")
     assert u.Unit(table["line_peak"].attrs["units"]) == u.Unit("1e-17 erg/(s cm2 Angstrom)")
     np.testing.assert_array_equal(table["true_dispersion"], mocks["true_dispersion"])
-    assert table.attrs["fwhm"] == mocks.attrs["fwhm"]
 
 
 def test_peaks_are_those_of_the_profile_over_the_residuals(mocks, table):
@@ -89,15 +87,13 @@ def test_broad_lines_are_found_and_leave_the_narrow_ones_alone(fit, mocks):
     has, true = table.isel(galaxy=slice(20)), some["true_flux"].values[:20]
     assert abs(np.median(pulls(has, true))) < 0.4
     if linear:
-        pull = (1 - broad[:20] / flux[:20]) * has["broad_h_alpha_sn"].values
-        assert abs(pull.mean()) < 0.5
+        assert abs(((1 - broad[:20] / flux[:20]) * has["broad_h_alpha_sn"].values).mean()) < 0.5
         narrow = (has["line_flux"].values - true) / has["line_flux_error"].values
         assert np.abs(narrow[:, MEASURED.index("Hα")]).mean() < 1.2
         assert "20 with broad Balmer lines" in table.attrs["history"]
 
 
 def spoil(sample):
-    """One bad spectrum of each kind."""
     spoilt = sample.copy(deep=True)
     flux, mask, wavelength = spoilt["flux"].values, spoilt["mask"].values, spoilt["wavelength"].values
     mask[0] = True
@@ -111,15 +107,11 @@ def spoil(sample):
     return spoilt
 
 
-REASONS = {
-    measure_lines_linear: [*["fewer than 60 good pixels"] * 2, "", "", "fewer than 60 good pixels"],
-    fit_ppxf: [
-        *["no good pixel: masked, not finite, without ivar or without redshift"] * 2,
-        "the flux is zero in all good pixels",
-        "the mean flux is negative: was too much sky subtracted?",
-        "only 40 good pixels of 825",
-    ],
-}
+FEW, NONE = "fewer than 60 good pixels", "no good pixel: masked, not finite, without ivar or without redshift"
+NEGATIVE = "the mean flux is negative: was too much sky subtracted?"
+REASONS = {measure_lines_linear: [FEW, FEW, "", "", FEW]}
+ZERO, SHORT = "the flux is zero in all good pixels", "only 40 good pixels of 825"
+REASONS[fit_ppxf] = [NONE, NONE, ZERO, NEGATIVE, SHORT]
 
 
 def test_bad_spectra_are_explained_and_stop_no_other(fit, few):
@@ -187,8 +179,6 @@ OWN = {
 
 def test_what_cannot_be_done_is_refused(fit, few):
     for change, options, message in [*REFUSED, *(({}, *case) for case in OWN[fit])]:
-        with pytest.raises(ValueError, match=message):
-            fit(few.assign(change), **options)
+        refused(message, fit, few.assign(change), **options)
     bare = xr.Dataset({"flux": few["flux"].drop_vars("wavelength")})
-    with pytest.raises(ValueError, match=r"no wavelengths|common rest-frame grid"):
-        fit(bare)
+    refused(r"no wavelengths|common rest-frame grid", fit, bare)

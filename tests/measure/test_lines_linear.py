@@ -11,8 +11,6 @@ from spectool.spectra import LINES, pixel_edges
 
 from .line_mocks import gaussians, make_mocks, pulls
 
-HALPHA = list(MEASURED).index("Hα")
-
 
 @pytest.fixture(scope="module")
 def forty(mocks):
@@ -46,7 +44,6 @@ def test_stars_do_not_pass_for_balmer_emission(grid):
 
 
 def test_no_prior_and_fixed_kinematics_is_ordinary_weighted_least_squares(few):
-    """Against numpy, with a basis of its own, for fluxes, errors and chi2."""
     wavelength, edges = few["wavelength"].values, pixel_edges(few["wavelength"].values)
     x = np.linspace(-1, 1, wavelength.size)
     vectors = np.stack([np.ones_like(x), x, x**2, np.sin(5 * x)])
@@ -76,13 +73,6 @@ def test_no_prior_and_fixed_kinematics_is_ordinary_weighted_least_squares(few):
         assert table["chi2"].values[row] == pytest.approx(residual[0] / ((~mask[row]).sum() - 24), rel=1e-5)
 
 
-def test_free_doublets_find_another_ratio(forty):
-    flux = measure_lines_linear(forty, variable="truth", doublets={})["line_flux"]
-    bright = forty["true_flux"].values[:, HALPHA] > 20
-    ratio = (flux.sel(line="[O III] 5007") / flux.sel(line="[O III] 4959"))[bright]
-    np.testing.assert_allclose(ratio, 2.98, rtol=0.01)
-
-
 def test_results_scale_with_the_flux_and_do_not_depend_on_batches_or_company(forty):
     table = measure_lines_linear(forty)
     faint = forty.assign(flux=forty["flux"] * 1e-17, ivar=forty["ivar"] * 1e34)
@@ -93,7 +83,6 @@ def test_results_scale_with_the_flux_and_do_not_depend_on_batches_or_company(for
         np.testing.assert_allclose(scaled[name], backwards[name] * 1e-17, rtol=1e-6)
     for name in ("gas_velocity", "gas_dispersion", "chi2", "net_h_alpha_sn"):
         np.testing.assert_allclose(scaled[name], backwards[name], rtol=1e-5, atol=1e-5)
-    assert scaled["line_flux"].attrs["units"] == "erg / (s cm2)"
     nothing = measure_lines_linear(forty.isel(galaxy=slice(0, 0)))
     assert dict(nothing.sizes) == {"galaxy": 0, "line": 14}
 
@@ -103,13 +92,10 @@ def test_finer_pixels_give_the_same_fluxes(grid):
     wavelength = 10 ** (np.log10(3700) + 1e-4 * np.arange(0, 3290))
     sample = make_mocks(grid, 150, seed=2, sn=10, wavelength=wavelength)
     pull = pulls(measure_lines_linear(sample), sample["true_flux"].values, free_only=False)
-    assert pull.size > 700
-    assert abs(pull.mean()) < 0.12
-    assert 0.9 < pull.std() < 1.1
+    assert pull.size > 700 and abs(pull.mean()) < 0.12 and 0.9 < pull.std() < 1.1
 
 
 def test_line_at_the_edge_needs_four_fifths_of_its_flux(forty):
-    """[N II] 6583 at the red end: measured until a fifth of the line is cut off."""
     edges, name = pixel_edges(forty["wavelength"].values), "[N II] 6583"
     last = int(np.searchsorted(edges, LINES[name]))
     options = {"variable": "truth", "lines": (name, "Hα"), "velocity": False, "lsf": 48.0}
@@ -129,12 +115,9 @@ def test_basis_carries_continua_it_has_not_seen(forty):
     residual = (basis.vectors.T @ coefficients).T / stars - 1
     assert np.sqrt((residual**2).mean()) < 0.005
     assert continuum_templates(forty["wavelength"].values) is basis
-    other = continuum_templates(forty["wavelength"].values, n_components=3, degree=0)
-    assert other.vectors.shape == (4, 825)
 
 
 def test_net_line_is_the_area_above_the_local_continuum(few):
-    """On a slope, in emission and in absorption, with the error of linear least squares."""
     bins = few["wavelength"].values
     wavelength = torch.from_numpy(bins.copy())
     sigma = 250.0 * 6564.6 / 299792.458

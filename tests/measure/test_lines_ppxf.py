@@ -4,20 +4,20 @@ import contextlib
 
 import distributed
 import numpy as np
-import pandas as pd
 import pytest
 import xarray as xr
 
 from benchmarks.lines import PEER_LINES, fit_plainly
-from spectool.measure import line_table, lines_ppxf
+from spectool.measure import lines_ppxf
 from spectool.measure.line_design import MEASURED, REDDENING, gaussian_on_pixels
 from spectool.measure.line_spectra import read_spectra
 from spectool.measure.lines_ppxf import FIT_RANGE, convolve, fit_lines, make_setup
 from spectool.prepare import mask_bad_pixels, resample, to_rest_frame
-from spectool.spectra import FLUX_UNIT, LINES, pixel_edges
+from spectool.spectra import LINES, pixel_edges
 from spectool.surveys.spectrograph import luminosity_to_flux, observe_sdss
 from spectool.synth.grid import embedded_grid
 from spectool.synth.synthesis import synthesize
+from tests.refusals import refused
 
 from .line_mocks import PIXELS, make_mocks, pulls
 
@@ -63,9 +63,7 @@ def observed(grid, population):
 def test_fluxes_are_unbiased_on_sdss_own_pixels(observed):
     sample, true = observed
     pull = pulls(fit(sample, doublets=CLOUDY_DOUBLETS), true)
-    assert pull.size > 100
-    assert abs(pull.mean()) < 0.1 + 2 / np.sqrt(pull.size)
-    assert 0.85 < pull.std() < 1.15
+    assert pull.size > 100 and abs(pull.mean()) < 0.1 + 2 / np.sqrt(pull.size) and 0.85 < pull.std() < 1.15
 
 
 def test_frames_and_names_of_wavelengths_do_not_matter(observed):
@@ -75,28 +73,17 @@ def test_frames_and_names_of_wavelengths_do_not_matter(observed):
     common = ("wavelength", rest["rest_wavelength"].values[0], {"units": "Angstrom"})
     same = rest.drop_vars("rest_wavelength").assign_coords(wavelength=common)
     expected = fit(sample, lsf=lsf)
-    for other in (rest, same):
-        found = fit(other, lsf=lsf)
+    for found in (fit(rest, lsf=lsf), fit(same, lsf=lsf)):
         assert (np.abs(found["line_flux"] - expected["line_flux"]) < 0.05 * expected["line_flux_error"]).all()
         np.testing.assert_allclose(found["line_flux_error"], expected["line_flux_error"], rtol=0.02)
 
 
-def test_on_real_spectra_they_are_those_of_sdss_pipeline(shared):
+def test_on_real_spectra_they_are_those_of_sdss_pipeline(sdss_table, sdss_galaxies):
     """Its line areas, of the lines that depend little on how much the stars absorb."""
-    table = pd.read_csv(shared / "data/sdss_galaxies.csv")
-    rows = np.flatnonzero((table["subclass"] == "STARFORMING") & (table["z"] > 0.01))[:24]
-    with np.load(shared / "data/sdss_galaxies.npz") as archive:
-        flux, ivar = archive["flux"][rows], archive["ivar"][rows]
-        wavelength = 10 ** (archive["loglam0"] + archive["dloglam"] * np.arange(flux.shape[1]))
-    sample = xr.Dataset(
-        {"flux": (PIXELS, flux, {"units": FLUX_UNIT}), "ivar": (PIXELS, ivar)},
-        coords={"observed_wavelength": ("wavelength", wavelength)},
-        attrs={"survey": "SDSS"},
-    ).assign(redshift=("galaxy", table["z"].values[rows]))
-    found = fit(mask_bad_pixels(sample))
-    assert set(found["fit_status"].values) == {0}
+    rows = np.flatnonzero((sdss_table["subclass"] == "STARFORMING") & (sdss_table["z"] > 0.01))[:24]
+    found = fit(mask_bad_pixels(sdss_galaxies(rows).drop_vars("velocity_dispersion")))
     for name, column in {"Hα": "h_alpha", "[N II] 6583": "n_ii_6583", "[S II] 6716": "s_ii_6716"}.items():
-        area, error = (table[f"{column}_{part}"].values[rows] for part in ("area", "err"))
+        area, error = (sdss_table[f"{column}_{part}"].values[rows] for part in ("area", "err"))
         seen = (error > 0) & (area > 15 * error)
         ours = found.sel(line=name).isel(galaxy=seen)
         assert seen.sum() > 10
@@ -112,7 +99,7 @@ def test_the_fluxes_are_those_of_ppxf_looping_over_all_templates(few, given):
     theirs = np.array([fit_plainly(setup, *spectra.at_rest(k), wanted) for k in range(len(flux))])
     strong = flux > 5 * error
     difference = np.abs(flux - theirs)[strong]
-    assert strong.sum() > 15
+    assert difference.size > 15
     assert np.median(difference / error[strong]) < 0.15
     assert np.median(difference / flux[strong]) < 0.01
 
@@ -128,8 +115,8 @@ def test_at_fixed_kinematics_the_model_is_exactly_that_of_ppxf(given):
     component = np.repeat([0, 1], [len(setup.stars), setup.columns.shape[1]])
     options = {"moments": [-2, -2], "degree": -1, "linear": True, "quiet": True, "component": component}
     options |= {"vsyst": spectrum.shift * setup.velscale, "velscale_ratio": setup.ratio}
-    data, start = (spectrum.flux, spectrum.noise, setup.velscale), [list(star), list(gas)]
-    theirs = ppxf(templates, *data, start, goodpixels=spectrum.good, **options)
+    data, options["goodpixels"] = (spectrum.flux, spectrum.noise, setup.velscale), spectrum.good
+    theirs = ppxf(templates, *data, [list(star), list(gas)], **options)
     np.testing.assert_allclose(spectrum.weights @ spectrum.design, theirs.bestfit, rtol=1e-6)
     np.testing.assert_allclose(spectrum.amplitudes, theirs.weights[len(setup.stars) :], rtol=1e-4, atol=1e-6)
 
@@ -152,9 +139,7 @@ def test_kinematics_and_lines_can_be_given(few):
     widths = {"gas_dispersion": few["true_dispersion"].values, "stellar_dispersion": 90.0}
     every = fit(few, kinematics="fixed", **widths)
     np.testing.assert_allclose(every["gas_dispersion"], few["true_dispersion"])
-    assert set(every["stellar_dispersion"].values) == {90.0}
-    assert set(every["gas_velocity"].values) == {0.0}
-    # What is asked does not change what is found.
+    assert set(every["stellar_dispersion"].values) == {90.0} and set(every["gas_velocity"].values) == {0.0}
     part = fit(few, kinematics="fixed", lines=("Hα", "He I"), **widths)
     np.testing.assert_allclose(part["line_flux"].sel(line="Hα"), every["line_flux"].sel(line="Hα"), rtol=1e-3)
     assert list(part["line"].values) == ["Hα", "He I"]
@@ -164,8 +149,7 @@ def test_kinematics_and_lines_can_be_given(few):
 def test_noise_that_drowns_the_lines_fixes_their_kinematics(grid):
     table = fit(make_mocks(grid, 4, seed=2, sn=0.5, strength=0.0))
     assert set(table["fit_message"].values) == {"kinematics fixed: too noisy"}
-    assert set(table["fit_status"].values) == {0}
-    assert (table["line_flux"] >= 0).all()
+    assert set(table["fit_status"].values) == {0} and (table["line_flux"] >= 0).all()
 
 
 def test_errors_follow_the_noise_which_another_variable_brings_along(few, fitted):
@@ -182,17 +166,13 @@ def test_errors_follow_the_noise_which_another_variable_brings_along(few, fitted
         np.testing.assert_allclose(found[name], factor * fitted[name], rtol=1e-4)
 
 
-def test_additive_polynomials_take_up_what_templates_have_not(few):
-    tilt = 0.5 * np.linspace(-1, 1, few.sizes["wavelength"])
-    tilted = few.assign(flux=few["flux"] + tilt)
-    assert (fit(tilted, degree=2)["chi2"] < fit(tilted)["chi2"]).all()
-
-
-def test_an_unknown_redshift_is_that_galaxys_trouble(few):
+def test_an_unknown_redshift_is_that_galaxys_trouble_and_pixels_have_to_be_uniform(few):
     moved = few.isel(galaxy=slice(3)).assign(redshift=("galaxy", [0.0, np.nan, -0.5]))
     table = fit(moved.rename(wavelength="observed_wavelength").swap_dims(observed_wavelength="wavelength"))
     np.testing.assert_array_equal(table["fit_status"], [0, 1, 1])
     assert "without redshift" in str(table["fit_message"].values[1])
+    refused("uniform in log wavelength", fit, resample(few, np.linspace(3800, 7000, 400)))
+    refused("the sample holds no galaxy", fit, few.isel(galaxy=slice(0)))
 
 
 def test_a_fit_that_fails_is_recorded(few, monkeypatch):
@@ -212,15 +192,7 @@ def test_a_fit_that_fails_is_recorded(few, monkeypatch):
     np.testing.assert_array_equal(table["fit_status"], [0, 2, 0, 2, 0, 0])
     assert str(table["fit_message"].values[1]) == "LinAlgError: SVD did not converge"
     assert "not converged" in str(table["fit_message"].values[3])
-    assert np.isnan(table["line_flux"].values[[1, 3]]).all()
-    assert "2 failed" in table.attrs["history"]
-
-
-def test_pixels_have_to_be_uniform_in_log_wavelength(few):
-    linear, nothing = resample(few, np.linspace(3800, 7000, 400)), few.isel(galaxy=slice(0))
-    for sample, message in ((linear, "uniform in log wavelength"), (nothing, "the sample holds no galaxy")):
-        with pytest.raises(ValueError, match=message):
-            fit(sample)
+    assert np.isnan(table["line_flux"].values[[1, 3]]).all() and "2 failed" in table.attrs["history"]
 
 
 @pytest.fixture
@@ -232,7 +204,6 @@ def small_chunks(monkeypatch):
 def test_an_interrupt_keeps_what_is_done_and_the_next_call_goes_on(
     few, fitted, monkeypatch, small_chunks, tmp_path, kept
 ):
-    """The stop button, pressed while the second chunk is fitted."""
     chunks, real, file = [], lines_ppxf.fit_line_chunk, tmp_path / "fits.npz" if kept else None
 
     def until_stopped(setup, jobs):
@@ -247,23 +218,12 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_call_goes_on(
         part = fit(few, checkpoint=file)
     assert part.attrs["interrupted"] == 1 and "4 x not fitted: interrupted" in part.attrs["history"]
     np.testing.assert_array_equal(part["fit_status"], [0] * 2 + [2] * 4)
-    assert set(part["fit_message"].values[2:]) == {"not fitted: interrupted"}
     assert np.isnan(part["line_flux"].values[2:]).all()
     np.testing.assert_array_equal(part["line_flux"][:2], fitted["line_flux"][:2])
     if kept:
         for _ in range(2):
             xr.testing.assert_identical(fit(few, checkpoint=file), fitted)
         assert chunks == [[0, 1], [2, 3], [2, 3], [4, 5]]
-
-
-def test_the_file_is_written_while_the_batch_runs(few, monkeypatch, small_chunks, tmp_path):
-    monkeypatch.setattr(line_table, "SAVE_EVERY", 0.0)
-    saved = []
-    save = line_table.Results._save
-    monkeypatch.setattr(line_table.Results, "_save", lambda self: saved.append(save(self)))
-    fit(few, checkpoint=tmp_path / "fits.npz")
-    assert len(saved) == 4  # after each of three chunks, and at the end
-    assert [path.name for path in tmp_path.iterdir()] == ["fits.npz"]
 
 
 def test_failures_are_kept_in_the_file_and_one_of_other_fits_is_refused(few, monkeypatch, tmp_path):
@@ -278,13 +238,11 @@ def test_failures_are_kept_in_the_file_and_one_of_other_fits_is_refused(few, mon
         with pytest.raises(ValueError, match="holds fits of other spectra or with other settings"):
             fit(other, checkpoint=file, **options | changed)
     file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(ValueError, match="no checkpoint of fit_lines"):
-        fit(three, checkpoint=file, **options)
+    refused("no checkpoint of fit_lines", fit, three, checkpoint=file, **options)
 
 
 @pytest.mark.parametrize("backend", ["loky", "dask"])
 def test_several_workers_find_the_same(few, fitted, small_chunks, backend, capsys):
-    """Equal but for the sums' order in other processes."""
     options = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": None}
     with contextlib.ExitStack() as stack:
         if backend == "dask":

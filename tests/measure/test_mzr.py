@@ -6,6 +6,7 @@ from scipy.stats.mstats import mjci
 
 from spectool.measure import mzr
 from spectool.measure.mzr import RELATIONS, STELLAR_RELATIONS
+from tests.refusals import refused
 
 KEWLEY = RELATIONS["Kewley & Ellison 2008"]
 
@@ -44,14 +45,6 @@ def test_published_values_within_the_relations_masses(name):
     assert name in STELLAR_RELATIONS or (inside[-1] > 8 and inside.max() < 9.3)
     assert np.isnan(relation([low - 0.01, high + 0.01, np.nan])).all()
     assert relation.name == name and relation.reference and relation.scale
-    # The stand-in says that it is one.
-    assert ("Stands in for Scholte & Saintonge (2023" in relation.note) == (name == "Scholte et al. 2024")
-
-
-def test_low_mass_slope_and_saturation_of_the_turnover_form():
-    curti = RELATIONS["Curti et al. 2020"]
-    assert np.diff(curti.curve(np.array([2.0, 3.0])))[0] == pytest.approx(0.28, abs=1e-6)
-    assert curti.curve(20.0) == pytest.approx(8.793, abs=1e-9)
 
 
 def test_running_median_of_a_known_distribution():
@@ -86,8 +79,7 @@ def test_few_galaxies_give_no_median_and_bad_ones_are_counted():
     assert out["count"].values.tolist() == [9, 12]
     assert np.isnan(out["median"][0]) and out["median"][1] == np.median(np.arange(9.0, 21.0))
     assert out.attrs["n_left_out"] == 3
-    with pytest.raises(ValueError, match="no finite value"):
-        mzr.running_median([np.nan], [1.0])
+    refused("no finite value", mzr.running_median, [np.nan], [1.0])
     last_edge = mzr.running_median(np.repeat([1.0, 2.0], 10), np.arange(20.0), bins=[0.0, 1.0, 2.0])
     assert last_edge["count"].values.tolist() == [0, 20]
 
@@ -95,10 +87,9 @@ def test_few_galaxies_give_no_median_and_bad_ones_are_counted():
 def test_scatter_and_offset_that_were_put_in():
     mass, oxygen, _ = galaxies(20_000, scatter=0.09)
     found = mzr.scatter_about(KEWLEY, mass, oxygen + 0.2)
-    assert found["offset"] == pytest.approx(0.2, abs=0.005)
+    assert found["n"] == 20_000 and found["offset"] == pytest.approx(0.2, abs=0.005)
     assert found["std"] == pytest.approx(0.09, abs=3 * found["std_error"])
     assert found["std_error"] == pytest.approx(0.09 / np.sqrt(2 * 20_000), rel=0.1)
-    assert found["n"] == 20_000
     # Galaxies beyond the relation are left out and counted.
     found = mzr.scatter_about(KEWLEY, [7.0, 9.0, 9.5, np.nan], [8.0, 8.5, 8.6, 8.7])
     assert (found["n"], found["n_left_out"]) == (2, 2)
@@ -130,21 +121,16 @@ def test_a_measurement_that_knows_mass_alone_has_uncorrelated_residuals():
     seen = mzr.spearman_at_fixed_mass(mass, truth, truth + rng.normal(0, 0.05, 3000), n_bootstrap=50)
     prior = KEWLEY(mass) + rng.normal(0, 0.02, 3000)
     guessed = mzr.spearman_at_fixed_mass(mass, truth, prior, n_bootstrap=50)
-    assert seen.rho > 0.75
-    assert abs(guessed.rho) < 3 * guessed.error
-    assert guessed.sign == 0 or abs(guessed.rho) < 0.06
+    assert seen.rho > 0.75 and abs(guessed.rho) < 3 * guessed.error
 
 
-def test_residuals_are_those_of_the_smooth_curve_and_missing_values_are_counted():
-    mass, oxygen, sfr = galaxies(8000)
+def test_residuals_are_those_of_the_smooth_curve():
+    mass, oxygen, _ = galaxies(8000)
     left = mzr.residuals(mass, oxygen)
     assert np.nanstd(left - oxygen + KEWLEY(mass)) < 0.02
     lonely = mzr.residuals(np.r_[mass, 12.5], np.r_[oxygen, 9.0])
     assert np.isnan(lonely[-1]) and np.isfinite(lonely[:-1]).all()
     assert np.isnan(mzr.residuals([np.nan, 9.0], [1.0, np.nan])).all()
-    oxygen[:100], sfr[50:150], mass[150:160] = np.nan, np.inf, np.nan
-    found = mzr.spearman_at_fixed_mass(mass, oxygen, sfr, n_bootstrap=20)
-    assert (found.n, found.n_left_out) == (7840, 160)
 
 
 def draw(n, slope):
@@ -195,7 +181,5 @@ def test_missing_values_are_counted_and_too_few_refused():
     metal[:7] = np.nan
     sfr[7] = -np.inf
     assert mzr.bin_mass_and_sfr(mass, sfr, metal).attrs["n_left_out"] == 8
-    with pytest.raises(ValueError, match="too few for 15 x 10"):
-        mzr.bin_mass_and_sfr(mass[:1000], sfr[:1000], metal[:1000])
-    with pytest.raises(ValueError, match="cannot fill"):
-        mzr.equal_bins(mass[:3], 4)
+    refused("too few for 15 x 10", mzr.bin_mass_and_sfr, mass[:1000], sfr[:1000], metal[:1000])
+    refused("cannot fill", mzr.equal_bins, mass[:3], 4)

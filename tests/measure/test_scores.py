@@ -6,26 +6,17 @@ import pytest
 from spectool.measure import scores
 from spectool.measure.scores import ScoreError, compare
 from spectool.parallel import Usage
+from tests.refusals import refused
 
 
 def rows_with(*statuses):
-    made = {
-        "within": {"ours": 1.0},
-        "differs": {"ours": 3.0, "expected": 3.0, "experiment": "the scan of Section 5"},
-        "out": {"ours": 9.0},
-    }
+    made = {"within": {"ours": 1.0}, "out": {"ours": 9.0}}
+    made["differs"] = {"ours": 3.0, "expected": 3.0, "experiment": "the scan of Section 5"}
     return [compare(f"row {i}", paper=1.0, tolerance=0.1, **made[s]) for i, s in enumerate(statuses)]
 
 
 def test_a_figure_is_within_its_tolerance_or_out():
-    within = [
-        (1.1, 0.2),
-        (5, (5, 9)),
-        (0.2, (None, 0.5)),
-        (0.6, (0.5, None)),
-        (True, 0),
-        (np.float32(1), 0.0),
-    ]
+    within = [(1.1, 0.2), (5, (5, 9)), (0.2, (None, 0.5)), (0.6, (0.5, None)), (True, 0), (np.float32(1), 0)]
     out = [(1.3, 0.2), (4, (5, 9)), (0.6, (None, 0.5)), (False, 0)]
     for status, cases in {"within": within, "out": out}.items():
         for ours, tolerance in cases:
@@ -38,9 +29,8 @@ def test_a_figure_is_within_its_tolerance_or_out():
     [(3.05, 3.0, "differs"), (3.2, 3.0, "out"), (3.2, (3, 4), "differs"), (1.05, 3.0, "within")],
 )
 def test_a_figure_that_differs_names_its_experiment_and_holds_its_own_value(ours, expected, status):
-    row = compare(
-        "x", paper=1, ours=ours, tolerance=0.1, expected=expected, experiment="e", note="Less data."
-    )
+    known = {"expected": expected, "experiment": "e", "note": "Less data."}
+    row = compare("x", paper=1, ours=ours, tolerance=0.1, **known)
     note = "Less data." if status == "within" else "Less data. Experiment: e"
     assert (row["status"], row["note"]) == (status, note)
 
@@ -60,8 +50,7 @@ def test_a_figure_that_differs_names_its_experiment_and_holds_its_own_value(ours
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        compare("figure", paper=1, **arguments)
+    refused(message, compare, "figure", paper=1, **arguments)
 
 
 def test_a_third_of_the_rows_may_differ_names_are_unique_and_seconds_fail_nobody():
@@ -74,8 +63,7 @@ def test_a_third_of_the_rows_may_differ_names_are_unique_and_seconds_fail_nobody
         (rows_with("within") * 2, "'row 0' occurs 2 times"),
         ([], "not one row"),
     ):
-        with pytest.raises(ScoreError, match=message):
-            scores.check(rows)
+        refused(message, scores.check, rows, error=ScoreError)
 
 
 def test_what_is_written_is_read_back_even_when_a_row_is_out(tmp_path, monkeypatch):
@@ -84,8 +72,7 @@ def test_what_is_written_is_read_back_even_when_a_row_is_out(tmp_path, monkeypat
     assert scores.results_folder() == tmp_path / "notebooks" / "results"
     (tmp_path / "pyproject.toml").touch()
     rows = [*rows_with("within", "out"), compare("limits", paper=7, ours=np.int64(6), tolerance=(5, None))]
-    with pytest.raises(ScoreError, match="row 1: the paper has 1, we have 9"):
-        scores.write("paper2024", rows, Usage())
+    refused("row 1: the paper has 1, we have 9", scores.write, "paper2024", rows, Usage(), error=ScoreError)
     path = tmp_path / "results/paper2024.json"
     result = scores.read(path)
     rows[2]["tolerance"] = [5, None]  # as JSON has it
@@ -94,17 +81,13 @@ def test_what_is_written_is_read_back_even_when_a_row_is_out(tmp_path, monkeypat
     assert result["peak_rss_mb"] > 10 and result["seconds"] >= 0
     assert result["versions"]["numpy"] == np.__version__
     path.write_text('{"rows": [1]}')
-    with pytest.raises(ValueError, match=r"paper2024\.json is not a result"):
-        scores.read(path)
+    refused(r"paper2024\.json is not a result", scores.read, path)
 
 
 def test_the_table_reads_like_the_paper():
-    rows = [
-        compare("dimensions", paper=7, ours=6, tolerance=(5, 9), note="A smaller model."),
-        compare("MSE rises", paper=True, ours=True, tolerance=0),
-        compare("seconds", paper=60, ours=50, tolerance=(None, 60)),
-    ]
-    table = scores.table(rows)
+    dimensions = compare("dimensions", paper=7, ours=6, tolerance=(5, 9), note="A smaller model.")
+    rises = compare("MSE rises", paper=True, ours=True, tolerance=0)
+    table = scores.table([dimensions, rises, compare("seconds", paper=60, ours=50, tolerance=(None, 60))])
     assert list(table.loc["dimensions"]) == ["7", "6", "5 to 9", "within", "A smaller model."]
     assert list(table.loc["MSE rises"]) == ["yes", "yes", "exact", "within", ""]
     assert table.loc["seconds"].tolerance == "at most 60"
