@@ -56,7 +56,6 @@ def test_a_filter_sees_its_chunk_alone_and_padding_learns_nothing(model, x):
 
 
 def data(n, seed):
-    """One output with noise that grows with the input, one that is pure noise."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (n, 2)).astype(np.float32)
     noise = 0.1 + 0.4 * (x[:, :1] > 0)
@@ -64,27 +63,21 @@ def data(n, seed):
     return {"x": x, "y": np.hstack([first, rng.normal(size=(n, 1))]).astype(np.float32)}
 
 
-@pytest.fixture(scope="module")
-def gaussian():
+def test_finds_the_mean_and_the_noise_of_two_thirds():
     train, valid = data(4000, 0), data(2000, 1)
     train["y"][::7, 1] = np.nan
-    mlp = GaussianMLP(n_in=2, n_out=2, hidden=(32,))
-    mlp.set_statistics(train["x"], train["y"])
+    gaussian = GaussianMLP(n_in=2, n_out=2, hidden=(32,))
+    gaussian.set_statistics(train["x"], train["y"])
     how = {"epochs": 15, "batch_size": 64, "lr": 1e-2, "schedule": one_cycle(), "progress": False}
-    fit(mlp, train, valid, loss=gaussian_loss, **how)
-    mlp.calibrate(valid["x"], valid["y"])
-    return mlp
-
-
-def test_finds_the_mean_and_the_noise_of_two_thirds(gaussian):
+    fit(gaussian, train, valid, loss=gaussian_loss, **how)
+    gaussian.calibrate(valid["x"], valid["y"])
     test = data(4000, 3)
     x, (mean, sigma) = test["x"][:, 0], gaussian.predict(test["x"])
     assert np.abs(mean[:, 0] - 100 - 10 * np.sin(2 * x)).mean() < 0.6
     assert np.median(sigma[x < -0.1, 0]) == pytest.approx(1.0, rel=0.25)
     assert np.median(sigma[x > 0.1, 0]) == pytest.approx(5.0, rel=0.25)
     # The other output is pure noise, and is said to be.
-    assert np.abs(mean[:, 1]).max() < 0.35
-    assert np.median(sigma[:, 1]) == pytest.approx(1.0, rel=0.1)
+    assert np.abs(mean[:, 1]).max() < 0.35 and np.median(sigma[:, 1]) == pytest.approx(1.0, rel=0.1)
     covered = (np.abs(mean - test["y"]) < sigma).mean(axis=0)
     # 68.27% scaled on 2000 galaxies, asserted on 4000: three times both samples' errors.
     allowed = 3 * np.sqrt(0.6827 * 0.3173 * (1 / 2000 + 1 / 4000))
@@ -93,15 +86,10 @@ def test_finds_the_mean_and_the_noise_of_two_thirds(gaussian):
     assert np.isnan(gaussian.predict(np.array([[0.0, np.nan]]))).all()
 
 
-@pytest.fixture(scope="module")
-def quiet():
-    x = np.random.default_rng(0).normal(0, 0.01, (4000, 25)).astype("f4")
-    return xr.Dataset({"flux": (("galaxy", "wavelength"), x)})
-
-
-def test_the_mean_of_pixels_has_the_error_of_a_mean(quiet):
+def test_the_mean_of_pixels_has_the_error_of_a_mean():
     """The predictor is the mean of 25 pixels plus 0.1: noise of 1/SN moves it by a fifth of that."""
-    x = quiet["flux"].values
+    x = np.random.default_rng(0).normal(0, 0.01, (4000, 25)).astype("f4")
+    quiet = xr.Dataset({"flux": (("galaxy", "wavelength"), x)})
     truth, seen = x.mean(axis=1, dtype=float), []
     assert (add_white_noise(x, 20.0, seed=1) - x).std() == pytest.approx(0.05, rel=0.02)
     scores = score_by_sn(lambda x, s: (x.mean(axis=1), s / 5), quiet, truth, levels=(50.0, 5.0))
@@ -111,7 +99,6 @@ def test_the_mean_of_pixels_has_the_error_of_a_mean(quiet):
         assert abs(scores[name]["coverage"] - 0.6827) < 4 * scores[name]["coverage_error"]
     biased = score_by_sn(lambda x, s: x.mean(axis=1) + 0.1, quiet, truth, levels=(np.inf,))
     assert biased["inf"]["bias"] == pytest.approx(0.1, rel=1e-4) and "coverage" not in biased["inf"]
-    # All are asked about the same noise.
     for _ in range(2):
         score_by_sn(lambda x, s: seen.append(x) or x[:, 0], quiet, truth, levels=(10.0,), seed=3)
     np.testing.assert_array_equal(*seen)

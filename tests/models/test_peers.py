@@ -5,11 +5,7 @@ import pytest
 
 from spectool.models.peers import train_boosting, train_forest, train_svm
 
-SMALLER = {
-    train_forest: {"n_trees": 15},
-    train_svm: {"n_rows": 1000},
-    train_boosting: {"n_iterations": 60},
-}
+SMALLER = {train_forest: {"n_trees": 15}, train_svm: {"n_rows": 1000}, train_boosting: {"n_iterations": 60}}
 
 
 @pytest.mark.parametrize("train", SMALLER)
