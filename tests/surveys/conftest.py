@@ -10,6 +10,8 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import Table
 
+from tests.samples import make_spectra
+
 LOGLAM = 3.58 + 1e-4 * np.arange(500)
 FIVE = ("FUV", "g", "r", "i", "K")
 CENTER = (180.7111, 48.6362)  # of NGC 4047
@@ -27,13 +29,8 @@ CUBE_HEADER = {
 def write_spec(path, loglam=LOGLAM, *, redshift=0.1, subclass="", **columns):
     """A spectrum as SDSS writes it since DR8, into a path or an open file."""
     n = len(loglam)
-    columns = {
-        "flux": np.ones(n, "f4"),
-        "loglam": np.asarray(loglam, "f4"),
-        "ivar": np.full(n, 4, "f4"),
-        "and_mask": np.zeros(n, "i4"),
-        "wdisp": np.full(n, 0.9, "f4"),
-    } | columns
+    pixels = {"flux": np.ones(n, "f4"), "loglam": np.asarray(loglam, "f4"), "ivar": np.full(n, 4, "f4")}
+    columns = pixels | {"and_mask": np.zeros(n, "i4"), "wdisp": np.full(n, 0.9, "f4")} | columns
     primary = fits.PrimaryHDU()
     primary.header["PLUG_RA"], primary.header["PLUG_DEC"] = 150.0, 2.0
     facts = Table({"Z": [redshift], "CLASS": ["GALAXY"], "SUBCLASS": [subclass]})
@@ -48,15 +45,12 @@ def write_cube(path, *, flux=None, error=None, bad=None, drop=(), **changes):
         row, column = np.mgrid[:NY, :NX]
         noise = np.random.default_rng(5).standard_normal((AIR.size, NY, NX))
         flux = np.exp(-np.hypot(row - 8, column - 10) / 5) * (1 + 0.05 * noise)
-    planes = {
-        "ERROR": (np.full(flux.shape, 0.05) if error is None else error).astype("f4"),
-        "ERRWEIGHT": np.ones(flux.shape, "f4"),
-        "BADPIX": np.zeros(flux.shape, "u1") if bad is None else bad.astype("u1"),
-    }
+    error = np.full(flux.shape, 0.05) if error is None else error
+    bad = np.zeros(flux.shape) if bad is None else bad
+    planes = {"ERROR": error.astype("f4"), "ERRWEIGHT": np.ones(flux.shape, "f4"), "BADPIX": bad.astype("u1")}
     primary = fits.PrimaryHDU(flux.astype("f4"))
-    primary.header.update(
-        {word: value for word, value in (CUBE_HEADER | changes).items() if value is not None}
-    )
+    words = CUBE_HEADER | changes
+    primary.header.update({word: value for word, value in words.items() if value is not None})
     hdus = [fits.ImageHDU(data, name=name) for name, data in planes.items() if name not in drop]
     fits.HDUList([primary, *hdus]).writeto(path, overwrite=True)
     return flux.astype("f4")
@@ -67,12 +61,9 @@ def make_catalogue():
     bright = np.random.default_rng(0).uniform(0.5e-3, 2e-3, 8)
     columns = {"CATAID": np.arange(8), "Z": np.linspace(0.05, 0.2, 8)}
     for band, colour in zip(FIVE, (0.02, 0.6, 1.0, 1.4, 2.5), strict=True):
-        columns[f"{band}_flux"] = bright * colour
-        columns[f"{band}_fluxerr"] = 0.05 * bright * colour
-    columns["mass_stellar_percentile50"] = np.full(8, 1e10)
-    columns["SFR_0_1Gyr_percentile50"] = np.r_[0.0, np.full(7, 2.0)]
-    columns["L_dust_percentile50"] = np.full(8, 3e10)
-    return Table(columns)
+        columns |= {f"{band}_flux": bright * colour, f"{band}_fluxerr": 0.05 * bright * colour}
+    columns |= {"mass_stellar_percentile50": np.full(8, 1e10), "L_dust_percentile50": np.full(8, 3e10)}
+    return Table(columns | {"SFR_0_1Gyr_percentile50": np.r_[0.0, np.full(7, 2.0)]})
 
 
 def pipe3d_path():
@@ -90,34 +81,21 @@ def has_units(sample):
 
 
 def make_rest(flux, redshift, units="Lsun / Angstrom", wavelength=None, fwhm=2.5):
-    """Galaxies at rest, for `observe_sdss`."""
     from spectool.spectra import sps_wavelength
 
     wavelength = sps_wavelength() if wavelength is None else wavelength
     redshift = np.atleast_1d(redshift).astype(float)
     flux = np.broadcast_to(flux, (redshift.size, wavelength.size))
-    columns = {"redshift": ("galaxy", redshift), "log_mass": ("galaxy", np.full(redshift.size, 10.0))}
-    columns["flux"] = (("galaxy", "wavelength"), flux, {"units": units})
-    return xr.Dataset(columns, coords={"wavelength": wavelength}, attrs={"fwhm": fwhm})
+    sample = make_spectra(flux, wavelength, units=units, redshift=redshift, log_mass=10.0)
+    return sample.assign_attrs(fwhm=fwhm)
 
 
 def make_observed(level=20.0, redshift=(0.03, 0.045), sn=30.0, n=1):
     """Flat galaxies with truth and noise as the SDSS reader would give them, for `observe_desi_like`."""
-    unit, dims = "1e-17 erg / (Angstrom s cm2)", ("galaxy", "wavelength")
     wavelength, redshift = np.geomspace(3703.0, 7897.0, 825), np.repeat(redshift, n).astype(float)
     truth = np.full((redshift.size, wavelength.size), level, "f4")
-    ivar = np.full(truth.shape, (sn / level) ** 2, "f4")
-    return xr.Dataset(
-        {
-            "flux": (dims, truth.copy(), {"units": unit}),
-            "truth": (dims, truth, {"units": unit}),
-            "ivar": (dims, ivar, {"units": "1e34 Angstrom2 s2 cm4 / erg2"}),
-            "mask": (dims, np.zeros(truth.shape, bool), {"units": ""}),
-            "redshift": ("galaxy", redshift, {"units": ""}),
-            "candidate": ("galaxy", np.arange(redshift.size), {"units": ""}),
-        },
-        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-    )
+    columns = {"truth": truth, "mask": False, "redshift": redshift, "candidate": np.arange(redshift.size)}
+    return make_spectra(truth, wavelength, ivar=np.float32((sn / level) ** 2), **columns)
 
 
 @pytest.fixture(scope="session")
@@ -136,7 +114,6 @@ def averages(broadband, filters):
 
 @pytest.fixture(scope="session")
 def gama_sample(averages):
-    """Noise-free fluxes of a magnitude-limited sample."""
     from spectool.surveys.gama import draw_gama
 
     return draw_gama(1500, averages=averages, seed=3)
@@ -144,7 +121,6 @@ def gama_sample(averages):
 
 @pytest.fixture(scope="session")
 def flat_bands():
-    """Spectra of one brightness in the bands of J-PAS."""
     from spectool.surveys.jpas import CALIFA_BANDS
 
     flux = (("spectrum", "band"), np.ones((3000, 34)), {"units": ""})

@@ -16,17 +16,10 @@ from tests.surveys.conftest import write_spec
 
 LOGLAM = 3.58 + 1e-4 * np.arange(3840)
 # What all galaxies of the catalogue share.
-SAME = {
-    "plate": 266,
-    "mjd": 51602,
-    "run2d": "26",
-    "redshift": 0.03,
-    "sn_median": 20.0,
-    "sdss_class": "GALAXY",
-}
+SAME = {"plate": 266, "mjd": 51602, "run2d": "26", "redshift": 0.03, "sn_median": 20.0}
 SAME |= {"ebv": 0.05, "velocity_dispersion": 80.0, "bptclass": 1, "log_mass_p16": 9.0, "log_mass_p84": 11.0}
 SAME |= {"log_sfr_p16": -1.0, "log_sfr_p84": 1.0, "oxygen_mpa_jhu": 8.9, "lick_hd_a": 4.0}
-SAME |= {"lick_hd_a_error": 0.5, "d4000_n": 1.3}
+SAME |= {"sdss_class": "GALAXY", "lick_hd_a_error": 0.5, "d4000_n": 1.3}
 
 
 @cache
@@ -62,15 +55,13 @@ class Archive:
 
     def __init__(self, rows):
         self.rows, self.broken, self.asked, self.url, self.votable = rows, {}, [], "", b""
-        self.spectra = {
-            spectrum_name(row["plate"], row["mjd"], row["fiberid"]): spectrum_bytes(
-                row["redshift"], seed=int(row["fiberid"]), h_alpha=row["h_alpha_flux"]
-            )
-            for row in rows
-        }
+        self.spectra = {}
+        for row in rows:
+            options = {"seed": int(row["fiberid"]), "h_alpha": row["h_alpha_flux"]}
+            name = spectrum_name(row["plate"], row["mjd"], row["fiberid"])
+            self.spectra[name] = spectrum_bytes(row["redshift"], **options)
 
     def answer_sql(self, sql):
-        """CSV as SkyServer writes it."""
         limits = re.search(r"h_alpha_flux>=(\S+) AND l.h_alpha_flux<(\S+)", sql).groups()
         low, high = (float(limit) for limit in limits)
         n = int(re.search(r"SELECT TOP (\d+)", sql)[1])

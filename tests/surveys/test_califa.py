@@ -7,20 +7,18 @@ from spectool.measure.gradients import deproject
 from spectool.surveys import califa
 from spectool.surveys.jpas import band_matrix
 from spectool.synth import describe, sfh, synthesize
+from tests.stars import bare_stars
 
 
 @pytest.fixture(scope="module")
 def sample():
-    """The paper's."""
     return califa.draw_califa(seed=1, progress=False)
 
 
-def test_counts_and_ages_are_the_papers_and_no_number_is_missing(sample):
-    assert (sample.sizes["galaxy"], sample.sizes["spectrum"], int(sample["is_early"].sum())) == (
-        190,
-        19_727,
-        44,
-    )
+def test_counts_and_ages_are_the_papers_and_radii_those_of_the_positions(sample):
+    assert (sample.sizes["galaxy"], sample.sizes["spectrum"]) == (190, 19_727) and sample[
+        "is_early"
+    ].sum() == 44
     galaxy, radius = sample["galaxy_index"].values, sample["radius"].values
     inside, outside = np.bincount(galaxy, radius < 1), np.bincount(galaxy, radius > 1)
     # The paper fits gradients where 25 spectra lie inside Re and one outside.
@@ -35,23 +33,26 @@ def test_counts_and_ages_are_the_papers_and_no_number_is_missing(sample):
     values = np.random.default_rng(0).normal(0, 0.3, 4000)
     guesses = np.random.default_rng(1).permutation(values)
     assert califa.label_spread(values) == pytest.approx(np.mean((values - guesses) ** 2), rel=0.05)
+    table = sample.isel(galaxy=sample["galaxy_index"])
+    disc = {name: table[name].values for name in ("position_angle", "inclination", "re")}
+    radius = deproject(sample["x"].values, sample["y"].values, **disc)
+    np.testing.assert_allclose(radius, sample["radius"], rtol=1e-6)
+    assert sample["radius"].max() <= 2.5
 
 
 @pytest.mark.parametrize("off", califa.NUISANCES)
 def test_switching_off_a_nuisance_leaves_the_rest(few_califa, off):
     kept = [name for name in califa.NUISANCES if name != off]
     less = califa.draw_califa(12, spectra_per_galaxy=30, seed=3, nuisances=kept, progress=False)
-    columns = dict.fromkeys(("tilt", "calibration"), "tilt") | dict.fromkeys(
-        ("dust_index", "dust1_ratio"), "dust"
-    )
-    for name, nuisance in (
-        columns | dict.fromkeys(("onset", "tau", "young_begin", "metal_rise"), "history")
-    ).items():
-        assert few_califa[name].std("galaxy").max() > 0
-        if nuisance == off:
-            assert less[name].std("galaxy").max() == pytest.approx(0)
-        else:
-            np.testing.assert_array_equal(less[name], few_califa[name])
+    columns = {"tilt": ("tilt", "calibration"), "dust": ("dust_index", "dust1_ratio")}
+    columns["history"] = ("onset", "tau", "young_begin", "metal_rise")
+    for nuisance, names in columns.items():
+        for name in names:
+            assert few_califa[name].std("galaxy").max() > 0
+            if nuisance == off:
+                assert less[name].std("galaxy").max() == pytest.approx(0)
+            else:
+                np.testing.assert_array_equal(less[name], few_califa[name])
     assert np.abs(2.5 * np.log10(less["flux"] / few_califa["flux"])).max() > 0.005
     for name in ("log_mass", "x", "y", "a_v"):
         np.testing.assert_array_equal(less[name], few_califa[name])
@@ -79,14 +80,6 @@ def test_without_scatter_spectra_follow_their_profile(monkeypatch):
             rows = inside & (galaxy == k)
             slope = np.polyfit(radius[rows], plain[label].values[rows], 1)[0]
             assert slope == pytest.approx(columns[gradient][k], abs=5e-3)
-
-
-def test_radii_are_those_of_the_positions(sample):
-    table = sample.isel(galaxy=sample["galaxy_index"])
-    disc = {name: table[name].values for name in ("position_angle", "inclination", "re")}
-    radius = deproject(sample["x"].values, sample["y"].values, **disc)
-    np.testing.assert_allclose(radius, sample["radius"], rtol=1e-6)
-    assert sample["radius"].max() <= 2.5
 
 
 def test_labels_are_those_of_describe(grid, few_califa):
@@ -123,11 +116,9 @@ def test_calibration_errors_have_the_size_stated_and_are_factors(sample, grid, f
     assert sample["tilt"].std() == pytest.approx(0.03, rel=0.2)
     plain = few_califa.assign(calibration=0 * few_califa["calibration"])
     centres, wavelength = np.arange(3746, 7500, 5.0), np.arange(4000.0, 7000.0, 5.0)
-    both = (
-        califa.rebuild_galaxy(table, 2, wavelength=centres, grid=grid)["flux"]
-        for table in (few_califa, plain)
-    )
-    ratio = (next(both) / next(both)).interp(wavelength=wavelength)
+    options = {"wavelength": centres, "grid": grid}
+    seen, clean = (califa.rebuild_galaxy(table, 2, **options)["flux"] for table in (few_califa, plain))
+    ratio = (seen / clean).interp(wavelength=wavelength)
     expected = 10 ** (-0.4 * np.interp(wavelength, few_califa["node"], few_califa["calibration"][2]))
     expected = np.tile(expected / expected.mean(), (ratio.sizes["spectrum"], 1))
     np.testing.assert_allclose(ratio / ratio.mean("wavelength"), expected, rtol=2e-3)
@@ -154,10 +145,7 @@ def test_a_spectrum_of_one_population_is_its_synthesis(grid):
     mass = sfh.delayed_tau(grid.age_edges, 12e9, 1e9, edge)
     made = one["mass_formed"].values
     np.testing.assert_allclose(made / made.sum(), mass, atol=1e-12)
-    column = {"units": ""}
-    dust = {n: ("galaxy", [v], column) for n, v in (("dust1", 0.0), ("dust2", 0.0), ("dust_index", -0.7))}
-    dust["velocity_dispersion"] = ("galaxy", [0.0], {"units": "km / s"})
-    wavelength = np.arange(4050.5, 7300, 1.0)
-    spectrum = synthesize(one.assign(dust), grid, wavelength=wavelength, nebular=False, progress=False)
+    ready, wavelength = bare_stars(made, one["log_z_star"].values), np.arange(4050.5, 7300, 1.0)
+    spectrum = synthesize(ready, grid, wavelength=wavelength, nebular=False, progress=False)
     # One unit of light in 4050-7300 A.
     assert float(spectrum["flux"].sum()) == pytest.approx(1, rel=2e-3)

@@ -7,38 +7,23 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectool.surveys import (
-    desi,
-    gama,
-    jpas,
-    observe_sdss,
-    photometry,
-    read_califa_cube,
-    read_photometry,
-    read_sdss,
-    read_spectrum,
-)
+from spectool import surveys
+from spectool.surveys import desi, gama, jpas, photometry
 from spectool.surveys.califa import draw_califa, rebuild_galaxy
 from spectool.surveys.tables import GAMA_LABELS, read_pipe3d
-from tests.surveys.conftest import (
-    has_units,
-    make_catalogue,
-    make_observed,
-    make_rest,
-    pipe3d_path,
-    write_cube,
-    write_spec,
-)
+from tests.refusals import refused
+from tests.surveys import conftest as toys
+from tests.surveys.conftest import has_units
 
 READERS = {
-    "sdss.fits": (read_sdss, write_spec),
-    "spectrum.fits": (lambda path: read_spectrum(path, redshift=0.1), write_spec),
-    "cube.fits.gz": (read_califa_cube, write_cube),
+    "sdss.fits": (surveys.read_sdss, toys.write_spec),
+    "spectrum.fits": (lambda path: surveys.read_spectrum(path, redshift=0.1), toys.write_spec),
+    "cube.fits.gz": (surveys.read_califa_cube, toys.write_cube),
     "gama.fits": (
-        lambda path: read_photometry(path, units="Jy", labels=GAMA_LABELS),
-        lambda path: make_catalogue().write(path),
+        lambda path: surveys.read_photometry(path, units="Jy", labels=GAMA_LABELS),
+        lambda path: toys.make_catalogue().write(path),
     ),
-    "pipe3d.hdf5": (read_pipe3d, lambda path: shutil.copy(pipe3d_path(), path)),
+    "pipe3d.hdf5": (read_pipe3d, lambda path: shutil.copy(toys.pipe3d_path(), path)),
 }
 
 
@@ -70,16 +55,15 @@ def test_bad_files_are_refused_by_name(tmp_path, name, how):
     write(path)
     spoil(path)
     error = FileNotFoundError if how == "missing" else ValueError
-    with pytest.raises(error, match=rf"{name}.*({says}|cannot be read as )"):
-        read(path)
+    refused(rf"{name}.*({says}|cannot be read as )", read, path, error=error)
 
 
 def watch_sdss(samples, **rest):
-    return observe_sdss(make_rest(1.0, rest.pop("redshift", 0.1), **rest), seed=0)
+    return surveys.observe_sdss(toys.make_rest(1.0, rest.pop("redshift", 0.1), **rest), seed=0)
 
 
 def watch_desi(samples, **options):
-    return desi.observe_desi_like(make_observed(), seed=0, **options)
+    return desi.observe_desi_like(toys.make_observed(), seed=0, **options)
 
 
 def watch_jpas(samples, **options):
@@ -92,24 +76,21 @@ def average(samples, grid="broadband", low=4e3, high=5e3, transmission=1.0):
 
 
 WAVELENGTH = np.arange(4000.0, 6000.0, 2.0)
-LINE = make_observed().isel(galaxy=[0])
+LINE, REST = toys.make_observed().isel(galaxy=[0]), toys.make_rest(1.0, np.full(6, 0.1))
+SOLAR = LINE.assign(flux=LINE["flux"].assign_attrs(units="Lsun / AA"))
 # What is said -> what is asked.
 REFUSALS = {
     r"redshift of galaxy 1 is -0\.1": lambda s: watch_sdss(s, redshift=[0.1, -0.1]),
     "give median_flux": lambda s: watch_sdss(s, units=""),
     "must be in Lsun / Angstrom": lambda s: watch_sdss(s, units="km"),
-    "no column `redshift`": lambda s: observe_sdss(make_rest(1.0, 0.1).drop_vars("redshift"), seed=0),
-    "coordinate `wavelength`": lambda s: observe_sdss(make_rest(1.0, 0.1).drop_vars("wavelength"), seed=0),
-    "2 seeds for 6 galaxies": lambda s: observe_sdss(
-        make_rest(1.0, np.full(6, 0.1)), seed=np.ones((2, 2), int)
-    ),
+    "no column `redshift`": lambda s: surveys.observe_sdss(REST.drop_vars("redshift"), seed=0),
+    "coordinate `wavelength`": lambda s: surveys.observe_sdss(REST.drop_vars("wavelength"), seed=0),
+    "2 seeds for 6 galaxies": lambda s: surveys.observe_sdss(REST, seed=np.ones((2, 2), int)),
     "lacks ivar": lambda s: desi.observe_desi_like(LINE.drop_vars("ivar"), seed=0),
     "positive redshifts": lambda s: watch_desi(s, redshift=0.0),
     "DESI sees 3600-9800 A": lambda s: watch_desi(s, redshift=0.5),
     "exposure must be positive": lambda s: watch_desi(s, exposure=0),
-    "flux is in solLum": lambda s: desi.observe_desi_like(
-        LINE.assign(flux=LINE["flux"].assign_attrs(units="Lsun / AA")), seed=0
-    ),
+    "flux is in solLum": lambda s: desi.observe_desi_like(SOLAR, seed=0),
     "no band 'J0385'": lambda s: jpas.band_matrix(WAVELENGTH, ["J0385"]),
     "named twice": lambda s: jpas.band_matrix(WAVELENGTH, ["J0400", "J0400"]),
     "sequence of names": lambda s: jpas.band_matrix(WAVELENGTH, "J0400"),
@@ -135,12 +116,11 @@ REFUSALS = {
 
 @pytest.mark.parametrize("says", REFUSALS)
 def test_what_cannot_be_observed_is_refused_in_words(samples, says):
-    with pytest.raises(ValueError, match=says):
-        REFUSALS[says](samples)
+    refused(says, REFUSALS[says], samples)
 
 
 SIMULATORS = {
-    "sdss": lambda samples, seed: observe_sdss(samples["rest"], seed=seed, keep_truth=True),
+    "sdss": lambda samples, seed: surveys.observe_sdss(samples["rest"], seed=seed, keep_truth=True),
     "desi": lambda samples, seed: desi.observe_desi_like(samples["observed"], seed=seed),
     "gama": lambda samples, seed: gama.observe_gama(samples["gama"], seed=seed, facilities={}),
     "jpas": lambda samples, seed: jpas.observe_jpas(samples["flat"], seed=seed, magnitude=20.0),
@@ -149,9 +129,9 @@ SIMULATORS = {
 
 @pytest.fixture(scope="module")
 def samples(grid, broadband, gama_sample, flat_bands, few_califa):
-    made = {"rest": make_rest(2e7, np.linspace(0.05, 0.2, 60)), "observed": make_observed(sn=1e4, n=100)}
-    shared = {"gama": gama_sample, "flat": flat_bands, "califa": few_califa}
-    return made | shared | {"optical": grid, "broadband": broadband}
+    shared = {"gama": gama_sample, "flat": flat_bands, "califa": few_califa, "broadband": broadband}
+    rest, observed = toys.make_rest(2e7, np.linspace(0.05, 0.2, 60)), toys.make_observed(sn=1e4, n=100)
+    return shared | {"optical": grid, "rest": rest, "observed": observed}
 
 
 @pytest.mark.parametrize("survey", SIMULATORS)

@@ -8,6 +8,7 @@ from astropy.coordinates import SkyCoord
 from spectool.measure.gradients import add_radius, fit_gradients
 from spectool.spectra import air_to_vacuum
 from spectool.surveys.cubes import read_califa_cube
+from tests.refusals import refused
 from tests.surveys.conftest import AIR, CENTER, MED_VEL, NX, NY, write_cube
 
 N = AIR.size
@@ -32,8 +33,7 @@ def test_values_positions_and_wavelengths(tmp_path):
     rest = read_califa_cube(path)
     np.testing.assert_allclose(rest["wavelength"] * (1 + Z), seen["observed_wavelength"], rtol=1e-12)
     # flux in the pixel, and signal to noise, stay
-    width = [np.gradient(s[c].values) for s, c in ((seen, "observed_wavelength"), (rest, "wavelength"))]
-    np.testing.assert_allclose(rest["flux"] * width[1], seen["flux"] * width[0], rtol=1e-6)
+    np.testing.assert_allclose(rest["flux"], seen["flux"] * (1 + Z), rtol=1e-6)
     signal = [sample["flux"].values * np.sqrt(sample["ivar"].values) for sample in (rest, seen)]
     np.testing.assert_allclose(*signal, rtol=1e-5)
     write_cube(path, BUNIT="1E-17 erg/s/cm^2/A")
@@ -53,15 +53,13 @@ def test_fields_turned_without_axes_and_centres_given(tmp_path):
     offset = np.stack([sample["column"] - 10.0, sample["row"] - 8.0])
     expected = cd * 3600 @ offset - np.array([[3.0], [-2.0]])
     np.testing.assert_allclose(np.stack([sample["x"], sample["y"]]), expected, atol=1e-3)
-    with pytest.raises(ValueError, match=r"field.fits: the centre .* arcsec from the field"):
-        read_califa_cube(path, center=(10.0, 41.0))
+    refused(r"field.fits: the centre .* arcsec from the field", read_califa_cube, path, center=(10.0, 41.0))
     write_cube(path, CTYPE1=None, CTYPE2=None, CUNIT1=None, CUNIT2=None, CDELT1=1.0, CDELT2=1.0)
     sample = read_califa_cube(path)
     np.testing.assert_allclose(sample["x"], -(sample["column"] - 10.0))
     np.testing.assert_allclose(sample["y"], sample["row"] - 8.0)
     assert "no celestial coordinates" in sample.attrs["history"]
-    with pytest.raises(ValueError, match="cannot be centred"):
-        read_califa_cube(path, center=CENTER)
+    refused("cannot be centred", read_califa_cube, path, center=CENTER)
 
 
 def test_bad_pixels_and_spaxels_are_masked_left_out_and_counted(tmp_path):
@@ -82,13 +80,10 @@ def test_bad_pixels_and_spaxels_are_masked_left_out_and_counted(tmp_path):
     assert sample["pixel_problems"].to_pandas().tolist() == [1, 1, 3]
     spaxel = sample.isel(spectrum=np.flatnonzero((sample["row"] == 8) & (sample["column"] == 10))[0])
     np.testing.assert_array_equal(np.flatnonzero(spaxel["mask"]), [5, 6, 7, 8, 9])
-    assert (spaxel["flux"][5:10] == 0).all()
-    assert (spaxel["ivar"][5:10] == 0).all()
-    assert np.isfinite(sample["flux"]).all()
-    assert sample["flux"].values.min() == -3
+    assert not spaxel["flux"][5:10].any() and not spaxel["ivar"][5:10].any()
+    assert np.isfinite(sample["flux"]).all() and sample["flux"].values.min() == -3
     for words in ("empty: 40 spaxels", "left out, covered too little: 1", "no valid error: 3 pixels"):
         assert words in sample.attrs["history"]
-    # signal-to-noise per pixel is the light over 0.05
     bright = read_califa_cube(path, rest_frame=False, min_sn=5)
     light = np.nanmedian(flux[:, bright["row"].values, bright["column"].values], axis=0) / 0.05
     assert light.min() >= 4.99
@@ -118,8 +113,7 @@ def test_bad_pixels_and_spaxels_are_masked_left_out_and_counted(tmp_path):
 def test_what_is_wrong_is_told_with_the_file(tmp_path, changes, words):
     path = tmp_path / "wrong.fits"
     write_cube(path, **changes)
-    with pytest.raises(ValueError, match=f"wrong.fits: .*{words}"):
-        read_califa_cube(path)
+    refused(f"wrong.fits: .*{words}", read_califa_cube, path)
 
 
 def test_a_gradient_in_an_inclined_disc_is_found(tmp_path):

@@ -8,25 +8,10 @@ from spectool.surveys import desi
 from tests.surveys.conftest import make_observed
 
 
-def test_electrons_are_photons_times_throughput():
+def test_electrons_are_photons_times_throughput_and_noise_falls_with_exposure_and_width():
     """By hand: 1e-17 erg/s/cm2/A for 180 s on 8.66 m2 at 6500 A, photons of 1.907 eV, 39% of them detected."""
     energy = 1.907 * 1.602e-12
     assert desi.electrons_per_flux(6500.0) == pytest.approx(1e-17 * 8.66e4 * 180 / energy * 0.39, rel=2e-3)
-
-
-def test_a_bright_galaxy_survey_exposure_sees_r_20_5_in_the_fibre_at_a_few_per_pixel():
-    """And the blue end, where the detectors' noise wins, is several times noisier than the red."""
-    magnitude, wavelength = 20.5, 6450.0
-    flux = 10 ** (-0.4 * (magnitude + 48.6)) * 2.998e18 / wavelength**2 / 1e-17
-    sigma = desi.noise_sigma(np.array([wavelength]), flux=np.array([flux]))
-    assert 1.5 < flux / sigma[0] < 5
-    blue, red = desi.noise_sigma(np.array([3900.0, 7000.0]))
-    assert 3 < blue / red < 8
-    lines = desi.noise_sigma(np.array([8885.0, 8828.8]))
-    assert lines[1] > 1.3 * desi.noise_sigma(np.array([8190.0]))[0]
-
-
-def test_noise_falls_with_exposure_and_width_and_rises_with_the_source():
     wavelength = np.array([4000.0, 6500.0, 9000.0])
     once = desi.noise_sigma(wavelength)
     wide = desi.noise_sigma(wavelength, width=3.2)
@@ -36,6 +21,15 @@ def test_noise_falls_with_exposure_and_width_and_rises_with_the_source():
     assert (long < 0.5 * once + 0.02).all()  # photons as 1 / 2, read-out as 1 / 4
     assert (desi.noise_sigma(wavelength, flux=100.0) > 2 * once).all()
     np.testing.assert_array_equal(desi.noise_sigma(wavelength, flux=-5.0), once)
+
+
+def test_a_bright_galaxy_survey_exposure_sees_r_20_5_in_the_fibre_at_a_few_per_pixel():
+    """And the blue end, where the detectors' noise wins, is several times noisier than the red."""
+    flux = 10 ** (-0.4 * (20.5 + 48.6)) * 2.998e18 / 6450**2 / 1e-17
+    sigma = desi.noise_sigma(np.array([6450.0]), flux=np.array([flux]))
+    assert 1.5 < flux / sigma[0] < 5
+    blue, red, clear, line = desi.noise_sigma(np.array([3900.0, 7000.0, 8190.0, 8828.8]))
+    assert 3 < blue / red < 8 and line > 1.3 * clear
 
 
 def test_flux_falls_with_the_square_of_the_distance():

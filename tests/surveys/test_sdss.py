@@ -28,22 +28,18 @@ def test_packaged_galaxies_are_what_ppxf_says():
         np.testing.assert_allclose(row["lsf_sigma"], table["wdisp"] * 69.03, rtol=1e-4)
 
 
-def test_raw_files_agree_with_the_collection(shared):
-    """The same galaxies in sdss_galaxies.npz, gathered by others, have the same pixels."""
-    paths = sorted((shared / "data" / "sdss_raw").glob("*.fits"))
-    sample = read_sdss(paths)
-    assert sample.sizes["galaxy"] == len(paths) == 8
+def test_raw_files_agree_with_the_collection(shared, sdss_table, sdss_arrays):
+    """The same galaxies, gathered by others, have the same pixels."""
+    sample = read_sdss(sorted((shared / "data" / "sdss_raw").glob("*.fits")))
+    assert sample.sizes["galaxy"] == 8
     assert (sample["mask"].mean("wavelength") < 0.1).all(), "a fibre-wide flag must not mask a whole spectrum"
     np.testing.assert_array_equal(sample["ivar"].values > 0, ~sample["mask"].values)
-    table = shared / "data" / "sdss_galaxies.csv"
-    table = np.genfromtxt(table, delimiter=",", skip_header=1, usecols=(0, 1, 2))
-    with np.load(shared / "data" / "sdss_galaxies.npz") as data:
-        flux, first = data["flux"], float(data["loglam0"])
-    offset = round((np.log10(sample["observed_wavelength"].values[0]) - first) / 1e-4)
+    offset = np.abs(sdss_arrays["wavelength"] - sample["observed_wavelength"].values[0]).argmin()
+    keys = ["plate", "mjd", "fiberid"]
     for row in range(8):
-        key = [sample[name].values[row] for name in ("plate", "mjd", "fiberid")]
-        (match,) = np.flatnonzero((table == key).all(axis=1))
-        theirs = flux[match, offset : offset + sample.sizes["wavelength"]]
+        key = [sample[name].values[row] for name in keys]
+        (match,) = np.flatnonzero((sdss_table[keys] == key).all(axis=1))
+        theirs = sdss_arrays["flux"][match, offset : offset + sample.sizes["wavelength"]]
         good = ~sample["mask"].values[row]
         np.testing.assert_allclose(theirs[good], sample["flux"].values[row, good], rtol=1e-5)
 
@@ -67,8 +63,7 @@ def test_flags_pixels_that_are_not_finite_and_empty_spectra_are_masked(tmp_path)
     flags[3] |= 1 << 23  # BRIGHTSKY
     sample = read_sdss(write_spec(tmp_path / "a.fits", and_mask=flags))
     assert sample["mask"].values[0].nonzero()[0].tolist() == [3]
-    flux = np.ones(500, "f4")
-    flux[:3] = [np.nan, np.inf, -np.inf]
+    flux = np.r_[np.nan, np.inf, -np.inf, np.ones(497)].astype("f4")
     with pytest.warns(SurveyWarning, match=r"nan\.fits: 3 pixels are not finite"):
         sample = read_sdss(write_spec(tmp_path / "nan.fits", flux=flux))
     assert sample["mask"].values.sum() == 3 and np.isfinite(sample["flux"].values).all()
@@ -103,10 +98,9 @@ def test_pixels_are_those_of_real_spectra():
     start = np.argmin(np.abs(real - mine[0]))
     np.testing.assert_allclose(mine, real[start : start + mine.size], rtol=1e-12)
     assert 3800 <= mine[0] < 3801 and 9197 < mine[-1] <= 9200
-    assert pytest.approx(69.03, abs=0.01) == PIXEL_VELOCITY
 
 
-def test_flux_is_that_of_the_distance():
+def test_flux_is_that_of_the_distance_or_without_unit_the_one_asked_for():
     redshift = 0.08
     out = spectrograph.observe_sdss(make_rest(3e6, redshift), seed=0, noise=False, fibre_fraction=0.5)
     sphere = 4 * np.pi * Planck18.luminosity_distance(redshift) ** 2
@@ -114,6 +108,12 @@ def test_flux_is_that_of_the_distance():
     good = ~out["mask"].values
     np.testing.assert_allclose(out["flux"].values[good], expected, rtol=1e-5)
     assert good.all() and out["log_mass"].values[0] == 10
+    rest = make_rest(1.0, 0.1, units="", wavelength=np.arange(4000.0, 6000.0, 1.0))
+    out = spectrograph.observe_sdss(rest, seed=0, noise=False, median_flux=30.0)
+    wavelength, good = out["observed_wavelength"].values, ~out["mask"].values[0]
+    assert 4399 < wavelength[good][0] < 4402 and 6597 < wavelength[good][-1] < 6600
+    assert (out["ivar"].values[0, ~good] == 0).all()
+    assert np.median(out["flux"][0, good]) == pytest.approx(30, rel=0.2)
 
 
 @pytest.mark.parametrize("fwhm", [1.0, 2.5])
@@ -129,8 +129,7 @@ def test_a_line_gets_the_instruments_width(observed, fwhm):
     wavelength, flux = out["observed_wavelength"].values, out["flux"].values[0].astype(float)
     near = np.abs(wavelength - observed) < 25
     x, f = np.log(wavelength[near]) * 299792.458, flux[near]
-    mean = (x * f).sum() / f.sum()
-    width = np.sqrt(((x - mean) ** 2 * f).sum() / f.sum())
+    width = np.sqrt(np.average((x - np.average(x, weights=f)) ** 2, weights=f))
     at_line = np.interp(observed, wavelength, out["lsf_sigma"].values)
     templates = np.hypot(sigma / centre * 299792.458, PIXEL_VELOCITY / np.sqrt(12))
     assert width == pytest.approx(max(at_line, templates), rel=0.02)
@@ -146,8 +145,6 @@ def test_a_seed_per_galaxy_lets_each_be_observed_alone():
     np.testing.assert_array_equal(together["flux"][[4, 1]], alone["flux"])
     clean = spectrograph.observe_sdss(rest, seed=0, noise=False)
     np.testing.assert_array_equal(together["truth"], clean["flux"])
-    assert together["truth"].attrs["units"] == together["flux"].attrs["units"]
-    assert (together["flux"][0] - together["truth"][0]).std() > 0.5 * np.median(clean["ivar"][0]) ** -0.5
     batches = (spectrograph.observe_sdss(rest, seed=5, batch_size=size)["flux"] for size in (4, 64))
     np.testing.assert_array_equal(*batches)
 
@@ -164,19 +161,16 @@ def test_blur_is_a_convolution_with_each_pixels_own_gaussian(rng):
     np.testing.assert_allclose(spectrograph.blur(flux.astype("f4"), sigma), expected, rtol=2e-3)
 
 
-def test_resolution_and_noise_are_those_of_real_spectra(shared):
+def test_resolution_and_noise_are_those_of_real_spectra(sdss_table, sdss_arrays):
     """Against the wdisp and ivar of hundreds of legacy spectra: 8% and, in the median, 0.15 dex."""
-    with np.load(shared / "data" / "sdss_galaxies.npz") as data:
-        loglam = data["loglam0"] + data["dloglam"] * np.arange(data["flux"].shape[1])
-        plates = np.genfromtxt(shared / "data" / "sdss_galaxies.csv", delimiter=",", skip_header=1, usecols=0)
-        legacy = plates < 3000
-        flux, ivar, wdisp = (data[k][legacy].astype(float) for k in ("flux", "ivar", "wdisp"))
+    legacy, wavelength = sdss_table["plate"].values < 3000, sdss_arrays["wavelength"]
+    flux, ivar, wdisp = (sdss_arrays[name][legacy].astype(float) for name in ("flux", "ivar", "wdisp"))
     for centre in (4200, 4800, 5400, 6400, 7000, 7700, 8400, 9000):
-        at = np.abs(10**loglam - centre) < 40
+        at = np.abs(wavelength - centre) < 40
         seen = np.where((ivar[:, at] > 0) & (wdisp[:, at] > 0), wdisp[:, at], np.nan)
         assert spectrograph.lsf_pixels(centre) == pytest.approx(np.nanmedian(seen), rel=0.08), centre
         good = ivar[:, at] > 0
-        model = spectrograph.noise_variance(flux[:, at], 10 ** loglam[at])
+        model = spectrograph.noise_variance(flux[:, at], wavelength[at])
         ratio = np.log10(model[good] * ivar[:, at][good])
         assert abs(np.median(ratio)) < 0.15, (centre, np.median(ratio))
     # the sky's lines are noisier, longer exposures deeper
@@ -185,12 +179,3 @@ def test_resolution_and_noise_are_those_of_real_spectra(shared):
     at = {place: np.interp(place, wavelength, once) for place in (5579.6, 5620, 8230, 8828.8)}
     assert at[8828.8] > 5 * at[8230] and at[5579.6] > 3 * at[5620]
     np.testing.assert_allclose(np.interp([5000, 8000], wavelength, twice / once), 0.5, atol=0.01)
-
-
-def test_spectra_without_unit_get_the_flux_asked_for_where_there_are_templates():
-    rest = make_rest(1.0, 0.1, units="", wavelength=np.arange(4000.0, 6000.0, 1.0))
-    out = spectrograph.observe_sdss(rest, seed=0, noise=False, median_flux=30.0)
-    wavelength, good = out["observed_wavelength"].values, ~out["mask"].values[0]
-    assert 4399 < wavelength[good][0] < 4402 and 6597 < wavelength[good][-1] < 6600
-    assert (out["ivar"].values[0, ~good] == 0).all()
-    assert np.median(out["flux"][0, good]) == pytest.approx(30, rel=0.2)

@@ -18,18 +18,13 @@ def line_grid():
     wavelength = np.arange(3900.0, 7400.0, 0.9)
     sigma = 2.5 / np.sqrt(8 * np.log(2))
     flux = np.exp(-0.5 * ((wavelength - LINES[:, None]) / sigma) ** 2).sum(0)
-    arrays = {
-        "flux": np.tile(flux, (1, 2, 1)),
-        "metallicity": [0.02],
-        "age": [1e6, 1e7],
-        "wavelength": wavelength,
-    }
+    arrays = {"flux": np.tile(flux, (1, 2, 1)), "metallicity": [0.02], "age": [1e6, 1e7]}
+    arrays["wavelength"] = wavelength
     attrs = {"z_sun": 0.02, "fwhm": 2.5, "provenance": {"name": "lines"}}
     return SSPGrid.from_dataset(ssp_dataset(arrays, attrs))
 
 
 def widths(wavelength, flux):
-    """FWHM [km/s] and flux of each line, from moments."""
     found = []
     for line in LINES:
         near = np.abs(wavelength - line) < 40

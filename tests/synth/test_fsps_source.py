@@ -16,8 +16,10 @@ from spectool.papers.zahid2019.sample import make_basis, make_heldout, make_samp
 from spectool.synth.broadening import grid_fwhm
 from spectool.synth.grid import SSPGrid
 from spectool.synth.population import draw_population
-from spectool.synth.sources import FSPSError, _refine, check_sps_home, load_fsps_grid
+from spectool.synth.sources import FSPSError, check_sps_home, load_fsps_grid
 from spectool.synth.synthesis import synthesize
+from tests.refusals import refused
+from tests.stars import bare_stars
 
 NAME = "FSPS MIST + C3K_LR"
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="python-fsps has no wheel for Windows")
@@ -33,7 +35,6 @@ def sps_home(shared, tmp_path_factory):
 
 @pytest.fixture
 def broken(sps_home, tmp_path):
-    """A copy to take files from."""
     return shutil.copytree(sps_home, tmp_path / "broken", symlinks=True)
 
 
@@ -54,9 +55,8 @@ def test_grid_says_what_fsps_is_made_of_and_has_its_axes(fsps_grid):
     assert "python-fsps" in provenance["source"] and provenance["imf"] == "Kroupa"
     assert "MILES" not in provenance["stars"] and "MILES" in provenance["nebular"]
     assert fsps_grid.metallicity[0] < 1e-4 and fsps_grid.metallicity[-1] > 0.05
-    assert fsps_grid.z_sun == pytest.approx(0.0185)
+    assert fsps_grid.z_sun == pytest.approx(0.0185) and fsps_grid.age[-1] > 1.37e10
     np.testing.assert_allclose(np.diff(np.log10(fsps_grid.age)), 0.05, atol=1e-6)
-    assert fsps_grid.age[-1] > 1.37e10
     assert fsps_grid.edges[0] < 980 and fsps_grid.edges[-1] > 10100
     optical = (fsps_grid.wavelength > 3000) & (fsps_grid.wavelength < 9990)
     assert np.diff(fsps_grid.edges)[optical].max() < 1.1
@@ -79,7 +79,6 @@ def test_cached_grids_are_read_unless_spoilt_or_of_other_options_or_files(
     for name in ("flux", "edges", "ionizing_rate"):
         np.testing.assert_array_equal(getattr(again, name), getattr(fsps_grid, name))
     assert again.provenance == fsps_grid.provenance and not asked
-    assert list(cache.iterdir()) == list(cache.glob("fsps_*.nc"))
     with pytest.raises(ZeroDivisionError):
         load_fsps_grid(imf="chabrier", sps_home=sps_home, cache=cache)
     touched = sps_home / "data" / "magsun.dat"
@@ -110,36 +109,19 @@ def test_grid_goes_through_synthesis_and_the_papers_code(fsps_grid, monkeypatch)
     made = make_sample(fsps_grid, table=training_table().isel(galaxy=slice(None, None, 463)))
     assert made["flux"].shape == (101, 2468) and made["flux"].any("wavelength").all()
     assert made["log_z_lw"].attrs["z_sun"] == 0.02 and float(np.abs(made["log_z_lw"]).max()) <= 2.0001
-    heldout = make_heldout(10, seed=1, grid=fsps_grid)
-    assert np.isfinite(heldout["log_z_interval"]).all()
-    for table in (sample, mock, made, heldout):
-        assert np.isfinite(table["flux"]).all()
+    assert np.isfinite(make_heldout(10, seed=1, grid=fsps_grid)["flux"]).all()
     for table in (sample, mock, made):
-        assert json.loads(table.attrs["ssp_grid"])["name"] == NAME
+        assert np.isfinite(table["flux"]).all() and json.loads(table.attrs["ssp_grid"])["name"] == NAME
     monkeypatch.setattr("spectool.papers.zahid2019.sample.FWHM", 200.0)
-    with pytest.raises(ValueError, match=r"resolution of 23\d km/s"):
-        make_basis(fsps_grid)
+    refused(r"resolution of 23\d km/s", make_basis, fsps_grid)
 
 
 def test_grid_is_linear_in_mass_as_fsps_is(fsps_grid):
-    """One Msun in a single age bin gives back that SSP."""
-    zero, edges = ("galaxy", [0.0]), np.arange(4000.0, 6001.0, 20.0)
-    galaxies = draw_population(1, grid_age=fsps_grid.age, seed=1).assign(
-        mass_formed=(("galaxy", "age"), 1.0 * (np.arange(fsps_grid.age.size) == 60)[None]),
-        log_z_star=("galaxy", [np.log10(fsps_grid.metallicity[5])], {"z_sun": 1.0}),
-        **{"dust1": zero, "dust2": zero, "velocity_dispersion": zero},
-    )
+    edges, mass = np.arange(4000.0, 6001.0, 20.0), 1.0 * (np.arange(fsps_grid.age.size) == 60)[None]
+    galaxies = bare_stars(mass, np.log10(fsps_grid.metallicity[[5]]), z_sun=1.0)
     options = {"wavelength": 0.5 * (edges[1:] + edges[:-1]), "nebular": False, "progress": False}
     sample = synthesize(galaxies, fsps_grid, **options)
     np.testing.assert_allclose(sample.flux[0], fsps_grid.rebinned_flux(edges)[5, 60], rtol=1e-4)
-
-
-def test_refined_pixels_interpolate_between_fsps_samples():
-    wavelength = np.array([2900.0, 2990.0, 3010.0, 3015.0, 3020.0, 3030.0])
-    centres, position = _refine(wavelength, (2950.0, 3019.0), 1.0)
-    assert centres[0] == 2900.0 and centres[-1] >= 3019.0
-    np.testing.assert_allclose(np.interp(position, np.arange(6), wavelength), centres)
-    np.testing.assert_allclose(np.diff(centres[(centres >= 3010) & (centres <= 3020)]), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -161,8 +143,7 @@ def test_incomplete_sps_home_is_an_error_and_not_the_end(file, word, broken):
 def test_homes_that_are_none_are_named_before_fsps_is_asked(broken, sps_home, tmp_path, monkeypatch):
     shutil.rmtree(broken / "ISOCHRONES")
     (broken / "data" / "FILTER_LIST").unlink()
-    with pytest.raises(FSPSError, match=r"lacks data/FILTER_LIST, ISOCHRONES"):
-        check_sps_home(broken)
+    refused(r"lacks data/FILTER_LIST, ISOCHRONES", check_sps_home, broken, error=FSPSError)
     monkeypatch.setenv("SPS_HOME", str(sps_home))
     assert check_sps_home() == sps_home
     file, long = tmp_path / "file", tmp_path / ("x" * 120) / ("y" * 120)
@@ -171,9 +152,7 @@ def test_homes_that_are_none_are_named_before_fsps_is_asked(broken, sps_home, tm
     places = {"": "not set", tmp_path / "absent": "not a directory", file: "not a directory"}
     for place, message in (places | {long: "characters"}).items():
         monkeypatch.setenv("SPS_HOME", str(place))
-        with pytest.raises(FSPSError, match=message):
-            SSPGrid.from_fsps()
+        refused(message, SSPGrid.from_fsps, error=FSPSError)
     wrong = {"dust2: set by": {"parameters": {"dust2": 0.3}}, "no IMF 'kennicutt'": {"imf": "kennicutt"}}
     for message, options in (wrong | {"wavelength_range": {"wavelength_range": (5000, 4000)}}).items():
-        with pytest.raises(ValueError, match=message):
-            load_fsps_grid(sps_home=sps_home, **options)
+        refused(message, load_fsps_grid, sps_home=sps_home, **options)

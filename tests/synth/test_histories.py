@@ -1,14 +1,47 @@
-"""Held-out histories: what they are, that training galaxies are none of them, and how they are labelled."""
+"""Histories conserve mass and hold the analytic integrals; held-out ones are no training galaxy's."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from spectool.synth import histories as recipes
 from spectool.synth import sfh
 from spectool.synth.histories import KINDS, draw_histories, durations, interval_shares, label_histories
 from spectool.synth.synthesis import describe
+from tests.refusals import refused
+
+
+@pytest.fixture(scope="module")
+def edges(grid):
+    return grid.age_edges
+
+
+def test_mass_is_conserved_and_histories_begin_and_end(edges):
+    assert edges[0] == 0 and edges[-1] > 13.8e9
+    for age in (1e7, 1e8):
+        assert np.abs(edges / age - 1).min() < 1e-9
+    for weights in (
+        sfh.constant(edges, [1e10, 3e8], [0.0, 1e7]),
+        sfh.delayed_tau(edges, [1e10, 3e8], [1e9, 5e7]),
+        sfh.delayed_tau(edges, [1e10, 3e8], [1e9, 5e7], end=[1e9, 2e8]),
+    ):
+        assert np.allclose(weights.sum(1), 1) and (weights >= 0).all()
+    weights = sfh.delayed_tau(edges, 5e9, 1e9, end=1e9)[0]
+    assert weights[edges[:-1] > 5e9].sum() == 0 and weights[edges[1:] < 1e9].sum() == 0
+    assert np.allclose(sfh.star_formation_rate(1e10 * sfh.constant(edges, 1e10), edges), 1.0)
+    refused("must begin before it ends", sfh.constant, edges, 1e8, 1e9)
+    refused("tau > 0", sfh.delayed_tau, edges, 1e9, 0.0)
+
+
+def test_delayed_tau_agrees_with_quadrature(edges):
+    start, tau = 8e9, 2e9
+    weights = sfh.delayed_tau(edges, start, tau)[0]
+    total = quad(lambda t: t * np.exp(-t / tau), 0, start)[0]
+    for k in (20, 50, 70):
+        low, high = start - edges[k + 1], start - edges[k]
+        assert np.isclose(weights[k], quad(lambda t: t * np.exp(-t / tau), low, high)[0] / total, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +95,8 @@ def test_labels_are_those_of_describe_on_one_solar_scale_for_every_grid(historie
     other = label_histories(histories, replace(grid, z_sun=0.0142))
     np.testing.assert_array_equal(other["log_z_lw"][1], ours["log_z_lw"][1])
     # beyond the grid's metallicities, its last
-    arrays = {
-        name: getattr(grid, name)[2:5] for name in ("metallicity", "flux", "surviving_mass", "ionizing_rate")
-    }
+    names = ("metallicity", "flux", "surviving_mass", "ionizing_rate")
+    arrays = {name: getattr(grid, name)[2:5] for name in names}
     log_z = label_histories(histories, replace(grid, **arrays))["log_z_lw"][1]
     assert log_z.min() >= np.log10(0.004 / 0.02) - 1e-9 and log_z.max() <= 1e-9
 

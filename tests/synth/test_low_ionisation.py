@@ -33,10 +33,9 @@ def eco(shared):
     table = pd.read_csv(shared / "data" / "eco_lines.csv")
     alpha, s2 = table.h_alpha_flux, table.sii_6717_flux + table.sii_6731_flux
     pairs = {"n2": (table.nii_6584_flux, alpha), "o3": (table.oiii_5007_flux, table.h_beta_flux)}
+    pairs |= {"s2": (s2, alpha), "o1": (table.oi_6300_flux, alpha)}
     with np.errstate(all="ignore"):
-        for name, (line, reference) in (
-            pairs | {"s2": (s2, alpha), "o1": (table.oi_6300_flux, alpha)}
-        ).items():
+        for name, (line, reference) in pairs.items():
             table[name] = np.log10(line / reference)
     table = table.replace([np.inf, -np.inf], np.nan).dropna(subset=["n2", "o3", "s2", "o1"])
     return table[table.o3 < kauffmann2003(table.n2)]
@@ -57,7 +56,6 @@ def ratios(sample):
 
 
 def test_star_forming_locus_is_the_real_one(mock, eco):
-    """Median [OIII]/H-beta at each [NII]/H-alpha, within 0.1 dex."""
     drawn = ratios(mock)
     for low in np.arange(-1.1, -0.3, 0.1):
         here = (drawn["n2"] >= low) & (drawn["n2"] < low + 0.1)
@@ -82,7 +80,6 @@ def test_galaxies_of_each_mass_have_the_lines_of_real_ones(mock, eco, low, high)
 
 
 def test_spectra_lose_what_their_lines_lose(grid):
-    """And nothing else changes: against the light of lines drawn by hand."""
     wavelength = grid.wavelength[(grid.wavelength > 3600) & (grid.wavelength < 7500)]
     before = draw(grid, wavelength, n=40, dust=True)
     after = mend_low_ionisation(before)
