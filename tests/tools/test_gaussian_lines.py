@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-import xarray as xr
 
 from spectool.measure.line_design import ContinuumTemplates, gaussian_on_pixels
 from spectool.papers.zahid2019.sample import MEASURED, draw_block, observe_candidates
 from spectool.spectra import KM_S, LINES, pixel_edges
 from spectool.synth.population import concatenate
+from tests.samples import make_spectra
 from tools.make.gaussian_lines import measure_gaussian_lines
 from tools.make.zahid2019_selection import screen
 
@@ -20,13 +20,13 @@ def galaxies():
     return observe_candidates(some.isel(galaxy=slice(200)))
 
 
+def without_truth(galaxies):
+    return galaxies.drop_vars("true_line_flux").drop_dims("line")
+
+
 @pytest.fixture(scope="module")
 def table(galaxies):
     return measure_gaussian_lines(without_truth(galaxies))
-
-
-def without_truth(galaxies):
-    return galaxies.drop_vars("true_line_flux").drop_dims("line")
 
 
 def flat_spectra(flux, sigma, n=3, noise=0.1):
@@ -36,17 +36,7 @@ def flat_spectra(flux, sigma, n=3, noise=0.1):
     spectrum = np.full(wavelength.size, 2.0)
     for name, value in flux.items():
         spectrum += value * gaussian_on_pixels(edges, LINES[name], LINES[name] * sigma / KM_S)
-    shape, dims = (n, wavelength.size), ("galaxy", "wavelength")
-    columns = {
-        "flux": spectrum * np.ones(shape),
-        "ivar": np.full(shape, noise**-2.0),
-        "mask": np.zeros(shape, bool),
-    }
-    units = {"flux": "1e-17 erg / (s cm2 Angstrom)", "ivar": "", "mask": ""}
-    sample = xr.Dataset(
-        {name: (dims, values, {"units": units[name]}) for name, values in columns.items()},
-        coords={"wavelength": ("wavelength", wavelength, {"units": "Angstrom"})},
-    )
+    sample = make_spectra(spectrum * np.ones((n, 1)), wavelength, ivar=noise**-2.0, mask=False)
     return sample, ContinuumTemplates(np.ones((1, wavelength.size)), np.array([np.inf]))
 
 
@@ -60,7 +50,6 @@ def test_lines_without_noise_are_exact_blended_or_not(dispersion):
     found = measure_gaussian_lines(sample, lines=LINES_OF_FLUX, continuum=basis, lsf=60.0)
     np.testing.assert_allclose(found["line_flux"][0], [20.0, 60.0, 15.0], rtol=5e-3)
     np.testing.assert_allclose(found["gas_dispersion"], dispersion, rtol=0.03)
-    assert found["line_flux"].attrs["units"] == "1e-17 erg / (s cm2)"
 
 
 def test_errors_are_those_of_weighted_sums():
@@ -72,12 +61,6 @@ def test_errors_are_those_of_weighted_sums():
     expected = 0.3 / np.sqrt((profile**2).sum())
     error = found["line_flux_error"].values[:, 0]
     assert (error >= expected).all() and (error < 1.01 * expected).all()
-    rng = np.random.default_rng(3)
-    many, _ = flat_spectra({"Hβ": 20.0}, 120.0, n=2000, noise=0.3)
-    many["flux"] = many["flux"] + 0.3 * rng.standard_normal(many["flux"].shape)
-    again = measure_gaussian_lines(many, lines=("Hβ",), continuum=basis, lsf=0.0, dispersions=(120.0,))
-    assert again["line_flux"].values.std() == pytest.approx(error[0], rel=0.06)
-    assert again["line_flux"].values.mean() == pytest.approx(20.0, abs=4 * error[0] / 2000**0.5)
 
 
 def test_masked_lines_are_nan_and_counted_and_disturb_no_others():
@@ -94,13 +77,6 @@ def test_masked_lines_are_nan_and_counted_and_disturb_no_others():
     np.testing.assert_allclose(flux[2], [20.0, 60.0, 15.0], rtol=5e-3)
     text = found.attrs["history"]
     assert "1 with fewer than 200 good pixels" in text and "Hβ: 2" in text
-
-
-def test_a_doublet_is_measured_by_the_member_that_is_seen():
-    sample, basis = flat_spectra({"[O III] 5007": 30.0, "[O III] 4959": 30.0 / 2.98}, 120.0)
-    sample["mask"].values[:, np.abs(sample["wavelength"].values - LINES["[O III] 5007"]) < 15] = True
-    measured = measure_gaussian_lines(sample, lines=("[O III] 5007",), continuum=basis, lsf=60.0)
-    np.testing.assert_allclose(measured["line_flux"], 30.0, rtol=5e-3)
 
 
 def test_fluxes_of_galaxies_are_unbiased_and_errors_right(galaxies, table):
@@ -124,11 +100,7 @@ def test_fluxes_are_those_of_ppxf_in_any_batch(galaxies, table):
     detected = (table["line_sn"].sel(line=["Hβ", "Hα", "[N II] 6583"]) > 5).all("line").values
     some = without_truth(galaxies).isel(galaxy=np.flatnonzero(detected)[:12])
     quick, fitted = measure_gaussian_lines(some, batch_size=5), fit_lines(some, n_workers=1, progress=False)
-    ours, theirs, error = (
-        t[name].sel(line=names).values
-        for t, name in ((quick, "line_flux"), (fitted, "line_flux"), (quick, "line_flux_error"))
-    )
+    ours, theirs = (table["line_flux"].sel(line=names).values for table in (quick, fitted))
+    error = quick["line_flux_error"].sel(line=names).values
     assert (np.abs(ours - theirs) < 2.5 * error).all()
     np.testing.assert_allclose(np.median(ours / theirs, axis=0), 1, atol=0.03)
-    whole = table.isel(galaxy=np.flatnonzero(detected)[:12])
-    np.testing.assert_allclose(quick["line_flux"], whole["line_flux"], rtol=2e-3, atol=2e-2)

@@ -24,7 +24,7 @@ def test_another_width_is_that_of_spectra_made_with_it(heldout, grid, fwhm, monk
     assert np.std(draw(heldout, fwhm=(fwhm, fwhm)) - truth) < 0.35 * np.std(truth)
 
 
-def test_continua_are_distorted_as_much_as_asked_and_in_no_way_that_normalisation_takes_out(heldout):
+def test_continua_and_depths_are_distorted_as_much_as_asked_and_normalisation_takes_nothing_out(heldout):
     change = draw(heldout, continuum=0.02) / (1 + heldout["flux"].values)
     # Three scales, each with an rms drawn evenly from 0 to 0.02: 0.02 together, but for what polynomials take.
     assert 0.4 < np.sqrt((change**2).mean()) / 0.02 < 1.0
@@ -33,9 +33,6 @@ def test_continua_are_distorted_as_much_as_asked_and_in_no_way_that_normalisatio
     spectra = 1 + heldout["flux"].values + draw(heldout, continuum=0.005)
     again = normalize_continuum(spectra, None, basis)[0]
     assert np.std(again - (spectra - 1)) < 0.1 * np.std(again)
-
-
-def test_depths_scale_features_by_the_scatter_asked_for(heldout):
     x = heldout["flux"].values
     change = draw(heldout, depth=0.1)
     factor = (change * x).sum(axis=1) / (x * x).sum(axis=1)

@@ -15,9 +15,8 @@ def test_slice_of_the_source_gives_the_shipped_spectra(grid):
     binned = tool.bin_in_age(tool.rebin_flux(flux, wavelength, edges[slice_]), age, age_bin_edges(tool.AGE))
     shipped = grid.flux[4, :, first : first + binned.shape[-1]]
     assert np.abs(shipped / binned[0] - 1).max() < 1e-3
-    assert np.allclose(
-        tool.bin_in_age(living, age, age_bin_edges(tool.AGE))[0], grid.surviving_mass[4], atol=1e-6
-    )
+    living = tool.bin_in_age(living, age, age_bin_edges(tool.AGE))
+    assert np.allclose(living[0], grid.surviving_mass[4], atol=1e-6)
 
 
 def test_compression_restores_to_half_a_part_in_a_thousand(rng):
@@ -25,8 +24,3 @@ def test_compression_restores_to_half_a_part_in_a_thousand(rng):
     flux = 1e-4 * (centres / 5500) ** -2 * rng.uniform(0.5, 1.5, (2, 3, 500))
     restored = tool.restore(tool.compress(flux, centres), centres)
     assert np.abs(restored / flux - 1).max() < 6e-4
-
-
-def test_vacuum_is_defined_in_the_ultraviolet():
-    shift = tool.to_vacuum(np.linspace(900, 3000, 500)) / np.linspace(900, 3000, 500) - 1
-    assert (shift > 2.7e-4).all() and (shift < 3.4e-4).all()

@@ -11,7 +11,7 @@ import torch
 from spectool.models import store
 from spectool.models.bands import split_spectra
 from spectool.models.denoise import denoise
-from spectool.models.outliers import score_bin_outliers, score_outliers
+from spectool.models.outliers import score_outliers
 from spectool.models.training import _Run
 from spectool.papers import liewcain2021, list_papers, scourfield2023, zahid2019
 from spectool.papers.liewcain2021.network import read_experiments
@@ -21,7 +21,7 @@ from tools import train
 from tools.recipes import liewcain2021 as liewcain2021_recipes
 from tools.recipes import scourfield2023 as scourfield2023_recipes
 
-SINGLE = ("--members", "1")
+SINGLE, OTHERS = ("--members", "1"), ("mlp400", "intervals", "randomised1", "diverse1")
 FEW_EPOCHS = ("--adam-epochs", "2", "--sgd-epochs", "0")
 NETWORKS = {
     ("marziano2024", "beta0.3", "--parameters"): {"": "ConvBetaVAE", "_parameters": "GaussianMLP"},
@@ -50,11 +50,7 @@ FIGURES = {
     ("liewcain2021", "pretrain"): ["mixtures alone", "from nothing", "fine-tuned"],
     ("liewcain2021", "peers"): ["boosting, by spectrum", "boosting, by galaxy", "fit of single bursts"],
 }
-RESUMED = [
-    ("marziano2024", "constant_beta0.3", "--no-parameters"),
-    ("scourfield2023", "vae2"),
-    ("surana2020", "sfr"),
-]
+RESUMED = [case for case in NETWORKS if case[1] in ("constant_beta0.3", "vae2", "sfr")]
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +132,7 @@ def test_every_shipped_network_has_its_recipe():
 
 
 def test_options_are_the_recipes_unless_given(capsys):
-    assert train.choose("marziano2024", "reference").minutes == 38
-    assert train.choose("marziano2024", "reference", minutes=1).minutes == 1
-    assert train.choose("scourfield2023", "mzr_vae6").name == "scourfield2023_mzr_vae6"
+    assert [train.choose("marziano2024", "reference", **o).minutes for o in ({}, {"minutes": 1})] == [38, 1]
     parser = train.make_parser("surana2020", importlib.import_module("tools.recipes.surana2020"))
     given = vars(parser.parse_args(["mass", "--epochs", "3", "--no-live", "--labels", "truth"]))
     assert given == {"what": ["mass"], "quick": False, "epochs": 3, "live": False, "labels": "truth"}
@@ -155,12 +149,8 @@ def test_marziano2024(run, folder):
     assert metrics["n_test"] == 12 and info.metrics["mse"] == pytest.approx(metrics["mse"])
     assert info.arrays["mse_per_pixel"].mean() == pytest.approx(metrics["mse"], rel=1e-4)
     assert (info.arrays["latent_min"] <= info.arrays["latent_max"]).all()
-    assert info.arrays["atlas_latent"].shape == (96, 32)
     parameters, _ = store.load_model(folder / "marziano2024_beta0.3_parameters.safetensors", n_latent=32)
     assert np.isfinite(parameters.predict(info.arrays["atlas_latent"])[0]).all()
-    flux = np.load(folder / "cache/spectra/marziano2024_120_0/flux.npy").astype(np.float32)
-    inside = (info.arrays["wavelength"] >= 5000) & (info.arrays["wavelength"] <= 5500)
-    np.testing.assert_allclose(np.median(flux[:, inside], axis=1), 1.0, atol=1e-3)
 
 
 def test_scourfield2023(run, folder):
@@ -172,25 +162,13 @@ def test_scourfield2023(run, folder):
     scored = scourfield2023.network.score(model, scourfield2023.network.make_arrays(test))[0]
     assert scored["loss"] == pytest.approx(info.metrics["loss"], rel=1e-4)
     np.testing.assert_array_equal(info.arrays["candidate_test"], test["candidate"])
-    assert info.arrays["latent_test"].shape == (120, 2) and len(info.arrays["history_valid_loss"]) == 2
     denoised = denoise(model, test, errors=info.arrays)
-    assert (denoised["flux_error"] > 0).all()
     assert score_outliers(info.arrays, test, denoised)["outlier_score"].notnull().all()
     assert list(run("scourfield2023", "pca", "--latent", "4")["by_components"]) == ["2", "4"]
     assert set(run("scourfield2023", "noise_aware")["by_sn"]) == {"0.5", "1", "2", "5", "10", "20", "50"}
     ranked = run("scourfield2023", "search", "--latent", "2", "--epochs", "1")
-    assert [trial["loss"] for trial in ranked["trials"]] == sorted(
-        trial["loss"] for trial in ranked["trials"]
-    )
-    assert ranked["best"] == {name: ranked["trials"][0][name] for name in ("dropout", "widths")}
-
-
-def test_the_sample_of_section_5_has_desis_noise():
-    options = train.choose("scourfield2023", "mzr_vae6", n=60, n_valid=20, quiet=True)
-    samples = scourfield2023_recipes.make_samples(options)
-    sigma = samples["test"]["noisy_sigma"].values
-    assert samples["train"].sizes["galaxy"] == 40
-    assert sigma[:, 0].mean() > 1.5 * sigma[:, 600].mean()
+    losses = [trial["loss"] for trial in ranked["trials"]]
+    assert losses == sorted(losses) and ranked["best"].items() <= ranked["trials"][0].items()
 
 
 def test_surana2020(run, folder):
@@ -212,9 +190,6 @@ def test_surana2020(run, folder):
     ensemble, arrays = surana2020.load_networks(*paths)
     np.testing.assert_array_equal(ensemble.calibration, arrays["error_calibration"])
     assert 0 < metrics["log_mass"]["coverage"] < 1 and len(metrics["missing"]["sigma"]) == 11
-    described = surana2020.predict_properties(sample, ensemble, outliers=arrays)
-    assert np.isfinite(described["log_mass_error"]).all() and "outlier_score" in described
-    assert not torch.equal(*(store.load_model(path)[0].dense[0].weight for path in paths))
 
 
 def test_liewcain2021(run, folder):
@@ -224,22 +199,16 @@ def test_liewcain2021(run, folder):
     sample = liewcain2021_recipes.make_sample(options)
     for letter, by in network.SETS.items():
         names = [folder / f"liewcain2021_truth_{letter}_age{k + 1}.safetensors" for k in range(4)]
-        loaded = [store.load_model(name, expected="NarrowBandCNN") for name in names]
-        predicted = network.predict_folds(
-            sample, split_spectra(sample, by=by), [model for model, _ in loaded]
-        )
+        models, infos = zip(*(store.load_model(name) for name in names), strict=True)
+        predicted = network.predict_folds(sample, split_spectra(sample, by=by), models)
         sigma = network.score_spectra(predicted, sample["log_age"].values)["sigma"]
         assert sigma == pytest.approx(figures[by]["log_age"]["sigma"], rel=1e-6)
-        assert loaded[0][1].metrics["sigma"] == figures[by]["log_age"]["sigma"]
-        assert len(loaded[3][1].arrays["history_valid_mse"]) == 2
+        assert infos[0].metrics["sigma"] == figures[by]["log_age"]["sigma"]
     figures = run("liewcain2021", "ensemble")
     ensemble = network.load_networks(*(folder / f"liewcain2021_ensemble{k}.safetensors" for k in (1, 2)))
-    assert ensemble.calibration.any() and not ensemble.needs_all_bands
-    assert 0 < figures["noisy"]["log_age"]["coverage"] <= 1
+    assert ensemble.calibration.any() and 0 < figures["noisy"]["log_age"]["coverage"] <= 1
     curves = read_experiments(folder / "figures.json")["ensemble"]
-    assert curves["noise"]["sigma"].dims == ("sn", "property")
     assert curves["missing"].sizes["n_missing"] == 7 and len(curves["importance"]["band"]) == 34
-    assert np.isfinite(curves["noise_untrained"]["sigma"].values[-1]).all()
 
 
 def test_zahid2019(run, folder):
@@ -251,33 +220,27 @@ def test_zahid2019(run, folder):
     rms = info.metrics["log_z_lw"]["by_sn"]["inf"]["rms"]
     assert rms == pytest.approx(np.sqrt(np.mean(off**2)), rel=1e-5)
     assert set(figures["ensemble"]["by_sn"]) == {"inf", "50", "20", "10", "5"}
-    members, sample = zahid2019.network.load(*paths), test.isel(galaxy=slice(50))
-    mean, error, spread = zahid2019.network.predict_ensemble(members, sample)
-    assert np.isfinite(mean).all() and (error > 0).all() and (spread > 0).all()
-    x, variance = torch.from_numpy(sample["flux"].values), torch.full((50, 1), 0.05**2)
-    assert np.isfinite(score_bin_outliers(members.arrays, x, variance, None)["score"]).all()
+    found = zahid2019.predict(test.isel(galaxy=slice(50)), networks=zahid2019.network.load(*paths))
+    assert (found["log_z_error"] > 0).all() and np.isfinite(found["outlier_chi2"]).all()
     rules = run("zahid2019", "rules")["stopping_rules"]
     info = store.load_model(paths[0])[1]
     assert info.metrics == figures | {"stopping_rules": rules, "training": info.metrics["training"]}
     assert rules["last"]["epoch"] == len(info.arrays["rules_heldout"]) == 6
     assert rules["heldout"]["epoch"] == np.argmin(info.arrays["rules_heldout"]) + 1
-    assert set(rules) == {"heldout", "training_like", "last"} and "error_factor" in info.arrays
 
 
 def test_zahid2019s_other_networks(run, folder):
     more = {"randomised": SINGLE + FEW_EPOCHS, "diverse": SINGLE}
     for recipe in ("mlp400", "intervals", "randomised", "diverse"):
         run("zahid2019", recipe, *more.get(recipe, ()))
-    assert store.load_model(folder / "zahid2019_mlp400.safetensors")[0].n_filters == 16
-    outputs = store.load_model(folder / "zahid2019_intervals.safetensors")[0].outputs
-    assert outputs[:5] == tuple(f"log_z_interval_{k}" for k in range(1, 6))
-    info = store.load_model(folder / "zahid2019_randomised1.safetensors")[1]
-    assert info.metrics["training"]["epochs"] == 2 and info.recipe["randomised"]["depth"] > 0
-    info = store.load_model(folder / "zahid2019_diverse1.safetensors")[1]
-    assert info.recipe["n_diverse"] == 300 and info.recipe["n_training"] == 600
-    assert info.recipe["diverse_seed"] not in info.recipe["heldout_seeds"].values()
+    made = {name: store.load_model(folder / f"zahid2019_{name}.safetensors") for name in OTHERS}
+    assert made["mlp400"][0].n_filters == 16
+    assert made["intervals"][0].outputs[:5] == tuple(f"log_z_interval_{k}" for k in range(1, 6))
+    assert made["randomised1"][1].recipe["randomised"]["depth"] > 0
+    recipe = made["diverse1"][1].recipe
+    assert (recipe["n_diverse"], recipe["n_training"]) == (300, 600)
+    assert recipe["diverse_seed"] not in recipe["heldout_seeds"].values()
     figures = run("zahid2019", "peers")
     assert set(figures) == {"network", "forest", "boosting"}
     assert all(scores["by_sn"]["inf"]["rms"] < scores["by_sn"]["5"]["rms"] for scores in figures.values())
-    pca, info = store.load_model(folder / "zahid2019_pca.safetensors")
-    assert pca.n_latent == 10 and info.metrics["peers"] == figures
+    assert store.load_model(folder / "zahid2019_pca.safetensors")[1].metrics["peers"] == figures

@@ -1,4 +1,4 @@
-"""Selecting is sampling with known chances; the tool goes on where it was, and writes what `read_products` reads."""
+"""Selecting is sampling with known chances; tools go on where they were, and write what `read_products` reads."""
 
 import json
 
@@ -7,7 +7,9 @@ import pytest
 import xarray as xr
 
 from spectool.measure.classes import CLASSES
+from spectool.measure.lines_ppxf import MEASURED
 from spectool.papers.scourfield2023.sample import draw_block, read_products, rebuild
+from tools.make import scourfield2023_lines as lines
 from tools.make import scourfield2023_selection as tool
 
 FEW = ((-9.0, 25),)
@@ -27,25 +29,18 @@ def block():
 def table(rng):
     """Candidates whose class and H-alpha flux go together, observed with chances that depend on the flux."""
     log_flux = rng.normal(1.8, 0.8, 40_000)
-    kind = np.where(
-        rng.random(40_000) < 1 / (1 + np.exp(-3 * (log_flux - 1.2))), 0, rng.integers(1, 3, 40_000)
-    )
+    forming = rng.random(40_000) < 1 / (1 + np.exp(-3 * (log_flux - 1.2)))
+    kind = np.where(forming, 0, rng.integers(1, 3, 40_000))
     kind = np.where(rng.random(40_000) < 0.03, rng.integers(3, 5, 40_000), kind)
     chance = np.clip(1.2 - 0.3 * log_flux, 0.1, 1)
     keep = rng.random(40_000) < chance
-    columns = {
-        "candidate": np.arange(40_000),
-        "probability": chance,
-        "r_magnitude": rng.uniform(15, 18.5, 40_000),
-        "h_alpha_flux": 10**log_flux,
-        "spectral_class": np.array(CLASSES)[kind],
-        "is_star_forming": kind == 0,
-    }
+    columns = {"candidate": np.arange(40_000), "probability": chance, "h_alpha_flux": 10**log_flux}
+    columns |= {"spectral_class": np.array(CLASSES)[kind], "is_star_forming": kind == 0}
+    columns["r_magnitude"] = rng.uniform(15, 18.5, 40_000)
     return xr.Dataset({k: ("galaxy", v[keep]) for k, v in columns.items()})
 
 
 def test_predicted_fluxes_are_those_of_the_spectra_and_chances_level_them(block):
-    """To a few per cent, before anything is synthesized; nuclei included."""
     predicted = tool.predict_h_alpha(block)
     rows = np.concatenate([np.arange(40), np.flatnonzero(block["agn_type"].values != "")[:20]])
     true = rebuild(rows, keep_truth=False)["true_line_flux"].sel(line="Hα").values
@@ -53,10 +48,9 @@ def test_predicted_fluxes_are_those_of_the_spectra_and_chances_level_them(block)
     chance = tool.keep_probability(predicted, 10, ((-9.0, 100), (1.0, 900)))
     assert chance.shape == (27,) and (chance > 0).all() and (chance <= 1).all()
     counts = np.histogram(np.log10(predicted), np.linspace(-1, 4, 26))[0] * 10
-    expected = counts * chance[1:-1]
-    low, many = np.linspace(-1, 3.8, 25) < 0.99, counts * 0.02 < 90
-    np.testing.assert_allclose(expected[low & (counts > 100) & many], 100, rtol=1e-6)
-    np.testing.assert_allclose(expected[~low & (counts > 900) & many], 900, rtol=1e-6)
+    wanted = np.where(np.linspace(-1, 3.8, 25) < 0.99, 100, 900)
+    level = (counts > wanted) & (counts * 0.02 < 90)
+    np.testing.assert_allclose((counts * chance[1:-1])[level], wanted[level], rtol=1e-6)
     chance = tool.keep_probability(predicted, 4, ((-9.0, 300),))
     kept = tool.screen_block(0, chance)
     assert 300 < kept.sizes["galaxy"] < 4096
@@ -97,30 +91,15 @@ def test_selection_fills_its_bins_and_keeps_the_proportions_within_them(table):
     assert (chosen["split"] == "test").sum() == round(0.2 * 1440)
     bright = table["r_magnitude"].values < tool.MAGNITUDE_LIMIT
     assert bright[np.isin(table["candidate"].values, chosen["candidate"].values)].all()
-    weights, _ = tool.class_weights(table)
-    kinds, log_flux = table["spectral_class"].values, np.log10(table["h_alpha_flux"].values)
+    weights, log_flux = tool.class_weights(table)[0], np.log10(table["h_alpha_flux"].values)
     here = bright & (log_flux > 1.2) & (log_flux < 1.4)
-    expected = weights[here & (kinds == CLASSES[0])].sum() / weights[here].sum()
+    expected = weights[here & (table["spectral_class"].values == CLASSES[0])].sum() / weights[here].sum()
     in_bin = chosen["spectral_class"].values[chosen["h_alpha_bin"].values == 2]
     sampling = np.sqrt(expected * (1 - expected) / 150)
     assert (in_bin == CLASSES[0]).mean() == pytest.approx(expected, abs=4 * sampling)
     assert chosen.identical(tool.select(table, recipe, seed=3))
     recipe = tool.Recipe(0.8, 2.8, True, True, 1, ((-9.0, 1),), n_bin=100)
     assert set(tool.select(table, recipe)["spectral_class"].values) == {CLASSES[0]}
-
-
-def test_candidates_are_measured_and_classified(block):
-    some = block.isel(galaxy=slice(60)).assign(probability=("galaxy", np.ones(60)))
-    measured = tool.measure_candidates(some)
-    assert set(measured["spectral_class"].values) <= set(CLASSES)
-    true = rebuild(np.arange(60), keep_truth=False)["true_line_flux"].sel(line="Hα").values
-    bright = true > 200
-    ratio = measured["h_alpha_flux"].values[bright] / true[bright]
-    assert bright.sum() > 10
-    assert np.median(ratio) == pytest.approx(1, abs=0.02) and (np.abs(ratio - 1) < 0.15).mean() > 0.9
-    forming = measured["is_star_forming"].values
-    assert forming[(some["population_class"].values == "star-forming") & bright].mean() > 0.8
-    assert forming[true < 5].mean() < 0.2
 
 
 def test_the_tool_writes_what_the_reader_reads_and_goes_on_with_the_missing_block(tmp_path, monkeypatch):
@@ -139,8 +118,23 @@ def test_the_tool_writes_what_the_reader_reads_and_goes_on_with_the_missing_bloc
     assert len(lost) == 2  # the uniform and the star-forming sample share their candidates
     lost[0].unlink()
     measured, original = [], tool.screen_block
-    monkeypatch.setattr(
-        tool, "screen_block", lambda k, *rest, **more: measured.append(k) or original(k, *rest, **more)
-    )
+    monkeypatch.setattr(tool, "screen_block", lambda k, *a, **o: measured.append(k) or original(k, *a, **o))
     assert tool.main(arguments) == report and measured == [1]
     assert read_products("uniform", path=tmp_path / "selection.nc").identical(made["uniform"])
+
+
+def test_a_trial_is_written_resumed_and_counted(tmp_path, capsys):
+    arguments = ["lines", "--n", "3", "--quiet", "--out", str(tmp_path), "--cache", str(tmp_path / "fits")]
+    lines.main(arguments)
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])["lines"]
+    assert sum(report["failed"].values()) == 0
+    first = xr.load_dataset(tmp_path / "scourfield2023_lines.nc", engine="h5netcdf")
+    assert first.sizes["galaxy"] == 3 and first["line"].values.tolist() == list(MEASURED)
+    assert len(first["source"]) == 14 and len(first["model"]) == 12
+    assert len(list((tmp_path / "fits").glob("*.npz"))) == 14
+    lines.main(arguments)
+    again = xr.load_dataset(tmp_path / "scourfield2023_lines.nc", engine="h5netcdf")
+    xr.testing.assert_identical(first, again)
+    with xr.open_dataset(lines.DATA / "scourfield2023_lines.nc", engine="h5netcdf") as shipped:
+        same = np.isin(first["candidate"].values, shipped["candidate"].values)
+    assert same.all(), "the trial's galaxies are among the shipped ones"
