@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from tests.golden import checks  # noqa: F401 (adds its parts)
 from tests.golden.parts import PARTS
 
 FOLDER = Path(__file__).parent
@@ -52,9 +51,8 @@ def summarise(arrays):
         index[name] = {"shape": list(values.shape)}
         if values.dtype.kind != "f":
             exact = values if values.dtype.kind in "OU" else values.astype("i8")
-            index[name]["hash"] = (
-                str(values) if values.dtype.kind == "U" and not values.ndim else digest(exact)
-            )
+            is_text = values.dtype.kind == "U" and not values.ndim
+            index[name]["hash"] = str(values) if is_text else digest(exact)
             continue
         flat = values.ravel().astype(float)
         finite = flat[np.isfinite(flat)]

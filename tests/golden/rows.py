@@ -29,9 +29,8 @@ def update_rows(results):
 def row_differences(key, rows, tolerance=TOLERANCE):
     """What of a paper's rows (dicts) is not as stored; of rows in seconds, only the claim."""
     known = read_rows()[key]
-    faults = (
-        [] if [r["name"] for r in rows] == [r["name"] for r in known] else ["other names or another order"]
-    )
+    names, wanted = ([row["name"] for row in some] for some in (rows, known))
+    faults = [] if names == wanted else ["other names or another order"]
     for row, old in zip(rows, known, strict=False):
         clocked = is_clocked(row)
         columns = [c for c in COLUMNS if not (clocked and c == "status")]
