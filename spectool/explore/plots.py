@@ -291,6 +291,8 @@ class LiveLoss:
             self.beside.y_range = Range1d(*flux_range(self.example.data[names[0]]))
             for name, color in zip(names, (OBSERVED, *CYCLE), strict=False):
                 self.draw("x", name, source=self.example, color=color, legend_label=name)
+            self.beside.add_layout(self.beside.legend[0], "above")
+            self.beside.legend.orientation = "horizontal"
         self.widget.refresh()
 
     def _watched(self):

@@ -1,10 +1,11 @@
 """Figures of the paper notebooks: what they draw is what they were given."""
 
 import numpy as np
+import torch
 from bokeh.models import ColorBar, Image, Line, MultiLine, Rect, Text, WheelZoomTool, Whisker
 
 from spectool.explore import plots, style
-from spectool.models.training import History
+from spectool.models.training import History, fit
 from tests.explore.plot_parts import drawn, glyphs, labels, plots_of
 
 
@@ -111,3 +112,21 @@ def test_live_loss_redraws_what_it_watches():
     curve(History(records=[{"epoch": 1, "train_loss": 3.0, "valid_loss": 4.0}]))
     assert list(curve.example.data["model"]) == [7.0, 1.5]
     assert curve.beside.title.text == "after epoch 1"
+
+
+def test_what_is_watched_changes_no_training():
+    def train(watching):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+        x = np.linspace(0, 1, 24, dtype=np.float32).reshape(12, 2)
+
+        def draw():
+            with torch.no_grad():
+                return {"galaxy": x[0], "model": model(torch.rand(1, 2))[0].numpy()}
+
+        calls = [plots.LiveLoss(x=[0, 1], watch=draw)] if watching else []
+        options = {"loss": lambda m, b, _: {"loss": (m(b["x"]) - b["x"]).square().mean()}, "epochs": 3}
+        fit(model, {"x": x}, {"x": x}, callbacks=calls, batch_size=4, progress=False, **options)
+        return model[0].weight.detach().numpy()
+
+    assert (train(True) == train(False)).all()
