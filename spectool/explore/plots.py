@@ -100,7 +100,7 @@ def curves(
         options["hooks"] = [naming(lines, window)]
     if options.get("logy"):
         options.setdefault("yticks", decades(np.concatenate(list(values.values()))))
-    return hv.Overlay(parts).opts(**{"show_legend": len(values) > 1} | options)
+    return hv.Overlay(parts).opts(**{"title": "", "show_legend": len(values) > 1} | options)
 
 
 def points(
@@ -116,7 +116,7 @@ def points(
         below, above = np.broadcast_to(np.asarray(errors, np.float32), (2, len(x)))
         bars = hv.ErrorBars((x, y, below, above), x_label, [y_label, "below", "above"])
         parts.append(bars.opts(line_color=color, lower_head=None, upper_head=None))
-    return hv.Overlay(parts).opts(**{"show_legend": bool(label)} | options)
+    return hv.Overlay(parts).opts(**{"title": "", "show_legend": bool(label)} | options)
 
 
 def density(
@@ -180,7 +180,7 @@ def histogram(named, edges, *, x_label="", y_label="galaxies", share=False, colo
         counts, _ = np.histogram(np.asarray(values, float), edges, density=share)
         steps = hv.Curve((0.5 * (edges[1:] + edges[:-1]), counts), x_label or "x", y_label, label=name)
         parts.append(steps.opts(interpolation="steps-mid", color=color, line_width=1.8))
-    return hv.Overlay(parts).opts(**{"show_legend": len(named) > 1} | options)
+    return hv.Overlay(parts).opts(**{"title": "", "show_legend": len(named) > 1} | options)
 
 
 def identity(**options):
@@ -223,7 +223,9 @@ def grid(panels, *, size=110):
                 continue
             last = k == len(panels) - 1 or panels[k + 1][j] is None
             axes = {"xaxis": "bottom" if last else "bare", "yaxis": "left" if j == 0 else "bare"}
-            placed.append(panel.opts(xticks=3, yticks=3, toolbar=None, **axes, **common))
+            # Room for the widest numbers, or Bokeh cuts the frames of a column differently.
+            edge = {"backend_opts": {"plot.min_border_left": 60}} if j == 0 else {}
+            placed.append(panel.opts(xticks=3, yticks=3, toolbar=None, **axes, **edge, **common))
     return hv.Layout(placed).cols(len(panels[0])).opts(shared_axes=False)
 
 
