@@ -1,6 +1,5 @@
 """The line-flux dashboard: lines of de-noised spectra against those of the originals, galaxy by galaxy."""
 
-import html
 import json
 import zlib
 from functools import cache, partial
@@ -160,9 +159,7 @@ class LineState(Dashboard):
         changes = dict(changes)
         now = {name: getattr(self, name) for name in self.controls} | changes
         if (model := f"{now['kind']} {now['size']}") not in self.models:
-            raise ValueError(
-                f"the table of lines has no model {model!r}; there are: {', '.join(self.models)}"
-            )
+            raise ValueError(f"the table has no model {model!r}; there are: {', '.join(self.models)}")
         for k, axis in enumerate(("axis_x", "axis_y")):
             if axis not in changes and now[axis] >= int(now["size"]):
                 changes[axis] = k
@@ -185,9 +182,7 @@ class LineState(Dashboard):
         try:
             self.find_inside(outline)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ValueError(
-                f"an outline has a panel, x, y and the choices of its moment: {error!r}"
-            ) from error
+            raise ValueError(f"an outline has a panel, x, y, and the choices then: {error!r}") from error
         return outline
 
     def derive(self, changed):
@@ -485,10 +480,8 @@ class LineView(DashboardView):
     def _make_plot(self, name, height, **options):
         borders = {"min_border_left": 52, "min_border_right": 8, "min_border_top": 4}
         plot = figure(name=name, width=230, height=height, active_scroll=None, **borders, **options)
-        for axis in plot.axis:
-            axis.update(
-                major_label_text_font_size="11px", axis_label_text_font_size="12px", axis_label_standoff=2
-            )
+        plot.axis.major_label_text_font_size, plot.axis.axis_label_text_font_size = "11px", "12px"
+        plot.axis.axis_label_standoff = 2
         plot.title.text_font_size = "13px"
         plot.xaxis.ticker.desired_num_ticks = plot.yaxis.ticker.desired_num_ticks = 4
         return plot
@@ -551,7 +544,7 @@ class LineView(DashboardView):
         wavelength = np.asarray(self.state.pipeline.wavelength, dtype=np.float32)
         self.empty = np.full(wavelength.size, np.nan, dtype=np.float32)
         columns = {"wavelength": wavelength, **dict.fromkeys(CURVES, self.empty)}
-        self.spectrum, self.drawn = ColumnDataSource(columns, name="spectrum"), None
+        self.spectrum = ColumnDataSource(columns, name="spectrum")
         self.edges = float(wavelength[0]), float(wavelength[-1])
         options = {"y_range": (0, 0.1), "tools": "reset", "title": "Spectrum"}
         labels = {"x_axis_label": WAVELENGTH_LABEL, "y_axis_label": "normalised flux"}
@@ -587,9 +580,8 @@ class LineView(DashboardView):
         with state.lock:
             marked = np.unique(np.asarray(self.points.selected.indices, dtype=int))
             if geometry["type"] == "rect":
-                x, y = (
-                    [geometry[f"{axis}{k}"] for k in order] for axis, order in (("x", "0110"), ("y", "0011"))
-                )
+                x0, x1, y0, y1 = (geometry[edge] for edge in ("x0", "x1", "y0", "y1"))
+                x, y = (x0, x1, x1, x0), (y0, y0, y1, y1)
             elif geometry["type"] == "poly" and len(geometry["x"]) > 2:
                 x, y = geometry["x"], geometry["y"]
             else:
@@ -692,11 +684,10 @@ class LineView(DashboardView):
         alt(self.whole, f"{title}: original, noise-added, de-noised and fitted.")
         alt(self.near, f"{title} around {state.line}.")
         if drawn:
-            for plot in (self.whole, self.near):
-                self._fit_flux(plot, refit=self.drawn != state.shown)
-            self.drawn = state.shown
+            self._fit_flux(self.whole)
+            self._fit_flux(self.near)
 
-    def _fit_flux(self, plot, *, refit):
+    def _fit_flux(self, plot):
         data, now = self.spectrum.data, plot.y_range
         inside = (data["wavelength"] >= plot.x_range.start) & (data["wavelength"] <= plot.x_range.end)
         values = np.concatenate([data["original"][inside], data["denoised"][inside]])
@@ -706,21 +697,18 @@ class LineView(DashboardView):
         if plot is self.whole:  # lines may run out of the frame: they would flatten the continuum
             low, high = 0.0, 2.5 * abs(np.nanmedian(values))
         low, high = float(low - 0.15 * (high - low)), float(high + 0.6 * (high - low))
-        fits = now.start <= low and high <= now.end and high - low > 0.5 * (now.end - now.start)
-        if refit or not fits:
+        # A margin before the axis moves: an axis that follows the noise hides what it changed.
+        if not (now.start <= low and high <= now.end and high - low > 0.7 * (now.end - now.start)):
             now.update(start=low, end=high)
 
     # ---- words
 
     def describe(self):
-        state, summary, line = self.state, self.state.summary, html.escape(self.state.line)
+        state, summary, line = self.state, self.state.summary, self.state.line
         n, of = summary["n_recovered"], summary["n_original"]
         if not n:
             return f"<b>{line}</b>, {state.source}: no galaxy chosen has the line in both spectra", ""
-        parts = [
-            f"<b>{line} {state.quantity}, {state.source}</b>",
-            f"{n:,} of {of:,} recovered ({n / of:.0%})",
-        ]
+        parts = [f"<b>{line} {state.quantity}, {state.source}</b> · {n:,} of {of:,} recovered ({n / of:.0%})"]
         parts.append(
             f'σ <b>{summary["sigma"]:.2f}</b>, <span title="in bins of more than N / 11 galaxies, the solid '
             f'marks">σ_fill <b>{summary["sigma_fill"]:.2f}</b></span>, median {summary["median"]:+.2f} dex'
