@@ -443,7 +443,8 @@ class LineView(DashboardView):
         self.next = button("chevron-right", "next spectrum", (state.step, 1))
         self.clear = button("times", "unmark all galaxies", (state.brush, []))
         self.which = W.HTML(layout=W.Layout(flex="1 1 auto", min_width="0")).add_class("spectool-status")
-        return W.HBox([self.back, self.next, self.clear, self.which], layout=W.Layout(flex="2 1 340px"))
+        row = W.Layout(flex="2 1 340px", align_items="center")
+        return W.HBox([self.back, self.next, self.clear, self.which], layout=row)
 
     def show_control(self, name, widget):
         if name == "shown":
