@@ -5,64 +5,29 @@ from functools import cached_property, lru_cache
 import numpy as np
 import xarray as xr
 
-from spectool.io import load_product
-from spectool.measure.classes import BPT_LINES
 from spectool.measure.lines_linear import measure_lines_linear
 from spectool.models.denoise import denoise
 from spectool.papers.scourfield2023.network import load, paper_scatter
 from spectool.papers.scourfield2023.sample import (
+    MEASURED,
     TEST_NOISE_SEED,
     add_noise,
     normalize_total,
+    open_lines,
     read_products,
     rebuild,
     rest_wavelength,
 )
 from spectool.parallel import single_thread
 
-TOOL = "tools.make.scourfield2023_lines lines"
-MEASURED = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
-NEEDED = {
-    **dict.fromkeys(MEASURED, ("source", "galaxy", "line")),
-    "latent": ("model", "galaxy", "dim"),
-    **dict.fromkeys(("candidate", "log_mass", "spectral_class"), ("galaxy",)),
-}
+__all__ = ["Pipeline", "open_lines"]
+
 ROWS = ("galaxy", "wavelength")
 # Of the paper's figures beside ours.
 REMARK = (
     '<span title="Passive galaxies of the mock hardly emit: a model answers with what they have on average, which '
     'widens the scatter. Raise the S/N of Hα to 3 and it halves.">(mocks emit less)</span>'
 )
-
-
-def open_lines(path=None):
-    """Open the shipped table of lines measured on the 2000 test galaxies.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path, optional
-        Another table of the same layout.
-
-    Returns
-    -------
-    xarray.Dataset
-        In memory. dims (source, galaxy, line, model, dim): ``line_flux``, ``line_peak`` and their errors (source,
-        galaxy, line) in normalised flux (times Angstrom); ``latent`` (model, galaxy, dim); per-galaxy columns.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file; the message says which tool makes it.
-    ValueError
-        If a variable, the original spectra or a line that the diagrams need is missing.
-    """
-    product, file = load_product("scourfield2023_lines.nc", TOOL, path=path)
-    missing = [name for name, dims in NEEDED.items() if name not in product or product[name].dims != dims]
-    missing += [f"the line {line}" for line in BPT_LINES if line not in product.get("line", ())]
-    missing += [] if "original" in product.get("source", ()) else ["the source 'original'"]
-    if missing:
-        raise ValueError(f"{file} lacks {', '.join(missing)}: `python -m {TOOL}` makes it")
-    return product
 
 
 class Pipeline:

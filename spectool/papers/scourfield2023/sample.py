@@ -420,3 +420,42 @@ def read_lines(sample="mzr", *, path=None):
         if calibrated is not None and np.isfinite(calibrated).any():
             samples[name + CALIBRATED] = samples[name].assign(line_flux_error=calibrated)
     return samples
+
+
+LINES_TOOL = "tools.make.scourfield2023_lines lines"
+MEASURED = ("line_flux", "line_flux_error", "line_peak", "line_peak_error")
+NEEDED = {
+    **dict.fromkeys(MEASURED, ("source", "galaxy", "line")),
+    "latent": ("model", "galaxy", "dim"),
+    **dict.fromkeys(("candidate", "log_mass", "spectral_class"), ("galaxy",)),
+}
+
+
+def open_lines(path=None):
+    """Open the shipped table of lines measured on the 2000 test galaxies.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path, optional
+        Another table of the same layout.
+
+    Returns
+    -------
+    xarray.Dataset
+        In memory. dims (source, galaxy, line, model, dim): ``line_flux``, ``line_peak`` and their errors (source,
+        galaxy, line) in normalised flux (times Angstrom); ``latent`` (model, galaxy, dim); per-galaxy columns.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; the message says which tool makes it.
+    ValueError
+        If a variable, the original spectra or a line that the diagrams need is missing.
+    """
+    product, file = load_product("scourfield2023_lines.nc", LINES_TOOL, path=path)
+    missing = [name for name, dims in NEEDED.items() if name not in product or product[name].dims != dims]
+    missing += [f"the line {line}" for line in BPT_LINES if line not in product.get("line", ())]
+    missing += [] if "original" in product.get("source", ()) else ["the source 'original'"]
+    if missing:
+        raise ValueError(f"{file} lacks {', '.join(missing)}: `python -m {LINES_TOOL}` makes it")
+    return product

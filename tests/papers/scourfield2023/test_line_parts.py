@@ -8,7 +8,8 @@ from spectool.measure.classes import log_flux
 from spectool.models.denoise import denoise, fit_pca
 from spectool.papers.scourfield2023 import rebuild
 from spectool.papers.scourfield2023 import sample as denoising
-from spectool.papers.scourfield2023.line import Pipeline, open_lines
+from spectool.papers.scourfield2023.line import Pipeline
+from spectool.papers.scourfield2023.sample import open_lines
 
 CANDIDATES = [17, 4, 256, 90, 33, 1001]
 
