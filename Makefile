@@ -1,4 +1,4 @@
-# make lab | make test | make reproduce [KEY=marziano2024] | make bench | make clean
+# make lab | make app | make test | make reproduce [KEY=marziano2024] | make bench | make clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -8,6 +8,7 @@ SHELL := /bin/bash
 TORCH_INDEX ?=
 KEY ?=
 LAB_FLAGS ?=
+APP_FLAGS ?=
 PYTEST_FLAGS ?=
 
 VENV ?= .venv
@@ -20,13 +21,16 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PYTEST := $(BIN)/python -m pytest $(PYTEST_FLAGS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help lab test reproduce bench clean
+.PHONY: help lab app test reproduce bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 lab: $(VENV)/.installed ## install, and open JupyterLab on the start notebook
 	$(BIN)/jupyter lab $(LAB_FLAGS) notebooks/00_start_here.ipynb
+
+app: $(VENV)/.installed ## install, and open the dashboards as pages without code
+	$(BIN)/voila . --Voila.config_file_paths=app $(APP_FLAGS)
 
 test: $(VENV)/.installed-test ## install, then check the style, run every test and every notebook
 	$(BIN)/ruff check .

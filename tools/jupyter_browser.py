@@ -60,13 +60,13 @@ def free_port():
 
 
 @contextmanager
-def run_server(arguments, url, folder, *, name):
+def run_server(arguments, url, folder, *, name, cwd=None):
     """Run a Jupyter server until the context ends."""
     log = folder / f"{name}.log"
     environment = jupyter_environment(folder)
     with log.open("w") as output:
         streams = {"stdout": output, "stderr": subprocess.STDOUT, "start_new_session": True}
-        process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, **streams)
+        process = subprocess.Popen([sys.executable, "-m", *arguments], env=environment, cwd=cwd, **streams)
     try:
         _wait_for(url, process, log)
         yield
