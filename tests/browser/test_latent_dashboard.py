@@ -16,6 +16,8 @@ DATA = """([source, column]) => Array.from(
 # NaN is never equal to itself, so the difference counts finite pixels only.
 CHANGED = f"""([source, column, before]) => ({DATA})([source, column]).some((x, i) => Math.abs(x - before[i]) > 1e-5)"""
 SAME = f"""([source, column, before]) => !({CHANGED})([source, column, before])"""
+IN_VIEW = """() => { const { top } = document.querySelector('.spectool-latent').getBoundingClientRect();
+  return -1 < top && top < innerHeight / 3; }"""
 
 
 def data(page, source="spectrum", column="decoded"):
@@ -64,7 +66,7 @@ def dashboard(lab, page):
     """The page with the notebook run and the dashboard in view."""
     run_notebook(page, lab, NOTEBOOK)
     page.wait_for_function(READY, timeout=60_000)
-    page.evaluate("() => document.querySelector('.spectool-latent').scrollIntoView()")
+    page.wait_for_function(IN_VIEW)
     return page
 
 
