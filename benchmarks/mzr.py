@@ -18,9 +18,9 @@ CELLS = (
     """
 import numpy as np
 from spectool.explore import use_bokeh
-from spectool.explore.mzr_data import read_samples
-from spectool.explore.mzr_state import MzrState
-from spectool.explore.mzr_view import MzrView
+from spectool.explore.mzr import MzrState, MzrView
+from spectool.papers.scourfield2023.mzr import read_lines
+from spectool.papers.zahid2019.mzr import read_sample
 
 use_bokeh()
 """,
@@ -32,7 +32,7 @@ def enlarge(sample, n):
     return drawn.assign(log_mass=mass, candidate=("galaxy", np.arange(n)))
 """,
     """
-samples = {{name: enlarge(sample, {n}) for name, sample in read_samples("scourfield2023").items()}}
+samples = {{name: enlarge(sample, {n}) for name, sample in read_lines().items()}}
 dashboard = MzrView(MzrState(samples))
 dashboard.state.set(min_sn={min_sn})
 dashboard
@@ -40,10 +40,10 @@ dashboard
 )
 # The 200,000 galaxies of Zahid et al. (2019) beside their null, each an image.
 STAR_CELL = """
-dashboard = MzrView(MzrState(read_samples("zahid2019", "zahid2019 null")))
+dashboard = MzrView(MzrState(read_sample() | read_sample("null")))
 dashboard
 """
-READY = """() => window.Bokeh && document.querySelector('.mzr-side .noUi-handle')
+READY = """() => window.Bokeh && document.querySelector('.spectool-mzr .noUi-handle')
   && Bokeh.documents.some(d => d.get_model_by_name('points1'))"""
 # A frame that was asked for when the data came is painted at the latest when the one after it begins.
 WATCH = """name => {
@@ -56,8 +56,8 @@ WATCH = """name => {
       () => window.mzr.painted.push(performance.now() - start)));
   });
   const begin = () => { window.mzr.start = performance.now(); };
-  document.querySelectorAll('.mzr-main .widget-dropdown select')[1].addEventListener('change', begin, true);
-  document.querySelector('.mzr-side .noUi-handle').addEventListener('keydown', begin, true);
+  document.querySelectorAll('.spectool-main .widget-dropdown select')[1].addEventListener('change', begin, true);
+  document.querySelector('.spectool-mzr .noUi-handle').addEventListener('keydown', begin, true);
 }"""
 
 
@@ -75,7 +75,7 @@ def open_notebook(page, address, name, source):
     if errors := error_outputs(page):
         raise RuntimeError(f"{name} failed: {errors[0]}")
     page.wait_for_function(READY, timeout=60_000)
-    page.evaluate("() => document.querySelector('.mzr-side').scrollIntoView()")
+    page.evaluate("() => document.querySelector('.spectool-mzr').scrollIntoView()")
     page.wait_for_timeout(1500)
     page.evaluate(WATCH, source)
 
@@ -83,12 +83,12 @@ def open_notebook(page, address, name, source):
 def wait_for_paint(page, move):
     """Wait until one more move is painted, and the correlations that follow it are through."""
     page.wait_for_function("n => window.mzr.painted.length > n", arg=move, timeout=20_000)
-    page.wait_for_function("() => !document.querySelector('.mzr-statistics').innerText.includes('…')")
+    page.wait_for_function("() => !document.querySelector('.spectool-tables').innerText.includes('…')")
 
 
 def measure_selections(page, n=N_MOVES):
     """Choose another sample for the second panel, one choice after the other."""
-    choice = page.locator(".mzr-main .widget-dropdown select").nth(1)
+    choice = page.locator(".spectool-main .widget-dropdown select").nth(1)
     for move in range(n + N_WARM_UP):
         choice.select_option("de-noised" if move % 2 == 0 else "original")
         wait_for_paint(page, move)
@@ -97,7 +97,7 @@ def measure_selections(page, n=N_MOVES):
 
 def measure_slider(page, n=N_MOVES):
     """Move the cut in S/N by keyboard; returns as `measure_selections`."""
-    page.locator(".mzr-side .noUi-handle").first.focus()
+    page.locator(".spectool-mzr .noUi-handle").first.focus()
     for move in range(n + N_WARM_UP):
         page.keyboard.press("ArrowRight" if move % 20 < 10 else "ArrowLeft")
         wait_for_paint(page, move)

@@ -9,6 +9,7 @@ LATER = {
     "YourSpectrumView": "spectool.explore.your_spectrum",
     "open_dashboard": "spectool.explore.latent",
     "open_line_dashboard": "spectool.explore.line",
+    "open_mzr_dashboard": "spectool.explore.mzr",
     "open_your_spectrum": "spectool.explore.your_spectrum",
     "show": "spectool.explore.style",
     "use_bokeh": "spectool.explore.style",

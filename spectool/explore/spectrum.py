@@ -111,9 +111,10 @@ class LineMarks:
         self.marks.data = {"x": list(lines.values()), "name": list(lines)}
         self.update()
 
-    def update(self, window=None, *, width=None):
-        """Place the labels for another window of wavelengths [Angstrom] or width of the plot [pixels]."""
+    def update(self, window=None, *, width=None, height=None):
+        """Place the labels for another window of wavelengths [Angstrom] or size of the frame [pixels]."""
         self.window, self.width = window or self.window, width or self.width
+        self.row_height = 1.35 * LABEL_SIZE / height if height else self.row_height
         placed = layout_lines(self.window, self.width, lines=self.lines)
         y = [1 - self.row_height * (row + 0.15) for row in placed["row"]]
         self.labels.data = {"x": placed["x"], "label": placed["label"], "y": y}

@@ -80,6 +80,8 @@ class DashboardView:
         self.panels = self.make_panels()
         grid = gridplot(self.panels, sizing_mode="stretch_width", toolbar_location="right")
         grid.tags = ["spectool"]
+        widest, alone = max(map(len, self.panels)), {row[0] for row in self.panels if len(row) == 1}
+        grid.children = [(*place, 1, widest) if place[0] in alone else place for place in grid.children]
         self.figure = LiveBokeh(grid, layout=W.Layout(width="100%"))
         self.figure.add_class("spectool-figure").add_class(f"bokeh-{grid.id}")
         script = CustomJS(code=read_asset("dashboard.js"))

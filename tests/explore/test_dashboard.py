@@ -42,8 +42,14 @@ def make_line(folder, request):
     return LineView(state, export_folder=folder), changes
 
 
+def make_mzr(folder, request):
+    from .test_mzr import make_view
+
+    return make_view(folder), [{"left": "de-noised"}, {"min_sn": 20.0}, {"color": "error"}]
+
+
 # Dashboard -> function (folder, request) that returns its view, and changes that a user could make.
-BUILDERS = {"latent": make_latent, "line": make_line, "spectrum": make_spectrum}
+BUILDERS = {"latent": make_latent, "line": make_line, "mzr": make_mzr, "spectrum": make_spectrum}
 
 
 @pytest.fixture(params=BUILDERS)

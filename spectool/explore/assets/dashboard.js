@@ -80,9 +80,9 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
         if (model.glyph?.background_fill_color?.value != null) {
           model.glyph.setv({ background_fill_color: ground }, { sync: false });
         }
-        if (!model.tags?.includes("ink")) continue;
-        for (const part of ["line_color", "fill_color", "text_color"]) {
-          if (model.glyph?.[part]?.value != null) model.glyph.setv({ [part]: color }, { sync: false });
+        const paint = model.tags?.includes("ink") ? color : model.tags?.includes("ground") ? ground : null;
+        for (const part of paint ? ["line_color", "fill_color", "text_color"] : []) {
+          if (model.glyph?.[part]?.value != null) model.glyph.setv({ [part]: paint }, { sync: false });
         }
       }
       for (const [plot] of grid.spectoolPlaces ?? grid.children) Bokeh.index.find_one?.(plot)?.request_paint?.();

@@ -1,15 +1,24 @@
-"""The spectra of one galaxy of Scourfield (2023, Section 5), rebuilt from its number."""
+"""What the mass-metallicity dashboard shows of this paper: measured test galaxies, and their spectra."""
 
 import json
-from functools import lru_cache
+from functools import cache, partial
 
 import numpy as np
 import xarray as xr
 
-from spectool.papers.scourfield2023.sample import TEST_NOISE_SEED, normalize_total
+from spectool.models.denoise import denoise
+from spectool.models.store import load_model
+from spectool.papers.scourfield2023.network import add_desi_noise
+from spectool.papers.scourfield2023.sample import (
+    TEST_NOISE_SEED,
+    normalize_total,
+    read_lines,
+    read_products,
+    rebuild,
+)
 from spectool.parallel import single_thread
 
-# By source of the product of tools/make/scourfield2023_lines.py, which of the shipped models said it.
+# By source of the product of tools/make/scourfield2023_lines.py, which of the shipped models de-noised it.
 MODELS = {
     "star-forming": {
         "de-noised": "scourfield2023_mzr_vae6",
@@ -32,7 +41,7 @@ def rebuild_galaxy(candidate, sample="star-forming"):
     Parameters
     ----------
     candidate : int
-        Its number.
+        Its number; KeyError if it is not one of the test galaxies.
     sample : {"star-forming", "null"}
         Whose metallicities know their star formation, or only their mass.
 
@@ -41,25 +50,14 @@ def rebuild_galaxy(candidate, sample="star-forming"):
     xarray.Dataset
         ``flux`` (source, wavelength), normalised, at rest; sources ``"original"``, ``"DESI-like"``, and one for each
         of `MODELS`. NaN in masked pixels of the first two.
-
-    Raises
-    ------
-    KeyError
-        If it is not one of the test galaxies.
     """
-    from spectool.models.denoise import denoise
-    from spectool.papers.scourfield2023.network import add_desi_noise
-    from spectool.papers.scourfield2023.sample import rebuild
-
     numbers, constant, recipe = _test_galaxies(sample)
-    found = np.flatnonzero(numbers == candidate)
-    if not found.size:
+    rows = np.flatnonzero(numbers == candidate)
+    if not rows.size:
         raise KeyError(f"galaxy {candidate} is not one of the {numbers.size} test galaxies of {sample!r}")
     galaxy = rebuild([candidate], seed=recipe["seed"], metallicity_sfr=recipe["metallicity_sfr"])
     noise = np.random.default_rng(TEST_NOISE_SEED)
-    noise.standard_normal(
-        (int(found[0]), galaxy.sizes["wavelength"])
-    )  # what the galaxies before it were given
+    noise.standard_normal((int(rows[0]), galaxy.sizes["wavelength"]))  # what those before it were given
     galaxy = add_desi_noise(normalize_total(galaxy, constant=constant), seed=noise)
     good = ~galaxy["mask"].isel(galaxy=0, drop=True)
     flux = {
@@ -73,17 +71,20 @@ def rebuild_galaxy(candidate, sample="star-forming"):
     return xr.Dataset({"flux": joined.assign_coords(source=list(flux))})
 
 
-@lru_cache(maxsize=4)
+@cache
 def _test_galaxies(sample):
-    from spectool.papers.scourfield2023.sample import read_products
-
     selection = read_products(sample)
     numbers = selection["candidate"].values[selection["split"].values == "test"]
     return numbers, selection.attrs["constant"], json.loads(selection.attrs["recipe"])
 
 
-@lru_cache(maxsize=4)
+@cache
 def _model(name):
-    from spectool.models.store import load_model
-
     return load_model(name)[0].eval()
+
+
+SAMPLES = {
+    "scourfield2023": (read_lines, rebuild_galaxy),
+    "scourfield2023 null": (partial(read_lines, "null"), partial(rebuild_galaxy, sample="null")),
+}
+"""Key -> how its samples are read, by name, and how the spectra of a galaxy are rebuilt from its number."""
