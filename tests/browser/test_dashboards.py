@@ -9,6 +9,7 @@ from tools.jupyter_browser import error_outputs, open_page, run_notebook
 NOTEBOOKS = {
     "spectrum": "05_your_spectrum.ipynb",
     "latent": "60_latent_traversal.ipynb",
+    "line": "70_line_fluxes.ipynb",
 }
 SERIOUS = """async (root) => {
   const options = {resultTypes: ['violations']};
