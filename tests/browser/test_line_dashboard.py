@@ -126,7 +126,7 @@ def test_a_box_marks_galaxies_shift_adds_the_arrows_step_and_undo_takes_it_back(
 
 
 def test_galaxies_are_marked_by_number_without_a_mouse(opened):
-    field = opened.get_by_label("Galaxies")
+    field = opened.locator(f"{ROOT} input[type=text]").first
     field.fill("12, 40-42")
     field.press("Enter")
     opened.wait_for_function(f"() => ({SELECTED})().join() === '12,40,41,42'")
