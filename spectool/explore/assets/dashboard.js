@@ -1,10 +1,10 @@
 // What a dashboard needs of the page that neither ipywidgets nor Bokeh gives: names for screen readers, keys, one column
 // where it is narrow, taller figures where the window is tall, and figures in the colours of the page's theme.
 const CHROME = 135; // pixels of a window that JupyterLab takes above and below a notebook
+const FOCUSABLE = "button, select, input, textarea, summary, [tabindex], .widget-readout, .spectool-figure *";
 for (const root of document.querySelectorAll(".spectool-dashboard")) {
   if (root.spectoolReady) continue;
   root.spectoolReady = true;
-  root.dataset.lmSuppressShortcuts = "true";
   const typing = (target) => target.matches("input[type=text], textarea, .widget-readout");
   root.addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || typing(event.target)) return;
@@ -14,6 +14,8 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
   }, true);
 
   const name = () => {
+    // JupyterLab's own keys (b inserts a cell) ask the element that has the focus, not those around it.
+    for (const place of root.querySelectorAll(FOCUSABLE)) place.dataset.lmSuppressShortcuts = "true";
     for (const slider of root.querySelectorAll(".widget-slider, .widget-hslider")) {
       const label = slider.querySelector(".widget-label")?.textContent || slider.title || "value";
       const value = slider.querySelector(".widget-readout")?.textContent ?? "";
