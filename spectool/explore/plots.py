@@ -272,7 +272,8 @@ class LiveLoss:
             style["legend_label"] = {"train": "training", "valid": "validation"}[name]
             self.plot.line("epoch", name, line_width=2, line_dash=dash, **style)
             self.plot.scatter("epoch", name, size=5, **style)
-        self.plot.xaxis.ticker = BasicTicker(min_interval=1)
+        self.plot.xaxis.ticker, self.plot.y_range = BasicTicker(min_interval=1), Range1d(0.1, 10)
+        self._place_legend(self.plot)
         if watch is not None:
             self.beside = figure(
                 width=FIGURE_WIDTH - width, x_axis_label=x_label, y_axis_label=y_label, **size
@@ -280,6 +281,10 @@ class LiveLoss:
             self.x, self.draw = x, self.beside.scatter if dots else self.beside.line
             layout = row(self.plot, self.beside)
         self.widget = LiveBokeh(layout)
+
+    def _place_legend(self, plot):
+        plot.add_layout(plot.legend[0], "above")
+        plot.legend.update(orientation="horizontal", location="left", spacing=14)
 
     def begin(self, model):
         """Draw what is watched before the first epoch; `fit` calls this with the model that it trains."""
@@ -292,9 +297,9 @@ class LiveLoss:
             self.beside.title.text = "before training"
             self.beside.y_range = Range1d(*flux_range(self.example.data[names[0]]))
             for name, color in zip(names, (OBSERVED, *CYCLE), strict=False):
-                self.draw("x", name, source=self.example, color=color, legend_label=name)
-            self.beside.add_layout(self.beside.legend[0], "above")
-            self.beside.legend.orientation = "horizontal"
+                style = {"source": self.example, "color": color, "legend_label": name}
+                self.draw("x", name, line_width=3 if name == names[0] else 1.2, **style)
+            self._place_legend(self.beside)
         self.widget.refresh()
 
     def _watched(self):
@@ -305,9 +310,13 @@ class LiveLoss:
         data = {"epoch": history.column("epoch").astype(np.float32)}
         for name in ("train", "valid"):
             data[name] = history.column(f"{name}_{self.quantity}").astype(np.float32)
-        ticks = dict(decades(np.concatenate([data["train"], data["valid"]])))
+        losses = np.concatenate([data["train"], data["valid"]])
+        ticks = dict(decades(losses))
         with self.widget.batch():
             self.source.data = data
+            self.plot.y_range.update(
+                start=float(losses[losses > 0].min()) / 1.1, end=float(losses.max()) * 1.1
+            )
             axis = self.plot.yaxis[0]
             axis.ticker, axis.major_label_overrides = FixedTicker(ticks=list(ticks)), ticks
             if self.watch is not None:
