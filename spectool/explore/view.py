@@ -15,6 +15,7 @@ from bokeh.models import CustomJS
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.dashboard import Choice
+from spectool.parallel import release_memory
 
 MIME = {"csv": "text/csv", "json": "application/json"}
 ECHO_SECONDS = 2.0
@@ -335,6 +336,7 @@ class DashboardView:
         """Show the dashboard below the cell, above a picture that stands in for it when its kernel has gone."""
         from IPython.display import HTML, display
 
+        release_memory()  # what opening took: JupyterLab keeps a kernel for each notebook
         self.figure.refresh()
         picture = base64.b64encode(read_asset(f"{self.state.name}.png", binary=True)).decode()
         source = f'<img src="data:image/png;base64,{picture}" alt="the {self.state.name} dashboard">'

@@ -9,7 +9,6 @@ import torch
 import xarray as xr
 from numpy.polynomial import legendre
 from scipy.special import erf
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from spectool.spectra import FWHM_TO_SIGMA, KM_S, LINES, PIXEL_VELOCITY
@@ -150,6 +149,8 @@ def continuum_templates(wavelength, *, grid=None, n_components=25, degree=8):
         return _embedded_templates(wavelength.tobytes(), n_components, degree)
     mixes = _draw_mixes(grid, wavelength)
     with threadpool_limits(1):
+        from sklearn.decomposition import PCA  # only where something is fitted
+
         pca = PCA(n_components, svd_solver="randomized", random_state=_SEED).fit(mixes)
     mean = pca.mean_.astype(float)
     x = np.log(wavelength / wavelength[0]) / np.log(wavelength[-1] / wavelength[0])

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.decomposition import PCA
 from torch import nn
 
 from spectool.models.layers import Autoencoder, dense_stack, initial_weights, latent_columns, seed_torch
@@ -55,6 +54,8 @@ class PCAModel(Autoencoder):
 def fit_pca(flux, wavelength=None, *, n_latent: int = 10, seed=0) -> PCAModel:
     """Fit scikit-learn's PCA to spectra."""
     flux = np.asarray(flux)
+    from sklearn.decomposition import PCA  # only where something is fitted
+
     pca = PCA(n_latent, random_state=seed).fit(flux)
     model = PCAModel(n_pixels=flux.shape[1], n_latent=n_latent)
     model.set_statistics(pca.mean_, wavelength=wavelength)

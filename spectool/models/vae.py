@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.decomposition import PCA
 from torch import nn
 
 from spectool.models.layers import Autoencoder, dense_stack, initial_weights, latent_columns, leaky
@@ -285,6 +284,8 @@ def fit_statistics(model: ConvBetaVAE, flux, wavelength=None, *, seed) -> None:
     scale = scale.clamp(min=max(0.01 * float(scale.median()), 1e-6))
     model.set_statistics(some.mean(axis=0), scale, wavelength)
     if model.config["shortcut"]:
+        from sklearn.decomposition import PCA  # only where something is fitted
+
         pca = PCA(model.config["shortcut"], svd_solver="randomized", random_state=int(rng.integers(2**31)))
         pca.fit(some)
         model.set_components(pca.components_ * np.sqrt(pca.explained_variance_)[:, None])
