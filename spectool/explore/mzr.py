@@ -23,7 +23,7 @@ from bokeh.plotting import figure
 from spectool.explore.dashboard import Choice, Dashboard
 from spectool.explore.mzr_quantities import MAX_POINTS, N_CELLS, QUANTITIES, check_sample, find_cells
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
-from spectool.explore.style import MAP_PALETTE, OBSERVED, OKABE_ITO
+from spectool.explore.style import CYCLE, MAP_PALETTE, OBSERVED, OKABE_ITO
 from spectool.explore.view import DashboardView, alt
 from spectool.measure.classes import CLASSES
 from spectool.measure.metallicity import deredden_lines
@@ -32,7 +32,7 @@ from spectool.papers import find_parts
 
 NONE = "none"
 # What each quantity has of its own; it comes back when the quantity does.
-OWN = ("left", "right", "calibration", "min_sn", "color", "reference", "relations", "window", "selected")
+OWN = ("left", "right", "calibration", "color", "min_sn", "reference", "relations", "window", "selected")
 # What changes the figure, and nothing of what is measured.
 LOOKS = {"overlaid", "reference", "relations", "window", "selected"}
 MIN_IN_BIN = 10  # galaxies, for a median with an error worth drawing
@@ -40,9 +40,7 @@ SETTLE_SECONDS = 0.25
 TAP_PIXELS = 14
 
 PALETTE = list(MAP_PALETTE[:236])  # on white the light end of the map would vanish
-CLASS_PALETTE = [
-    OKABE_ITO[name] for name in ("blue", "vermillion", "orange", "reddish_purple", "bluish_green")
-]
+CLASS_PALETTE = [CYCLE[i] for i in (0, 1, 3, 4, 2)]
 SAMPLE_COLORS = (OKABE_ITO["blue"], OKABE_ITO["vermillion"])
 ALL_COLOR, MEASURED_COLOR = OKABE_ITO["orange"], OKABE_ITO["blue"]
 RELATIONS = {name: curve for kind in QUANTITIES.values() for name, curve in kind.relations.items()}
@@ -155,16 +153,10 @@ class MzrState(Dashboard):
     def _first(self, key):
         """What a quantity is first looked at with: two samples, and an ordinary galaxy."""
         kind, names = QUANTITIES[key], self._names(key)
-        reference = next(iter(kind.relations))
-        first = [names[0], names[1] if len(names) > 1 else NONE, kind.scales[0], kind.min_sn]
-        first += [
-            next(iter(kind.colors)),
-            reference,
-            [reference],
-            "All",
-            [*self.find_ordinary(names[0], key)],
-        ]
-        return dict(zip(OWN, first, strict=True))
+        reference, color = next(iter(kind.relations)), next(iter(kind.colors))
+        first = {"left": names[0], "right": [*names, NONE][1], "calibration": kind.scales[0], "color": color}
+        first |= {"min_sn": kind.min_sn, "reference": reference, "relations": [reference], "window": "All"}
+        return first | {"selected": [*self.find_ordinary(names[0], key)]}
 
     def first_state(self):
         key = next(key for key in QUANTITIES if self._names(key))
@@ -421,35 +413,27 @@ def send(source, **columns):
 class Layer:
     """One sample as it is drawn: points or an image, its running median, its histogram, a ring."""
 
-    def __init__(self, side):
+    def __init__(self, side, plot, histogram, color=None):
+        """Add the sample to two figures, in one colour if it shares them."""
+
         def make(name, *columns):
             return ColumnDataSource(dict.fromkeys(columns, EMPTY), name=f"{name}{side}")
 
+        self.panel, self.color = None, color
         self.points, self.mark = make("points", "x", "y", "c"), make("mark", "x", "y")
         self.image = ColumnDataSource(NO_IMAGE, name=f"image{side}")
         self.median = make("median", "x", "q16", "median", "q84", "low", "high")
         self.bars = make("histogram", "left", "right", "all", "measured")
         self.mapper = LinearColorMapper(palette=PALETTE, nan_color="#B8B8B8")
         self.image_mapper = LinearColorMapper(palette=PALETTE, nan_color="#FFFFFF00")
-        self.panel, self.dots = None, []
-
-    def draw(self, plot, histogram, color=None):
-        """Add the sample to two figures, in one colour if it shares them; returns the renderers."""
-        galaxies = {"level": "underlay"}  # below the medians of both samples
-        edges = {"left": "left", "right": "right", "bottom": 0, "source": self.bars, "line_color": color}
-        if color:
-            bars = [histogram.quad(top="measured", fill_color=None, line_width=2, **edges)]
-        else:
-            bars = [histogram.quad(top="all", fill_color=ALL_COLOR, fill_alpha=0.45, **edges)]
-            bars += [histogram.quad(top="measured", fill_color=MEASURED_COLOR, fill_alpha=0.75, **edges)]
-        image = {"source": self.image, "color_mapper": self.image_mapper}
-        dots = {"fill_color": color or {"field": "c", "transform": self.mapper}, "line_color": None}
-        dots = plot.scatter(
-            "x", "y", source=self.points, fill_alpha=0.35 if color else 0.8, **dots, **galaxies
-        )
+        below = {"level": "underlay"}  # below the medians of both samples
+        options = {"source": self.image, "color_mapper": self.image_mapper, **below}
+        picture = plot.image("image", "x", "y", "dw", "dh", **options)
+        fill = {"fill_color": color or {"field": "c", "transform": self.mapper}, **below}
+        fill |= {"fill_alpha": 0.35 if color else 0.8, "line_color": None}
+        self.dots = plot.scatter("x", "y", source=self.points, **fill)
         # A click is answered by the kernel; the page's own selection would fade all other points.
-        dots.selection_glyph = dots.nonselection_glyph = None
-        self.dots.append(dots)
+        self.dots.selection_glyph = self.dots.nonselection_glyph = None
         halo = plot.line("x", "median", source=self.median, color="white", line_width=5, alpha=0.9)
         ink = {"source": self.median, "color": color or "black"}
         strokes = [
@@ -464,14 +448,18 @@ class Layer:
         halo.tags, outer.tags, ring.tags = ["ground"], ["ground"], ["ink"]
         for stroke in strokes if color is None else ():
             stroke.tags = ["ink"]
-        picture = plot.image("image", "x", "y", "dw", "dh", **image, **galaxies)
-        return [*bars, picture, dots, halo, *strokes, outer, ring]
+        edges = {"left": "left", "right": "right", "bottom": 0, "source": self.bars, "line_color": color}
+        if color:
+            bars = [histogram.quad(top="measured", fill_color=None, line_width=2, **edges)]
+        else:
+            bars = [histogram.quad(top="all", fill_color=ALL_COLOR, fill_alpha=0.45, **edges)]
+            bars += [histogram.quad(top="measured", fill_color=MEASURED_COLOR, fill_alpha=0.75, **edges)]
+        self.glyphs = [picture, self.dots, halo, *strokes, outer, ring, *bars]
 
     def show(self, panel):
         """Draw another panel, all but the image: that depends on the window."""
         self.panel, as_image = panel, panel.sizes["galaxy"] > MAX_POINTS
-        for dots in self.dots:
-            dots.glyph.size = 5 if panel.sizes["galaxy"] < 4000 else 3
+        self.dots.glyph.size = 5 if panel.sizes["galaxy"] < 4000 else 3
         columns = {"x": "mass", "y": "metallicity", "c": "color"}
         send(self.points, **{k: EMPTY if as_image else panel[name].values for k, name in columns.items()})
         drawn = panel.isel(bin=np.isfinite(panel["median"].values))
@@ -481,16 +469,16 @@ class Layer:
         columns = {"left": "low", "right": "high", "all": "all", "measured": "count"}
         send(self.bars, **{key: panel[name].values for key, name in columns.items()})
 
-    def show_image(self, window, limits, palette, color=None):
+    def show_image(self, window, limits, palette):
         """Draw the image of a window, of counts if it is in one colour, or none where points are drawn."""
         x, y, c = (self.panel[name].values for name in ("mass", "metallicity", "color"))
         _scale(self.mapper, palette, *limits)
         if x.size <= MAX_POINTS:
             send(self.image, **NO_IMAGE)
             return
-        image = count_image(x, y, window) if color else median_image(x, y, c, window)
-        if color:
-            palette, limits = fading(color), (0, np.nanmax(image, initial=0.1))
+        image = count_image(x, y, window) if self.color else median_image(x, y, c, window)
+        if self.color:
+            palette, limits = fading(self.color), (0, np.nanmax(image, initial=0.1))
         _scale(self.image_mapper, palette, *limits)
         left, right, bottom, top = window
         place = {"x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom]}
@@ -580,14 +568,18 @@ class MzrView(DashboardView):
 
     def make_panels(self):
         self.x_range, self.y_range = Range1d(8, 12), Range1d(8, 9.2)
-        self.layers, sides = [Layer(0), Layer(1)], [self._make_side(0), self._make_side(1)]
+        sides = [self._make_side(0), self._make_side(1)]
         self.lines = {name: [self._draw_relation(plot, name) for plot, _ in sides] for name in RELATIONS}
         self.figures, self.histograms = zip(*sides, strict=True)
-        self._own = self.layers[0].draw(*sides[0])
-        self.layers[1].draw(*sides[1])
-        pairs = zip(self.layers, SAMPLE_COLORS, strict=True)
-        self._laid_over = [glyph for layer, color in pairs for glyph in layer.draw(*sides[0], color)]
+        self._beside = [Layer(side, *sides[side]) for side in (0, 1)]
+        # With sources of their own: the page would place what it does not show, too.
+        self._laid_over = [Layer(f"_over{k}", *sides[0], color) for k, color in enumerate(SAMPLE_COLORS)]
         return [list(self.figures), list(self.histograms), [self._make_spectrum()]]
+
+    @property
+    def layers(self):
+        """Where the samples are drawn now."""
+        return self._laid_over if self.state.shares_panel else self._beside
 
     def _make_side(self, side):
         options = {"x_range": self.x_range, "min_border_left": 62 if side == 0 else 46}
@@ -606,6 +598,8 @@ class MzrView(DashboardView):
         histogram.yaxis.axis_label_text_font_size = "12px"
         histogram.yaxis.formatter = NumeralTickFormatter(format="0[.]0a")
         histogram.y_range.start, histogram.yaxis.ticker.desired_num_ticks = 0, 3
+        alt(plot, "Metallicity of galaxies against mass.")
+        alt(histogram, "How many galaxies have each mass, and are measured.")
         _watch([self.x_range, self.y_range] * (side == 0), self._zoomed)
         return plot, histogram
 
@@ -656,18 +650,12 @@ class MzrView(DashboardView):
         state = self.state
         for model in (self.figures[1], self.histograms[1]):
             model.visible = len(state.panels) == 2 and not state.shares_panel
-        for glyph in self._own:
-            glyph.visible = not state.shares_panel
-        for glyph in self._laid_over:
-            glyph.visible = state.shares_panel
-        sides = zip(self.layers, state.panels, self.figures, self.histograms, strict=False)
-        for layer, panel, plot, histogram in sides:
+        for layer in (*self._beside, *self._laid_over):
+            for glyph in layer.glyphs:
+                glyph.visible = layer in self.layers
+        for layer, panel, plot in zip(self.layers, state.panels, self.figures, strict=False):
             layer.show(panel)
-            about, n = panel.attrs, panel.sizes["galaxy"]
-            plot.title.text = " and ".join(state.shown) if state.shares_panel else about["name"]
-            text = f"{n} of {about['n_galaxies']} galaxies of {about['name']}"
-            alt(plot, f"Metallicity of {text} against mass, with the running median.")
-            alt(histogram, f"How many galaxies have each mass, and how many of them are measured: {text}.")
+            plot.title.text = " and ".join(state.shown) if state.shares_panel else panel.attrs["name"]
         self.figures[0].yaxis.axis_label = f"{state.kind.axis}\n{state.calibration}"
         if (axes := (state.left, state.right, state.quantity, state.calibration)) != self._axes:
             self._axes = axes
@@ -701,8 +689,8 @@ class MzrView(DashboardView):
         palette, limits = PALETTE, state.color_range
         if state.color == "class":
             palette, limits = CLASS_PALETTE, (-0.5, len(CLASS_PALETTE) - 0.5)
-        for layer, _, color in zip(self.layers, state.panels, SAMPLE_COLORS, strict=False):
-            layer.show_image(self._window, limits, palette, color if state.shares_panel else None)
+        for layer, _ in zip(self.layers, state.panels, strict=False):
+            layer.show_image(self._window, limits, palette)
 
     # ---- what comes late
 
@@ -719,6 +707,11 @@ class MzrView(DashboardView):
         with self.state.lock:
             if panels is self.state.panels:
                 self.correlations = correlations
+                for panel, plot, histogram in zip(panels, self.figures, self.histograms, strict=False):
+                    text = f"{panel.sizes['galaxy']} of {panel.attrs['n_galaxies']} galaxies"
+                    text += f" of {panel.attrs['name']}"
+                    alt(plot, f"Metallicity of {text} against mass, with the running median.")
+                    alt(histogram, f"How many galaxies have each mass, and are measured: {text}.")
                 self.show(("correlations",))
 
     # ---- a galaxy
@@ -781,12 +774,11 @@ class MzrView(DashboardView):
             parts = [swatch(CLASS_PALETTE[int(i)], CLASSES[int(i)], "●") for i in present if np.isfinite(i)]
         else:
             stops = ", ".join(PALETTE[:: len(PALETTE) // 8])
-            style = (
-                f"display:inline-block; width:90px; height:10px; background:linear-gradient(90deg,{stops})"
-            )
+            style = f"display:inline-block; width:90px; height:9px; background:linear-gradient(90deg,{stops})"
             low, high = map(number, state.color_range)
             parts = [f'<b>{state.kind.colors[state.color][0]}</b> {low} <span style="{style}"></span> {high}']
-        parts += [swatch(ALL_COLOR, "all galaxies"), swatch(MEASURED_COLOR, "measured")]
+        if not state.shares_panel:
+            parts += [swatch(ALL_COLOR, "all galaxies"), swatch(MEASURED_COLOR, "measured")]
         empty = [panel.attrs["name"] for panel in state.panels if not panel.sizes["galaxy"]]
         return " &nbsp; ".join(parts), f"nothing is measured in {', '.join(empty)}" if empty else ""
 

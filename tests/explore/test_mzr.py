@@ -305,11 +305,13 @@ def test_a_move_sends_one_patch_and_another_colour_colours_alone(view, monkeypat
 def test_two_samples_share_a_panel_when_they_are_laid_over_each_other(view, state):
     assert view.figures[1].visible
     state.set(overlaid=True)
-    assert not view.figures[1].visible and all(glyph.visible for glyph in view._laid_over)
+    assert not view.figures[1].visible and all(
+        glyph.visible for layer in view._laid_over for glyph in layer.glyphs
+    )
     assert view.figures[0].title.text == "original and DESI-like"
     state.set(right=NONE)
     assert not view.figures[1].visible and view.controls["overlaid"].disabled
-    assert not any(glyph.visible for glyph in view._laid_over)
+    assert not any(glyph.visible for layer in view._laid_over for glyph in layer.glyphs)
 
 
 def test_a_click_rings_the_galaxy_and_lists_it_on_every_scale(view, state):

@@ -3,7 +3,10 @@
 const CHROME = 135; // pixels of a window that JupyterLab takes above and below a notebook
 const FOCUSABLE = "button, select, input, textarea, summary, [tabindex], .widget-readout, .spectool-figure *";
 for (const root of document.querySelectorAll(".spectool-dashboard")) {
-  if (root.spectoolReady) continue;
+  if (root.spectoolReady) {
+    root.spectoolDraw?.(); // the kernel may have sent the whole figure anew
+    continue;
+  }
   root.spectoolReady = true;
   const typing = (target) => target.matches("input[type=text], textarea, .widget-readout");
   root.addEventListener("keydown", (event) => {
@@ -51,14 +54,20 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
     root.classList.toggle("spectool-narrow", narrow);
     for (const grid of grids()) {
       const places = grid.spectoolPlaces ??= grid.children;
-      if (grid.spectoolNarrow !== narrow && places.length > 1) {
-        grid.spectoolNarrow = narrow;
+      const widest = Math.max(...places.map(([, , column, , columns = 1]) => column + columns));
+      // A panel whose neighbours are hidden takes their room.
+      const alone = ([plot, row]) => plot.visible && places.every((p) => p[0] === plot || p[1] !== row || !p[0].visible);
+      const wide = places.map((place) => (alone(place) ? [place[0], place[1], 0, 1, widest] : place));
+      const shape = narrow + wide.map(([, , , , columns = 1]) => columns).join();
+      if (grid.spectoolShape !== shape && places.length > 1) {
+        grid.spectoolShape = shape;
         const ordered = [...places].sort((a, b) => a[1] - b[1] || a[2] - b[2]);
-        const children = narrow ? ordered.map(([plot], row) => [plot, row, 0]) : places;
-        grid.setv({ children }, { sync: false });
+        grid.setv({ children: narrow ? ordered.map(([plot], row) => [plot, row, 0]) : wide }, { sync: false });
       }
       const rows = {};
       for (const [plot, row] of places) {
+        if (!plot.spectoolWatched) plot.properties.visible.change.connect(fit);
+        plot.spectoolWatched = true;
         if (plot.height !== plot.spectoolSet) plot.spectoolHeight = plot.height;
         rows[row] = Math.max(rows[row] ?? 0, plot.spectoolHeight);
       }
@@ -91,6 +100,11 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
     }
   };
   new MutationObserver(ink).observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  root.spectoolDraw = () => {
+    if (!grids().some((grid) => grid.spectoolShape === undefined)) return;
+    fit();
+    ink();
+  };
   fit();
   ink();
   // Run All leaves the last cell at the foot of the window, where what it shows is not to be seen.
