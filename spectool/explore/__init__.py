@@ -10,6 +10,7 @@ LATER = {
     "open_dashboard": "spectool.explore.latent",
     "open_line_dashboard": "spectool.explore.line",
     "open_mzr_dashboard": "spectool.explore.mzr",
+    "open_sed_dashboard": "spectool.explore.sed",
     "open_your_spectrum": "spectool.explore.your_spectrum",
     "show": "spectool.explore.style",
     "use_bokeh": "spectool.explore.style",

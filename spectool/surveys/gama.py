@@ -206,6 +206,18 @@ def aperture_radius(galaxies, *, seed):
     return 2.5 * 10**log_radius / kpc_per_arcsec
 
 
+def move_fluxes(flux, error, dex, bands):
+    """Fluxes moved by so many dex, and their errors, all (band,) [Jy]: calibration follows the flux, noise does not."""
+    noise, calibration = np.array(
+        [(BANDS[b].noise, BANDS[b].calibration) if b in BANDS else (0, 0) for b in bands]
+    ).T
+    moved = flux * 10.0**dex
+    variance = error**2 + calibration**2 * (moved**2 - flux**2)
+    # A measured flux may be above the one that its error was stated for: never below a point source's noise.
+    least = np.minimum(error, noise) ** 2
+    return moved, np.where(dex == 0, error, np.sqrt(np.maximum(variance, least)))
+
+
 def _draw_gaps(n, names, facilities, rng):
     """Where a band was not observed, shape (galaxy, band)."""
     gaps = np.zeros((n, len(names)), bool)

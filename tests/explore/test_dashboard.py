@@ -48,8 +48,18 @@ def make_mzr(folder, request):
     return make_view(folder), [{"left": "de-noised"}, {"min_sn": 20.0}, {"color": "error"}]
 
 
+def make_sed(folder, request):
+    from spectool.explore.sed import SedView
+    from tests.explore.test_sed import make_state
+
+    changes = [{"galaxy": 3}, {"shifts": {"r": 0.3}}, {"band": "K", "dropped": ["u"]}]
+    state = make_state()
+    state.set(**state.first_state())
+    return SedView(state, export_folder=folder), changes
+
+
 # Dashboard -> function (folder, request) that returns its view, and changes that a user could make.
-BUILDERS = {"latent": make_latent, "line": make_line, "mzr": make_mzr, "spectrum": make_spectrum}
+BUILDERS = {"latent": make_latent, "line": make_line, "mzr": make_mzr, "sed": make_sed, "spectrum": make_spectrum}
 
 
 @pytest.fixture(params=BUILDERS)
