@@ -59,7 +59,13 @@ def make_sed(folder, request):
 
 
 # Dashboard -> function (folder, request) that returns its view, and changes that a user could make.
-BUILDERS = {"latent": make_latent, "line": make_line, "mzr": make_mzr, "sed": make_sed, "spectrum": make_spectrum}
+BUILDERS = {
+    "latent": make_latent,
+    "line": make_line,
+    "mzr": make_mzr,
+    "sed": make_sed,
+    "spectrum": make_spectrum,
+}
 
 
 @pytest.fixture(params=BUILDERS)
