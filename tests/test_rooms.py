@@ -86,10 +86,17 @@ def imports(path):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             later = handed_on(node.module)
-            names |= {node.module} | {
-                f"{node.module}.{later.get(alias.name, alias.name)}" for alias in node.names
-            }
+            asked = (later.get(alias.name, alias.name) for alias in node.names)
+            names |= {node.module}.union(*({name, f"{node.module}.{name}"} for name in asked))
     return names & MODULES.keys()
+
+
+@cache
+def parts(path):
+    """Modules of papers that a dashboard asks for without naming the paper."""
+    calls = (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call))
+    asked = {node.args[0].value for node in calls if getattr(node.func, "id", "") == "find_parts"}
+    return {name for name in MODULES if paper(MODULES[name]) and name.rpartition(".")[2] in asked}
 
 
 def closure(path, *, packages=True):
@@ -100,6 +107,7 @@ def closure(path, *, packages=True):
         if name not in reached:
             reached.add(name)
             waiting += imports(MODULES[name])
+            waiting += parts(MODULES[name]) if packages else ()
             waiting += [outer for outer in MODULES if packages and name.startswith(f"{outer}.")]
     return reached
 
