@@ -76,7 +76,7 @@ def open_notebook(page, address, name, source):
         raise RuntimeError(f"{name} failed: {errors[0]}")
     page.wait_for_function(READY, timeout=60_000)
     page.evaluate("() => document.querySelector('.spectool-mzr').scrollIntoView()")
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(5000)  # what changes while the page draws makes it draw anew
     page.evaluate(WATCH, source)
 
 
