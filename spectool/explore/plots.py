@@ -6,18 +6,15 @@ import numpy as np
 from bokeh.layouts import row
 from bokeh.models import (
     BasicTicker,
-    ColorBar,
     ColumnDataSource,
     FixedTicker,
-    LinearColorMapper,
     Range1d,
-    Whisker,
 )
 from bokeh.plotting import figure
 from scipy.ndimage import gaussian_filter
 
 from spectool.explore.bokeh_widget import LiveBokeh
-from spectool.explore.spectrum import FLUX_LABEL, TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
+from spectool.explore.spectrum import FLUX_LABEL, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import (
     CYCLE,
     FIGURE_WIDTH,
@@ -322,155 +319,3 @@ class LiveLoss:
             if self.watch is not None:
                 self.example.data = {"x": self.example.data["x"], **self._watched()}
                 self.beside.title.text = f"after epoch {int(data['epoch'][-1])}"
-
-
-def plot_curves(
-    x,
-    curves,
-    *,
-    title="",
-    x_label=WAVELENGTH_LABEL,
-    y_label="",
-    y_axis_type="linear",
-    lines=False,
-    height=300,
-    width=FIGURE_WIDTH,
-    legend="top_right",
-):
-    """Several curves over a common axis.
-
-    Parameters
-    ----------
-    x : array_like, shape (n,)
-    curves : dict of str to array_like, each shape (n,)
-    title, x_label, y_label : str
-    y_axis_type : {"linear", "log"}
-    lines : bool
-        Name emission lines (x is then a wavelength in Angstrom; not on a log axis).
-    height, width : int
-        Screen pixels.
-    legend : str
-        Place of the legend.
-
-    Returns
-    -------
-    bokeh.plotting.figure
-    """
-    x = np.asarray(x, dtype=np.float32)
-    plot = figure(
-        title=title or None,
-        width=width,
-        height=height,
-        tools=TOOLS,
-        x_axis_label=x_label,
-        y_axis_label=y_label,
-        y_axis_type=y_axis_type,
-        x_range=Range1d(float(x.min()), float(x.max())),
-    )
-    if lines:
-        plot.y_range = Range1d(*flux_range(np.stack([np.asarray(c) for c in curves.values()])))
-        LineMarks(plot, (float(x.min()), float(x.max())), width - 80)
-    for (name, values), color in zip(curves.items(), CYCLE, strict=False):
-        # A copy: a figure that held a view would keep the whole sample in memory.
-        plot.line(x, np.array(values, dtype=np.float32), color=color, line_width=1.6, legend_label=name)
-    plot.legend.location = legend
-    plot.legend.click_policy = "hide"
-    return plot
-
-
-def plot_matrix(
-    values, rows, columns, *, title="", label="mutual information (nat)", size=46, digits=2, vmax=None
-):
-    """A matrix as coloured cells with its numbers written in (Figs. 10 and 12 of `marziano2024`).
-
-    Parameters
-    ----------
-    values : array_like, shape (n_rows, n_columns)
-        NaN cells are left empty.
-    rows, columns : sequence of str
-    title, label : str
-    size : int
-        Height of a cell in screen pixels; cells are wider.
-    digits : int
-    vmax : float, optional
-        Value of the brightest colour.
-
-    Returns
-    -------
-    bokeh.plotting.figure
-    """
-    values = np.asarray(values, dtype=float)
-    rows, columns = [str(r) for r in rows], [str(c) for c in columns]
-    vmax = vmax or max(float(np.nanmax(values)), 0.1)
-    mapper = LinearColorMapper(palette=MAP_PALETTE, low=0, high=vmax)
-    i, j = np.nonzero(np.isfinite(values))
-    shown = values[i, j]
-    source = ColumnDataSource(
-        {
-            "row": [rows[k] for k in i],
-            "column": [columns[k] for k in j],
-            "value": shown,
-            "text": [f"{v:.{digits}f}" for v in np.where(np.abs(shown) < 0.5 * 10**-digits, 0, shown)],
-            "ink": np.where(shown > 0.6 * vmax, "#000000", "#FFFFFF").tolist(),
-        }
-    )
-    plot = figure(
-        title=title or None,
-        width=min(FIGURE_WIDTH, 150 + max(62, size) * len(columns) + 110),
-        height=110 + size * len(rows),
-        x_range=columns,
-        y_range=rows[::-1],
-        tools="save",
-    )
-    plot.rect(
-        "column",
-        "row",
-        0.98,
-        0.96,
-        source=source,
-        fill_color={"field": "value", "transform": mapper},
-        line_color=None,
-    )
-    plot.text(
-        "column",
-        "row",
-        "text",
-        source=source,
-        text_color="ink",
-        text_align="center",
-        text_baseline="middle",
-        text_font_size="13px",
-    )
-    plot.add_layout(ColorBar(color_mapper=mapper, title=label, width=12, ticker=BasicTicker()), "right")
-    plot.xaxis.major_label_orientation = 0.6
-    plot.grid.grid_line_color = None
-    return plot
-
-
-def flat_legend(plot):
-    """Put a figure's legend into one line; a click hides a curve."""
-    plot.legend.orientation = "horizontal"
-    plot.legend.label_text_font_size = "12px"
-    plot.legend.spacing, plot.legend.padding = 14, 1
-    plot.legend.click_policy = "hide"
-
-
-def draw_map(plot, x, y, *, bins=60, palette=GREYS):
-    """Draw the number of galaxies in a figure whose ranges are set, with a square-root stretch."""
-    good = np.isfinite(x) & np.isfinite(y)
-    limits = ((plot.x_range.start, plot.x_range.end), (plot.y_range.start, plot.y_range.end))
-    counts, _, _ = np.histogram2d(x[good], y[good], bins=bins, range=limits)
-    (left, right), (bottom, top) = limits
-    mapper = LinearColorMapper(palette=palette, low=0, high=max(float(np.sqrt(counts.max())), 1))
-    image = [np.sqrt(counts.T).astype(np.float32)]
-    place = {"x": left, "y": bottom, "dw": right - left, "dh": top - bottom}
-    plot.image(image, color_mapper=mapper, level="image", **place)
-
-
-def add_bars(plot, x, y, error, color):
-    """Draw error bars: x, y and error are arrays of one length."""
-    bars = ColumnDataSource({"x": x, "low": np.subtract(y, error), "high": np.add(y, error)})
-    whisker = Whisker(base="x", lower="low", upper="high", source=bars, line_color=color)
-    whisker.upper_head.size = whisker.lower_head.size = 5
-    whisker.upper_head.line_color = whisker.lower_head.line_color = color
-    plot.add_layout(whisker)

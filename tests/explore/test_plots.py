@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from bokeh.models import ColorBar, Image, Line, MultiLine, Rect, Text, WheelZoomTool, Whisker
+from bokeh.models import ColorBar, Image, Line, MultiLine, Text, WheelZoomTool, Whisker
 
 from spectool.explore import plots, style
 from spectool.models.training import History, fit
@@ -16,22 +16,6 @@ def test_live_loss_follows_the_history():
     assert np.allclose(curve.source.data["train"], [10, 5, 10 / 3])
     assert np.allclose(curve.source.data["valid"], [12, 6, 4])
     assert curve.source.data["train"].dtype == np.float32
-
-
-def test_matrix_shows_its_numbers_and_leaves_nan_empty():
-    plot = plots.plot_matrix([[np.nan, 0.5], [0.25, np.nan]], ["a", "b"], ["x", "y"])
-    data = glyphs(plot, Rect)[0].data_source.data
-    cells = set(zip(data["row"], data["column"], data["text"], strict=True))
-    assert cells == {("a", "y", "0.50"), ("b", "x", "0.25")}
-    assert plot.select_one(ColorBar).title == "mutual information (nat)"
-
-
-def test_curves_on_a_log_axis_and_with_named_lines():
-    wavelength = np.linspace(4000, 7000, 100)
-    log = plots.plot_curves(wavelength, {"a": np.ones(100)}, y_axis_type="log", y_label="error")
-    assert log.yaxis[0].axis_label == "error"
-    named = plots.plot_curves(wavelength, {"a": np.ones(100), "b": 2 * np.ones(100)}, lines=True)
-    assert [item.label.value for item in named.legend[0].items] == ["a", "b"]
 
 
 def test_decades_name_every_axis_sparsely():
