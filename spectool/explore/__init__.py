@@ -8,6 +8,7 @@ LATER = {
     "YourSpectrum": "spectool.explore.your_spectrum",
     "YourSpectrumView": "spectool.explore.your_spectrum",
     "open_dashboard": "spectool.explore.latent",
+    "open_ifu_dashboard": "spectool.explore.ifu",
     "open_line_dashboard": "spectool.explore.line",
     "open_mzr_dashboard": "spectool.explore.mzr",
     "open_sed_dashboard": "spectool.explore.sed",

@@ -39,6 +39,8 @@ def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
     placed = []
     for group in sorted(groups, key=_importance):
         label = _join([name for _, name in group])
+        if len(label) * CHARACTER_WIDTH * label_size * scale > high - low:
+            label = f"{group[0][1]} …"
         half = 0.5 * (len(label) * CHARACTER_WIDTH + 0.5) * label_size * scale
         x = float(np.clip(np.mean([x for x, _ in group]), low + half, max(high - half, low + half)))
         for row, spans in enumerate(taken):
@@ -74,12 +76,11 @@ class LineMarks:
         self.marks = ColumnDataSource({"x": list(lines.values()), "name": list(lines)})
         self.labels = ColumnDataSource({"x": [], "label": [], "y": []})
         style = {"y_range_name": "frame"}
-        top = 1 - LABEL_ROWS * self.row_height
         mark = plot.segment(
             "x",
             0,
             "x",
-            top,
+            1 - LABEL_ROWS * self.row_height,
             source=self.marks,
             color=LINE_MARK,
             alpha=0.35,
@@ -102,7 +103,7 @@ class LineMarks:
             **style,
         )
         plot.add_tools(HoverTool(renderers=[mark], tooltips=[("", "@name @x{0.0} Å")], line_policy="nearest"))
-        self.window = window
+        self.window, self.glyph = window, mark.glyph
         self.update(window)
 
     def mark(self, lines):
@@ -113,8 +114,10 @@ class LineMarks:
 
     def update(self, window=None, *, width=None, height=None):
         """Place the labels for another window of wavelengths [Angstrom] or size of the frame [pixels]."""
+        if height:
+            self.row_height = 1.35 * LABEL_SIZE / height
+            self.glyph.y1 = 1 - LABEL_ROWS * self.row_height
         self.window, self.width = window or self.window, width or self.width
-        self.row_height = 1.35 * LABEL_SIZE / height if height else self.row_height
         placed = layout_lines(self.window, self.width, lines=self.lines)
         y = [1 - self.row_height * (row + 0.15) for row in placed["row"]]
         self.labels.data = {"x": placed["x"], "label": placed["label"], "y": y}

@@ -11,7 +11,7 @@ import ipywidgets as W
 import numpy as np
 import traitlets
 from bokeh.layouts import gridplot
-from bokeh.models import CustomJS
+from bokeh.models import CustomJS, NoOverlap
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.dashboard import Choice
@@ -81,15 +81,23 @@ class DashboardView:
         self.panels = self.make_panels()
         grid = gridplot(self.panels, sizing_mode="stretch_width", toolbar_location="right")
         grid.tags = ["spectool"]
-        widest, alone = max(map(len, self.panels)), {row[0] for row in self.panels if len(row) == 1}
-        grid.children = [(*place, 1, widest) if place[0] in alone else place for place in grid.children]
+        # The last figure of a row that is shorter than others reaches to the grid's edge.
+        columns = max(map(len, self.panels))
+        grid.children = [
+            (plot, i, j, 1, columns - j if j == len(row) - 1 else 1)
+            for i, row in enumerate(self.panels)
+            for j, plot in enumerate(row)
+            if plot is not None
+        ]
         self.figure = LiveBokeh(grid, layout=W.Layout(width="100%"))
         self.figure.add_class("spectool-figure").add_class(f"bokeh-{grid.id}")
         script = CustomJS(code=read_asset("dashboard.js"))
         for plot in self.plots:
             plot.js_on_change("inner_width", script)
+            plot.axis.major_label_policy = NoOverlap()
             for legend in plot.legend:
-                legend.update(background_fill_alpha=0, spacing=14, stylesheets=[LEGEND])
+                spacing = 14 if legend.orientation == "horizontal" else 2
+                legend.update(background_fill_alpha=0, spacing=spacing, stylesheets=[LEGEND])
         self.status, self.message, self.tables = W.HTML(), W.HTML(), W.HTML()
         self.widget = self._arrange()
         state.observe(lambda _: self.show(state.changed), "version")

@@ -58,8 +58,20 @@ def make_sed(folder, request):
     return SedView(state, export_folder=folder), changes
 
 
+def make_ifu(folder, request):
+    from spectool.explore.ifu import IfuState, IfuView
+
+    from .ifu_fakes import make_predictions, make_sample, rebuild
+
+    sample = make_sample(n_spectra=40)
+    state = IfuState(sample, make_predictions(sample), rebuild=rebuild, start=lambda function: function())
+    changes = [{"galaxy": 2, "view": "difference"}, {"source": "Set A"}, {"quantity": "log_z"}]
+    return IfuView(state, export_folder=folder), changes
+
+
 # Dashboard -> function (folder, request) that returns its view, and changes that a user could make.
 BUILDERS = {
+    "ifu": make_ifu,
     "latent": make_latent,
     "line": make_line,
     "mzr": make_mzr,

@@ -32,6 +32,10 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
         field.setAttribute("aria-label", field.title || field.placeholder || "value");
       }
     }
+    for (const part of root.querySelectorAll("*")) {
+      // Where the focus is itself: Lab looks no further up before it takes arrows and letters for the notebook's.
+      if (part.tabIndex >= 0 || part.shadowRoot) part.dataset.lmSuppressShortcuts = "true";
+    }
     for (const upload of root.querySelectorAll(".widget-upload")) {
       const last = upload.lastChild;
       if (/ \(\d+\)$/.test(last?.textContent ?? "")) last.textContent = last.textContent.replace(/ \(\d+\)$/, "");
@@ -93,6 +97,9 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
       for (const model of grid.references()) {
         if (model.glyph?.background_fill_color?.value != null) {
           model.glyph.setv({ background_fill_color: ground }, { sync: false });
+        }
+        if (model.type === "ColorBar") {
+          model.setv({ major_label_text_color: color, title_text_color: color }, { sync: false });
         }
         const paint = model.tags?.includes("ink") ? color : model.tags?.includes("ground") ? ground : null;
         for (const part of paint ? ["line_color", "fill_color", "text_color"] : []) {
