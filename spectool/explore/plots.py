@@ -4,25 +4,13 @@ import itertools
 
 import numpy as np
 from bokeh.layouts import row
-from bokeh.models import (
-    BasicTicker,
-    ColumnDataSource,
-    FixedTicker,
-    Range1d,
-)
+from bokeh.models import BasicTicker, ColumnDataSource, FixedTicker, Range1d
 from bokeh.plotting import figure
 from scipy.ndimage import gaussian_filter
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.spectrum import FLUX_LABEL, WAVELENGTH_LABEL, LineMarks, flux_range
-from spectool.explore.style import (
-    CYCLE,
-    FIGURE_WIDTH,
-    MAP_PALETTE,
-    MUTED,
-    OBSERVED,
-    load_holoviews,
-)
+from spectool.explore.style import CYCLE, FIGURE_WIDTH, MAP_PALETTE, MUTED, OBSERVED, load_holoviews
 
 MASS_LABEL = "log M* (M☉)"
 METALLICITY_LABEL = "log Z*/Z☉ (dex)"
