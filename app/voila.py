@@ -23,6 +23,16 @@ CARDS = {
         "Mass and metallicity",
         "Massive galaxies are richer in metals: how much of that survives noise, cuts and networks?",
     ),
+    "90_galaxy_fluxes": (
+        "sed_dashboard",
+        "A galaxy in 21 bands",
+        "Change a band or drop a survey: what happens to mass, star formation and dust, and to their errors?",
+    ),
+    "95_galaxy_maps": (
+        "ifu_dashboard",
+        "Maps of a galaxy",
+        "Ages and metals from the centre outwards, by networks that have seen the galaxy and by others.",
+    ),
     "05_your_spectrum": (
         "your_spectrum",
         "Your own spectrum",
