@@ -8,7 +8,6 @@ from bokeh.document import Document
 from bokeh.models import CustomJS, Plot
 from bokeh.protocol import Protocol
 from jupyter_bokeh import BokehModel
-from traitlets import HasTraits
 
 from spectool.explore.style import THEME, to_bokeh
 
@@ -95,11 +94,3 @@ class LiveBokeh(BokehModel):
         for buffer in message.buffers:
             self.send({"msg": "patch", "payload": json.dumps(buffer.ref)})
             self.send({"msg": "patch"}, [buffer.to_bytes()])
-
-
-def link(state, names, update):
-    """Call ``update()`` now and whenever one of the state's traits changes."""
-    if not isinstance(state, HasTraits):
-        raise TypeError(f"state must be a traitlets.HasTraits, not {type(state).__name__}")
-    state.observe(lambda _: update(), names)
-    update()

@@ -96,8 +96,8 @@ def describe_galaxy(sample, galaxy, n_spectra):
 def fit_profile(radius, values):
     """Line in radius through one galaxy's values: its slope, 68% band, resamplings, problem or "", and words."""
     columns = {"galaxy_index": np.zeros(len(radius), dtype=int), "radius": radius, "value": values}
-    one = xr.Dataset({name: ("spectrum", np.asarray(column)) for name, column in columns.items()})
-    fit = fit_gradients(one, columns=["value"], seed=SEED, keep_fits=True).isel(galaxy=0)
+    galaxy = xr.Dataset({name: ("spectrum", np.asarray(column)) for name, column in columns.items()})
+    fit = fit_gradients(galaxy, columns=["value"], seed=SEED, keep_fits=True).isel(galaxy=0)
     slopes, centrals = (fit[f"value_{part}"].values for part in ("slopes", "centrals"))
     slope, error, central = (float(fit[f"value_{p}"]) for p in ("gradient", "gradient_error", "central"))
     lines, mean = centrals[:, None] + slopes[:, None] * REACH, central + slope * REACH
@@ -174,12 +174,12 @@ def band_wavelengths(sample):
 
 def bands_of(sample, spectrum):
     """Photometry of one spectrum and its errors, relative to its mean; NaN where masked."""
-    one = sample[[n for n in ("flux", "flux_error", "mask") if n in sample]].isel(spectrum=spectrum)
-    flux = np.array(one["flux"].values, dtype=float)
-    if "mask" in one:
-        flux[one["mask"].values.astype(bool)] = np.nan
+    row = sample[[n for n in ("flux", "flux_error", "mask") if n in sample]].isel(spectrum=spectrum)
+    flux = np.array(row["flux"].values, dtype=float)
+    if "mask" in row:
+        flux[row["mask"].values.astype(bool)] = np.nan
     mean = np.nanmean(flux) if np.isfinite(flux).any() else np.nan
-    error = np.asarray(one["flux_error"].values, dtype=float) if "flux_error" in one else np.zeros(flux.size)
+    error = np.asarray(row["flux_error"].values, dtype=float) if "flux_error" in row else np.zeros(flux.size)
     return flux / mean, np.where(np.isfinite(flux), error / mean, np.nan)
 
 

@@ -207,11 +207,11 @@ class LatentState(Dashboard):
         """Dimensions in which the seed galaxy lies outside the range of the training galaxies."""
         return np.flatnonzero((self.encoded < self.lower) | (self.encoded > self.upper))
 
-    def find_changes(self, *, step=0.5):
+    def find_changes(self):
         """What each informative dimension changes around the current position."""
         latent, n = self.latent, self.informative.size
         moves = np.zeros((n, latent.size), dtype=np.float32)
-        moves[np.arange(n), self.informative] = step * self.spread[self.informative]
+        moves[np.arange(n), self.informative] = 0.5 * self.spread[self.informative]
         both = self.decode(np.concatenate([latent + moves, latent - moves]))
         return both[:n] - both[n:]
 
@@ -288,7 +288,7 @@ def bound(mean, sigma, low, high):
     return np.clip(mean + sigma * shift, low, high), sigma * np.sqrt(np.clip(variance, 0, 1))
 
 
-def strongest_in_bins(values, wavelength, window, n_bins=N_BINS):
+def strongest_in_bins(values, wavelength, window, n_bins):
     """Rebin rows for display, keeping the value of largest magnitude in each bin."""
     edges = np.linspace(*window, n_bins + 1)[:-1]
     first = np.clip(np.searchsorted(wavelength, edges), 0, wavelength.size - 1)
@@ -510,7 +510,7 @@ class LatentView(DashboardView):
     def _show_changes(self):
         changes = self.state.find_changes()
         low, high = self.x_range.start, self.x_range.end
-        image = strongest_in_bins(changes, self.state.wavelength, (low, high))
+        image = strongest_in_bins(changes, self.state.wavelength, (low, high), N_BINS)
         amplitude = np.maximum(np.quantile(np.abs(image), 0.98, axis=1), 1e-6)
         n = len(image)
         plot = self.panels[2][0]

@@ -139,14 +139,14 @@ def density(
     return hv.Overlay(parts).opts(xlim=limits[0], ylim=limits[1], show_legend=False, **options)
 
 
-def matrix(values, rows, columns, *, label="mutual information (nat)", digits=2, vmax=None, **options):
+def matrix(values, rows, columns, *, label="mutual information (nat)", vmax=None, **options):
     """Cells coloured by their values, (n_rows, n_columns), with the numbers written in; NaN cells stay empty."""
     hv = load_holoviews()
     values = np.asarray(values, float)
     vmax, axes = vmax or max(float(np.nanmax(values)), 0.1), ["column", "row"]
     cells = hv.HeatMap((list(columns), list(rows), values), axes, "value")
     parts = [cells.opts(colorbar=True, clim=(0, vmax), clabel=label)]
-    texts = np.char.mod(f"%.{digits}f", np.where(np.abs(values) < 0.5 * 10**-digits, 0, values))
+    texts = np.char.mod("%.2f", np.where(np.abs(values) < 0.005, 0, values))
     for bright, ink in ((True, "#000000"), (False, "#FFFFFF")):
         k, j = np.nonzero(np.isfinite(values) & ((values > 0.6 * vmax) == bright))
         words = [(columns[b], rows[a], texts[a, b]) for a, b in zip(k, j, strict=True)]

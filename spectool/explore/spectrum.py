@@ -24,14 +24,14 @@ AXIS_HEIGHT = 80  # pixels of a figure that its axis and legend take
 CHARACTER_WIDTH = 0.56  # of the label's size: a mean over sans-serif fonts
 
 
-def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
+def layout_lines(window, width, *, lines=LINES):
     """Place the names of emission lines over a spectrum so that none covers another."""
     low, high = window
     scale = (high - low) / width
     inside = sorted((x, name) for name, x in lines.items() if low < x < high)
     groups = []
     for x, name in inside:
-        if groups and x - groups[-1][-1][0] < 0.5 * label_size * scale:
+        if groups and x - groups[-1][-1][0] < 0.5 * LABEL_SIZE * scale:
             groups[-1].append((x, name))
         else:
             groups.append([(x, name)])
@@ -39,9 +39,9 @@ def layout_lines(window, width, *, lines=LINES, label_size=LABEL_SIZE):
     placed = []
     for group in sorted(groups, key=_importance):
         label = _join([name for _, name in group])
-        if len(label) * CHARACTER_WIDTH * label_size * scale > high - low:
+        if len(label) * CHARACTER_WIDTH * LABEL_SIZE * scale > high - low:
             label = f"{group[0][1]} …"
-        half = 0.5 * (len(label) * CHARACTER_WIDTH + 0.5) * label_size * scale
+        half = 0.5 * (len(label) * CHARACTER_WIDTH + 0.5) * LABEL_SIZE * scale
         x = float(np.clip(np.mean([x for x, _ in group]), low + half, max(high - half, low + half)))
         for row, spans in enumerate(taken):
             if all(abs(x - other) >= half + other_half for other, other_half in spans):

@@ -52,13 +52,15 @@ def tabulate(answers):
             row = {"quantity": "does not apply", "note": answer.reason, "detail": False}
             rows.append({"model": answer.title} | row)
             continue
-        one = answer.result.isel(galaxy=0)
-        detail = one["detail"].values if "detail" in one.coords else np.zeros(one.sizes["quantity"], bool)
-        for k in range(one.sizes["quantity"]):
-            row = {"model": answer.title, "quantity": str(one["label"].values[k])}
-            row |= {"value": float(one["value"][k]), "error": float(one["error"][k])}
-            row |= {"unit": str(one["unit"].values[k]), "out of range": bool(one["out_of_range"])}
-            rows.append(row | {"note": str(one["note"].values[k]), "detail": bool(detail[k])})
+        first = answer.result.isel(galaxy=0)
+        detail = (
+            first["detail"].values if "detail" in first.coords else np.zeros(first.sizes["quantity"], bool)
+        )
+        for k in range(first.sizes["quantity"]):
+            row = {"model": answer.title, "quantity": str(first["label"].values[k])}
+            row |= {"value": float(first["value"][k]), "error": float(first["error"][k])}
+            row |= {"unit": str(first["unit"].values[k]), "out of range": bool(first["out_of_range"])}
+            rows.append(row | {"note": str(first["note"].values[k]), "detail": bool(detail[k])})
     columns = ["model", "quantity", "value", "error", "unit", "out of range", "note", "detail"]
     return pd.DataFrame(rows, columns=columns)
 

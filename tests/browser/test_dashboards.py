@@ -10,6 +10,9 @@ NOTEBOOKS = {
     "spectrum": "05_your_spectrum.ipynb",
     "latent": "60_latent_traversal.ipynb",
     "line": "70_line_fluxes.ipynb",
+    "mzr": "80_mass_metallicity.ipynb",
+    "sed": "90_galaxy_fluxes.ipynb",
+    "ifu": "95_galaxy_maps.ipynb",
 }
 SERIOUS = """async (root) => {
   const options = {resultTypes: ['violations']};

@@ -10,7 +10,6 @@ from bokeh.models import ColumnDataSource
 from bokeh.plotting import figure
 
 from spectool.explore import LiveBokeh
-from spectool.explore.bokeh_widget import link
 
 
 @pytest.fixture
@@ -103,8 +102,3 @@ def test_what_a_page_does_change_reaches_the_kernel(widget):
     zoom = {"event": "jsevent", "kind": "ModelChanged", "model": {"id": widget._model.x_range.id}}
     widget._sync_model(widget, {**zoom, "attr": "start", "new": 1.5}, [])
     assert widget._model.x_range.start == 1.5
-
-
-def test_link_wants_a_state():
-    with pytest.raises(TypeError, match="dict"):
-        link({}, ["x"], print)

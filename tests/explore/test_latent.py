@@ -99,7 +99,7 @@ def test_changes_are_differences_of_the_decoder(state):
     above[4] += half
     below[4] -= half
     expected = state.decode(above[None])[0] - state.decode(below[None])[0]
-    changes = state.find_changes(step=0.5)
+    changes = state.find_changes()
     assert changes.shape == (3, state.wavelength.size)
     np.testing.assert_allclose(changes[0], expected, rtol=1e-4, atol=1e-6)
 
