@@ -486,7 +486,9 @@ class YourSpectrumView(DashboardView):
             ]
             rows = rows.assign(**{"value ± error": values})
             for detail, some in rows.groupby("detail"):
-                table = some[["quantity", "value ± error", "note"]].to_html(index=False, border=0)
+                notes = [f"<small>{html.escape(note)}</small>" if note else "" for note in some["note"]]
+                some = some.assign(quantity=some["quantity"].map(html.escape) + notes)
+                table = some[["quantity", "value ± error"]].to_html(index=False, border=0, escape=False)
                 summary = "<summary>The latent numbers that this was read from</summary>"
                 parts.append(f"<details>{summary}{table}</details>" if detail else table)
         if self.state.steps:
