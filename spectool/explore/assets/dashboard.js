@@ -67,7 +67,7 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
         grid.spectoolShape = shape;
         const ordered = [...places].sort((a, b) => a[1] - b[1] || a[2] - b[2]);
         grid.setv({ children: narrow ? ordered.map(([plot], row) => [plot, row, 0]) : wide }, { sync: false });
-        for (const legend of places.flatMap(([plot]) => plot.above).filter((model) => model.type === "Legend")) {
+        for (const legend of places.flatMap(([plot]) => plot.above).filter((model) => model.orientation === "horizontal")) {
           legend.setv({ ncols: narrow ? 2 : "auto", spacing: narrow ? 2 : 14 }, { sync: false });
         }
       }
