@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READY = (
     "() => window.Bokeh?.documents.some(d => d.roots().length) && document.querySelector('.widget-dropdown')"
 )
-FIGURES = "() => Bokeh.documents.map(d => d.to_json_string()).join()"
+FIGURES = """() => Bokeh.documents.flatMap(d => [...(d.get_model_by_name('spectrum')?.data?.decoded ?? [])]).join()"""
 
 
 @contextmanager
@@ -27,9 +27,9 @@ def run_app(folder, *flags):
     """Run what ``make app`` runs, in a folder that looks like the checkout; yields its address."""
     port = free_port()
     flags = f"--no-browser --Voila.ip=127.0.0.1 --port={port} " + " ".join(flags)
-    make = subprocess.run(
-        ["make", "-n", "app", f"APP_FLAGS={flags}"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    # Below another make it would say which folder it enters and leaves.
+    command = ["make", "-n", "--no-print-directory", "app", f"APP_FLAGS={flags}"]
+    make = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     command = shlex.split(make.stdout.splitlines()[-1])
     assert Path(command[0]).name == "voila"
     address = f"http://127.0.0.1:{port}"
