@@ -11,7 +11,7 @@ import ipywidgets as W
 import numpy as np
 import traitlets
 from bokeh.layouts import gridplot
-from bokeh.models import CustomJS, NoOverlap
+from bokeh.models import CustomJS, NoOverlap, SaveTool
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.dashboard import Choice
@@ -81,6 +81,8 @@ class DashboardView:
         self.panels = self.make_panels()
         grid = gridplot(self.panels, sizing_mode="stretch_width", toolbar_location="right")
         grid.tags = ["spectool"]
+        for tool in grid.toolbar.select({"type": SaveTool}):
+            tool.filename = f"{state.name}_dashboard"  # or the page asks for it
         # The last figure of a row that is shorter than others reaches to the grid's edge.
         columns = max(map(len, self.panels))
         grid.children = [
