@@ -170,8 +170,13 @@ class Dashboard(traitlets.HasTraits):
         with self.lock:
             if here:
                 there.append(self.state())
-                self._last = (None, 0.0)
-                self._change(here.pop())
+                wanted, self._last = here.pop(), (None, 0.0)
+                try:
+                    self._change(wanted)
+                except ValueError:  # such as a file that has gone: the history stays as it was
+                    here.append(wanted)
+                    there.pop()
+                    raise
 
     # ---- text and files
 

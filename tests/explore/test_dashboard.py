@@ -143,6 +143,22 @@ def test_undo_and_redo_walk_through_at_least_fifty_states(state, changes):
     assert state.can_undo[1] is False
 
 
+def test_an_undo_that_is_refused_loses_nothing(state, changes, monkeypatch):
+    state.set(**changes[0])
+
+    def refuse(changed):
+        raise ValueError("the file is not there any more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "derive", refuse)
+        with pytest.raises(ValueError, match="not there any more"):
+            state.undo()
+    there = state.state()
+    state.undo()
+    state.redo()
+    assert state.state() == there
+
+
 def test_a_new_change_after_undo_ends_what_could_be_done_again(state, changes):
     state.set(**changes[0])
     state.undo()

@@ -32,10 +32,6 @@ for (const root of document.querySelectorAll(".spectool-dashboard")) {
         field.setAttribute("aria-label", field.title || field.placeholder || "value");
       }
     }
-    for (const part of root.querySelectorAll("*")) {
-      // Where the focus is itself: Lab looks no further up before it takes arrows and letters for the notebook's.
-      if (part.tabIndex >= 0 || part.shadowRoot) part.dataset.lmSuppressShortcuts = "true";
-    }
     for (const upload of root.querySelectorAll(".widget-upload")) {
       const last = upload.lastChild;
       if (/ \(\d+\)$/.test(last?.textContent ?? "")) last.textContent = last.textContent.replace(/ \(\d+\)$/, "");
