@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import re
 import warnings
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,30 +22,73 @@ from spectool.surveys import SurveyWarning
 BAD_BITS = {"FULLREJECT": 18, "NOSKY": 22, "BRIGHTSKY": 23, "NODATA": 24, "COMBINEREJ": 25, "REDMONSTER": 28}
 
 
-def open_fits(source, name):
-    """Open a FITS file, gzipped or not, completely in memory, with errors that name it."""
+# What astropy raises at damaged content, and the types of table columns that it need not convert.
+_DAMAGE = (AstropyUserWarning, ArithmeticError, LookupError, OSError, TypeError, ValueError)
+_KINDS = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
+
+
+@contextmanager
+def naming_damage(name):
+    """Whatever comes of damaged FITS content is a ValueError that names the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerifyWarning)
+        warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
+        try:
+            yield
+        except _DAMAGE as error:
+            if isinstance(error, ValueError) and str(error).startswith(f"{name}: "):
+                raise
+            damaged = f"truncated or damaged ({error}); fetch it again"
+            raise ValueError(f"{name}: the FITS file is {damaged}") from error
+
+
+def open_fits(source, name, *, whole=True):
+    """Open a FITS file, gzipped or not, in memory, with errors that name it; unless `whole`, it is parsed on demand."""
     if not isinstance(source, bytes):
         source = Path(source)
         if not source.is_file():
             raise FileNotFoundError(f"{name}: no such file")
         source = source.read_bytes()
-    damaged = "truncated or damaged ({}); fetch it again"
     try:
         source = gzip.decompress(source) if source.startswith(b"\x1f\x8b") else source
     except (EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{name}: the gzip file is {damaged.format(error)}") from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)
-        warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
-        try:
-            hdus = fits.open(io.BytesIO(source), lazy_load_hdus=False)
-            for hdu in hdus:
-                _ = hdu.data
-        except (AstropyUserWarning, OSError, TypeError, ValueError, IndexError, KeyError) as error:
-            if not source.startswith(b"SIMPLE"):
-                raise ValueError(f"{name}: is not a FITS file") from error
-            raise ValueError(f"{name}: the FITS file is {damaged.format(error)}") from error
+        damaged = f"truncated or damaged ({error}); fetch it again"
+        raise ValueError(f"{name}: the gzip file is {damaged}") from error
+    if not source.startswith(b"SIMPLE"):
+        raise ValueError(f"{name}: is not a FITS file")
+    with naming_damage(name):
+        hdus = fits.open(io.BytesIO(source), lazy_load_hdus=not whole)
+        for hdu in hdus if whole else ():
+            _ = hdu.data
     return hdus
+
+
+def table_columns(hdu, *names):
+    """Those of some columns that a binary table has; astropy would look at all of SDSS's 130 first."""
+    place = hdu.fileinfo()
+    file = place["file"]
+    file.seek(place["hdrLoc"])
+    header = file.read(place["datLoc"] - place["hdrLoc"]).decode("latin-1")
+    labels, forms = (re.findall(rf"{word}\d+ *= *'([^']*?) *'", header) for word in ("TTYPE", "TFORM"))
+    labels = [label.lower() for label in labels]
+    wanted = {name: labels.index(name.lower()) for name in names if name.lower() in labels}
+    fields = [re.fullmatch(r"([1-9]\d*)?([LBIJKEDA]).*", form) for form in forms]
+    width, n_rows = (int(n) for n in re.findall(r"NAXIS[12] *= *(\d+)", header)[:2])
+    kinds = [_kind(field[2], int(field[1] or 1)) for field in fields if field]
+    ends = np.cumsum([0, *(kind.itemsize for kind in kinds)])
+    if len(labels) != len(kinds) or ends[-1] != width or re.search(r"(TSCAL|TZERO|TNULL)\d", header):
+        return {name: hdu.data[hdu.columns.names[column]] for name, column in wanted.items()}
+    layout = {"names": list(wanted), "formats": [kinds[column] for column in wanted.values()]}
+    layout |= {"offsets": [int(ends[column]) for column in wanted.values()], "itemsize": width}
+    file.seek(place["datLoc"])
+    rows = np.frombuffer(file.read(n_rows * width), layout, n_rows)
+    return {name: rows[name] for name in wanted}
+
+
+def _kind(letter, count):
+    return np.dtype(
+        f"S{count}" if letter == "A" else _KINDS[letter] if count == 1 else f"{count}{_KINDS[letter]}"
+    )
 
 
 def is_sdss(hdus):
@@ -52,24 +97,32 @@ def is_sdss(hdus):
 
 
 def _parser(hdus):
-    is_table = len(hdus) > 1 and isinstance(hdus[1], fits.BinTableHDU)
-    if is_table and {"flux", "loglam", "ivar"} <= {name.lower() for name in hdus[1].columns.names}:
+    if len(_columns(hdus, 1, "flux", "loglam", "ivar")) == 3:
         return _parse_spec
     header = hdus[0].header
     is_image = header.get("NAXIS") == 2 and header.get("NAXIS2", 0) <= 5
     return _parse_spspec if is_image and "COEFF0" in header and "COEFF1" in header else None
 
 
+def _columns(hdus, number, *names):
+    """`table_columns` of an HDU, none if it is no table; later HDUs are not looked for."""
+    try:
+        hdu = hdus[number]
+    except IndexError:
+        return {}
+    return table_columns(hdu, *names) if isinstance(hdu, fits.BinTableHDU) else {}
+
+
 def _parse_spec(hdus):
-    columns = {name.lower(): hdus[1].data[name] for name in hdus[1].columns.names}
+    columns = _columns(hdus, 1, "flux", "loglam", "ivar", "and_mask", "wdisp")
     flux, loglam, ivar = (np.asarray(columns[name], float) for name in ("flux", "loglam", "ivar"))
     bits = np.asarray(columns.get("and_mask", np.zeros(flux.size)), np.int64)
     wdisp = np.asarray(columns.get("wdisp", np.full(flux.size, np.nan)), float)
     facts = _places(hdus[0].header, "PLUG_RA", "PLUG_DEC")
-    names = hdus[2].columns.names if len(hdus) > 2 and getattr(hdus[2], "columns", None) is not None else []
-    if "Z" in names:
-        facts["redshift"] = hdus[2].data["Z"][0]
-        labels = [str(hdus[2].data[name][0]).strip() for name in ("CLASS", "SUBCLASS") if name in names]
+    best = _columns(hdus, 2, "Z", "CLASS", "SUBCLASS")
+    if "Z" in best:
+        facts["redshift"] = best["Z"][0]
+        labels = [str(best[name].astype(str)[0]).strip() for name in ("CLASS", "SUBCLASS") if name in best]
         facts["spectral_class"] = " ".join(labels).strip()
     return loglam, flux, ivar, bits, wdisp, facts
 
@@ -150,36 +203,47 @@ def parse_sdss(hdus, name):
     }
 
 
+# What fills a pixel without data, the type, the unit.
+PIXELS = {
+    "flux": (0, "f4", FLUX_UNIT),
+    "ivar": (0, "f4", IVAR_UNIT),
+    "mask": (True, bool, ""),
+    "lsf_sigma": (np.nan, "f4", "km / s"),
+}
+
+
 def combine_sdss(spectra, names):
     """Parsed spectra on the one log-lambda grid that spans them all, padded with ivar 0."""
     first = min(s["number"][0] for s in spectra)
     last = max(s["number"][-1] for s in spectra)
-    pixels = {
-        "flux": (0, "f4", FLUX_UNIT),
-        "ivar": (0, "f4", IVAR_UNIT),
-        "mask": (True, bool, ""),
-        "lsf_sigma": (np.nan, "f4", "km / s"),
-    }
-    sample = xr.Dataset()
-    for name, (fill, kind, unit) in pixels.items():
-        values = np.full((len(spectra), last - first + 1), fill, kind)
+    arrays = {}
+    for name, (fill, kind, _) in PIXELS.items():
+        values = arrays[name] = np.full((len(spectra), last - first + 1), fill, kind)
         for row, spectrum in enumerate(spectra):
             values[row, spectrum["number"] - first] = spectrum[name]
-        sample[name] = (("galaxy", "wavelength"), values, {"units": unit})
-    sample["lsf_sigma"].attrs["description"] = "instrumental resolution, Gaussian sigma"
     wavelength = 10 ** (LOGLAM0 + DLOGLAM * np.arange(first, last + 1))
-    attrs = {"units": "Angstrom", "description": "vacuum, heliocentric"}
-    sample = sample.assign_coords(
-        observed_wavelength=("wavelength", wavelength, attrs), name=("galaxy", list(names))
-    )
     units = {"redshift": "", "ra": "deg", "dec": "deg", "plate": "", "mjd": "d", "fiberid": ""}
+    facts = {}
     for column, unit in units.items():
         known = (s["facts"].get(column) for s in spectra)
-        values = np.array([np.nan if value is None else float(value) for value in known])
-        sample[column] = ("galaxy", values, {"units": unit})
+        facts[column] = np.array([np.nan if value is None else float(value) for value in known]), unit
     labels = [s["facts"].get("spectral_class", "") for s in spectra]
-    sample["spectral_class"] = ("galaxy", np.array(labels, str), {"units": ""})
-    return sample.assign_attrs(survey="SDSS", history=f"read {len(spectra)} SDSS files")
+    facts["spectral_class"] = np.array(labels, str), ""
+    return build_sample(wavelength, arrays, facts, names, "SDSS", f"read {len(spectra)} SDSS files")
+
+
+def build_sample(wavelength, arrays, facts, names, survey, history):
+    """A sample in the observed frame of `PIXELS` and of columns (values, unit) per galaxy."""
+    dims, spread = ("galaxy", "wavelength"), {"description": "instrumental resolution, Gaussian sigma"}
+    variables = {}
+    for name, values in arrays.items():
+        _, kind, unit = PIXELS[name]
+        attrs = {"units": unit} | (spread if name == "lsf_sigma" else {})
+        variables[name] = (dims, np.asarray(values, kind), attrs)
+    variables |= {name: ("galaxy", values, {"units": unit}) for name, (values, unit) in facts.items()}
+    attrs = {"units": "Angstrom", "description": "vacuum, heliocentric"}
+    coords = {"observed_wavelength": ("wavelength", wavelength, attrs), "name": ("galaxy", list(names))}
+    return xr.Dataset(variables, coords, {"survey": survey, "history": history})
 
 
 def read_sdss(paths, *, skip_bad=False):
@@ -210,7 +274,8 @@ def read_sdss(paths, *, skip_bad=False):
     for path in paths:
         name = Path(path).name
         try:
-            spectra.append(parse_sdss(open_fits(path, name), name))
+            with naming_damage(name):
+                spectra.append(parse_sdss(open_fits(path, name, whole=False), name))
             names.append(name)
         except (FileNotFoundError, ValueError) as error:
             if not skip_bad:
