@@ -24,6 +24,7 @@ SKY_LINES = {
 
 LOWEST_REDSHIFT = -0.002  # the most blueshifted galaxies (M 31 and Virgo's dwarfs) are at -0.0013
 
+EXTINCTION_RANGE = (1000.0, 33_333.0)  # Angstrom, of the Milky Way's mean law
 NORM_WINDOW = (5000.0, 5500.0)
 
 
@@ -153,7 +154,14 @@ def correct_extinction(sample, *, ebv=None, law="F99"):
     bad = np.flatnonzero(~(ebv >= 0) | np.isinf(ebv))
     if bad.size:
         raise ValueError(f"E(B-V) of galaxy {bad[0]} is {ebv[bad[0]]}: it must be a number >= 0 (mag)")
-    gain = 10 ** (0.4 * ebv[:, None] * extinction_curve(wavelength, law=law)).astype(np.float32)
+    curve, note = np.zeros(wavelength.shape), ""
+    within = (wavelength > EXTINCTION_RANGE[0]) & (wavelength < EXTINCTION_RANGE[1])
+    curve[within] = extinction_curve(wavelength[within], law=law)
+    if not within.all():
+        note = "; beyond {:.0f}-{:.0f} A, which the law does not cover, left as it is".format(
+            *EXTINCTION_RANGE
+        )
+    gain = 10 ** (0.4 * ebv[:, None] * curve).astype(np.float32)
     out = _replace(
         sample, sample["flux"].values * gain, sample["ivar"].values / gain**2, sample["mask"].values
     )
@@ -161,7 +169,7 @@ def correct_extinction(sample, *, ebv=None, law="F99"):
         extinction_law=f"{law}, R_V = {R_V:g}"
     )
     return add_history(
-        out, f"Galactic extinction corrected with {law}, R_V = {R_V:g}, E(B-V) up to {ebv.max():.3f}"
+        out, f"Galactic extinction corrected with {law}, R_V = {R_V:g}, E(B-V) up to {ebv.max():.3f}{note}"
     )
 
 

@@ -1,5 +1,6 @@
 """How galaxies are seen: loaders for real files and simulators of each survey."""
 
+from contextlib import contextmanager
 from importlib import import_module
 
 import numpy as np
@@ -19,6 +20,21 @@ __all__ = list(LATER)
 
 class SurveyWarning(UserWarning):
     """A file or spectrum of a batch could not be used as it is."""
+
+
+@contextmanager
+def refusing(name):
+    """Whatever a library raises at a damaged file comes out as an error that names the file."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if name in str(error):
+            raise
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"{name}: {error}") from error
+    except Exception as error:  # damaged FITS and text make their readers raise anything
+        text = f"{name}: cannot be read ({type(error).__name__}: {error}); is it damaged?"
+        raise ValueError(text) from error
 
 
 def column_values(table, column, name):

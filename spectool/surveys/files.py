@@ -1,37 +1,28 @@
-"""One spectrum from whatever a visitor brings (FITS, ECSV, CSV; path, URL, bytes): its own file, bound to no survey."""
+"""One spectrum (or a stack) from whatever a visitor brings: FITS, ECSV, CSV; path, URL, bytes."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.io import fits
 from astropy.table import QTable
 
 from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, air_to_vacuum
-from spectool.surveys import column_values
-from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, open_fits, parse_sdss
+from spectool.surveys import refusing
+from spectool.surveys.layouts import WAVELENGTHS, name_unit, read_columns, read_hdus
+from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, naming_damage, open_fits, parse_sdss
+from spectool.surveys.units import flux_factor, parse_unit
 
-# What people call their columns, in lower case and without what follows a bracket or a unit.
-COLUMN_NAMES = {
-    "wavelength": "wavelength, wave, lambda, lam, wl, obs_wavelength, spectral_axis, loglam, log_lambda",
-    "flux": "flux, flux_density, f_lambda, flam, flambda, fnu, f_nu, spectrum, flux_reduced",
-    "error": "error, err, sigma, flux_err, flux_error, err_flux, e_flux, uncertainty, std, noise",
-    "ivar": "ivar, inverse_variance, flux_ivar",
-    "mask": "mask, and_mask, bad",
-}
-UNITS_IN_NAMES = {
-    "nm": u.nm,
-    "um": u.um,
-    "micron": u.um,
-    "a": u.AA,
-    "aa": u.AA,
-    "ang": u.AA,
-    "angstrom": u.AA,
-}
 HIGHEST_REDSHIFT = 12.0
+HEADER_WORDS = {
+    "redshift": "redshift z z_helio zhelio helio_z z_best zbest z_spec zspec specz z_vi z_tonry",
+    "ebv": "ebv e(b-v) ebv_sfd",
+}
+LOG_ANGSTROM = (3.0, 4.7)
+"""Wavelengths without unit within these are log10 of Angstrom, or micrometres: nobody can tell."""
 
 
 def read_spectrum(
@@ -40,56 +31,73 @@ def read_spectrum(
     redshift=None,
     ebv=None,
     name=None,
-    medium="vacuum",
+    medium=None,
     wavelength_unit=None,
     flux_unit=None,
+    target=None,
     sha256=None,
 ):
-    """Read a single spectrum into a sample of one galaxy.
+    """Read a spectrum into a sample of one galaxy, or a stack of them into one of many.
 
-    SDSS files are recognised; other FITS tables, ECSV and CSV are read through ``astropy.table`` by the names
-    of their columns; FITS images with a wavelength axis through ``specutils``.
+    The layouts of SDSS I-V, LAMOST, DESI, MaNGA, PypeIt, 6dF, IRAF, HST, JWST and ESO are recognised by their headers;
+    other tables (FITS, ECSV, CSV and other text) are read by the names of their columns, images by their axes. What was
+    assumed or left out is said in ``attrs["history"]``.
 
     Parameters
     ----------
     source : path, URL or bytes
-        A URL is fetched by ``pooch`` (this needs a network) and kept in its cache.
+        Packed or not (gzip, bzip2, zip). A URL needs a network the first time; the file is kept.
     redshift : float, optional
         Needed where the file has none; wins over the file's.
     ebv : float, optional
         The Milky Way's E(B-V) [mag] towards the galaxy; likewise.
     name : str, optional
-        For messages and to tell the format of bytes; default the file's name.
-    medium : {"vacuum", "air"}
-        What the wavelengths are in. SDSS files are in vacuum.
+        For messages; default the file's name.
+    medium : {"vacuum", "air"}, optional
+        What the wavelengths are in; default what the file says, else vacuum.
     wavelength_unit, flux_unit : str, optional
-        As astropy.units reads them, where the file does not say.
+        As astropy.units reads them; they win over the file's. ``flux_unit=""``: only the shape counts.
+    target : int, list of int or "all", optional
+        Where a file holds several spectra: a DESI TARGETID, a row from 0.
     sha256 : str, optional
         Checksum that a downloaded file must have.
 
     Returns
     -------
     Dataset
-        dims (galaxy: 1, wavelength), with ``flux`` [1e-17 erg/s/cm2/A, or no unit if the file gives none],
-        ``ivar``, ``mask``, ``redshift`` and, if known, ``ebv``; coordinate ``observed_wavelength`` [Angstrom,
-        vacuum]. Without errors in the file, ivar comes from the scatter of neighbouring pixels (history says
-        so).
+        dims (galaxy, wavelength), with ``flux`` [1e-17 erg/s/cm2/A, or no unit if the file gives none],
+        ``ivar``, ``mask``, ``redshift`` and, if known, ``ebv`` and ``lsf_sigma`` [km/s]; coordinate
+        ``observed_wavelength`` [Angstrom, vacuum]. Pixels that the file leaves out at a gap are there, masked. Without
+        errors in the file, ivar comes from the scatter of neighbouring pixels (history says so).
 
     Raises
     ------
     FileNotFoundError, ConnectionError, ValueError
         Saying which file, which column or row, and what to do.
     """
+    if medium not in (None, "vacuum", "air"):
+        raise ValueError(f"medium is {medium!r}: it must be 'vacuum' or 'air'")
     content, name = _fetch(source, name, sha256)
-    if content.startswith((b"SIMPLE", b"\x1f\x8b")) or Path(name).suffix.lower() in (".fits", ".fit", ".fz"):
-        hdus = open_fits(content, name)
-        if is_sdss(hdus):
-            return _with_facts(combine_sdss([parse_sdss(hdus, name)], [name]), name, redshift, ebv)
-        table = _fits_columns(hdus, name)
-    else:
-        table = _text_columns(content, name)
-    sample = _from_columns(table, name, medium, wavelength_unit, flux_unit)
-    return _with_facts(sample, name, redshift, ebv, table.meta)
+    notes = []
+    with refusing(name), np.errstate(all="ignore"):
+        is_fits = content.startswith((b"SIMPLE", b"\x1f\x8b")) or Path(name).suffix.lower() in (
+            ".fits",
+            ".fit",
+        )
+        if not is_fits:
+            raw = read_columns(_text_columns(content, name), name, target=target)
+        else:
+            hdus = open_fits(content, name, whole=False)
+            with naming_damage(name):
+                sample = _survey_sample(hdus, name)
+            if sample is not None:
+                sample.attrs["history"] = "\n".join([*notes, sample.attrs["history"]])
+                return _with_facts(sample, name, redshift, ebv, [])
+            hdus = open_fits(content, name)
+            raw = read_hdus(hdus, name, target=target, medium=medium, wavelength_unit=wavelength_unit)
+        raw.attrs["notes"] = [f"read {name}", *notes, *raw.attrs["notes"]]
+        sample = _calibrated(raw, name, medium, wavelength_unit, flux_unit)
+        return _with_facts(sample, name, redshift, ebv, raw.attrs.get("headers", [raw.attrs["header"]]))
 
 
 def _fetch(source, name, sha256):
@@ -131,87 +139,61 @@ def _text_columns(content, name):
         raise ValueError(f"{name}: cannot be read as {kind}") from error
 
 
-def _fits_columns(hdus, name):
-    """Columns of the first table with a wavelength and a flux, else of an image with a wavelength axis."""
-    for hdu in hdus:
-        if isinstance(hdu, fits.BinTableHDU | fits.TableHDU):
-            table = QTable.read(hdu, unit_parse_strict="warn")
-            if len(table) == 1:  # ESO's way: one row whose cells are the whole arrays
-                table = QTable(
-                    {n: table[n][0] for n in table.colnames if np.ndim(table[n][0]) == 1}, meta=table.meta
-                )
-            if _find(table, "wavelength") and _find(table, "flux"):
-                table.meta = {**hdus[0].header, **table.meta}
-                return table
-    if hdus[0].header.get("NAXIS") != 1:
-        held = ", ".join(f"{h.name or 'image'} {h.shape if h.is_image else h.columns.names}" for h in hdus)
-        wanted = "a table with wavelength and flux, or a 1-D image"
-        raise ValueError(f"{name}: holds no spectrum ({wanted}); it has {held}")
-    return _image_columns(hdus, name)
+def _survey_sample(hdus, name):
+    """The sample of a file of SDSS, which has a reader of its own; None of any other."""
+    return combine_sdss([parse_sdss(hdus, name)], [name]) if is_sdss(hdus) else None
 
 
-def _image_columns(hdus, name):
-    from specutils import Spectrum
-
-    header = hdus[0].header
-    if "CRVAL1" not in header or not ("CDELT1" in header or "CD1_1" in header):
-        raise ValueError(f"{name}: the image has no wavelengths (header words CRVAL1, CDELT1)")
-    note = "" if "CUNIT1" in header else "the image's wavelengths have no unit: taken as Angstrom"
-    header.setdefault("CTYPE1", "WAVE")
-    header.setdefault("CUNIT1", "Angstrom")
-    spectrum = Spectrum.read(hdus, format="wcs1d-fits", flux_unit=u.Unit(header.get("BUNIT", "")))
-    return QTable(
-        {"wavelength": spectrum.spectral_axis.to(u.AA), "flux": spectrum.flux}, meta={**header, "note": note}
-    )
-
-
-def _bare(column):
-    """A column's name without unit: 'Wavelength [nm]' and 'wavelength_nm' are 'wavelength'."""
-    bare = re.sub(r"[\[(].*$", "", column.lower()).strip().replace(" ", "_")
-    stem, _, last = bare.rpartition("_")
-    return stem if stem and last in UNITS_IN_NAMES else bare
-
-
-def _find(table, role):
-    """The table's column for a role, or None."""
-    names = {_bare(n): n for n in reversed(table.colnames)}
-    return next((names[n] for n in COLUMN_NAMES[role].split(", ") if n in names), None)
-
-
-def _unit_of(table, column, given):
-    """The unit of a column: what the caller says, the file's, or one written in the column's name."""
-    if given is not None:
-        return u.Unit(given)
-    unit = getattr(table[column], "unit", None)
-    if unit is not None:
-        return unit
-    in_brackets = re.search(r"[\[(](.*)[\])]", column)
-    word = in_brackets.group(1) if in_brackets else column.lower().rpartition("_")[2]
-    if word.lower() in UNITS_IN_NAMES:
-        return UNITS_IN_NAMES[word.lower()]
-    return u.Unit(word) if in_brackets else None
-
-
-def _wavelength(table, name, medium, unit):
-    """Vacuum wavelengths [Angstrom], and a note on how they were understood."""
-    column, note = _find(table, "wavelength"), ""
-    values, unit = column_values(table, column, name), _unit_of(table, column, unit)
+def _wavelength(raw, name, medium, unit):
+    """Vacuum wavelengths [Angstrom] of a layout's pixels; what was assumed goes into its notes."""
+    role = next(role for role in WAVELENGTHS if role in raw)
+    values, column, notes = raw[role].values, raw[role].attrs["column"], raw.attrs["notes"]
+    if raw[role].attrs.get("is_vacuum"):
+        return values
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
         raise ValueError(f"{name}: column {column!r} is not a number at row {wrong[0]}")
-    if _bare(column) in ("loglam", "log_lambda"):
-        values, unit = 10**values, u.AA
+    unit = (
+        name_unit(column)
+        if unit is None and not raw[role].attrs["units"]
+        else unit or raw[role].attrs["units"]
+    )
+    unit = None if unit is None else parse_unit(unit, name=name, column=column, option="wavelength_unit")
+    if unit == u.dimensionless_unscaled:
+        unit = None
+    if role != "wavelength" or isinstance(unit, u.DexUnit):
+        if np.abs(values).max() > 20:
+            raise ValueError(
+                f"{name}: column {column!r} reaches {values.max():g}: that is no logarithm of a wavelength"
+            )
+        base = getattr(unit, "physical_unit", None)
+        values, unit = np.exp(values) if role == "ln_wavelength" else 10**values, base or unit or u.AA
+        unit = u.AA if unit == u.dimensionless_unscaled else unit
     elif unit is None:
+        low, high = LOG_ANGSTROM
+        if values.min() > low and values.max() < high:
+            advice = 'wavelength_unit="log10(Angstrom)", or "um"'
+            raise ValueError(
+                f"{name}: column {column!r} holds log10 of Angstrom, or micrometres? Say {advice}"
+            )
         typical = np.median(values)
         unit = u.um if typical < 30 else u.nm if typical < 2500 else u.AA
-        note = f"column {column!r} has no unit: taken as {unit}"
+        notes.append(f"column {column!r} has no unit: taken as {unit}")
     try:
         wavelength = (values * unit).to_value(u.AA, u.spectral())
     except u.UnitConversionError as error:
         raise ValueError(f"{name}: column {column!r} is in {unit}, which is no wavelength") from error
-    if medium not in ("vacuum", "air"):
-        raise ValueError(f"medium is {medium!r}: it must be 'vacuum' or 'air'")
-    return air_to_vacuum(wavelength) if medium == "air" else wavelength, note
+    if not (wavelength > 0).all():
+        row = int(np.flatnonzero(~(wavelength > 0))[0])
+        raise ValueError(f"{name}: column {column!r} is {values[row]:g} at row {row}, which is no wavelength")
+    stated = raw.attrs.get("medium")
+    if medium and stated and medium != stated:
+        notes.append(f"the file says that its wavelengths are in {stated}: taken as {medium}, as asked")
+    elif stated == "air":
+        notes.append("wavelengths in air, as the file says, converted to vacuum")
+    elif not medium and not stated:
+        notes.append("nothing says whether the wavelengths are in air or in vacuum: taken as vacuum")
+    return air_to_vacuum(wavelength) if (medium or stated) == "air" else wavelength
 
 
 def _order(wavelength, name):
@@ -228,79 +210,209 @@ def _order(wavelength, name):
     raise ValueError(f"{name}: wavelengths are not sorted: {place}")
 
 
-def _from_columns(table, name, medium, wavelength_unit, flux_unit):
-    """A table with known or guessable column names as a sample of one galaxy."""
-    for role in ("wavelength", "flux"):
-        if _find(table, role) is None:
-            advice = f"call it one of: {COLUMN_NAMES[role]}"
-            raise ValueError(f"{name}: no {role} column among {table.colnames}; {advice}")
-    wavelength, note = _wavelength(table, name, medium, wavelength_unit)
+def _gaps(place):
+    """Where pixels were left out, and how many: steps far above those on both sides."""
+    step = np.diff(place)
+    sides = np.lib.stride_tricks.sliding_window_view(np.pad(step, 5, mode="edge"), 5)
+    usual = np.maximum(np.median(sides[:-6], axis=1), np.median(sides[6:], axis=1))
+    gap = np.flatnonzero(step > 1.8 * usual)
+    return gap, np.clip(np.round(step[gap] / usual[gap]).astype(int) - 1, 1, 2 * place.size)
+
+
+def _fill_gaps(wavelength, pixels, notes):
+    """Put masked pixels where rows were left out: an interpolation across them would invent data."""
+    steps = {np.log: np.diff(np.log(wavelength)), np.asarray: np.diff(wavelength)}
+    scale = min(steps, key=lambda kind: np.ptp(np.quantile(steps[kind], [0.1, 0.9])) / np.median(steps[kind]))
+    pixel = scale(wavelength)
+    gap, count = _gaps(pixel)
+    if not gap.size:
+        return wavelength, pixels
+    place = np.repeat(gap + 1, count)
+    share = np.concatenate([np.arange(1, n + 1) / (n + 1) for n in count])
+    new = np.repeat(pixel[gap], count) + share * np.repeat(np.diff(pixel)[gap], count)
+    new = np.exp(new) if scale is np.log else new
+    blank = {"mask": True}
+    pixels = {role: np.insert(values, place, blank.get(role, 0), axis=1) for role, values in pixels.items()}
+    low, high = wavelength[gap[0]], wavelength[gap[0] + 1]
+    others = f" and at {gap.size - 1} more" if gap.size > 1 else ""
+    notes.append(f"no rows from {low:.0f} to {high:.0f} A{others}: {place.size} masked pixels put in")
+    return np.insert(wavelength, place, new), pixels
+
+
+def _flux_unit(raw, name, given):
+    """The unit of the flux, None where there is none: what the caller says, the file's, or the name's."""
+    attrs = raw["flux"].attrs
+    column = attrs["column"]
+    unit = given if given is not None else attrs["units"]
+    unit = name_unit(column) if unit is None else unit
+    if unit is None and raw.attrs.get("flux_unit"):
+        return raw.attrs["flux_unit"]
+    unit = None if unit is None else parse_unit(unit, name=name, column=column, option="flux_unit")
+    return None if unit is None or unit.is_equivalent(u.dimensionless_unscaled) else unit
+
+
+def _calibrated(raw, name, medium, wavelength_unit, flux_unit):
+    """A layout's columns as a sample: vacuum wavelengths in order, gaps masked, fluxes and errors in one unit."""
+    notes = raw.attrs["notes"]
+    wavelength = _wavelength(raw, name, medium, wavelength_unit)
     order = _order(wavelength, name)
-    notes = [f"read {name}", note, str(table.meta.get("note", ""))]
-    column = _find(table, "flux")
-    flux, unit, factor = column_values(table, column, name), _unit_of(table, column, flux_unit), 1.0
-    calibrated = unit is not None and unit != u.dimensionless_unscaled
-    if calibrated:
-        try:
-            each = np.ones(wavelength.size) * unit
-            factor = each.to_value(FLUX_UNIT, u.spectral_density(wavelength * u.AA))
-        except u.UnitConversionError as error:
-            raise ValueError(f"{name}: column {column!r} is in {unit}, which is no flux density") from error
-    else:
+    unit, column = _flux_unit(raw, name, flux_unit), raw["flux"].attrs["column"]
+    flux, factor = raw["flux"].values, 1.0
+    is_magnitude = isinstance(unit, u.LogUnit) or unit == u.mag
+    if unit is None:
         notes.append("flux has no unit: only its shape is used")
-    flux = flux * factor
-    ivar = _ivar(table, name, flux, factor, notes)
+        if column.lower() in ("fnu", "f_nu", "flux_nu"):
+            factor = (np.median(wavelength) / wavelength) ** 2
+            notes.append(f"column {column!r} was taken as a flux per frequency")
+        flux = flux * factor
+    elif is_magnitude:
+        flux = _from_magnitudes(flux, unit, wavelength, name, column)
+    else:
+        factor = _factor(unit, wavelength, name, column)
+        flux = flux * factor
+    ivar = _ivar(raw, name, flux, unit, factor, wavelength)
     bad = ~np.isfinite(flux) | ~np.isfinite(ivar) | ~(ivar > 0)
-    if column := _find(table, "mask"):
-        bad |= column_values(table, column, name) != 0
-    columns = {
-        "flux": (np.where(np.isfinite(flux), flux, 0).astype("f4"), FLUX_UNIT),
-        "ivar": (np.where(bad, 0, ivar).astype("f4"), IVAR_UNIT),
-        "mask": (bad, ""),
-    }
+    if "mask" in raw:
+        bad |= raw["mask"].values
+    pixels = {"flux": np.where(np.isfinite(flux), flux, 0), "ivar": np.where(bad, 0, ivar), "mask": bad}
+    if "lsf_sigma" in raw:
+        pixels["lsf_sigma"] = raw["lsf_sigma"].values
+    pixels = {role: values[:, order] for role, values in pixels.items()}
+    wavelength, pixels = _fill_gaps(wavelength[order], pixels, notes)
+    names = [name] if len(flux) == 1 else [f"{name} {row}" for row in range(len(flux))]
     attrs = {"units": "Angstrom", "description": "vacuum"}
     sample = xr.Dataset(
-        coords={"observed_wavelength": ("wavelength", wavelength[order], attrs), "name": ("galaxy", [name])},
+        coords={"observed_wavelength": ("wavelength", wavelength, attrs), "name": ("galaxy", names)},
         attrs={"history": "\n".join(filter(None, notes))},
     )
-    for role, (values, units) in columns.items():
-        attrs = {"units": units if calibrated else ""}
-        sample[role] = (("galaxy", "wavelength"), values[order][None], attrs)
+    units = {
+        "flux": FLUX_UNIT * (unit is not None),
+        "ivar": IVAR_UNIT * (unit is not None),
+        "lsf_sigma": "km / s",
+    }
+    for role, values in pixels.items():
+        values = values if role == "mask" else values.astype("f4")
+        sample[role] = (("galaxy", "wavelength"), values, {"units": units.get(role, "")})
     return sample
 
 
-def _ivar(table, name, flux, factor, notes):
-    """Inverse variance from a column of it, of errors, or from the pixels' scatter (noted in `notes`)."""
-    if column := _find(table, "ivar"):
-        return column_values(table, column, name) / factor**2
-    if column := _find(table, "error"):
-        return ivar_of(column_values(table, column, name) * factor)
-    # DER_SNR (Stoehr et al. 2008): the noise from second differences, blind to smooth features.
-    curvature = 2 * flux[2:-2] - flux[4:] - flux[:-4]
-    noise = 1.482602 / np.sqrt(6) * np.nanmedian(np.abs(curvature))
-    noise = max(noise, 0.001 * np.nanmedian(np.abs(flux)))
-    notes.append(
-        f"no errors in the file: {noise:.3g} everywhere, from the scatter of neighbouring pixels (DER_SNR)"
-    )
-    return np.full(flux.shape, 1 / noise**2 if noise > 0 else 0.0)
+def _factor(unit, wavelength, name, column):
+    """What turns a unit of flux density into ours, or an error that says what it is in the place of one."""
+    try:
+        return flux_factor(unit, wavelength)
+    except u.UnitConversionError as error:
+        remedy = (
+            'give flux_unit="", and only the shape is used'
+            if unit.is_equivalent(u.ct) or "ct" in str(unit)
+            else ("give flux_unit=, if that is not what it is in")
+        )
+        raise ValueError(
+            f"{name}: column {column!r} is in {unit}, which is no flux density: {remedy}"
+        ) from error
 
 
-def _with_facts(sample, name, redshift, ebv, header=None):
-    """The sample with redshift and E(B-V), the caller's or else the header's; an error if unknown or senseless."""
-    header = {str(word).lower(): value for word, value in (header or {}).items()}
-    asked = {"redshift": (redshift, ("redshift", "z"), ""), "ebv": (ebv, ("ebv", "e(b-v)"), "mag")}
-    for fact, (value, words, unit) in asked.items():
-        word = next((w for w in words if isinstance(header.get(w), int | float)), None)
-        if value is None and word is not None:
-            value = header[word]
-            sample.attrs["history"] += f"\n{fact} {value:g} from the file's header ({word!r})"
+def _from_magnitudes(values, unit, wavelength, name, column):
+    """AB or ST magnitudes as flux densities."""
+    if not isinstance(unit, u.LogUnit):
+        advice = 'flux_unit="mag(AB)", or "mag(ST)"'
+        raise ValueError(
+            f"{name}: column {column!r} is in magnitudes of a system that is not named: give {advice}"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (values * unit).physical.to_value(u.Unit(FLUX_UNIT), u.spectral_density(wavelength * u.AA))
+
+
+def _ivar(raw, name, flux, flux_unit, factor, wavelength):
+    """Inverse variances in the flux's unit, from a column in its own unit, or from the pixels' scatter (noted)."""
+    notes = raw.attrs["notes"]
+    role = next((role for role in ("ivar", "error", "variance") if role in raw), None)
+    if role is None:
+        # DER_SNR (Stoehr et al. 2008): the noise from second differences, blind to smooth features.
+        curvature = np.abs(2 * flux[:, 2:-2] - flux[:, 4:] - flux[:, :-4])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of rows without a number
+            noise = 1.482602 / np.sqrt(6) * np.nanmedian(curvature, axis=1)
+            noise = np.maximum(noise, 0.001 * np.nanmedian(np.abs(flux), axis=1))
+        notes.append(
+            f"no errors in the file: {noise[0]:.3g} everywhere, from the scatter of neighbouring pixels (DER_SNR)"
+        )
+        return np.broadcast_to(ivar_of(np.nan_to_num(noise))[:, None], flux.shape)
+    column, values = raw[role].attrs["column"], raw[role].values
+    unit = raw[role].attrs["units"]
+    unit = name_unit(column) if unit is None else unit
+    unit = None if unit is None else parse_unit(unit, name=name, column=column, option="flux_unit")
+    power = {"ivar": -2, "error": 1, "variance": 2}[role]
+    if unit is not None and unit != u.percent and unit.is_equivalent(u.dimensionless_unscaled):
+        unit = None
+    if isinstance(flux_unit, u.LogUnit):
+        if unit is not None and "mag" not in str(unit):
+            raise ValueError(
+                f"{name}: column {column!r} is in {unit}, and the flux in magnitudes: give both alike"
+            )
+        relative = 0.4 * np.log(10) * (values if power == 1 else np.abs(values) ** (1 / power))
+        return ivar_of(np.abs(flux) * relative)
+    if unit == u.percent:
+        return ivar_of(np.abs(flux) * values / 100)
+    if unit is not None and flux_unit is None:
+        notes.append(
+            f"column {column!r} is in {unit}, the flux in no unit: its numbers were taken as they are"
+        )
+    elif unit is not None:
+        own = unit if power == 1 else unit ** (1 / power)
+        try:
+            factor = flux_factor(own, wavelength)
+        except u.UnitConversionError as error:
+            kind = {
+                "ivar": "inverse square of a flux density",
+                "error": "flux density",
+                "variance": "square of one",
+            }
+            raise ValueError(f"{name}: column {column!r} is in {unit}, which is no {kind[role]}") from error
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        if role == "ivar":
+            return values / factor**2
+        return ivar_of((values if role == "error" else np.sqrt(values)) * factor)
+
+
+def _with_facts(sample, name, redshift, ebv, headers):
+    """The sample with redshifts and E(B-V), the caller's or else the headers'; an error if unknown or senseless."""
+    given = {"redshift": redshift, "ebv": ebv}
+    n = sample.sizes["galaxy"]
+    for fact, words in HEADER_WORDS.items():
+        value = given[fact]
+        if value is None and fact not in sample:
+            rows = [_header_number(header, words.split()) for header in headers]
+            word = next((word for word, number in rows if word), None)
+            if word is not None:
+                value = [number for _, number in rows]
+                value = value * n if len(value) == 1 else value
+                sample.attrs["history"] += f"\n{fact} {value[0]:g} from the file's header ({word!r})"
         if value is not None:
-            sample[fact] = ("galaxy", [float(value)], {"units": unit})
-    value = sample["redshift"].item() if "redshift" in sample else np.nan
-    if not np.isfinite(value):
+            units = {"units": "mag" if fact == "ebv" else ""}
+            sample[fact] = ("galaxy", np.broadcast_to(np.asarray(value, float), n).copy(), units)
+    redshifts = sample["redshift"].values if "redshift" in sample else np.full(n, np.nan)
+    unknown = ~np.isfinite(redshifts)
+    if unknown.all() or (unknown.any() and n == 1):
         raise ValueError(f"{name}: does not say its redshift; give redshift=...")
-    if not LOWEST_REDSHIFT <= value <= HIGHEST_REDSHIFT:
-        raise ValueError(f"{name}: redshift {value:g} is outside {LOWEST_REDSHIFT:g} to {HIGHEST_REDSHIFT:g}")
-    if "ebv" in sample and not 0 <= sample["ebv"].item() < 20:
-        raise ValueError(f"{name}: E(B-V) = {sample['ebv'].item():g} mag makes no sense; it is 0 or more")
+    wrong = np.flatnonzero(~unknown & ~((redshifts >= LOWEST_REDSHIFT) & (redshifts <= HIGHEST_REDSHIFT)))
+    if wrong.size:
+        value = f"redshift {redshifts[wrong[0]]:g}"
+        raise ValueError(f"{name}: {value} is outside {LOWEST_REDSHIFT:g} to {HIGHEST_REDSHIFT:g}")
+    if "ebv" in sample and not ((sample["ebv"] >= 0) & (sample["ebv"] < 20)).all():
+        wrong = sample["ebv"].values[~((sample["ebv"] >= 0) & (sample["ebv"] < 20)).values][0]
+        raise ValueError(f"{name}: E(B-V) = {wrong:g} mag makes no sense; it is 0 or more")
     return sample
+
+
+def _header_number(header, words):
+    """The first of some words that holds a number that may be meant, and the number; -9999 and T are none."""
+    header = {str(word).lower(): value for word, value in header.items()}
+    for word in words:
+        value = header.get(word)
+        if (
+            isinstance(value, int | float | np.number)
+            and not isinstance(value, bool | np.bool_)
+            and value > -90
+        ):
+            return word, float(value)
+    return None, np.nan

@@ -23,7 +23,7 @@ BAD_BITS = {"FULLREJECT": 18, "NOSKY": 22, "BRIGHTSKY": 23, "NODATA": 24, "COMBI
 
 
 # What astropy raises at damaged content, and the types of table columns that it need not convert.
-_DAMAGE = (AstropyUserWarning, ArithmeticError, LookupError, OSError, TypeError, ValueError)
+_DAMAGE = (AstropyUserWarning, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 _KINDS = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 
 
@@ -36,7 +36,7 @@ def naming_damage(name):
         try:
             yield
         except _DAMAGE as error:
-            if isinstance(error, ValueError) and str(error).startswith(f"{name}: "):
+            if isinstance(error, ValueError | OSError) and str(error).startswith(f"{name}: "):
                 raise
             damaged = f"truncated or damaged ({error}); fetch it again"
             raise ValueError(f"{name}: the FITS file is {damaged}") from error
@@ -92,8 +92,15 @@ def _kind(letter, count):
 
 
 def is_sdss(hdus):
-    """Whether an HDUList is an SDSS spectrum that `read_sdss` understands."""
-    return _parser(hdus) is not None
+    """Whether an HDUList is an SDSS spectrum that `read_sdss` understands; others use its columns on other grids."""
+    parser = _parser(hdus)
+    if parser is not _parse_spec:  # an image, which others lay out almost alike
+        header = hdus[0].header
+        return parser is not None and (
+            "PLATEID" in header or str(header.get("TELESCOP", "")).startswith("SDSS")
+        )
+    loglam = _columns(hdus, 1, "loglam")["loglam"]
+    return loglam.ndim == 1 and bool(np.allclose(np.diff(loglam), DLOGLAM, atol=0.02 * DLOGLAM))
 
 
 def _parser(hdus):
@@ -134,6 +141,10 @@ def _parse_spspec(hdus):
         rows = "flux, continuum-subtracted flux, error, masks"
         raise ValueError(f"its image has {n_rows} rows; spSpec has {rows}")
     loglam = header["COEFF0"] + header["COEFF1"] * np.arange(n_pixels)
+    if np.allclose(image[2], 10**loglam, rtol=1e-3):
+        raise ValueError(
+            "its third row holds wavelengths, as in LAMOST's files: use spectool.surveys.read_spectrum"
+        )
     ivar = ivar_of(image[2])
     bits = image[3].astype(np.int64) if n_rows > 3 else np.zeros(n_pixels, np.int64)
     position = ("RAOBJ", "DECOBJ") if "RAOBJ" in header else ("RA", "DEC")
@@ -144,6 +155,11 @@ def _parse_spspec(hdus):
 def _places(header, ra, dec):
     words = {"ra": ra, "dec": dec, "plate": "PLATEID", "mjd": "MJD", "fiberid": "FIBERID"}
     return {name: header.get(word) for name, word in words.items()}
+
+
+def flagged_pixels(bits):
+    """Where an and_mask has one of the bits that spoil a pixel."""
+    return np.bitwise_and(bits, sum(1 << bit for bit in BAD_BITS.values())) != 0
 
 
 def ivar_of(error):
@@ -182,9 +198,7 @@ def parse_sdss(hdus, name):
         number = _pixel_numbers(loglam)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    flagged = np.zeros(flux.shape, bool)
-    for bit in BAD_BITS.values():
-        flagged |= (bits >> bit) & 1 > 0
+    flagged = flagged_pixels(bits)
     finite = np.isfinite(flux) & np.isfinite(ivar)
     mask = flagged | ~finite | ~(ivar > 0)
     if not finite.all():

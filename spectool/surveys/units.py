@@ -43,7 +43,7 @@ SYSTEMS = {"ab": u.ABmag, "st": u.STmag}
 _NUMBER = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d{1,2})?"
 _TEN = r"10\s*(?:\^|\*\*)?\s*\(\s*([+-]?\d{1,2})\s*\)|10\s*(?:\^|\*\*)?\s*([+-]\d{1,2})|10(?:\^|\*\*)\s*(\d{1,2})"
 _SCALE = re.compile(rf"[x×]?\s*(?:{_TEN}|({_NUMBER}))\s*[*x×]?\s*")
-_POWER = re.compile(r"\(([^()]*)\)(?:\s*(?:\^|\*\*)?\s*\(?([+-]?\d)\)?)?")
+_POWER = re.compile(r"\(((?:[^()]|\([^()]*\))*)\)(?:\s*(?:\^|\*\*)?\s*\(?([+-]?\d)\)?)?")
 _PLAIN = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻−·{}", "0123456789--.()")
 # The flux of a fibre, a spaxel or a slit is a flux.
 _APERTURE = re.compile(

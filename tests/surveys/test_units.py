@@ -33,6 +33,7 @@ READINGS = {
         "(1E-17 erg/s/cm2/A)^-2",
         "1E+34 cm^4 s^2 Ang^2/erg^2",
     ],
+    (1e-20 * FLAM) ** 2: ["(10**(-20)*erg/s/cm**2/Angstrom)**2"],
     u.W / u.m**2 / u.um: ["W/M2/UM", "W m-2 um-1"],
     u.AA: [
         "A",
