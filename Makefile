@@ -1,4 +1,4 @@
-# make lab | make app | make test | make reproduce [KEY=marziano2024] | make bench | make clean
+# make lab | make app | make test | make fuzz | make reproduce [KEY=marziano2024] | make bench | make clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 PYTEST := $(BIN)/python -m pytest $(PYTEST_FLAGS)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet -c constraints.txt
 
-.PHONY: help lab app test reproduce bench clean
+.PHONY: help lab app test fuzz reproduce bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +36,11 @@ test: $(VENV)/.installed-test ## install, then check the style, run every test a
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST) -n 2 --dist loadfile -m "not notebook and not browser" || [ $$? -eq 5 ]
-	$(PYTEST) -m browser || [ $$? -eq 5 ]
+	$(PYTEST) -n 2 --dist loadfile -m browser || [ $$? -eq 5 ]
 	$(PYTEST) -n 2 --maxschedchunk 1 -m notebook || [ $$? -eq 5 ]
+
+fuzz: $(VENV)/.installed-test ## feed the readers 2,000 damaged files
+	FUZZ_FILES=2000 $(BIN)/python -m pytest -q -s tests/surveys/test_fuzz.py
 
 reproduce: $(VENV)/.installed ## execute the paper notebooks and compare with the papers (KEY=marziano2024 for one)
 	$(BIN)/python -m tools.reproduce $(KEY)
