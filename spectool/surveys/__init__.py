@@ -10,6 +10,7 @@ LATER = {
     "observe_sdss": "spectrograph",
     "packaged_spectra": "sdss",
     "read_califa_cube": "cubes",
+    "read_cube": "cubes",
     "read_photometry": "tables",
     "read_sdss": "sdss",
     "read_spectrum": "files",

@@ -25,7 +25,9 @@ _TRUTH = {"t": True, "true": True, "yes": True, "f": False, "false": False, "no"
 _SERIES = {1: np.polynomial.Chebyshev, 2: np.polynomial.Legendre}
 
 
-def header_wavelengths(header, n_pixels, *, axis=1, name, medium=None, unit=None, hdus=None):
+def header_wavelengths(
+    header, n_pixels, *, axis=1, name, medium=None, unit=None, hdus=None, assumed="vacuum"
+):
     """The wavelengths of an image's pixels along one axis.
 
     Read are FITS WCS paper III (through wcslib: WAVE, AWAV, FREQ, ENER, WAVN, velocities with a rest wavelength;
@@ -43,6 +45,8 @@ def header_wavelengths(header, n_pixels, *, axis=1, name, medium=None, unit=None
         ``"air"`` or ``"vacuum"``; ``"nm"``, ``"log10(Angstrom)"`` ... Both win over the header.
     hdus : HDUList, optional
         Where a -TAB axis keeps its table.
+    assumed : str
+        The medium where nothing says it.
 
     Returns
     -------
@@ -82,10 +86,10 @@ def header_wavelengths(header, n_pixels, *, axis=1, name, medium=None, unit=None
     if medium and stated and medium != stated:
         notes.append(f"the header says that wavelengths are in {stated}: taken as {medium}, as asked")
     elif not medium and not stated:
-        notes.append("the header does not say whether wavelengths are in air or vacuum: taken as vacuum")
+        notes.append(f"the header does not say whether wavelengths are in air or vacuum: taken as {assumed}")
     elif stated == "air":
         notes.append("the header says that wavelengths are in air: converted to vacuum")
-    if (medium or stated) == "air":
+    if (medium or stated or assumed) == "air":
         far = wavelength >= 2000  # below, wavelengths are given in vacuum by convention
         wavelength[far] = air_to_vacuum(wavelength[far]) if far.any() else 0
     return wavelength, notes
@@ -140,10 +144,10 @@ def _read_axis(header, n, axis, name, unit, hdus, notes):
     iraf, ctype = _iraf_words(header), str(header.get(f"CTYPE{axis}", "")).strip().upper()
     unit, word = _axis_unit(header, iraf, axis, name, unit, notes)
     if axis == 1 and "COEFF0" in header and "COEFF1" in header:
-        return 10 ** (_number(header, "COEFF0") + _number(header, "COEFF1") * np.arange(n)), None
+        return 10 ** (header_number(header, "COEFF0") + header_number(header, "COEFF1") * np.arange(n)), None
     if ctype.startswith("MULTISPE"):
         return (_multispec(iraf, header, n, notes) * (unit or u.AA)).to_value(u.AA, u.spectral()), None
-    if _number(header, "DC-FLAG") == -1 or ctype.startswith("PIX") or unit == u.pix:
+    if header_number(header, "DC-FLAG") == -1 or ctype.startswith("PIX") or unit == u.pix:
         raise ValueError("its pixels have no wavelengths yet (CTYPE, CUNIT, DC-FLAG): calibrate it first")
     standard = _STANDARD.fullmatch(ctype)
     if standard is None and unit is None and not _WAVELENGTHS.match(ctype):
@@ -151,7 +155,7 @@ def _read_axis(header, n, axis, name, unit, hdus, notes):
     linear, step = _linear(header, n, axis, notes)
     low, high = sorted((linear[0], linear[-1]))
     is_length = standard is None or standard[1] in ("WAVE", "AWAV")
-    in_log = (standard is None and re.search(r"LOG|LN", ctype)) or _number(header, "DC-FLAG") == 1
+    in_log = (standard is None and re.search(r"LOG|LN", ctype)) or header_number(header, "DC-FLAG") == 1
     if isinstance(unit, u.function.FunctionUnitBase):
         in_log, unit = True, unit.physical_unit
     elif is_length and not in_log and unit == u.AA and _LOG10[0] <= low < high <= _LOG10[1]:
@@ -185,7 +189,7 @@ def _axis_unit(header, iraf, axis, name, asked, notes):
     return (parse_unit(text, name=name, column=word, option="wavelength_unit") if text else None), word
 
 
-def _number(header, word, default=None):
+def header_number(header, word, default=None):
     """A header word as a number, also where it was written as a string."""
     value = header.get(word, default)
     try:
@@ -196,21 +200,21 @@ def _number(header, word, default=None):
 
 def _linear(header, n, axis, notes):
     """Coordinates CRVAL + (pixel - CRPIX) x step along an axis, and the step."""
-    start, step = _number(header, f"CRVAL{axis}"), _number(header, f"CD{axis}_{axis}")
-    width = _number(header, f"CDELT{axis}", None if step is None else step)
+    start, step = header_number(header, f"CRVAL{axis}"), header_number(header, f"CD{axis}_{axis}")
+    width = header_number(header, f"CDELT{axis}", None if step is None else step)
     if step is None and width is not None:
-        step = width * _number(header, f"PC{axis}_{axis}", 1.0)
+        step = width * header_number(header, f"PC{axis}_{axis}", 1.0)
     elif width not in (None, 1.0) and not np.isclose(width, step):
         notes.append(f"CD{axis}_{axis} = {step:g} holds, not CDELT{axis} = {width:g}")
     if start is None or not step:
         words = f"CRVAL{axis} and CDELT{axis} or CD{axis}_{axis}"
         raise ValueError(f"has no wavelengths (header words {words}, not 0)")
     others = (f"{kind}{axis}_{j}" for kind in ("CD", "PC") for j in range(1, 5) if j != axis)
-    if turned := [word for word in others if abs(_number(header, word, 0.0)) > 1e-9]:
+    if turned := [word for word in others if abs(header_number(header, word, 0.0)) > 1e-9]:
         raise ValueError(f"its wavelengths change along two axes ({turned[0]}): rectify it first")
     if f"CRPIX{axis}" not in header:
         notes.append(f"no CRPIX{axis}: the first pixel is taken to be at CRVAL{axis}")
-    return start + (np.arange(n) + 1 - _number(header, f"CRPIX{axis}", 1.0)) * step, step
+    return start + (np.arange(n) + 1 - header_number(header, f"CRPIX{axis}", 1.0)) * step, step
 
 
 def _guess_unit(low, high, step, axis, notes):
@@ -228,7 +232,7 @@ def _guess_unit(low, high, step, axis, notes):
 def _from_wcslib(header, n, axis, kind, unit, step, hdus):
     """Wavelengths [Angstrom] of an axis of FITS WCS paper III."""
     rest = [
-        _number(header, w) * s
+        header_number(header, w) * s
         for w, s in (("RESTWAV", u.m), ("RESTFRQ", u.Hz), ("RESTFREQ", u.Hz))
         if w in header
     ]
@@ -238,7 +242,10 @@ def _from_wcslib(header, n, axis, kind, unit, step, hdus):
         )
     words = {word: header[word] for word in ("RESTWAV", "RESTFRQ", "RESTFREQ") if word in header}
     words |= {"CTYPE1": header[f"CTYPE{axis}"].strip().upper(), "CDELT1": step, "WCSAXES": 1}
-    words |= {"CRVAL1": _number(header, f"CRVAL{axis}"), "CRPIX1": _number(header, f"CRPIX{axis}", 1.0)}
+    words |= {
+        "CRVAL1": header_number(header, f"CRVAL{axis}"),
+        "CRPIX1": header_number(header, f"CRPIX{axis}", 1.0),
+    }
     words |= {f"{k[:2]}1{k[3:]}": header[k] for k in header if re.fullmatch(rf"P[SV]{axis}_\d+", k)}
     try:
         words["CUNIT1"] = unit.to_string("fits") if unit else ""
@@ -263,7 +270,7 @@ def _iraf_words(header):
 
 def _multispec(iraf, header, n, notes):
     """Wavelengths of IRAF's multispec: all apertures must share them."""
-    pixel = (np.arange(n) + 1 - _number(header, "LTV1", 0.0)) / _number(header, "LTM1_1", 1.0)
+    pixel = (np.arange(n) + 1 - header_number(header, "LTV1", 0.0)) / header_number(header, "LTM1_1", 1.0)
     axes = []
     for word in sorted(word for word in iraf if re.fullmatch(r"spec\d+", word)):
         _, _, kind, start, step, _, doppler, _, _, *functions = [float(v) for v in iraf[word].split()]

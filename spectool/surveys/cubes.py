@@ -1,6 +1,5 @@
-"""Read what CALIFA distributes: data cubes (``*.V500.rscube.fits.gz``) as one spectrum for each spaxel."""
+"""Read data cubes of CALIFA (``*.V500.rscube.fits.gz``), MaNGA and their like as one spectrum for each spaxel."""
 
-import re
 import warnings
 from pathlib import Path
 
@@ -14,13 +13,19 @@ from astropy.wcs.utils import proj_plane_pixel_scales
 from astropy.wcs.wcs import InvalidTransformError, SingularMatrixError
 
 from spectool.prepare import LOWEST_REDSHIFT
-from spectool.spectra import air_to_vacuum
+from spectool.spectra import FWHM_TO_SIGMA, KM_S
+from spectool.surveys.axes import header_number, header_wavelengths
 from spectool.surveys.files import HIGHEST_REDSHIFT
+from spectool.surveys.layouts import ERRORS, find_roles
 from spectool.surveys.sdss import open_fits
+from spectool.surveys.units import parse_unit
 
 CUBE_UNIT = "1e-16 erg / (Angstrom s cm2)"
 CUBE_IVAR_UNIT = "1e32 Angstrom2 s2 cm4 / erg2"
-PLANES = ("ERROR", "BADPIX")
+POWERS = {"error": 1, "variance": 2, "ivar": -2}
+"""Planes of noise, and which power of its standard deviation they hold."""
+MANGA_BITS = 1 << np.array([0, 1, 2, 3, 10])
+"""Of DRP3PIXMASK: NOCOV, LOWCOV, DEADFIBER, FORESTAR, DONOTUSE."""
 LARGEST_ERROR = 1e8
 """In the cube's unit: CALIFA gives pixels without data errors of 1e10."""
 
@@ -30,34 +35,40 @@ OPTICAL = (3000.0, 11000.0)
 SPAXEL_SIZES = (0.1, 5.0)
 
 
-def read_califa_cube(
+def read_cube(
     path,
     *,
     redshift=None,
     center=None,
     rest_frame=True,
-    medium="air",
+    medium=None,
+    wavelength_unit=None,
+    flux_unit=None,
     min_coverage=0.5,
     min_sn=0.0,
     name=None,
 ):
-    """Read a cube of CALIFA's low-resolution setup V500 (3745-7500 A) as spectra with positions.
+    """Read a data cube as spectra with positions: CALIFA's V500 (3745-7500 A), MaNGA's LOGCUBE or LINCUBE, MUSE's.
 
-    The file holds planes of flux density, ``ERROR`` (1 sigma) and ``BADPIX`` (1: bad) on the same pixels (Sanchez et
-    al. 2016, DR3). CALIFA has corrected them for the Milky Way's dust, and its wavelengths are in air.
+    CALIFA has planes of flux density, ``ERROR`` (1 sigma) and ``BADPIX`` (1: bad; Sanchez et al. 2016, DR3), corrected
+    for the Milky Way's dust. MaNGA has ``IVAR``, ``MASK`` (of DRP3PIXMASK the bits NOCOV, LOWCOV, DEADFIBER, FORESTAR
+    and DONOTUSE are bad) and ``WAVE`` (vacuum), not corrected for dust. Noise in ``STAT``, ``VAR`` or ``SIGMA`` and
+    flags in ``DQ`` (not 0: bad) are read as well; units are obeyed.
 
     Parameters
     ----------
     path, name
         FITS, gzipped or not; the galaxy's name, by default the file's up to the first point.
     redshift : float, optional
-        Default: the header's ``MED_VEL`` [km/s] over c.
+        Default: the header's ``MED_VEL`` [km/s] over c. MaNGA's cubes have none: their catalogue DRPall has.
     center : (float, float), optional
         Right ascension and declination [deg]. Default: the brightest spaxel, which may be a star in front.
     rest_frame : bool
         Divide the wavelengths by 1 + z (one z for all: rotation stays in), and conserve flux.
-    medium : {"air", "vacuum"}
-        What the file's wavelengths are in.
+    medium : {"air", "vacuum"}, optional
+        What the file's wavelengths are in; default what its header says, else air, as CALIFA's are.
+    wavelength_unit, flux_unit : str, optional
+        Where the header does not say it (CUNIT3, BUNIT), or not rightly.
     min_coverage, min_sn : float
         Spaxels with a smaller share of good pixels, or a lower median signal-to-noise per pixel, are left out.
 
@@ -68,8 +79,9 @@ def read_califa_cube(
         (rest frame) or ``observed_wavelength`` [Angstrom, vacuum]; ``x``, ``y`` [arcsec to the east and the north of
         the centre], ``row``, ``column`` (the spaxel's, from 0), ``galaxy_index`` (0), ``redshift``;
         ``pixel_problems`` and ``spaxel_problems``: how many pixels of the spaxels that are kept are masked, and how
-        many spaxels are left out, for what. ``attrs["history"]`` says it in words. `measure.gradients.add_radius`
-        adds face-on radii.
+        many spaxels are left out, for what. Of MaNGA also ``lsf_sigma`` [km/s] (from ``LSFPOST``, ``DISP`` or
+        ``SPECRES``) and ``ebv`` [mag]. ``attrs["history"]`` says it in words. `measure.gradients.add_radius` adds
+        face-on radii.
 
     Raises
     ------
@@ -77,22 +89,37 @@ def read_califa_cube(
         Naming the file: truncated or no FITS, a plane missing or of another shape, no wavelengths or positions or
         impossible ones, a centre outside of the field, another unit than flux density, no redshift, no spaxel left.
     """
-    if medium not in ("air", "vacuum"):
+    if medium not in (None, "air", "vacuum"):
         raise ValueError(f"medium is {medium!r}: it must be 'air' or 'vacuum'")
     path = Path(path).expanduser()
     hdus = open_fits(path, path.name)
     try:
-        header, cube, error, bad = _planes(hdus)
-        scale, note = _flux_scale(header)
-        wavelength = _wavelengths(header, len(cube))
+        header, flux, noise, flags, notes = _planes(hdus)
+        is_manga = "MANGAID" in header
+        if is_manga and "WAVE" in hdus and hdus["WAVE"].shape == flux.shape[:1]:
+            wavelength = np.asarray(hdus["WAVE"].data, float)
+        else:
+            asked = {"medium": medium, "unit": wavelength_unit, "assumed": "air", "hdus": hdus}
+            wavelength, more = header_wavelengths(header, len(flux.data), axis=3, name=path.name, **asked)
+            notes += more
+        scale, error = _calibrate(header, flux, noise, wavelength, path.name, flux_unit, notes)
         redshift = _redshift(header, redshift)
-        pixels = _pixels(cube, error, bad, scale)
+        pixels = _pixels(flux.data, error, flags, scale)
+        lsf = _resolution(hdus, wavelength, flux.data.shape)
+        low, high = sorted((wavelength[0], wavelength[-1]))
+        if not OPTICAL[0] < low < high < OPTICAL[1]:
+            run = f"{low:g} to {high:g} A (CRVAL3, CDELT3, CRPIX3, CUNIT3)"
+            raise ValueError(f"its wavelengths run from {run}: the WCS is wrong, or the cube is not optical")
+        if wavelength[0] > low:
+            wavelength, pixels = wavelength[::-1], [plane[::-1] for plane in pixels]
+            lsf = None if lsf is None else lsf[::-1]
         kept, spaxel_problems = _choose_spaxels(*pixels[:3], min_coverage, min_sn)
         x, y, where = _positions(header, pixels[0], pixels[2], kept, center)
     except ValueError as problem:
-        raise ValueError(f"{path.name}: {problem}") from problem
+        text = str(problem)
+        named = text.startswith(f"{path.name}: ")
+        raise ValueError(text if named else f"{path.name}: {text}") from problem
     flux, ivar, mask, why = (np.ascontiguousarray(plane[:, kept].T) for plane in pixels)
-    wavelength = air_to_vacuum(wavelength) if medium == "air" else wavelength
     coordinate, stretch = ("wavelength", 1 + redshift) if rest_frame else ("observed_wavelength", 1.0)
     attrs = {"units": "Angstrom", "description": "vacuum" + ", rest frame" * rest_frame}
     sample = xr.Dataset(coords={coordinate: ("wavelength", wavelength / stretch, attrs)})
@@ -105,7 +132,12 @@ def read_califa_cube(
     places = {"row": row, "column": column, "galaxy_index": np.zeros(row.size, int)}
     for key, values in (places | {"redshift": np.full(row.size, redshift)}).items():
         sample[key] = ("spectrum", values, {"units": ""})
-    summary = [f"read {path.name}: {row.size} of {kept.size} spaxels", *note, where]
+    if lsf is not None:
+        about = {"units": "km / s", "description": "instrumental resolution, Gaussian sigma"}
+        sample["lsf_sigma"] = (dims, np.ascontiguousarray(lsf[:, kept].T, "f4"), about)
+    if "EBVGAL" in header:
+        sample["ebv"] = ("spectrum", np.full(row.size, header_number(header, "EBVGAL")), {"units": "mag"})
+    summary = [f"read {path.name}: {row.size} of {kept.size} spaxels", *notes, where]
     pixel_problems = [int((why == 1 + k).sum()) for k in range(len(PIXEL_PROBLEMS))]
     for done, what, problems, counts in (
         ("left out", "spaxel", SPAXEL_PROBLEMS, spaxel_problems),
@@ -114,53 +146,83 @@ def read_califa_cube(
         sample[f"{what}_problems"] = (f"{what}_problem", counts, {"units": ""})
         sample[f"{what}_problem"] = list(problems)
         summary += [f"{done}, {why}: {n} {what}s" for why, n in zip(problems, counts, strict=True) if n]
+    survey = "MaNGA" if is_manga else str(header.get("INSTRUME", "PMAS")).replace("PMAS", "CALIFA")
     galaxy = name or path.name.split(".")[0]
-    return sample.assign_attrs(survey="CALIFA", galaxy_name=galaxy, history="\n".join(summary))
+    return sample.assign_attrs(survey=survey, galaxy_name=galaxy, history="\n".join(summary))
+
+
+read_califa_cube = read_cube  # its name from before other surveys' cubes were read
 
 
 def _planes(hdus):
-    """The header, and the three planes, (wavelength, row, column)."""
-    header, cube = hdus[0].header, hdus[0].data
-    if cube is None or cube.ndim != 3:
-        raise ValueError(f"is no cube: its first image has {0 if cube is None else cube.ndim} axes, not 3")
-    result = {hdu.name: hdu.data for hdu in hdus[1:] if hdu.is_image}
-    missing = [plane for plane in PLANES if result.get(plane) is None]
-    if missing:
-        held = ", ".join(result) or "none"
-        raise ValueError(f"lacks the plane {' and '.join(missing)}; beside the flux it holds: {held}")
-    for plane in PLANES:
-        if result[plane].shape != cube.shape:
-            raise ValueError(f"the plane {plane} has shape {result[plane].shape}, the flux {cube.shape}")
-    return header, cube, *(result[plane] for plane in PLANES)
+    """The header, the flux, the noise with its power, flags (wavelength, row, column; True = bad), notes."""
+    images = {hdu.name: hdu for hdu in hdus if hdu.is_image and hdu.data is not None}
+    planes = {role: images[name] for role, name in find_roles(images).items()}
+    flux = hdus[0] if hdus[0].data is not None else planes.get("flux")
+    if flux is None or flux.data.ndim != 3:
+        n_axes = 0 if flux is None else flux.data.ndim
+        raise ValueError(f"is no cube: its first image has {n_axes} axes, not 3")
+    header, notes = flux.header.copy(), []
+    header.extend(hdus[0].header, unique=True)
+    held = ", ".join(name for name, hdu in images.items() if hdu is not flux) or "none"
+    noise, power = next(((planes[role], POWERS[role]) for role in ERRORS if role in planes), (None, 1))
+    if noise is None:
+        raise ValueError(f"lacks a plane of noise, such as ERROR; beside the flux it holds: {held}")
+    for hdu in (noise, *(planes[role] for role in ("mask", "good") if role in planes)):
+        if hdu.shape != flux.shape:
+            raise ValueError(f"the plane {hdu.name} has shape {hdu.shape}, the flux {flux.shape}")
+    bad = ~(planes["good"].data > 0) if "good" in planes else np.zeros(flux.shape, bool)
+    if "mask" in planes:
+        bits = planes["mask"].data
+        bits = bits.astype(np.int64) & MANGA_BITS.sum() if "MANGAID" in header else bits
+        bad = bad | (bits != 0)
+    elif "good" not in planes:
+        notes.append(f"no plane of flags, such as BADPIX or DQ; beside the flux it holds: {held}")
+    if int(header_number(header, "DRP3QUAL", 0)) >> 30 & 1:
+        notes.append("DRP3QUAL has the bit CRITICAL: the pipeline's authors say not to use this cube")
+    return header, flux, (noise, power), bad, notes
 
 
-def _flux_scale(header):
-    """What brings fluxes to `CUBE_UNIT`, and what to tell of it."""
-    text = str(header.get("BUNIT", "")).strip()
-    if not text:
-        return 1.0, [f"the header has no unit of flux: taken as {CUBE_UNIT}"]
+def _calibrate(header, flux, noise, wavelength, name, flux_unit, notes):
+    """What brings fluxes to `CUBE_UNIT`, and errors in the flux's own unit."""
+    (noise, power), own = noise, str(header.get("BUNIT", "")).strip()
+    text = str(noise.header.get("BUNIT", "")).strip()
+    scale = np.ones(wavelength.size)
+    if flux_unit or own:
+        scale = _to_cube_unit(flux_unit or own, 1, "BUNIT", wavelength, name)
+    else:
+        notes.append(f"the header has no unit of flux: taken as {CUBE_UNIT}")
+    with np.errstate(divide="ignore"):
+        error = np.where(noise.data > 0, noise.data, np.nan) ** (1 / power)
+    if text == own and power != 1 and text:
+        notes.append(f"{noise.name} has the flux's unit: taken as that to the {power}")
+    elif text and text != own:
+        error = error * (_to_cube_unit(text, power, noise.name, wavelength, name) / scale)[:, None, None]
+    return scale.astype("f4")[:, None, None], error
+
+
+def _to_cube_unit(text, power, column, wavelength, name):
+    """Factors to `CUBE_UNIT` from the root of a unit, at each wavelength."""
+    unit = parse_unit(text, name=name, column=column, option="flux_unit")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", u.UnitsWarning)  # two slashes are common
-            unit = u.Unit(re.sub(r"\bA\b", "Angstrom", text))  # astropy's A is the Ampere
-        return unit.to(CUBE_UNIT), []
-    except ValueError:
-        problem = f"its fluxes are in {text!r} (BUNIT), which is no flux density per Angstrom"
-        raise ValueError(problem) from None
+        pairs = u.spectral_density(wavelength * u.AA)
+        return (unit ** (1 / power)).to(CUBE_UNIT, np.ones(wavelength.size), pairs)
+    except (u.UnitConversionError, TypeError, ValueError):
+        wanted = "no flux density" if power == 1 else f"not that of a flux density to the {power}"
+        raise ValueError(f"{column} is in {text!r}, which is {wanted}") from None
 
 
-def _wavelengths(header, n):
-    """Wavelengths of the pixels [Angstrom], as the file has them."""
-    step = header.get("CDELT3", header.get("CD3_3"))
-    if step is None or "CRVAL3" not in header:
-        raise ValueError("has no wavelengths (header words CRVAL3 and CDELT3 or CD3_3)")
-    unit = u.Unit(header.get("CUNIT3", "").strip() or "Angstrom")
-    values = header["CRVAL3"] + step * (np.arange(n) + 1 - header.get("CRPIX3", 1.0))
-    wavelength = (values * unit).to_value(u.AA)
-    if not step > 0 or wavelength[0] < OPTICAL[0] or wavelength[-1] > OPTICAL[1]:
-        run = f"{wavelength[0]:g} to {wavelength[-1]:g} A (CRVAL3, CDELT3, CRPIX3, CUNIT3)"
-        raise ValueError(f"its wavelengths run from {run}, which CALIFA's do not: the WCS is wrong")
-    return wavelength
+def _resolution(hdus, wavelength, shape):
+    """MaNGA's instrumental sigma [km/s] of each pixel, pixel's width included, or None."""
+    for name in ("LSFPOST", "DISP"):
+        if name in hdus and hdus[name].shape == shape:
+            sigma = np.asarray(hdus[name].data, "f4")
+            return (
+                np.where(sigma > 0, sigma, np.nan) / wavelength[:, None, None].astype("f4") * np.float32(KM_S)
+            )
+    if "SPECRES" not in hdus:
+        return None
+    return np.broadcast_to((KM_S * FWHM_TO_SIGMA / hdus["SPECRES"].data)[:, None, None], shape)
 
 
 def _redshift(header, redshift):
@@ -176,9 +238,9 @@ def _pixels(cube, error, bad, scale):
     """Flux, ivar, mask, and why it is masked (0: not, else 1 + index of `PIXEL_PROBLEMS`)."""
     finite = np.isfinite(cube)
     valid = np.isfinite(error) & (error > 0) & (error < LARGEST_ERROR)
-    why = np.select([~finite, bad != 0, ~valid], [1, 2, 3], 0).astype("u1")
+    why = np.select([~finite, bad, ~valid], [1, 2, 3], 0).astype("u1")
     good = why == 0
-    flux = np.where(good, cube, 0).astype("f4") * np.float32(scale)
+    flux = np.where(good, cube, 0).astype("f4") * scale
     ivar = np.zeros(cube.shape, "f4")
     with np.errstate(over="ignore"):
         np.divide(1.0, (error * scale) ** 2, out=ivar, where=good, casting="same_kind")
@@ -210,7 +272,7 @@ def _positions(header, flux, mask, kept, center):
     if sky is None:
         if center is not None:
             raise ValueError("has no celestial coordinates (CTYPE1, CTYPE2): cannot be centred on a position")
-        size = _check_size([abs(header.get(word, 0.0)) for word in ("CDELT1", "CDELT2")])
+        size = _check_size([abs(header_number(header, word, 0.0)) for word in ("CDELT1", "CDELT2")])
         east, north = -size[0] * (column - column[peak]), size[1] * (row - row[peak])
         return east, north, "no celestial coordinates: taken as north up and east to the left"
     world = sky.pixel_to_world(column, row)
@@ -234,7 +296,10 @@ def _celestial(header):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FITSFixedWarning)
-            sky = WCS(header).celestial
+            words = header.copy()
+            for word in ("CTYPE3", "CUNIT3"):  # the third axis is read elsewhere, and less strictly
+                words.remove(word, ignore_missing=True)
+            sky = WCS(words).celestial
             if not sky.has_celestial:
                 raise ValueError(f"no celestial axes among {header['CTYPE1']!r} and {header.get('CTYPE2')!r}")
             _check_size(proj_plane_pixel_scales(sky) * 3600)
@@ -246,5 +311,5 @@ def _celestial(header):
 def _check_size(size):
     """Spaxel sizes [arcsec], as they must be."""
     if not all(SPAXEL_SIZES[0] <= s <= SPAXEL_SIZES[1] for s in size):
-        raise ValueError(f"its spaxels measure {size[0]:g} x {size[1]:g} arcsec; CALIFA's are 1 x 1")
+        raise ValueError(f"its spaxels measure {size[0]:g} x {size[1]:g} arcsec, which is impossible")
     return size

@@ -39,19 +39,23 @@ def write_spec(path, loglam=LOGLAM, *, redshift=0.1, subclass="", **columns):
     return path
 
 
-def write_cube(path, *, flux=None, error=None, bad=None, drop=(), **changes):
+def write_cube(
+    path, *, flux=None, error=0.05, bad=None, drop=(), error_name="ERROR", error_unit="", **changes
+):
     """A cube as CALIFA writes them; its brightest spaxel is row 8, column 10, at the reference pixel."""
     if flux is None:
         row, column = np.mgrid[:NY, :NX]
         noise = np.random.default_rng(5).standard_normal((AIR.size, NY, NX))
         flux = np.exp(-np.hypot(row - 8, column - 10) / 5) * (1 + 0.05 * noise)
-    error = np.full(flux.shape, 0.05) if error is None else error
+    error = np.full(flux.shape, error) if np.ndim(error) == 0 else error
     bad = np.zeros(flux.shape) if bad is None else bad
     planes = {"ERROR": error.astype("f4"), "ERRWEIGHT": np.ones(flux.shape, "f4"), "BADPIX": bad.astype("u1")}
     primary = fits.PrimaryHDU(flux.astype("f4"))
     words = CUBE_HEADER | changes
     primary.header.update({word: value for word, value in words.items() if value is not None})
     hdus = [fits.ImageHDU(data, name=name) for name, data in planes.items() if name not in drop]
+    for hdu in hdus[:1] * ("ERROR" not in drop):
+        hdu.name, hdu.header["BUNIT"] = error_name, error_unit
     fits.HDUList([primary, *hdus]).writeto(path, overwrite=True)
     return flux.astype("f4")
 
