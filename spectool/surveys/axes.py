@@ -143,8 +143,9 @@ def _read_axis(header, n, axis, name, unit, hdus, notes):
     """Wavelengths [Angstrom, whatever the medium] and the medium that the axis type implies."""
     iraf, ctype = _iraf_words(header), str(header.get(f"CTYPE{axis}", "")).strip().upper()
     unit, word = _axis_unit(header, iraf, axis, name, unit, notes)
-    if axis == 1 and "COEFF0" in header and "COEFF1" in header:
-        return 10 ** (header_number(header, "COEFF0") + header_number(header, "COEFF1") * np.arange(n)), None
+    start, step = header_number(header, "COEFF0"), header_number(header, "COEFF1")
+    if axis == 1 and None not in (start, step):
+        return 10 ** (start + step * np.arange(n)), None
     if ctype.startswith("MULTISPE"):
         return (_multispec(iraf, header, n, notes) * (unit or u.AA)).to_value(u.AA, u.spectral()), None
     if header_number(header, "DC-FLAG") == -1 or ctype.startswith("PIX") or unit == u.pix:
@@ -190,11 +191,13 @@ def _axis_unit(header, iraf, axis, name, asked, notes):
 
 
 def header_number(header, word, default=None):
-    """A header word as a number, also where it was written as a string."""
-    value = header.get(word, default)
+    """A header word as a number, also where it was written as a string; the default where it is blank or missing."""
+    value = header.get(word)
+    if value is None or isinstance(value, fits.card.Undefined) or value == "":
+        return default
     try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"the header word {word} is {value!r}, not a number") from None
 
 
@@ -231,16 +234,13 @@ def _guess_unit(low, high, step, axis, notes):
 
 def _from_wcslib(header, n, axis, kind, unit, step, hdus):
     """Wavelengths [Angstrom] of an axis of FITS WCS paper III."""
-    rest = [
-        header_number(header, w) * s
-        for w, s in (("RESTWAV", u.m), ("RESTFRQ", u.Hz), ("RESTFREQ", u.Hz))
-        if w in header
-    ]
+    lines = {word: header_number(header, word, 0.0) for word in ("RESTWAV", "RESTFRQ", "RESTFREQ")}
+    words = {word: value for word, value in lines.items() if value > 0}
+    rest = [value * (u.m if word == "RESTWAV" else u.Hz) for word, value in words.items()]
     if kind in _DOPPLER and not rest:
         raise ValueError(
             f"axis {axis} is a velocity ({kind}) and its line is missing: RESTWAV [m] or RESTFRQ [Hz]"
         )
-    words = {word: header[word] for word in ("RESTWAV", "RESTFRQ", "RESTFREQ") if word in header}
     words |= {"CTYPE1": header[f"CTYPE{axis}"].strip().upper(), "CDELT1": step, "WCSAXES": 1}
     words |= {
         "CRVAL1": header_number(header, f"CRVAL{axis}"),
