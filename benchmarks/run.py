@@ -16,6 +16,8 @@ BENCHMARKS = {
     "slider_to_paint_ms": "benchmarks.slider:run",
     "slider_kernel_ms": "benchmarks.slider:run",
     "mi_matrix_seconds": "benchmarks.information:mi_matrix",
+    "read_spectra_per_second": "benchmarks.reading:run",
+    "read_desi_spectra_per_second": "benchmarks.reading:run",
     "denoise_spectra_per_second": "benchmarks.denoise:run",
     "mzr_selection_to_paint_ms": "benchmarks.mzr:run",
     "mzr_slider_to_paint_ms": "benchmarks.mzr:run",

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from spectool.spectra import R_V, extinction_curve, pixel_edges, rebin_spectra, sps_wavelength
+from spectool.spectra import KM_S, R_V, extinction_curve, pixel_edges, rebin_spectra, sps_wavelength
 
 SENTINELS = (-99.0, -999.0, -9999.0, 9999.0)
 """Numbers that stand for "no data"; in magnitudes 99 too."""
@@ -225,6 +225,28 @@ def clean_to_rest_frame(sample, ebv=None):
     return to_rest_frame(sample)
 
 
+def measured_lsf(sample):
+    """``lsf_sigma`` (galaxy, wavelength) [km/s] where a survey measures it; None of SDSS: fits take its mean curve."""
+    lsf, survey = sample.get("lsf_sigma"), str(sample.attrs.get("survey", ""))
+    if lsf is None or lsf.ndim != 2 or survey.startswith("SDSS") or "simulated" in survey:
+        return None
+    return lsf.transpose("galaxy", "wavelength").values
+
+
+def typical_lsf(sample):
+    """The median over galaxies of `measured_lsf`, along the sample's pixels; None without one."""
+    lsf = measured_lsf(sample)
+    if lsf is None or not np.isfinite(lsf).any():
+        return None
+    known = np.flatnonzero(np.isfinite(lsf).any(axis=0))
+    return np.interp(np.arange(lsf.shape[1]), known, np.nanmedian(lsf[:, known].astype(float), axis=0))
+
+
+def pixel_variance(edges):
+    """What the width of pixels adds to the variance [km2/s2] of a line-spread function."""
+    return (np.diff(edges) * 2 / (edges[..., 1:] + edges[..., :-1]) * KM_S) ** 2 / 12
+
+
 def resample(sample, wavelength, *, min_coverage=0.5, batch_size=64):
     """Rebin spectra to a common wavelength grid, conserving flux.
 
@@ -247,7 +269,8 @@ def resample(sample, wavelength, *, min_coverage=0.5, batch_size=64):
     -------
     Dataset
         With coordinate ``wavelength`` (rest frame) or ``observed_wavelength``; the per-galaxy columns are
-        kept. `PrepareWarning` if some spectra do not reach the grid at all.
+        kept, and so is ``lsf_sigma`` where the survey measures it for each pixel. `PrepareWarning` if some spectra
+        do not reach the grid at all.
     """
     old, rest = spectral_coordinate(sample)
     n_galaxies, wavelength = sample.sizes["galaxy"], np.asarray(wavelength, float)
@@ -255,6 +278,8 @@ def resample(sample, wavelength, *, min_coverage=0.5, batch_size=64):
     edges_out = pixel_edges(wavelength)
     shape = (n_galaxies, wavelength.size)
     flux, ivar, mask = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
+    lsf = measured_lsf(sample)
+    sigma = None if lsf is None else np.empty(shape, np.float32)
     for first in range(0, n_galaxies, batch_size):
         part = slice(first, min(first + batch_size, n_galaxies))
         pixels = [sample[name].isel(galaxy=part).values for name in ("flux", "ivar", "mask")]
@@ -266,7 +291,16 @@ def resample(sample, wavelength, *, min_coverage=0.5, batch_size=64):
         bad = ~((covered >= min_coverage) & (v > 0))
         flux[part], mask[part] = np.where(bad, 0, f), bad
         ivar[part] = np.divide(1.0, v, out=np.zeros_like(v), where=~bad)
-    return _resampled(sample, wavelength, rest, (flux, ivar, mask))
+        if lsf is not None:  # rebinning takes an old pixel as flat: its width comes in again
+            known = np.isfinite(lsf[part])
+            spread = np.where(known, lsf[part].astype(float) ** 2 + pixel_variance(edges_in), 0.0)
+            spread, _, covered = rebin_spectra(spread, spread, known, edges_in, edges)
+            spread[covered == 0] = np.nan
+            sigma[part] = np.sqrt(spread + pixel_variance(edges_out))
+    out = _resampled(sample, wavelength, rest, (flux, ivar, mask))
+    if lsf is not None:
+        out["lsf_sigma"] = (("galaxy", "wavelength"), sigma, dict(sample["lsf_sigma"].attrs))
+    return out
 
 
 def _resampled(sample, wavelength, rest, pixels):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from spectool.prepare import LOWEST_REDSHIFT, spectral_coordinate
-from spectool.spectra import FWHM_TO_SIGMA, KM_S, PIXEL_VELOCITY
+from spectool.prepare import LOWEST_REDSHIFT, pixel_variance, spectral_coordinate, typical_lsf
+from spectool.spectra import FWHM_TO_SIGMA, KM_S, PIXEL_VELOCITY, pixel_edges
 from spectool.surveys.spectrograph import lsf_pixels, resolving_power
 
 _UNKNOWN = 70.0  # km/s, where a sample says nothing of its resolution
@@ -191,6 +191,9 @@ def line_spread(sample, wavelength):
     """Sigma of the line-spread function [km/s] at rest wavelengths, from what a sample says of itself."""
     if "lsf_sigma" in sample and sample["lsf_sigma"].dims == ("wavelength",):
         return np.interp(wavelength, sample["wavelength"].values, sample["lsf_sigma"].values)
+    if (own := typical_lsf(sample)) is not None:  # profiles are averaged over pixels: without these
+        pixels = pixel_variance(pixel_edges(wavelength))
+        return np.sqrt(np.maximum(own**2 - pixels, 0.5 * pixels))
     survey = str(sample.attrs.get("survey", ""))
     templates = np.full(np.shape(wavelength), np.nan)
     if "fwhm" in sample.attrs:
@@ -209,10 +212,11 @@ def line_spread(sample, wavelength):
 def _blurred_templates(sample, wavelength, grid):
     """The same for templates blurred to it; never sharper than these where spectra were made of them."""
     survey = str(sample.attrs.get("survey", ""))
-    fwhm = _TEMPLATE_FWHM if grid is None else grid.fwhm
-    templates = fwhm * FWHM_TO_SIGMA / wavelength * KM_S
+    templates = (_TEMPLATE_FWHM if grid is None else grid.fwhm) * FWHM_TO_SIGMA / wavelength * KM_S
     if "lsf_sigma" in sample and sample["lsf_sigma"].dims == ("wavelength",):
         known = sample["lsf_sigma"].values.astype(float)
+    elif (own := typical_lsf(sample)) is not None:
+        return own
     elif survey.startswith(("SDSS", "DESI")):
         # Rounded, so that a part of a sample is fitted like the whole.
         known = lsf_pixels(wavelength * (1 + np.round(_typical_redshift(sample), 2))) * PIXEL_VELOCITY

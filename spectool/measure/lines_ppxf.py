@@ -97,8 +97,8 @@ def fit_lines(
     doublets : dict, optional
         See `spectool.measure.lines_ppxf.fitted_columns`.
     lsf : float or array_like (wavelength,), optional
-        Sigma of the line-spread function [km/s]; default the variable ``lsf_sigma``, else SDSS's for surveys that are
-        SDSS's or made of it, else the templates' own.
+        Sigma of the line-spread function [km/s]; default the variable ``lsf_sigma`` (the median of galaxies that have
+        their own, as DESI's), else SDSS's for surveys that are SDSS's or made of it, else the templates' own.
     fit_range : (float, float)
         Rest wavelengths [Angstrom].
     rescale_errors : bool, optional

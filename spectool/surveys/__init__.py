@@ -11,6 +11,8 @@ LATER = {
     "packaged_spectra": "sdss",
     "read_califa_cube": "cubes",
     "read_cube": "cubes",
+    "read_desi": "desi",
+    "read_manga": "manga",
     "read_photometry": "tables",
     "read_sdss": "sdss",
     "read_spectrum": "files",

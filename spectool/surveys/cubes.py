@@ -17,6 +17,7 @@ from spectool.spectra import FWHM_TO_SIGMA, KM_S
 from spectool.surveys.axes import header_number, header_wavelengths
 from spectool.surveys.files import HIGHEST_REDSHIFT
 from spectool.surveys.layouts import ERRORS, find_roles
+from spectool.surveys.manga import MANGA_BITS
 from spectool.surveys.sdss import open_fits
 from spectool.surveys.units import parse_unit
 
@@ -24,8 +25,6 @@ CUBE_UNIT = "1e-16 erg / (Angstrom s cm2)"
 CUBE_IVAR_UNIT = "1e32 Angstrom2 s2 cm4 / erg2"
 POWERS = {"error": 1, "variance": 2, "ivar": -2}
 """Planes of noise, and which power of its standard deviation they hold."""
-MANGA_BITS = 1 << np.array([0, 1, 2, 3, 10])
-"""Of DRP3PIXMASK: NOCOV, LOWCOV, DEADFIBER, FORESTAR, DONOTUSE."""
 LARGEST_ERROR = 1e8
 """In the cube's unit: CALIFA gives pixels without data errors of 1e10."""
 

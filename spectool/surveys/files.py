@@ -12,7 +12,9 @@ from astropy.table import QTable
 from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, air_to_vacuum
 from spectool.surveys import refusing
+from spectool.surveys.desi import is_desi, read_desi, redrock_beside
 from spectool.surveys.layouts import WAVELENGTHS, name_unit, read_columns, read_hdus
+from spectool.surveys.manga import is_manga, read_manga
 from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, naming_damage, open_fits, parse_sdss
 from spectool.surveys.units import flux_factor, parse_unit
 
@@ -89,7 +91,7 @@ def read_spectrum(
         else:
             hdus = open_fits(content, name, whole=False)
             with naming_damage(name):
-                sample = _survey_sample(hdus, name)
+                sample = _survey_sample(hdus, name, target, source)
             if sample is not None:
                 sample.attrs["history"] = "\n".join([*notes, sample.attrs["history"]])
                 return _with_facts(sample, name, redshift, ebv, [])
@@ -139,9 +141,24 @@ def _text_columns(content, name):
         raise ValueError(f"{name}: cannot be read as {kind}") from error
 
 
-def _survey_sample(hdus, name):
-    """The sample of a file of SDSS, which has a reader of its own; None of any other."""
-    return combine_sdss([parse_sdss(hdus, name)], [name]) if is_sdss(hdus) else None
+def _survey_sample(hdus, name, target, source):
+    """The sample of a file of SDSS, DESI or MaNGA, which have readers of their own; None of any other."""
+    if is_sdss(hdus):
+        return combine_sdss([parse_sdss(hdus, name)], [name])
+    targets = None if target == "all" else target
+    if is_desi(hdus):
+        sample = read_desi(hdus, targets=targets, redshifts=redrock_beside(source), name=name)
+        survey, numbers = "DESI", sample["name"].values
+    elif is_manga(hdus):
+        sample = read_manga(hdus, targets=targets, name=name)
+        survey, numbers = "MaNGA", np.arange(sample.sizes["galaxy"])
+    else:
+        return None
+    if target is None and numbers.size > 1:
+        some = ", ".join(map(str, numbers[:4])) + ", ..." * (numbers.size > 4)
+        advice = f"choose by target={numbers[0]} and so on, or target='all'"
+        raise ValueError(f"{name}: is a {survey} file with {numbers.size} spectra ({some}): {advice}")
+    return sample
 
 
 def _wavelength(raw, name, medium, unit):

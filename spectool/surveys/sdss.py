@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyWarning
+from astropy.io.fits.verify import VerifyError, VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
 from spectool.spectra import DLOGLAM, FLUX_UNIT, IVAR_UNIT, LOGLAM0, PIXEL_VELOCITY
@@ -23,7 +23,8 @@ BAD_BITS = {"FULLREJECT": 18, "NOSKY": 22, "BRIGHTSKY": 23, "NODATA": 24, "COMBI
 
 
 # What astropy raises at damaged content, and the types of table columns that it need not convert.
-_DAMAGE = (AstropyUserWarning, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_DAMAGE = (AstropyUserWarning, VerifyError, ArithmeticError, AttributeError)
+_DAMAGE += (LookupError, OSError, TypeError, ValueError)
 _KINDS = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 
 
@@ -43,14 +44,20 @@ def naming_damage(name):
 
 
 def open_fits(source, name, *, whole=True):
-    """Open a FITS file, gzipped or not, in memory, with errors that name it; unless `whole`, it is parsed on demand."""
+    """Open a FITS file, gzipped or not, with errors that name it: in memory or, unless `whole`, read on demand."""
+    path, start = None, source
     if not isinstance(source, bytes):
-        source = Path(source)
-        if not source.is_file():
+        path = Path(source)
+        if not path.is_file():
             raise FileNotFoundError(f"{name}: no such file")
-        source = source.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(80)
+    if not whole and path and start.startswith(b"SIMPLE"):
+        with naming_damage(name):
+            return fits.open(path, lazy_load_hdus=True)
     try:
-        source = gzip.decompress(source) if source.startswith(b"\x1f\x8b") else source
+        source = source if path is None else path.read_bytes()
+        source = gzip.decompress(source) if start.startswith(b"\x1f\x8b") else source
     except (EOFError, OSError, zlib.error) as error:
         damaged = f"truncated or damaged ({error}); fetch it again"
         raise ValueError(f"{name}: the gzip file is {damaged}") from error
@@ -288,8 +295,8 @@ def read_sdss(paths, *, skip_bad=False):
     for path in paths:
         name = Path(path).name
         try:
-            with naming_damage(name):
-                spectra.append(parse_sdss(open_fits(path, name, whole=False), name))
+            with naming_damage(name), open_fits(path, name, whole=False) as hdus:
+                spectra.append(parse_sdss(hdus, name))
             names.append(name)
         except (FileNotFoundError, ValueError) as error:
             if not skip_bad:

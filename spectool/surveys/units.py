@@ -3,6 +3,7 @@
 import re
 import warnings
 from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 from astropy import units as u
@@ -79,6 +80,7 @@ def parse_unit(text, *, name, column, option):
     return unit
 
 
+@lru_cache(maxsize=256)
 def _parse(text):
     """A unit, or None."""
     text = _APERTURE.sub("", text).translate(_PLAIN)
@@ -129,3 +131,11 @@ def flux_factor(unit, wavelength):
     """What flux densities in a unit are multiplied by to be in `FLUX_UNIT`, or a `UnitConversionError`."""
     pairs = u.spectral_density(wavelength * u.AA) + u.zero_point_flux(AB_JY * u.Jy)
     return (np.ones(np.shape(wavelength)) * unit).to_value(FLUX_UNIT, pairs)
+
+
+def image_factor(hdu, name):
+    """What the values of an image are multiplied by to be in `FLUX_UNIT`: by its BUNIT, 1 where it has none."""
+    unit = parse_unit(hdu.header.get("BUNIT", FLUX_UNIT), name=name, column=hdu.name, option="flux_unit")
+    if not unit.is_equivalent(FLUX_UNIT):
+        raise ValueError(f"{name}: {hdu.name} is in {unit}, which is no flux density per wavelength")
+    return unit.to(FLUX_UNIT)

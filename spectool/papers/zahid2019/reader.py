@@ -87,7 +87,7 @@ def prepare_zahid2019(sample, *, ebv=None, spectral_fwhm=None, fwhm=FWHM, min_co
     wavelength = optical_wavelength()
     wide = np.arange(wavelength[0] - MARGIN, wavelength[-1] + MARGIN + 1)
     keep = np.pad(kept_pixels(wavelength), MARGIN)
-    out, noise = _resample(out, wide, min_coverage)
+    out, noise = _resample(out.drop_vars("lsf_sigma", errors="ignore"), wide, min_coverage)
     bad = out["mask"].values[:, keep]
     extra = np.sqrt(np.clip(fwhm**2 - width**2, 0, None)) / SIGMA_TO_FWHM
     flux = broaden(out["flux"].values, extra, wide, bad=out["mask"].values, keep=keep, step=SIGMA_STEP)
