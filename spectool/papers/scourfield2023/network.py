@@ -12,7 +12,7 @@ from spectool.models.store import load_model
 from spectool.models.training import History, fit, in_batches
 from spectool.models.vae import kl_per_dimension
 from spectool.papers.scourfield2023.sample import normalize_total
-from spectool.surveys.desi import observe_desi_like
+from spectool.surveys.desi_spectrograph import observe_desi_like
 
 LATENT_SIZES = (2, 4, 6, 10)
 #: Table 4, the AE: latent size -> dropout rate and widths of the encoder's layers.
