@@ -9,22 +9,13 @@ import numpy as np
 import pandas as pd
 import traitlets
 import xarray as xr
-from bokeh.models import (
-    CDSView,
-    ColumnDataSource,
-    GroupFilter,
-    HoverTool,
-    Legend,
-    LinearScale,
-    Range1d,
-    TapTool,
-)
+from bokeh.models import CDSView, ColumnDataSource, GroupFilter, HoverTool, LinearScale, Range1d, TapTool
 from bokeh.plotting import figure
 from scipy.stats import chi2
 
 from spectool.explore.dashboard import Choice, Dashboard
 from spectool.explore.style import OKABE_ITO
-from spectool.explore.view import DashboardView, Slider, alt
+from spectool.explore.view import DashboardView, Slider, alt, limits
 from spectool.measure.sedfit import PROPERTIES, fit_galaxy, fit_library
 from spectool.models.bands import FACILITY_BANDS, read_inputs
 from spectool.papers import find_parts
@@ -33,7 +24,7 @@ from spectool.surveys.gama import move_fluxes
 
 MOST_DEX, STEP = 1.0, 0.01  # of the slider
 MISTAKE = 1000.0  # what fluxes in mJy are too high by if they are taken for Jy
-N_NEAREST = 5
+N_GALAXIES, N_NEAREST = 30, 5
 UNLIKELY = 1e-3  # chance of the best model's chi-square, below which the library has no such galaxy
 LIMIT_SIGMA = 2.0  # fluxes below 1 sigma are drawn as limits of this many
 LEAST_ERROR = 0.01  # dex, in tables
@@ -49,8 +40,18 @@ SOURCES = {
     "teacher": ("teacher’s label", OKABE_ITO["bluish_green"], "diamond", "◆"),
     "truth": ("truth", GREY, "x", "✕"),
 }
+# Kind of a point: its name in the legend, its marker.
 KINDS = {"flux": ("flux", "circle"), "limit": (f"{LIMIT_SIGMA:g}σ limit", "inverted_triangle")}
 KINDS["missing"] = ("missing", "circle")
+BORDER = {"min_border_left": 78, "min_border_right": 16}  # the same for both panels: their frames line up
+# Columns of the table: their names in the file.
+COLUMNS = {"band": "band", "wavelength": "wavelength_micron", "flux": "flux_jy", "error": "flux_error_jy"}
+COLUMNS |= {
+    "missing": "missing",
+    "observed": "flux_observed_jy",
+    "shift": "shift_dex",
+    "model": "model_flux_jy",
+}
 SHORT = {"log_mass": "log M*", "log_sfr": "log SFR", "log_dust_luminosity": "log L dust"}
 UNITS = ("M☉", "M☉/yr", "L☉")
 TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
@@ -79,12 +80,12 @@ class SedState(Dashboard):
         super().__init__(start=start)
         if (unit := sample["flux"].attrs.get("units")) != "Jy":
             raise ValueError(f"fluxes must be in Jy, not {unit!r}: convert them")
-        place = sample if "band_wavelength" in sample.coords or library is None else library
-        if "band_wavelength" not in place.coords:
+        owners = [part for part in (sample, library) if part is not None and "band_wavelength" in part.coords]
+        if not owners:
             raise ValueError(
                 "the sample lacks the coordinate band_wavelength [Angstrom], and no library has it"
             )
-        wavelength = place["band_wavelength"].sel(band=sample["band"].values)
+        wavelength = owners[0]["band_wavelength"].sel(band=sample["band"].values)
         self.sample = sample.isel(band=np.argsort(wavelength.values)).transpose("galaxy", "band", ...)
         self.bands = self.sample["band"].values.astype(str).tolist()
         self.wavelength = 1e-4 * np.sort(wavelength.values.astype(float))  # micron
@@ -132,15 +133,15 @@ class SedState(Dashboard):
     def _check(self, shifts):
         """Shifts by band, held within the slider's range; those of 0 are left out."""
         try:
-            shifts = {band: float(dex) for band, dex in shifts.items()}
-        except (AttributeError, TypeError, ValueError) as error:
+            dex = pd.Series(shifts, dtype=float)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"shifts are dex by band, such as {{'r': 0.3}}, not {shifts!r}") from error
-        if unknown := [band for band in shifts if band not in self.bands]:
+        if unknown := [band for band in dex.index if band not in self.bands]:
             raise ValueError(f"there is no band {unknown[0]!r}; there are: {', '.join(self.bands)}")
-        if not np.isfinite(list(shifts.values())).all():
+        if not np.isfinite(dex).all():
             raise ValueError("a shift must be finite")
-        held = {band: round(min(max(dex, -MOST_DEX), MOST_DEX), 2) for band, dex in shifts.items()}
-        return {band: held[band] for band in self.bands if held.get(band)}
+        held = dex.clip(-MOST_DEX, MOST_DEX).round(2)
+        return {band: float(held[band]) for band in self.bands if held.get(band)}
 
     def set_shift(self, dex):
         """Multiply the chosen band's flux by 10^dex."""
@@ -169,8 +170,8 @@ class SedState(Dashboard):
 
     def _ask(self):
         """What networks and library say of the fluxes as they are now."""
-        dex = np.array([self.shifts.get(band, 0.0) for band in self.bands])
-        moved = move_fluxes(self.observed, self.observed_error, dex, self.bands)
+        self.dex = np.array([self.shifts.get(band, 0.0) for band in self.bands])
+        moved = move_fluxes(self.observed, self.observed_error, self.dex, self.bands)
         self.flux, self.error = (values * (MISTAKE if self.mistaken else 1.0) for values in moved)
         self.missing = ~self.measured | np.isin(self.bands, self.dropped)
         self.score, self.reason, self.fit_reason, self.nearest = np.nan, "", "", {}
@@ -209,23 +210,22 @@ class SedState(Dashboard):
         return [name for name in SOURCES if not np.isnan(self.answers[name][:, 0]).all()]
 
     def photometry(self):
-        """What is drawn of each band, as columns of equal length."""
+        """What is known of each band and drawn of it (``y`` between ``low`` and ``high``), as a DataFrame."""
         faint = self.measured & ~(self.flux >= self.error)
         y = np.where(faint, np.maximum(self.flux, 0) + LIMIT_SIGMA * self.error, self.flux)
         y = np.where(self.measured, y, self.model_flux[0])
         kind = np.where(self.missing, "missing", np.where(faint, "limit", "flux"))
         ends = np.stack([np.maximum(y - self.error, 0.05 * y), y + self.error])
         low, high = np.where(kind == "flux", ends, np.nan)
-        moved = self.mistaken | np.isin(self.bands, list(self.shifts))
-        before = np.where(moved & self.measured & (self.observed > 0), self.observed, np.nan)
-        bands = {"band": np.array(self.bands), "wavelength": self.wavelength}
-        return bands | {"y": y, "low": low, "high": high, "before": before, "kind": kind}
+        moved = (self.mistaken | (self.dex != 0)) & self.measured & (self.observed > 0)
+        known = {"flux": self.flux, "error": self.error, "missing": self.missing, "observed": self.observed}
+        known |= {"shift": self.dex, "model": self.model_flux[0]}
+        drawn = {"y": y, "low": low, "high": high, "before": np.where(moved, self.observed, np.nan)}
+        bands = {"band": self.bands, "wavelength": self.wavelength}
+        return pd.DataFrame(bands | known | drawn | {"kind": kind})
 
     def table(self):
-        columns = {"band": self.bands, "wavelength_micron": self.wavelength, "flux_jy": self.flux}
-        columns |= {"flux_error_jy": self.error, "missing": self.missing, "flux_observed_jy": self.observed}
-        columns["shift_dex"] = [self.shifts.get(band, 0.0) for band in self.bands]
-        return pd.DataFrame(columns | {"model_flux_jy": self.model_flux[0]})
+        return self.photometry()[list(COLUMNS)].rename(columns=COLUMNS)
 
     def about(self):
         name = self.names[self.numbers.index(self.galaxy)]
@@ -258,24 +258,18 @@ class SedView(DashboardView):
             label, tooltip = (self.state.trait_metadata(name, key) for key in ("label", "tooltip"))
             slider = Slider(min=-MOST_DEX, max=MOST_DEX, step=STEP, readout_format="+.2f", layout=wide)
             slider.description, slider.tooltip = label, tooltip
-            slider.observe(lambda change: self._slide(slider, change["new"]), "value")
-            return slider
+            return self.link(slider, self.state.set_shift)
         if name != "dropped":
             return super().make_control(name)
         groups = {name: bands for name, bands in GROUPS.items() if set(bands) <= set(self.state.bands)}
         tips = {"": "the chosen band"} | {name: ", ".join(bands) for name, bands in groups.items()}
         self.drops = {name: W.ToggleButton(tooltip=f"drop {tip}", layout=wide) for name, tip in tips.items()}
         for group, button in self.drops.items():
-            button.observe(partial(self._press, group), "value")
+            self.link(button, partial(self._drop, group))
         return W.HBox([*self.drops.values()], layout=W.Layout(width="100%"))
 
-    def _slide(self, slider, value):
-        if not (self._quiet or slider.is_echo(value)):
-            self.act(self.state.set_shift, value)
-
-    def _press(self, group, change):
-        if not self._quiet:
-            self.act(self.state.drop, GROUPS.get(group, [self.state.band]), change["new"])
+    def _drop(self, group, gone):
+        self.state.drop(GROUPS.get(group, [self.state.band]), gone)
 
     def show_control(self, name, widget):
         state = self.state
@@ -298,47 +292,46 @@ class SedView(DashboardView):
         return [[self._draw_photometry()], [self._draw_comparison()]]
 
     def _draw_photometry(self):
-        points, chosen = self.sources["points"], self.sources["chosen"]
+        points, shown = self.sources["points"], {"source": self.sources["points"], "x": "wavelength"}
         ends = 0.75 * self.state.wavelength[0], 1.35 * self.state.wavelength[-1]
-        ranges = {"x_range": ends, "y_range": (1e-6, 1)}
-        labels = {"x_axis_label": "observed wavelength (µm)", "y_axis_label": "flux density (Jy)"}
-        title, log = "Fluxes, and the nearest models", {"x_axis_type": "log", "y_axis_type": "log"}
-        plot = _make_panel("photometry", title, 305, tools=TOOLS, **log, **ranges, **labels)
+        options = {"x_axis_label": "observed wavelength (µm)", "y_axis_label": "flux density (Jy)", **BORDER}
+        options |= {"x_axis_type": "log", "y_axis_type": "log", "x_range": ends, "y_range": (1e-6, 1)}
+        options |= {"name": "photometry", "title": "Fluxes, and the nearest models"}
+        plot = figure(height=305, tools=TOOLS, **options)
         plot.xaxis.ticker, plot.xaxis.major_label_overrides = X_TICKS, {x: f"{x:g}" for x in X_TICKS}
         plot.extra_y_ranges, plot.extra_y_scales = {"frame": Range1d(0, 1)}, {"frame": LinearScale()}
-        x, ink = {"x": "wavelength", "source": points}, []
-        ink.append(plot.segment("wavelength", "low", "wavelength", "high", source=points, line_width=1.4))
+        ink = [plot.segment("wavelength", "low", "wavelength", "high", source=points, line_width=1.4)]
         drawn = []
         for kind, (label, marker) in KINDS.items():
-            view = CDSView(filter=GroupFilter(column_name="kind", group=kind))
             style = {"color": GREY, "fill_alpha": 0} if kind == "missing" else {"color": "black"}
-            drawn.append(
-                plot.scatter(y="y", **x, **style, marker=marker, size=7, view=view, legend_label=label)
-            )
+            style |= {"marker": marker, "size": 7, "legend_label": label}
+            view = CDSView(filter=GroupFilter(column_name="kind", group=kind))
+            drawn.append(plot.scatter(y="y", view=view, **shown, **style))
             drawn[-1].nonselection_glyph = drawn[-1].selection_glyph = None
         if self.state.library is not None:
             style = {"level": "underlay", "color": BEST}
-            plot.line(y="best", **x, **style, line_width=2.6, legend_label="best model")
-            style |= {"source": self.sources["models"], "line_alpha": 0.6}
-            plot.multi_line("xs", "ys", **style, legend_label="next four")
-        plot.scatter(y="before", **x, marker="x", size=8, color=GREY)
-        ring = {"fill_alpha": 0, "line_color": CHANGED, "line_width": 2.4}
-        plot.scatter("wavelength", "y", source=chosen, size=16, **ring)
-        font = {"text_font_size": "11px", "text_align": "center", "text_baseline": "top"}
-        names = {"y": "name_y", "text": "band", "y_range_name": "frame", **font}
-        ink.append(plot.text(**x, **names, text_alpha="alpha"))
-        plot.text(x="wavelength", source=chosen, **names, text_color=CHANGED, text_font_style="bold")
+            plot.line(y="model", **shown, **style, line_width=2.6, legend_label="best model")
+            style |= {"line_alpha": 0.6, "legend_label": "next four"}
+            plot.multi_line("xs", "ys", source=self.sources["models"], **style)
+        plot.scatter(y="before", **shown, marker="x", size=8, color=GREY)
+        names = {"y": "name_y", "text": "band", "y_range_name": "frame", "text_font_size": "11px"}
+        names |= {"text_align": "center", "text_baseline": "top"}
+        ink.append(plot.text(**shown, **names, text_alpha="alpha"))
+        chosen = {"x": "wavelength", "source": self.sources["chosen"]}
+        plot.scatter(y="y", **chosen, size=16, fill_alpha=0, line_color=CHANGED, line_width=2.4)
+        plot.text(**chosen, **names, text_color=CHANGED, text_font_style="bold")
         for renderer in (*ink, *drawn[:2]):
             renderer.tags = ["ink"]
-        tips = [("", "@band, @wavelength{0.000} µm"), ("flux", "@text"), ("", "@kind")]
-        plot.add_tools(HoverTool(renderers=drawn, tooltips=tips), TapTool(renderers=drawn))
-        return plot
+        tips = [("", "@band, @wavelength{%.3f} µm"), ("flux", "@flux{%.2e} ± @error{%.1e} Jy"), ("", "@kind")]
+        formatters = dict.fromkeys(("@wavelength", "@flux", "@error"), "printf")
+        hover = HoverTool(renderers=drawn, tooltips=tips, formatters=formatters)
+        plot.add_tools(hover, TapTool(renderers=drawn))
+        return _with_legend(plot)
 
     def _draw_comparison(self):
         n, label = len(PROPERTIES), "dex from the networks’ answer to the galaxy as observed"
-        ranges = {"x_range": (-0.5, 0.5), "y_range": (n - 0.5, -0.5)}
-        title = "Properties that follow"
-        plot = _make_panel("comparison", title, 195, tools="", x_axis_label=label, **ranges)
+        options = {"x_range": (-0.5, 0.5), "y_range": (n - 0.5, -0.5), "x_axis_label": label, **BORDER}
+        plot = figure(title="Properties that follow", height=195, tools="", **options)
         plot.yaxis.ticker = list(range(n))
         plot.yaxis.major_label_overrides = dict(enumerate(SHORT.values()))
         plot.ygrid.visible = False
@@ -347,7 +340,7 @@ class SedView(DashboardView):
             style = {"source": self.sources[name], "color": color, "line_width": 2.2}
             plot.segment("low", "row", "high", "row", **style)
             plot.scatter("value", "row", marker=marker, size=10, legend_label=text, **style)
-        return plot
+        return _with_legend(plot)
 
     def _tapped(self, attr, old, new):
         if new:
@@ -356,32 +349,23 @@ class SedView(DashboardView):
             self.sources["points"].selected.indices = []
 
     def draw(self, changed):
-        columns, refit = self.state.photometry(), "galaxy" in changed
-        self._show_points(columns)
+        table, refit = self.state.photometry(), "galaxy" in changed
+        self._show_points(table)
         if changed != ("band",):
             self._show_answers(refit)
-            self._fit_flux(columns, refit)
+            self._fit_flux(table[["y", "low", "high", "before", "model"]].to_numpy(), refit)
 
-    def _show_points(self, columns):
-        # As lists: 21 numbers are sent sooner within the message than as a buffer of their own.
+    def _show_points(self, table):
         state, k, plot = self.state, self.state.bands.index(self.state.band), self.panels[0][0]
-        name_y = 0.985 - 0.065 * (np.arange(len(state.bands)) % NAME_ROWS)
-        alpha = np.where(columns["kind"] == "missing", 0.45, 0.85)
-        alpha[k] = 0
-        pairs = zip(state.flux, state.error, strict=True)
-        text = [_minus(f"{flux:.2e} ± {error:.1e} Jy") for flux, error in pairs]
-        columns = columns | {
-            "name_y": name_y,
-            "alpha": alpha,
-            "best": state.model_flux[0],
-            "text": np.array(text),
-        }
-        self.sources["points"].data = {name: values.tolist() for name, values in columns.items()}
-        names = ("wavelength", "y", "band", "name_y")
-        self.sources["chosen"].data = {name: [columns[name][k].item()] for name in names}
+        table["name_y"] = 0.985 - 0.065 * (table.index % NAME_ROWS)
+        table["alpha"] = np.where(table["kind"] == "missing", 0.45, 0.85)
+        table.loc[k, "alpha"] = 0
+        # As lists: 21 numbers are sent sooner within the message than as a buffer of their own.
+        self.sources["points"].data = table.to_dict("list")
+        self.sources["chosen"].data = table.iloc[[k]][["wavelength", "y", "band", "name_y"]].to_dict("list")
         ys = state.model_flux[1:].tolist()
         self.sources["models"].data = {"xs": [state.wavelength.tolist()] * len(ys), "ys": ys}
-        shown = [(columns["kind"] == kind).any() for kind in KINDS] + [bool(state.nearest)] * 2
+        shown = [(table["kind"] == kind).any() for kind in KINDS] + [bool(state.nearest)] * 2
         for item, visible in zip(plot.legend[0].items, shown, strict=False):
             item.visible = bool(visible)
         moved = ", ".join(f"{band} by {dex:+.2f} dex" for band, dex in state.shifts.items()) or "no band"
@@ -406,18 +390,14 @@ class SedView(DashboardView):
             plot.x_range.update(start=-reach, end=reach)
         alt(plot, "; ".join(words) + ".")
 
-    def _fit_flux(self, columns, refit):
-        drawn = (columns[name] for name in ("y", "low", "high", "before"))
-        values = np.concatenate([*drawn, self.state.model_flux[0]])
-        values = values[np.isfinite(values) & (values > 0)]
-        if not values.size:
-            return
-        low, high = values.min() / 2, values.max() * 2
-        high *= (high / low) ** 0.2  # room for the names of bands
+    def _fit_flux(self, values, refit):
+        low, high = limits(np.log10(values[values > 0]), low=0, high=100)
+        high += 0.2 * (high - low)  # room for the names of bands
         y_range = self.panels[0][0].y_range
-        inside = y_range.start <= 1.3 * low and high <= 1.3 * y_range.end
-        if refit or not inside or (high / low) ** 1.6 < y_range.end / y_range.start:
-            y_range.update(start=float(low), end=float(high))
+        start, end = np.log10([y_range.start, y_range.end])
+        inside = start <= low + 0.1 and high - 0.1 <= end
+        if refit or not inside or 1.6 * (high - low) < end - start:
+            y_range.update(start=float(10**low), end=float(10**high))
 
     # ---- words
 
@@ -441,20 +421,14 @@ class SedView(DashboardView):
             rows.append([f'<span style="color:{color}">{sign}</span> {text}', *cells])
         heads = [f"{name}<br>[{unit}]" for name, unit in zip(SHORT.values(), UNITS, strict=True)]
         answers = pd.DataFrame(rows, columns=["68% errors", *heads])
-        tables = [answers.to_html(index=False, border=0, escape=False)]
-        if state.nearest:
-            table = pd.DataFrame(state.nearest).rename(
-                columns=SHORT | {"model": "nearest model", "chi2": "χ²"}
-            )
-            tables.append(table.to_html(index=False, border=0, float_format=lambda v: _minus(f"{v:.2f}")))
-        return tables
+        near = pd.DataFrame(state.nearest).rename(columns=SHORT | {"model": "nearest model", "chi2": "χ²"})
+        shown = near.to_html(index=False, border=0, float_format=lambda v: _minus(f"{v:.2f}"))
+        return [answers.to_html(index=False, border=0, escape=False), shown if state.nearest else ""]
 
 
-def _make_panel(name, title, height, **options):
-    """A figure whose frame lines up with the others', with an empty legend above it."""
-    sizes = {"height": height, "sizing_mode": "stretch_width", "min_border_left": 78, "min_border_right": 16}
-    plot = figure(name=name, title=title, active_scroll=None, **sizes, **options)
-    plot.add_layout(Legend(orientation="horizontal", location="left", margin=2), "above")
+def _with_legend(plot):
+    plot.add_layout(plot.legend[0], "above")
+    plot.legend.update(orientation="horizontal", location="left", margin=2)
     return plot
 
 
@@ -471,21 +445,19 @@ def _cell(middle, low, high, doubt):
     return f'<span class="dim" title="{doubt}">{text}</span>' if doubt else text
 
 
-def open_sed_dashboard(sample=None, *, networks=None, library=None, n_galaxies=30, export_folder="exports"):
+def open_sed_dashboard(sample=None, *, networks=None, library=None):
     """Open the dashboard of fluxes.
 
     Parameters
     ----------
     sample : xarray.Dataset, optional
         With dims (galaxy, band): ``flux``, ``flux_error`` [Jy], ``redshift`` and, if there is one, ``mask`` (True:
-        missing); labels of a teacher, ``<property>_fit``, and truths are shown where they are. Some of its galaxies are
-        taken, see ``n_galaxies``. By default mock galaxies and a library are drawn, in seconds.
+        missing); labels of a teacher, ``<property>_fit``, and truths are shown where they are. 30 of its galaxies are
+        taken. By default mock galaxies and a library are drawn, in seconds.
     networks : (BandEnsemble, dict of str to ndarray), optional
         An ensemble, and its reference for outliers; default: the shipped one.
     library : xarray.Dataset, optional
         From `spectool.measure.sedfit.draw_library`; without it galaxies of one's own are not fitted.
-    n_galaxies : int
-    export_folder : str or pathlib.Path
 
     Returns
     -------
@@ -499,7 +471,6 @@ def open_sed_dashboard(sample=None, *, networks=None, library=None, n_galaxies=3
     ensemble, arrays = networks or part.load_networks()
     outliers = arrays if "outlier_center" in arrays else None
     predict = partial(part.predict_properties, networks=ensemble, outliers=outliers)
-    state = SedState(part.pick_galaxies(sample, n_galaxies), predict, library=library)
-    view = SedView(state, export_folder=export_folder)
+    view = SedView(SedState(part.pick_galaxies(sample, N_GALAXIES), predict, library=library))
     view.opener = f"open_sed_dashboard({', '.join(f'{k}={k}' for k, v in given.items() if v is not None)})"
     return view

@@ -150,7 +150,7 @@ def test_a_band_without_a_measurement_stays_missing_and_a_negative_flux_is_one(s
     assert np.isnan(state.flux[:2]).all() and state.missing[:2].all()
     state.set(galaxy=NEGATIVE, shifts={"S500": 0.3})
     assert state.flux[-1] == pytest.approx(10**0.3 * state.observed[-1]) and not state.missing[-1]
-    assert state.nearest and state.photometry()["kind"][-1] == "limit"
+    assert state.nearest and state.photometry()["kind"].iloc[-1] == "limit"
 
 
 def test_millijansky_taken_for_jansky_are_flagged(state):
@@ -314,7 +314,8 @@ def test_it_opens_on_what_is_given_and_on_what_is_drawn(monkeypatch):
     view = open_sed_dashboard()
     assert view.opener == "open_sed_dashboard()" and view.state.nearest
     bare = make_sample()[["flux", "flux_error", "redshift", "mask"]].drop_vars("name")
-    view = open_sed_dashboard(bare, networks=(make_networks()[0], {}), n_galaxies=2)
+    monkeypatch.setattr(sed, "N_GALAXIES", 2)
+    view = open_sed_dashboard(bare, networks=(make_networks()[0], {}))
     assert view.opener == "open_sed_dashboard(sample=sample, networks=networks)"
     assert view.state.list_sources() == ["networks"] and "outlier" not in view.status.value
     assert view.state.names == [f"{k}: z {bare['redshift'].values[k]:.2f}" for k in range(2)]
