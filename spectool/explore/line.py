@@ -424,7 +424,7 @@ class LineView(DashboardView):
             widget, about = W.SelectionRangeSlider(options=options), self.state.trait_metadata
             widget.description, widget.tooltip = about(name, "label"), about(name, "tooltip")
             widget.continuous_update, widget.layout = False, W.Layout(width="auto", margin="0 16px 0 0")
-            widget.observe(lambda change: self._moved(name, widget, change["new"]), "value")
+            self.link(widget, lambda value: self.state.set(sn_range=value))
         else:
             widget = super().make_control(name)
         flex = {"line": "0 1 160px", "axis_x": "0 1 150px", "axis_y": "0 1 58px", "numbers": "1 1 240px"}

@@ -81,6 +81,7 @@ class DashboardView:
         self.panels = self.make_panels()
         grid = gridplot(self.panels, sizing_mode="stretch_width", toolbar_location="right")
         grid.tags = ["spectool"]
+        grid.toolbar.active_scroll = None  # the wheel scrolls the page
         for tool in grid.toolbar.select({"type": SaveTool}):
             tool.filename = f"{state.name}_dashboard"  # or the page asks for it
         # The last figure of a row that is shorter than others reaches to the grid's edge.
@@ -136,8 +137,11 @@ class DashboardView:
         label, tooltip = about(name, "label") or "", about(name, "tooltip") or ""
         style = about(name, "style")
         wide = W.Layout(width="auto", flex="1 1 auto", min_width="0")
-        if isinstance(trait, Choice) and trait.many:
-            return self._make_many(name, label, style)
+        if isinstance(trait, Choice) and trait.many:  # a box to tick for each value
+            box = W.HBox(layout=W.Layout(flex_flow="row wrap", width="100%"))
+            box.make = W.Checkbox if style == "check" else W.ToggleButton
+            box.ticks, box.label = {}, label
+            return box
         options = {"description": label, "tooltip": tooltip, "layout": wide}
         if isinstance(trait, Choice) and style == "toggles":
             widget = W.ToggleButtons(**options, style={"button_width": "auto"})
@@ -152,26 +156,25 @@ class DashboardView:
             widget = Slider(**options, **limits, readout_format=about(name, "format") or ".2f")
         else:
             widget = W.Text(**options, continuous_update=False)
-        widget.observe(lambda change: self._moved(name, widget, change["new"]), "value")
+        return self.link(widget, lambda value: self.state.set(**{name: value}))
+
+    def link(self, widget, action):
+        """Call ``action(value)`` when a user moves a widget, and return the widget."""
+
+        def moved(change):
+            value = change["new"]
+            if not self._quiet and not (isinstance(widget, Slider) and widget.is_echo(value)):
+                self.act(action, value)
+
+        widget.observe(moved, "value")
         return widget
 
-    def _make_many(self, name, label, style):
-        """A box that can be ticked for each of several values."""
-        make = W.Checkbox if style == "check" else W.ToggleButton
-        box = W.HBox(layout=W.Layout(flex_flow="row wrap", width="100%"))
-        box.ticks, box.make, box.label = {}, make, label
-
-        def tick(_):
-            if not self._quiet:
-                self.act(self.state.set, **{name: [v for v, tick in box.ticks.items() if tick.value]})
-
-        box.tick = tick
-        return box
-
-    def _moved(self, name, widget, value):
-        if self._quiet or (isinstance(widget, Slider) and widget.is_echo(value)):
-            return
-        self.act(self.state.set, **{name: value})
+    def button(self, word, tooltip, action, icon=""):
+        """Return a button for an action."""
+        layout = W.Layout(width="auto", flex="0 0 auto")
+        widget = W.Button(description=word, tooltip=tooltip, icon=icon, layout=layout)
+        widget.on_click(lambda _: self.act(action))
+        return widget
 
     def act(self, action, *arguments, **options):
         """Do what a control asks for; an error stands on the status line until the next action."""
@@ -189,12 +192,7 @@ class DashboardView:
     # ---- buttons
 
     def _make_buttons(self):
-        def button(word, tooltip, action, icon=""):
-            widget = W.Button(description=word, tooltip=tooltip, icon=icon, layout=narrow)
-            widget.on_click(lambda _: self.act(action))
-            return widget
-
-        narrow, state = W.Layout(width="auto", flex="0 0 auto"), self.state
+        state, button = self.state, self.button
         self.undo = button("Undo", "take the last change back (Ctrl+Z)", state.undo, "undo")
         self.redo = button("Redo", "do it again (Ctrl+Shift+Z)", state.redo, "repeat")
         self.undo.add_class("spectool-undo")
@@ -202,7 +200,8 @@ class DashboardView:
         self.reset = button("Reset", "back to what the dashboard opens with", state.reset, "fast-backward")
         self.csv = button("CSV", "save what is shown as a table", lambda: self.export("csv"), "table")
         self.json = button("State", "save all choices as a file", lambda: self.export("json"), "save")
-        self.load = W.FileUpload(accept=".json", multiple=False, description="Load", layout=narrow)
+        self.load = W.FileUpload(accept=".json", multiple=False, description="Load")
+        self.load.layout = W.Layout(width="auto", flex="0 0 auto")
         self.load.tooltip = "go to a saved state"
         self.load.observe(lambda change: self._upload(change["new"]), "value")
         self.code = button(
@@ -299,7 +298,7 @@ class DashboardView:
                     v: widget.make(description=label, layout=W.Layout(width="auto")) for label, v in options
                 }
                 for tick in widget.ticks.values():
-                    tick.observe(widget.tick, "value")
+                    self.link(tick, lambda _: self.state.set(**{name: _ticked(widget)}))
                 widget.children = [W.Label(widget.label), *widget.ticks.values()]
             for option, tick in widget.ticks.items():
                 tick.value = option in value
@@ -353,6 +352,10 @@ class DashboardView:
         style = f"<style>{read_asset('picture.css')}</style>"
         display(HTML(f'{style}<div class="spectool-picture"><p>{GONE}</p>{source}</div>'))
         display(self.widget)
+
+
+def _ticked(box):
+    return [value for value, tick in box.ticks.items() if tick.value]
 
 
 def read_asset(name, *, binary=False):

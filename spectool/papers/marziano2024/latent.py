@@ -16,11 +16,8 @@ from spectool.surveys.sdss import packaged_spectra, read_sdss
 
 INFORMATIVE = 0.01  # threshold of eq. 11, Marziano (2024, Section 4.1.2)
 REFERENCE = "marziano2024_reference"
-N_GALAXIES, BETA, SECONDS = (
-    4000,
-    0.3,
-    60.0,
-)  # of a retraining: galaxies, a tenth for validation; eq. 8; when it stops
+SEED = 60  # of the mock galaxies
+N_GALAXIES, BETA, SECONDS = 4000, 0.3, 60.0  # of a retraining: a tenth for validation; eq. 8; when it stops
 
 # Parameters that the dashboard predicts: what a table calls them and a slider, and the values that are possible. The
 # first eight are the paper's Table 1.
@@ -37,19 +34,8 @@ PARAMETERS = {
 }
 
 # The order of `atlas_parameters` in files of tools/recipes/marziano2024.py (their JSON does not keep it).
-ATLAS_COLUMNS = (
-    "log_mass",
-    "log_sfr",
-    "log_ssfr",
-    "log_z_star",
-    "log_z_gas",
-    "redshift",
-    "dust1",
-    "dust2",
-    "dust_index",
-    "age_lw",
-    "log_z_lw",
-)
+ATLAS_COLUMNS = ("log_mass", "log_sfr", "log_ssfr", "log_z_star", "log_z_gas", "redshift")
+ATLAS_COLUMNS += ("dust1", "dust2", "dust_index", "age_lw", "log_z_lw")
 
 
 def draw_galaxies(n, *, seed):
@@ -59,18 +45,7 @@ def draw_galaxies(n, *, seed):
 
 
 def describe(galaxy):
-    """Name a mock galaxy by what it is.
-
-    Parameters
-    ----------
-    galaxy : xarray.Dataset
-        One galaxy, with ``log_mass`` and ``log_sfr``.
-
-    Returns
-    -------
-    str
-        Such as ``"star-forming, log M* 10.3"``.
-    """
+    """Name a mock galaxy by what it is, such as ``"star-forming, log M* 10.3"``."""
     mass, sfr = float(galaxy["log_mass"]), float(galaxy["log_sfr"])
     # Boundaries of the specific star-formation rate as in Salim (2014, Serbian Astron. J. 189, 1).
     kind = "quiescent" if sfr - mass < -11.8 else "green valley" if sfr - mass < -10.8 else "star-forming"
@@ -95,9 +70,9 @@ def sdss_seeds():
     return sample[["flux", "mask"]].assign(unknown).assign_coords(name=("galaxy", names))
 
 
-def draw_seeds(*, seed=60):
+def draw_seeds():
     """Gather the galaxies to start from: mock ones, drawn anew, and the real ones of `sdss_seeds`."""
-    mocks = mock_seeds(draw_galaxies(300, seed=seed), 9)
+    mocks = mock_seeds(draw_galaxies(300, seed=SEED), 9)
     return xr.concat([mocks, sdss_seeds()], dim="galaxy", join="override", combine_attrs="drop")
 
 
@@ -121,28 +96,18 @@ def fit_predictor(atlas):
     table = np.stack([atlas[column].values for column in PARAMETERS], axis=1).astype(np.float32)
     held_out = np.random.default_rng(0).permutation(len(latent)) < len(latent) // 5
     train, valid = ({"x": latent[rows], "y": table[rows]} for rows in (~held_out, held_out))
-    network = GaussianMLP(
-        n_in=latent.shape[1], n_out=table.shape[1], hidden=(64, 64), names=list(PARAMETERS), seed=0
-    )
+    names = list(PARAMETERS)
+    network = GaussianMLP(n_in=latent.shape[1], n_out=len(names), hidden=(64, 64), names=names, seed=0)
     network.set_statistics(train["x"], train["y"])
     options = {"batch_size": 128, "lr": 3e-3, "weight_decay": 1e-3, "optimizer": "adamw", "patience": 10}
+    options |= {"loss": gaussian_loss, "epochs": 40, "schedule": one_cycle(), "seed": 0, "progress": False}
     with single_thread():
-        fit(
-            network,
-            train,
-            valid,
-            loss=gaussian_loss,
-            epochs=40,
-            schedule=one_cycle(),
-            seed=0,
-            progress=False,
-            **options,
-        )
+        fit(network, train, valid, **options)
     network.calibrate(valid["x"], valid["y"])
     return network
 
 
-def open_model(path_or_name=REFERENCE, *, seed=60):
+def open_model(path_or_name=REFERENCE):
     """Open an autoencoder with its training galaxies and the network that predicts their parameters.
 
     For another one, 2000 mock galaxies are drawn and encoded, and the network is trained on them.
@@ -151,13 +116,12 @@ def open_model(path_or_name=REFERENCE, *, seed=60):
     path = resolve(path_or_name)
     beside = path.with_name(f"{path.stem}_parameters.safetensors")
     if set(info.recipe.get("parameters", ())) == set(ATLAS_COLUMNS) and "atlas_latent" in info.arrays:
-        atlas = xr.Dataset(
-            {"latent": (("galaxy", "latent_dim"), info.arrays["atlas_latent"].astype(np.float32))}
-        )
+        latent = info.arrays["atlas_latent"].astype(np.float32)
         columns = zip(ATLAS_COLUMNS, info.arrays["atlas_parameters"].T, strict=True)
-        atlas = atlas.assign({name: ("galaxy", values) for name, values in columns})
+        atlas = xr.Dataset({name: ("galaxy", values) for name, values in columns})
+        atlas = atlas.assign(latent=(("galaxy", "latent_dim"), latent))
     else:
-        atlas = make_atlas(network, draw_galaxies(2000, seed=seed))
+        atlas = make_atlas(network, draw_galaxies(2000, seed=SEED))
     if beside.exists():
         predictor, _ = load_model(beside, expected="GaussianMLP", n_latent=network.n_latent)
     else:
@@ -180,23 +144,14 @@ def retrain(*, on_progress):
     def report(history):
         on_progress(min(1.0, history.seconds / SECONDS), float(history.column("valid_loss")[-1]))
 
-    history = train(
-        network,
-        {"flux": flux[:split]},
-        {"flux": flux[split:]},
-        # Annealed from above as in the paper's notebook: dimensions that are not needed stay closed.
-        loss=BetaLoss(BETA, start=10.0),
-        max_seconds=SECONDS,
-        callbacks=[report],
-        seed=0,
-        epochs=1000,
-        progress=False,
-    )
+    # Annealed from above as in the paper's notebook: dimensions that are not needed stay closed.
+    options = {"loss": BetaLoss(BETA, start=10.0), "max_seconds": SECONDS, "callbacks": [report]}
+    parts = {"flux": flux[:split]}, {"flux": flux[split:]}
+    history = train(network, *parts, **options, seed=0, epochs=1000, progress=False)
     atlas = make_atlas(network, galaxies)
     scores = np.asarray(informativeness(atlas["latent"], galaxies["flux"]))
     arrays = {"informative": np.argsort(-scores)[: max(1, int((scores > INFORMATIVE).sum()))]}
     recipe = {"n_galaxies": N_GALAXIES, "beta": BETA, "seconds": SECONDS, "seed": 0}
     metrics = {"valid_loss": history.best_loss, "epochs": len(history.records)}
     info = ModelInfo("retrained", "ConvBetaVAE", network.config, recipe, metrics, arrays)
-    predictor = fit_predictor(atlas)
-    return assemble(network, info, atlas, predictor)
+    return assemble(network, info, atlas, fit_predictor(atlas))
