@@ -100,11 +100,13 @@ class LatentState(Dashboard):
             others = np.setdiff1d(dimensions, self.informative)
             self.others = others[np.argsort(-self._influence(others), kind="stable")]
             self._tree = KDTree((latent / self.spread)[:, self.informative])
-            about = [atlas[column].attrs for column in model.columns]
-            self.parameters = pd.DataFrame(about).reindex(columns=ATTRIBUTES)
-            columns = (atlas[column].values for column in model.columns)
-            values = dict(zip(self.parameters["short_name"], columns, strict=True))
-            meanings = name_dimensions(latent, values)
+            about = pd.DataFrame([atlas[c].attrs for c in model.columns]).reindex(columns=ATTRIBUTES)
+            self.parameters, edges = about["long_name"], about[["valid_min", "valid_max"]]
+            self.possible = edges.fillna({"valid_min": -np.inf, "valid_max": np.inf}).to_numpy(float)
+            unknown = np.full(len(self.seed_names), np.nan)
+            self.truths = np.stack([self.seeds.get(c, unknown) for c in model.columns], axis=1)
+            columns = (atlas[c].values for c in model.columns)
+            meanings = name_dimensions(latent, dict(zip(about["short_name"], columns, strict=True)))
             self.labels = {
                 int(d): f"{rank} · {f'{meanings[d]} ' if d in self.informative else ''}(z{d})"
                 for rank, d in enumerate((*self.informative, *self.others), 1)
@@ -187,12 +189,9 @@ class LatentState(Dashboard):
         """Predict mean and error of the parameters, as a DataFrame; none takes a value that is impossible."""
         with single_thread():
             mean, sigma = (values[0].astype(float) for values in self.model.predict(self.latent[None]))
-        low, high = self.parameters["valid_min"].fillna(-np.inf), self.parameters["valid_max"].fillna(np.inf)
-        mean, error = bound(mean, sigma, low.to_numpy(float), high.to_numpy(float))
-        seed = self.seeds.isel(galaxy=self.seed_names.index(self.seed))
-        truth = [float(seed.get(column, np.nan)) for column in self.model.columns]
-        columns = {"predicted": mean, "error": error, "truth": truth}
-        return pd.DataFrame({"parameter": self.parameters["long_name"], **columns})
+        mean, sigma = bound(mean, sigma, *self.possible.T)
+        columns = {"predicted": mean, "error": sigma, "truth": self.truths[self.seed_names.index(self.seed)]}
+        return pd.DataFrame({"parameter": self.parameters, **columns})
 
     def table(self):
         columns = {"wavelength_angstrom": self.wavelength, "galaxy": self.seed_flux}
@@ -234,7 +233,7 @@ class LatentState(Dashboard):
 def bound(mean, sigma, low, high):
     """Means and spreads of Gaussians of which only the possible values, from low to high, are kept."""
     mean, sigma, a, b = mean.copy(), sigma.copy(), (low - mean) / sigma, (high - mean) / sigma
-    cut = (a > -5) | (b < 5)
+    cut = (a > -4) | (b < 4)
     mean[cut], variance = truncnorm.stats(a[cut], b[cut], mean[cut], sigma[cut])
     sigma[cut] = np.sqrt(variance)
     return mean, sigma

@@ -80,12 +80,6 @@ def at_seed(dashboard):
     return dashboard
 
 
-def test_the_notebook_runs_without_errors(dashboard):
-    assert error_outputs(dashboard) == []
-    assert dashboard.locator(".spectool-latent .noUi-handle").count() >= 3
-    assert np.isfinite(data(dashboard)).all()
-
-
 def test_the_keyboard_moves_the_spectrum_and_reset_brings_it_back(at_seed):
     before = data(at_seed)
     slider(at_seed).focus()
@@ -162,58 +156,6 @@ def test_keys_take_back_and_do_again(at_seed):
     wait_until(at_seed, SAME, moved)
 
 
-def test_a_screen_reader_hears_names_values_and_figures(at_seed):
-    names = at_seed.evaluate("""() => [...document.querySelectorAll('.spectool-latent .noUi-handle')].map(
-      handle => [handle.getAttribute('aria-label'), handle.getAttribute('aria-valuetext')])""")
-    assert names[0][0].startswith("1 · ")
-    assert all(re.fullmatch(r"[−-]?\d+\.\d\d", value) for _, value in names[:5])
-    assert at_seed.locator('.spectool-latent [role=img][aria-label^="Spectrum of"]').count() == 1
-    nameless = at_seed.evaluate("""() => [...document.querySelectorAll(
-      '.spectool-latent select, .spectool-latent input, .spectool-latent textarea, .spectool-latent button')].filter(
-      e => !(e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent || e.title)).length""")
-    assert nameless == 0
-
-
-def test_it_fits_a_narrow_window_and_comes_back(at_seed):
-    sides = """() => {
-      const root = document.querySelector('.spectool-latent');
-      const box = (name) => root.querySelector(name).getBoundingClientRect();
-      const below = box('.spectool-controls').bottom <= box('.spectool-figure').top;
-      return [below, box('.spectool-figure').width, root.scrollWidth - root.clientWidth];
-    }"""
-    try:
-        at_seed.set_viewport_size({"width": 800, "height": 768})
-        at_seed.wait_for_function(f"() => ({sides})()[0]", timeout=10_000)
-        below, width, clipped = at_seed.evaluate(sides)
-        assert (below, clipped) == (True, 0)
-        assert width > 300
-    finally:
-        at_seed.set_viewport_size({"width": 1366, "height": 768})
-    at_seed.wait_for_function(f"() => !({sides})()[0]", timeout=10_000)
-
-
-def test_it_turns_dark_with_the_page(at_seed):
-    theme = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
-    ground = "() => getComputedStyle(document.querySelector('.spectool-latent')).backgroundColor"
-    light = at_seed.evaluate(ground)
-    try:
-        at_seed.evaluate(theme, "JupyterLab Dark")
-        at_seed.wait_for_function(f"light => ({ground})() !== light", arg=light, timeout=10_000)
-        figure = """() => {
-          const canvases = [];
-          const walk = (node) => {
-            if (node.tagName === 'CANVAS') canvases.push(node);
-            for (const child of [...(node.shadowRoot?.children ?? []), ...node.children]) walk(child);
-          };
-          walk(document.querySelector('.spectool-latent .spectool-figure'));
-          const pixel = canvases[0].getContext('2d').getImageData(3, 3, 1, 1).data;
-          return pixel[0] + pixel[1] + pixel[2] < 150;
-        }"""
-        at_seed.wait_for_function(figure, timeout=10_000)
-    finally:
-        at_seed.evaluate(theme, "JupyterLab Light")
-
-
 def test_a_saved_state_is_loaded_and_a_foreign_one_is_explained(at_seed, tmp_path):
     home = data(at_seed)
     slider(at_seed).focus()
@@ -278,8 +220,9 @@ def test_a_reloaded_page_shows_the_current_state_and_still_works(at_seed):
     wait_until(at_seed, CHANGED, moved)
 
 
-def test_nothing_left_the_loopback_interface(dashboard):
+def test_nothing_left_the_loopback_interface_and_nothing_failed(dashboard):
     assert dashboard.strays == []
+    assert error_outputs(dashboard) == []
 
 
 def test_voila_shows_it_without_a_network(browser, voila):

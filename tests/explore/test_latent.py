@@ -207,8 +207,8 @@ def test_there_is_a_slider_for_every_dimension_and_the_informative_come_first(vi
 def test_a_slider_moves_spectrum_and_table_and_the_state_moves_the_slider(view, state):
     view.sliders[4].value = 1.5
     assert state.latent[4] == np.float32(1.5)
-    np.testing.assert_array_equal(view.spectrum.data["decoded"], state.decoded)
-    np.testing.assert_array_equal(view.spectrum.data["residual"], state.residual)
+    for column in ("decoded", "residual"):
+        np.testing.assert_array_equal(view.spectrum.data[column], getattr(state, column))
     assert view.spectrum.data["decoded"].dtype == np.float32
     assert "11.50 ± 0.10" in view.tables.value
     state.set_dimension(1, -0.9)
