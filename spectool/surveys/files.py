@@ -1,13 +1,11 @@
 """One spectrum (or a stack) from whatever a visitor brings: FITS, ECSV, CSV; path, URL, bytes."""
 
-import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from astropy import units as u
-from astropy.table import QTable
 
 from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, air_to_vacuum
@@ -16,6 +14,8 @@ from spectool.surveys.desi import is_desi, read_desi, redrock_beside
 from spectool.surveys.layouts import WAVELENGTHS, name_unit, read_columns, read_hdus
 from spectool.surveys.manga import is_manga, read_manga
 from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, naming_damage, open_fits, parse_sdss
+from spectool.surveys.sources import fetch
+from spectool.surveys.text import read_text
 from spectool.surveys.units import flux_factor, parse_unit
 
 HIGHEST_REDSHIFT = 12.0
@@ -79,15 +79,11 @@ def read_spectrum(
     """
     if medium not in (None, "vacuum", "air"):
         raise ValueError(f"medium is {medium!r}: it must be 'vacuum' or 'air'")
-    content, name = _fetch(source, name, sha256)
-    notes = []
+    content, name, notes = fetch(source, name=name, sha256=sha256)
     with refusing(name), np.errstate(all="ignore"):
-        is_fits = content.startswith((b"SIMPLE", b"\x1f\x8b")) or Path(name).suffix.lower() in (
-            ".fits",
-            ".fit",
-        )
-        if not is_fits:
-            raw = read_columns(_text_columns(content, name), name, target=target)
+        if not (content.startswith(b"SIMPLE") or Path(name).suffix.lower() in (".fits", ".fit")):
+            table, more = read_text(content, name)
+            raw = read_columns(table, name, notes=more, target=target)
         else:
             hdus = open_fits(content, name, whole=False)
             with naming_damage(name):
@@ -100,45 +96,6 @@ def read_spectrum(
         raw.attrs["notes"] = [f"read {name}", *notes, *raw.attrs["notes"]]
         sample = _calibrated(raw, name, medium, wavelength_unit, flux_unit)
         return _with_facts(sample, name, redshift, ebv, raw.attrs.get("headers", [raw.attrs["header"]]))
-
-
-def _fetch(source, name, sha256):
-    """The bytes of a path, URL or upload, and what to call them."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return bytes(source), name or "uploaded file"
-    text = str(source)
-    if re.match(r"(https?|ftp)://", text):
-        text = _download(text, sha256)
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return path.read_bytes(), name or re.sub(r"^[0-9a-f]{32}-", "", path.name)
-
-
-def _download(url, sha256):
-    import pooch
-
-    known = f"sha256:{sha256}" if sha256 else None
-    try:
-        return pooch.retrieve(url, known_hash=known, path=pooch.os_cache("spectool"))
-    except OSError as error:
-        raise ConnectionError(f"{url}: could not be fetched; a URL needs a network ({error})") from error
-    except ValueError as error:
-        raise ValueError(f"{url}: {error}") from error
-
-
-def _text_columns(content, name):
-    """Columns of an ECSV or delimited text file."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: is neither FITS nor text (ECSV, CSV); is it a spectrum?") from error
-    is_ecsv = text.lstrip().startswith("# %ECSV")
-    try:
-        return QTable.read(text.splitlines(), format="ascii.ecsv" if is_ecsv else "ascii")
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        kind = "ECSV" if is_ecsv else "a table with one line of column names and one of numbers per pixel"
-        raise ValueError(f"{name}: cannot be read as {kind}") from error
 
 
 def _survey_sample(hdus, name, target, source):
