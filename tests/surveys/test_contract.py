@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from spectool import surveys
-from spectool.surveys import desi_spectrograph as desi, gama, jpas, photometry
+from spectool.surveys import desi_spectrograph as desi
+from spectool.surveys import gama, jpas, photometry
 from spectool.surveys.califa import draw_califa, rebuild_galaxy
 from spectool.surveys.tables import GAMA_LABELS, read_pipe3d
 from tests.refusals import refused
