@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning
 
 from spectool.spectra import air_to_vacuum
+from spectool.surveys import refusing
 from spectool.surveys.units import parse_unit
 
 # Axis types of Greisen et al. (2006, A&A 446, 747).
@@ -61,11 +62,8 @@ def header_wavelengths(
         Naming the file: no wavelengths, impossible or ambiguous ones, and what to say then.
     """
     notes = []
-    try:
+    with refusing(name):
         wavelength, implied = _read_axis(header, int(n_pixels), axis, name, unit, hdus, notes)
-    except ValueError as problem:
-        text = str(problem)
-        raise ValueError(text if text.startswith(f"{name}: ") else f"{name}: {text}") from problem
     low, high = np.nanmin(wavelength), np.nanmax(wavelength)
     with np.errstate(invalid="ignore"):
         is_sorted = (np.diff(wavelength) > 0).all() or (np.diff(wavelength) < 0).all()

@@ -14,6 +14,7 @@ from astropy.wcs.wcs import InvalidTransformError, SingularMatrixError
 
 from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import FWHM_TO_SIGMA, KM_S
+from spectool.surveys import refusing
 from spectool.surveys.axes import header_number, header_wavelengths
 from spectool.surveys.files import HIGHEST_REDSHIFT
 from spectool.surveys.layouts import ERRORS, find_roles
@@ -92,7 +93,7 @@ def read_cube(
         raise ValueError(f"medium is {medium!r}: it must be 'air' or 'vacuum'")
     path = Path(path).expanduser()
     hdus = open_fits(path, path.name)
-    try:
+    with refusing(path.name):
         header, flux, noise, flags, notes = _planes(hdus)
         is_manga = "MANGAID" in header
         if is_manga and "WAVE" in hdus and hdus["WAVE"].shape == flux.shape[:1]:
@@ -114,10 +115,8 @@ def read_cube(
             lsf = None if lsf is None else lsf[::-1]
         kept, spaxel_problems = _choose_spaxels(*pixels[:3], min_coverage, min_sn)
         x, y, where = _positions(header, pixels[0], pixels[2], kept, center)
-    except ValueError as problem:
-        text = str(problem)
-        named = text.startswith(f"{path.name}: ")
-        raise ValueError(text if named else f"{path.name}: {text}") from problem
+        ebv = header_number(header, "EBVGAL")
+        survey = "MaNGA" if is_manga else str(header.get("INSTRUME", "PMAS")).replace("PMAS", "CALIFA")
     flux, ivar, mask, why = (np.ascontiguousarray(plane[:, kept].T) for plane in pixels)
     coordinate, stretch = ("wavelength", 1 + redshift) if rest_frame else ("observed_wavelength", 1.0)
     attrs = {"units": "Angstrom", "description": "vacuum" + ", rest frame" * rest_frame}
@@ -134,8 +133,8 @@ def read_cube(
     if lsf is not None:
         about = {"units": "km / s", "description": "instrumental resolution, Gaussian sigma"}
         sample["lsf_sigma"] = (dims, np.ascontiguousarray(lsf[:, kept].T, "f4"), about)
-    if "EBVGAL" in header:
-        sample["ebv"] = ("spectrum", np.full(row.size, header_number(header, "EBVGAL")), {"units": "mag"})
+    if ebv is not None:
+        sample["ebv"] = ("spectrum", np.full(row.size, ebv), {"units": "mag"})
     summary = [f"read {path.name}: {row.size} of {kept.size} spaxels", *notes, where]
     pixel_problems = [int((why == 1 + k).sum()) for k in range(len(PIXEL_PROBLEMS))]
     for done, what, problems, counts in (
@@ -145,7 +144,6 @@ def read_cube(
         sample[f"{what}_problems"] = (f"{what}_problem", counts, {"units": ""})
         sample[f"{what}_problem"] = list(problems)
         summary += [f"{done}, {why}: {n} {what}s" for why, n in zip(problems, counts, strict=True) if n]
-    survey = "MaNGA" if is_manga else str(header.get("INSTRUME", "PMAS")).replace("PMAS", "CALIFA")
     galaxy = name or path.name.split(".")[0]
     return sample.assign_attrs(survey=survey, galaxy_name=galaxy, history="\n".join(summary))
 
@@ -235,15 +233,12 @@ def _redshift(header, redshift):
 
 def _pixels(cube, error, bad, scale):
     """Flux, ivar, mask, and why it is masked (0: not, else 1 + index of `PIXEL_PROBLEMS`)."""
-    finite = np.isfinite(cube)
-    valid = np.isfinite(error) & (error > 0) & (error < LARGEST_ERROR)
-    why = np.select([~finite, bad, ~valid], [1, 2, 3], 0).astype("u1")
-    good = why == 0
-    flux = np.where(good, cube, 0).astype("f4") * scale
-    ivar = np.zeros(cube.shape, "f4")
-    with np.errstate(over="ignore"):
-        np.divide(1.0, (error * scale) ** 2, out=ivar, where=good, casting="same_kind")
-    return flux, ivar, ~good, why
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        flux = cube.astype("f4") * scale
+        ivar = (1 / (error * scale) ** 2).astype("f4")
+    valid = (error > 0) & (error < LARGEST_ERROR) & np.isfinite(ivar)
+    why = np.select([~np.isfinite(flux), bad, ~valid], [1, 2, 3], 0).astype("u1")
+    return np.where(why == 0, flux, 0), np.where(why == 0, ivar, 0), why != 0, why
 
 
 def _choose_spaxels(flux, ivar, mask, min_coverage, min_sn):

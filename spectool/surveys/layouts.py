@@ -305,7 +305,9 @@ def _read_images(hdus, name, target, medium, wavelength_unit):
         return raw
     if not {"CRVAL1", "COEFF0", "CDELT1", "CD1_1"} & set(header):
         raise ValueError(f"{name}: the image has no wavelengths (header words CRVAL1, CDELT1)")
-    wavelength, more = header_wavelengths(header, n_pixels, name=name, medium=medium, unit=wavelength_unit)
+    wavelength, more = header_wavelengths(
+        header, n_pixels, name=name, medium=medium, unit=wavelength_unit, hdus=hdus
+    )
     notes += more
     raw["wavelength"] = ("pixel", wavelength, {"units": "Angstrom", "column": "CRVAL1", "is_vacuum": True})
     return raw
