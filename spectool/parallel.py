@@ -29,6 +29,13 @@ def n_workers() -> int:
     return int(max(1, min(cores, granted)))
 
 
+def share_memory_pools():
+    """Let all threads take memory from two pools: the C library of Linux would keep what each thread has freed."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(-8, 2)  # M_ARENA_MAX
+
+
 def release_memory():
     """Give freed memory back to the system before worker processes need it.
 

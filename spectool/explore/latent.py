@@ -290,49 +290,40 @@ class LatentView(DashboardView):
             sliders, n = list(self.sliders.values()), state.informative.size
             self.slider_box.children, self.other_box.children = sliders[:n], sliders[n:]
             self.more.description = f"{state.others.size} dimensions that change little"
-            back = f"Back to {self._first.info.name}"
-            self.train.description = "Retrain a light model…" if state.model is self._first else back
+            self.back.layout.display = DISPLAY[state.model is not self._first]
         for dimension, slider in self.sliders.items():
             slider.show(float(state.latent[dimension]))
 
     def make_extras(self):
         self.controls["animated"] = self.make_control("animated")
         self.play = self.button("", "move the chosen slider", self._toggle_play)
-        self.train = self.button("", "", self._train_clicked, "cogs")
+        options = {"description": "Retrain a light model…", "icon": "cogs", "layout": self.play.layout}
+        self.train = W.ToggleButton(**options)
         self.confirm = self.button("Yes, about a minute", "", self._start_training)
-        self.ask = W.HBox([self.confirm, self.button("No", "", self._hide_question)])
+        back = partial(self.state.set_model, self._first)
+        self.back = self.button(f"Back to {self._first.info.name}", "", back)
         self.progress = W.FloatProgress(max=1, layout=W.Layout(width="auto"))
-        self._hide_question()
-        self.train.layout.display = DISPLAY[self.retrain is not None]
         state, words = self.state, {True: "Stop", False: "Play"}
         traitlets.dlink((state, "playing"), (self.play, "description"), words.get)
         traitlets.dlink((state, "playing"), (self.play, "icon"), lambda playing: words[playing].lower())
         traitlets.dlink((state, "busy"), (self.train, "disabled"))
+        traitlets.dlink((self.train, "value"), (self.confirm.layout, "display"), DISPLAY.get)
         traitlets.dlink((state, "busy"), (self.progress.layout, "display"), DISPLAY.get)
-        return [W.HBox([self.controls["animated"], self.play]), self.train, self.ask, self.progress]
+        training = [self.train, self.confirm, self.back] if self.retrain else []
+        return [W.HBox([self.controls["animated"], self.play]), *training, self.progress]
 
     def _toggle_play(self):
         if self.state.playing:
             self.state.playing = False
         else:
             steps = self.state.animate(self.state.animated)
-            next(steps)
+            next(steps, None)
             threading.Thread(target=lambda: [time.sleep(FRAME_SECONDS) for _ in steps], daemon=True).start()
 
     # ---- training
 
-    def _hide_question(self):
-        self.ask.layout.display = "none"
-
-    def _train_clicked(self):
-        if self.state.model is self._first:
-            self.ask.layout.display = None
-        else:
-            self.state.set_model(self._first)
-
     def _start_training(self):
-        self._hide_question()
-        self.progress.value = 0
+        self.train.value, self.progress.value = False, 0
         self.state.work(partial(self.retrain, on_progress=self._show_progress), self._take_model)
 
     def _show_progress(self, fraction, loss):

@@ -12,6 +12,8 @@ from bokeh.palettes import Cividis256, PuOr11, interp_palette
 from bokeh.resources import Resources
 from bokeh.themes import Theme
 
+from spectool.parallel import share_memory_pools
+
 OKABE_ITO = {
     "black": "#000000",
     "orange": "#E69F00",
@@ -118,6 +120,7 @@ def use_bokeh():
     BokehJS is written into the notebook's output, so figures draw on a machine without a network. Call it
     once, in a notebook's first code cell, before any figure and after ``import holoviews``.
     """
+    share_memory_pools()
     with _bokeh_models_only():
         output_notebook(Resources(mode="inline", components=["bokeh", "bokeh-widgets"]), hide_banner=True)
     curdoc().theme = THEME

@@ -200,9 +200,8 @@ class DashboardView:
         self.reset = button("Reset", "back to what the dashboard opens with", state.reset, "fast-backward")
         self.csv = button("CSV", "save what is shown as a table", lambda: self.export("csv"), "table")
         self.json = button("State", "save all choices as a file", lambda: self.export("json"), "save")
-        self.load = W.FileUpload(accept=".json", multiple=False, description="Load")
-        self.load.layout = W.Layout(width="auto", flex="0 0 auto")
-        self.load.tooltip = "go to a saved state"
+        options = {"layout": self.reset.layout, "tooltip": "go to a saved state"}
+        self.load = W.FileUpload(accept=".json", multiple=False, description="Load", **options)
         self.load.observe(lambda change: self._upload(change["new"]), "value")
         self.code = button(
             "Code", "the cell that rebuilds this view", lambda: self.write(self.code_cell()), "code"
@@ -288,6 +287,9 @@ class DashboardView:
         finally:
             self._quiet = False
 
+    def _set_ticked(self, name, widget):
+        self.state.set(**{name: [value for value, tick in widget.ticks.items() if tick.value]})
+
     def show_control(self, name, widget):
         """Let a control show its choice."""
         value = getattr(self.state, name)
@@ -298,7 +300,7 @@ class DashboardView:
                     v: widget.make(description=label, layout=W.Layout(width="auto")) for label, v in options
                 }
                 for tick in widget.ticks.values():
-                    self.link(tick, lambda _: self.state.set(**{name: _ticked(widget)}))
+                    self.link(tick, lambda _: self._set_ticked(name, widget))
                 widget.children = [W.Label(widget.label), *widget.ticks.values()]
             for option, tick in widget.ticks.items():
                 tick.value = option in value
@@ -352,10 +354,6 @@ class DashboardView:
         style = f"<style>{read_asset('picture.css')}</style>"
         display(HTML(f'{style}<div class="spectool-picture"><p>{GONE}</p>{source}</div>'))
         display(self.widget)
-
-
-def _ticked(box):
-    return [value for value, tick in box.ticks.items() if tick.value]
 
 
 def read_asset(name, *, binary=False):

@@ -261,15 +261,15 @@ def test_retraining_asks_first_then_swaps_the_model_and_can_go_back(model, seeds
     state = LatentState(model(), seeds, start=lambda function: function())
     view = LatentView(state, retrain=retrain, export_folder=tmp_path)
     before = state.model_id
-    view.train.click()
-    assert view.ask.layout.display is None
+    view.train.value = True
+    assert view.confirm.layout.display is None
     assert state.model_id == before
     view.confirm.click()
     assert state.model_id != before
     assert [s.description[-3:-1] for s in view.slider_box.children] == ["z2", "z0"]
     assert view.progress.layout.display == "none"
-    assert "Back to small" in view.train.description
-    view.train.click()
+    assert view.back.layout.display is None
+    view.back.click()
     assert state.model_id == before
     assert [s.description[-3:-1] for s in view.slider_box.children] == ["z4", "z1", "z3"]
 
