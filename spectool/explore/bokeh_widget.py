@@ -1,12 +1,13 @@
 """A Bokeh figure as an ipywidget that stays right: after a page reload, and when several threads draw."""
 
-import json
 from contextlib import contextmanager
 from threading import RLock
 
+from bokeh.core.json_encoder import serialize_json
+from bokeh.core.serialization import Serializer
 from bokeh.document import Document
 from bokeh.models import CustomJS, Plot
-from bokeh.protocol import Protocol
+from bokeh.protocol.messages.patch_doc import patch_doc
 from jupyter_bokeh import BokehModel
 
 from spectool.explore.style import THEME, to_bokeh
@@ -88,9 +89,10 @@ class LiveBokeh(BokehModel):
     def _send_patch(self, events):
         # A page that has not answered yet may still be drawing the figure as it was.
         self._missed = not self._answered
-        message = Protocol().create("PATCH-DOC", events)
-        for part in (message.header_json, message.metadata_json, message.content_json):
+        # Arrays within the message: as buffers, each would travel as two messages of its own.
+        models = events[0].document.models
+        serializer = Serializer(references=models.synced_references, deferred=False)
+        content = serialize_json({"events": serializer.encode(events)})
+        models.flush_synced(lambda model: not serializer.has_ref(model))
+        for part in (serialize_json(patch_doc.create_header()), "{}", content):
             self.send({"msg": "patch", "payload": part})
-        for buffer in message.buffers:
-            self.send({"msg": "patch", "payload": json.dumps(buffer.ref)})
-            self.send({"msg": "patch"}, [buffer.to_bytes()])

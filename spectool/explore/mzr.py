@@ -3,6 +3,7 @@
 import html
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import ipywidgets as W
 import numpy as np
@@ -21,29 +22,35 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from spectool.explore.dashboard import Choice, Dashboard
-from spectool.explore.mzr_quantities import MAX_POINTS, N_CELLS, QUANTITIES, check_sample, find_cells
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import CYCLE, MAP_PALETTE, OBSERVED, OKABE_ITO
-from spectool.explore.view import DashboardView, alt
+from spectool.explore.view import DashboardView, alt, limits
+from spectool.measure import mzr
 from spectool.measure.classes import CLASSES
-from spectool.measure.metallicity import deredden_lines
-from spectool.measure.mzr import mass_bins, running_median, scatter_about, spearman_at_fixed_mass
+from spectool.measure.indices import stellar_marks
+from spectool.measure.metallicity import CALIBRATIONS, deredden_lines
 from spectool.papers import find_parts
+from spectool.spectra import LINES, OXYGEN_SUN, Z_SUN
 
-NONE = "none"
+NONE, TRUTH, PREDICTED = "none", "truth of the mocks", "network's prediction"
 # What each quantity has of its own; it comes back when the quantity does.
 OWN = ("left", "right", "calibration", "color", "min_sn", "reference", "relations", "window", "selected")
 # What changes the figure, and nothing of what is measured.
-LOOKS = {"overlaid", "reference", "relations", "window", "selected"}
+LOOKS = {"overlaid", "reference", "relations", "window", "selected", "work", "correlations"}
 MIN_IN_BIN = 10  # galaxies, for a median with an error worth drawing
+MAX_POINTS = 20_000  # galaxies, above which an image is drawn
+N_CELLS = (110, 80)  # of an image
 SETTLE_SECONDS = 0.25
 TAP_PIXELS = 14
 
 PALETTE = list(MAP_PALETTE[:236])  # on white the light end of the map would vanish
 CLASS_PALETTE = [CYCLE[i] for i in (0, 1, 3, 4, 2)]
+STOPS = ", ".join(PALETTE[:: len(PALETTE) // 8])
+GRADIENT = f"display:inline-block; width:90px; height:9px; background:linear-gradient(90deg,{STOPS})"
+GRADIENT = f' <span style="{GRADIENT}"></span> '
+COUNT_ALPHAS = [f"{alpha:02x}" for alpha in np.linspace(40, 230, 64).astype(int)]
 SAMPLE_COLORS = (OKABE_ITO["blue"], OKABE_ITO["vermillion"])
 ALL_COLOR, MEASURED_COLOR = OKABE_ITO["orange"], OKABE_ITO["blue"]
-RELATIONS = {name: curve for kind in QUANTITIES.values() for name, curve in kind.relations.items()}
 # Colours that neither the median nor a sample laid over another has.
 RELATION_LINES = (
     (OKABE_ITO["reddish_purple"], "solid", "━━"),
@@ -52,14 +59,180 @@ RELATION_LINES = (
     (OKABE_ITO["sky_blue"], "dashdot", "━╍"),
     (OBSERVED, "dotdash", "╍┅"),
 )
-STYLES = {
-    n: style for k in QUANTITIES.values() for n, style in zip(k.relations, RELATION_LINES, strict=False)
-}
+STYLES = dict(zip(mzr.RELATIONS, RELATION_LINES, strict=True))
+STYLES |= dict(zip(mzr.STELLAR_RELATIONS, RELATION_LINES, strict=False))
 # Behind to before: noise must not cover what it hides.
 SPECTRUM_COLORS = (OKABE_ITO["sky_blue"], OBSERVED, OKABE_ITO["blue"])
 GALAXY_LINES = ("Hα", "Hβ", "[O III] 5007", "[N II] 6583", "[S II] 6716", "[S II] 6731")
-EMPTY = np.zeros(0, dtype=np.float32)
-NO_IMAGE = {"image": [], "x": [], "y": [], "dw": [], "dh": []}
+
+# What a sample may say of each galaxy, and what stands for it where it does not.
+COLUMNS = dict.fromkeys(("oxygen_error", "log_sfr", "log_z_gas", "redshift"), np.nan)
+COLUMNS |= dict.fromkeys(("log_z_error", "log_z_lw", "log_age_lw"), np.nan)
+COLUMNS |= {"sn": np.inf, "h_alpha_sn": np.inf, "outlier": 0, "spectral_class": ""}
+
+# ---- what can stand on the axis
+
+
+def measure_gas(sample, scale):
+    """12 + log(O/H) on a scale, its error, and the S/N of Hα."""
+    lines = sample["line"].values if "line_flux" in sample else ()
+    value = error = np.nan
+    if scale == TRUTH:
+        true = sample["log_z_gas"]
+        value = true.values + float(true.attrs.get("oxygen_sun", OXYGEN_SUN))
+    elif "oxygen" in sample:
+        value, error = sample["oxygen"].values, sample["oxygen_error"].values
+    elif {*CALIBRATIONS[scale].lines} <= {*lines}:
+        *both, valid = CALIBRATIONS[scale](sample)
+        value, error = np.where(valid, both, np.nan)
+    return pd.DataFrame({"value": value, "error": error, "sn": sample["h_alpha_sn"].values})
+
+
+def measure_stars(sample, scale):
+    """Stellar log Z/Zsun (none where the network flags the spectrum, or the truth by light), its error, and the S/N."""
+    value, error = sample["log_z_lw"], np.nan
+    if scale != TRUTH:
+        good = sample["outlier"] == 0
+        value, error = sample["log_z_predicted"].where(good), sample["log_z_error"].where(good).values
+    # Counted from our sun, whatever the sample counts from.
+    value = value.values + np.log10(float(value.attrs.get("z_sun", Z_SUN)) / Z_SUN)
+    return pd.DataFrame({"value": value, "error": error, "sn": sample["sn"].values})
+
+
+# Key -> what the legend calls it, and its column in a table of `MzrState`.
+COLORS = {
+    "log SFR": ("log SFR (M☉ yr⁻¹)", "log_sfr"),
+    "excess": ("SFR at fixed mass (dex)", ""),
+    "error": ("error of the metallicity (dex)", "error"),
+    "truth": ("true metallicity of the mock", "truth"),
+    "number": ("galaxies around it (log)", ""),
+    "class": ("class", ""),
+    "S/N": ("S/N per Å", "sn"),
+    "age": ("true log age of the mock (Gyr)", "log_age_lw"),
+}
+COMMON_COLORS = ("log SFR", "excess", "error", "truth", "number")
+
+QUANTITIES = {
+    "gas": SimpleNamespace(
+        axis="12 + log(O/H)",
+        column="oxygen",
+        needs=("line_flux", "oxygen"),
+        measure=measure_gas,
+        scales=(*CALIBRATIONS, TRUTH),
+        relations=mzr.RELATIONS,
+        sn_label="Hα S/N",
+        unmeasured="no value on the scale",
+        min_sn=15.0,
+        colors=(*COMMON_COLORS, "class"),
+        windows={
+            "All": (3700.0, 7900.0),
+            "[O II]": (3690.0, 3800.0),
+            "Hβ, [O III]": (4800.0, 5060.0),
+            "Hα, [N II]": (6480.0, 6660.0),
+            "[S II]": (6660.0, 6800.0),
+        },
+        marks={name: x for name, x in LINES.items() if 3700 < x < 7900},
+    ),
+    "stars": SimpleNamespace(
+        axis="log Z* / Z☉",
+        column="log_z_star",
+        needs=("log_z_predicted",),
+        measure=measure_stars,
+        scales=(PREDICTED, TRUTH),
+        relations=mzr.STELLAR_RELATIONS,
+        sn_label="S/N per Å",
+        unmeasured="flagged",
+        min_sn=0.0,
+        colors=(*COMMON_COLORS, "S/N", "age"),
+        windows={
+            "All": (3950.0, 7350.0),
+            "Ca, G band": (4200.0, 4420.0),
+            "Fe, C₂": (4500.0, 4760.0),
+            "Mg b, Fe": (5100.0, 5460.0),
+            "Na D, TiO": (5830.0, 6010.0),
+        },
+        marks=stellar_marks(),
+    ),
+}
+"""Metals that can stand on the axis; others need an entry here, and samples that have a column that it ``needs``."""
+
+
+def check_sample(name, sample):
+    """Return a sample with what the dashboard needs; ValueError says what it lacks.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    sample : xarray.Dataset
+        Per ``galaxy`` ``log_mass`` [dex(Msun)] and either ``line_flux`` and ``line_flux_error`` (galaxy, line), Hα
+        among them, or metallicities: ``oxygen`` of the gas, ``log_z_predicted`` of the stars. `COLUMNS` are used if
+        they are there, and ``candidate``, which tells galaxies of the same ``attrs["family"]`` from each other.
+    """
+    dims = dict.fromkeys(("log_mass", "candidate", "oxygen", "log_z_predicted", *COLUMNS), ("galaxy",))
+    needed = ["log_mass"]
+    if "line_flux" in sample or not {"oxygen", "log_z_predicted"} & {*sample}:
+        needed += ["line_flux", "line_flux_error"]
+        dims |= dict.fromkeys(needed[1:], ("galaxy", "line"))
+    if lacking := [c for c in needed if c not in sample]:
+        hint = " (nor metallicities, 'oxygen' or 'log_z_predicted')" * (lacking[0] == "line_flux")
+        raise ValueError(f"the sample {name!r} has no column {lacking[0]!r}{hint}")
+    if odd := [c for c in dims if c in sample and {*sample[c].dims} != {*dims[c]}]:
+        raise ValueError(f"{odd[0]!r} of the sample {name!r} is {sample[odd[0]].dims}, not {dims[odd[0]]}")
+    if not (n := sample.sizes["galaxy"]):
+        raise ValueError(f"the sample {name!r} holds no galaxy")
+    more = {c: np.broadcast_to(value, n) for c, value in COLUMNS.items()} | {"candidate": np.arange(n)}
+    if "line_flux" in sample:
+        sample = sample.transpose("galaxy", "line", ...)
+        if "Hα" not in sample["line"].values:
+            raise ValueError(f"the line table of the sample {name!r} has no line 'Hα'")
+        line = sample.sel(line="Hα")
+        more["h_alpha_sn"] = (line["line_flux"] / line["line_flux_error"]).values
+    more = {c: ("galaxy", values) for c, values in more.items() if c not in sample}
+    return sample.assign(more).assign_attrs(family=sample.attrs.get("family", name))
+
+
+def find_cells(x, y, window, n=N_CELLS):
+    """Sort points into the cells of a window: which are inside, and the cell of each of these."""
+    left, right, bottom, top = window
+    i = np.floor((x - left) * (n[0] / max(right - left, 1e-9)))
+    j = np.floor((y - bottom) * (n[1] / max(top - bottom, 1e-9)))
+    inside = np.flatnonzero((i >= 0) & (i < n[0]) & (j >= 0) & (j < n[1]))
+    return inside, (j[inside] * n[0] + i[inside]).astype(np.uint16)
+
+
+def paint_cells(x, y, window, values=None):
+    """Image (row, column) of a window: the lower median of the values in each cell, or the log of their number."""
+    inside, cell = find_cells(x, y, window)
+    groups = pd.Series(values[inside] if values is not None else 1.0, range(inside.size)).groupby(cell)
+    # The lower one, as the mean of two classes would be a third.
+    cells = np.log10(groups.size()) if values is None else groups.quantile(0.5, interpolation="lower")
+    image = np.full(N_CELLS[0] * N_CELLS[1], np.nan, dtype=np.float32)
+    image[cells.index] = cells
+    return image.reshape(N_CELLS[::-1])
+
+
+def color_galaxies(color, sample, table):
+    """What colours each galaxy of a sample, of which there is a table."""
+    if color == "excess":
+        values = mzr.residuals(table["log_mass"], table["log_sfr"])
+    elif color == "class":
+        codes = pd.Index(CLASSES).get_indexer(sample["spectral_class"].values)
+        values = np.where(codes < 0, np.nan, codes)
+    elif color == "number":
+        x, y = table["log_mass"].to_numpy(float), table["value"].to_numpy(float)
+        window = (*table["log_mass"].quantile([0, 1]), *table["value"].quantile([0.01, 0.99]))
+        inside, cell = find_cells(x, y, window, N_CELLS if x.size > MAX_POINTS else (40, 30))
+        values = np.full(x.size, np.nan)
+        values[inside] = np.log10(np.bincount(cell)[cell])
+    else:
+        values = table[COLORS[color][1]].to_numpy()
+    return np.where(np.isfinite(values), values, np.nan).astype(np.float32)
+
+
+def cut(table, min_sn):
+    """The galaxies that count as measured."""
+    return table[(table["sn"] > min_sn) & table["value"].notna()]
 
 
 class MzrState(Dashboard):
@@ -68,7 +241,7 @@ class MzrState(Dashboard):
     Parameters
     ----------
     samples : dict of str to xarray.Dataset
-        By name; see `spectool.explore.mzr_quantities.check_sample`.
+        By name; see `check_sample`.
     rebuild : dict of str to callable, optional
         By the samples' ``attrs["family"]``: from a galaxy's ``candidate`` number to its spectra, an xarray.Dataset
         with ``flux`` (source, wavelength).
@@ -106,16 +279,15 @@ class MzrState(Dashboard):
         if not samples:
             raise ValueError("there is no sample to show")
         self.samples = {name: check_sample(name, sample) for name, sample in samples.items()}
-        self.rebuild, self.spectrum, self._cache, self._left_behind = dict(rebuild or {}), None, {}, {}
+        self.rebuild, self.spectrum, self._left_behind = dict(rebuild or {}), None, {}
         first = self.first_state()
         self.set_trait("quantity", first["quantity"])  # what others may be depends on it
         self._change(first)
 
     def add_sample(self, name, sample):
-        """Add a sample, or replace one; see `spectool.explore.mzr_quantities.check_sample`."""
+        """Add a sample, or replace one; see `check_sample`."""
         with self.lock:
             self.samples[name] = check_sample(name, sample)
-            self._cache.clear()
             self.derive(("samples",))
             self._announce(("samples",))
 
@@ -123,7 +295,7 @@ class MzrState(Dashboard):
 
     @property
     def kind(self):
-        """The `Quantity` on the axis."""
+        """What is known of the quantity on the axis."""
         return QUANTITIES[self.quantity]
 
     @property
@@ -137,26 +309,25 @@ class MzrState(Dashboard):
         return self.overlaid and self.right != NONE
 
     def _names(self, key):
-        return [name for name, sample in self.samples.items() if QUANTITIES[key].is_in(sample)]
+        return [n for n, sample in self.samples.items() if any(c in sample for c in QUANTITIES[key].needs)]
 
     def choices(self, name):
         if name == "quantity":
-            return [(kind.label, key) for key, kind in QUANTITIES.items() if self._names(key)]
+            return [(key.capitalize(), key) for key in QUANTITIES if self._names(key)]
         if name in ("left", "right"):
             return [NONE] * (name == "right") + self._names(self.quantity)
         kind = self.kind
         if name == "color":
-            return [(label, key) for key, (label, _) in kind.colors.items()]
-        lists = {"calibration": kind.scales, "window": kind.windows}
-        return list(lists.get(name, kind.relations))
+            return [(COLORS[key][0], key) for key in kind.colors]
+        return list({"calibration": kind.scales, "window": kind.windows}.get(name, kind.relations))
 
     def _first(self, key):
         """What a quantity is first looked at with: two samples, and an ordinary galaxy."""
         kind, names = QUANTITIES[key], self._names(key)
-        reference, color = next(iter(kind.relations)), next(iter(kind.colors))
-        first = {"left": names[0], "right": [*names, NONE][1], "calibration": kind.scales[0], "color": color}
-        first |= {"min_sn": kind.min_sn, "reference": reference, "relations": [reference], "window": "All"}
-        return first | {"selected": [*self.find_ordinary(names[0], key)]}
+        reference = next(iter(kind.relations))
+        first = {"left": names[0], "right": [*names, NONE][1], "calibration": kind.scales[0]}
+        first |= {"color": kind.colors[0], "min_sn": kind.min_sn, "reference": reference, "window": "All"}
+        return first | {"relations": [reference], "selected": [*self.find_ordinary(names[0], key)]}
 
     def first_state(self):
         key = next(key for key in QUANTITIES if self._names(key))
@@ -168,19 +339,22 @@ class MzrState(Dashboard):
         self._left_behind.clear()
 
     def complete(self, changes):
-        asked, key = changes.get("selected"), changes.get("quantity") or self.quantity
+        key, offered = changes.get("quantity") or self.quantity, [key for _, key in self.choices("quantity")]
         if not np.isfinite(changes.get("min_sn", 0.0)):
             raise ValueError(f"min_sn cannot be {changes['min_sn']}")
+        if key not in offered:
+            return changes
         names = [n for n in (changes.get("left"), changes.get("right")) if n in self.samples]
-        lacking = [n for n in names if key in QUANTITIES and n not in self._names(key)]
+        lacking = [n for n in names if n not in self._names(key)]
         if lacking and "quantity" not in changes:  # a sample brings the quantity that it has
-            key = next(k for k in QUANTITIES if lacking[0] in self._names(k))
-        if key != self.quantity and key in QUANTITIES and self._names(key):
+            key = next(k for k in offered if lacking[0] in self._names(k))
+        asked = changes.get("selected")
+        if key != self.quantity:
             self._left_behind[self.quantity] = {name: getattr(self, name) for name in OWN}
             changes = {"quantity": key} | (self._left_behind.get(key) or self._first(key)) | changes
         selected = tuple(changes.get("selected", self.selected))
         shown = [changes.get(side, getattr(self, side)) for side in ("left", "right")]
-        shown = [name for name in shown if name in self.samples]
+        shown = [name for name in shown if name in self._names(key)]
         if shown and all(self.locate(name, selected) is None for name in shown):
             if asked:
                 galaxy = f"{selected[1]} of {selected[0]!r}"
@@ -191,10 +365,19 @@ class MzrState(Dashboard):
     # ---- what follows
 
     def derive(self, changed):
-        if {*changed} - LOOKS:
-            masses = [self.samples[name]["log_mass"].values for name in self.shown]
-            edges = self.once(("edges", *self.shown), lambda: mass_bins(np.concatenate(masses)))
-            self.panels = tuple(self._derive_panel(name, edges) for name in self.shown)
+        new = {*changed} - LOOKS
+        if new - {"min_sn"}:
+            self.tables = [self._measure(name) for name in self.shown]
+            masses = [table["log_mass"] for table in self.tables]
+            self.edges = mzr.mass_bins(np.concatenate(masses))
+            self.n_all = [np.histogram(mass, self.edges)[0] for mass in masses]
+            # Errors of galaxies that nobody asked to see would leave the others one colour.
+            seen = [cut(table, self.kind.min_sn)["color"] for table in self.tables]
+            self.color_range = limits(np.concatenate(seen), low=2, high=98, margin=1e-3)
+        if new:
+            self.panels = [cut(table, self.min_sn) for table in self.tables]
+            values = [(panel["log_mass"], panel["value"]) for panel in self.panels]
+            self.bins = [mzr.running_median(*v, bins=self.edges, min_count=MIN_IN_BIN) for v in values]
         if "selected" in changed:
             self.spectrum = None
             make = self.rebuild.get(self.selected[0]) if self.selected else None
@@ -203,83 +386,20 @@ class MzrState(Dashboard):
             else:
                 self.drop_work()
 
-    def once(self, key, make):
-        """What is made but once, until a sample changes."""
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
+    def lines(self, name, galaxies=slice(None)):
+        """Galaxies of a sample as their metals are measured: with lines without dust, if that is chosen."""
+        sample = self.samples[name].isel(galaxy=galaxies)
+        dusty = "line_flux" in sample and not sample.attrs.get("dust_corrected")
+        return deredden_lines(sample) if dusty and self.dust_corrected else sample
 
-    def _on_scale(self, what, name, make):
-        """What a sample has on the current scale, whatever the cut."""
-        return self.once((what, name, self.quantity, self.calibration, self.dust_corrected), make)
-
-    def lines(self, name):
-        """A sample as its metallicities are measured: its lines without dust, if that is chosen."""
-        sample = self.samples[name]
-        if not self.dust_corrected or "line_flux" not in sample or sample.attrs.get("dust_corrected"):
-            return sample
-        return self.once(("lines", name), lambda: deredden_lines(sample))
-
-    def metallicity(self, name):
-        """Metallicities of a sample on the current scale: a DataFrame of ``value``, ``error`` and ``sn``."""
-
-        def make():
-            return self.kind.measure(self.lines(name), self.calibration)
-
-        return self._on_scale("metallicity", name, make)
-
-    def _shade(self, name):
-        """What colours each galaxy of a sample, and the galaxies in the order of it."""
-
-        def make():
-            color = self.kind.colors[self.color][1]
-            values = np.asarray(color(self.samples[name], self.metallicity(name)), dtype=np.float32)
-            return values, np.argsort(values)
-
-        return self._on_scale(self.color, name, make)
-
-    def _derive_panel(self, name, edges):
-        """The measured galaxies of a sample (galaxy) and their running median (bin)."""
-        mass = self.samples[name]["log_mass"].values
-        value, error, sn = (self.metallicity(name)[c].to_numpy() for c in ("value", "error", "sn"))
-        usable = self._on_scale("usable", name, lambda: np.isfinite(value) & np.isfinite(mass))
-        n_all = self.once((name, edges.tobytes()), lambda: np.histogram(mass, edges)[0])
-        shade, order = self._shade(name)
-        bright = sn > self.min_sn
-        measured = bright & usable
-        rows = np.flatnonzero(measured)
-        if rows.size > MAX_POINTS:  # as `median_image` takes them
-            rows = order[measured[order]]
-        columns = {"mass": mass[rows], "metallicity": value[rows], "error": error[rows], "color": shade[rows]}
-        galaxies = {n: ("galaxy", values.astype(np.float32)) for n, values in columns.items()}
-        binned = running_median(mass[rows], value[rows], bins=edges, min_count=MIN_IN_BIN)
-        about = {"name": name, "n_galaxies": mass.size, "n_faint": int((~bright).sum())}
-        return binned.assign(galaxies | {"row": ("galaxy", rows), "all": ("bin", n_all)}).assign_attrs(about)
-
-    def scatter(self, panel):
-        """Scatter of a panel's galaxies about the relation of reference, as of `scatter_about`."""
-        name, relation = panel.attrs["name"], self.kind.relations[self.reference]
-        if self.reference not in panel.attrs:  # not with the rest: the figure does not wait for it
-            expected = self.once((name, self.reference), lambda: relation(self.samples[name]["log_mass"]))
-            residual = panel["metallicity"].values - expected[panel["row"].values]
-            panel.attrs[self.reference] = scatter_about(np.zeros_like, panel["mass"], residual)
-        return panel.attrs[self.reference]
-
-    @property
-    def color_range(self):
-        """Lowest and highest value of the colour, the same in both panels and at every cut."""
-        return self._on_scale(f"{self.color} range", (*self.shown,), self._find_range)
-
-    def _find_range(self):
-        values = []
-        for name in self.shown:
-            table = self.metallicity(name)
-            # Errors of galaxies that nobody asked to see would leave the others one colour.
-            seen = (table["sn"] > self.kind.min_sn) & np.isfinite(table["value"])
-            values.append(self._shade(name)[0][seen])
-        values = np.concatenate(values)
-        low, high = np.nanquantile(values, [0.02, 0.98]) if np.isfinite(values).any() else (0.0, 1.0)
-        return float(low), float(max(high, low + 1e-3))
+    def _measure(self, name):
+        """What is known of each galaxy of a sample: metals with ``error``, ``sn``, ``truth``, and what colours it."""
+        sample, measure = self.lines(name), self.kind.measure
+        table = measure(sample, self.calibration).assign(truth=measure(sample, TRUTH)["value"])
+        for c in ("candidate", "log_mass", "log_sfr", "log_age_lw"):
+            table[c] = sample[c].values
+        table["value"] = table["value"].where(np.isfinite(table["value"] + table["log_mass"]))
+        return table.assign(color=color_galaxies(self.color, sample, table))
 
     def correlate(self):
         """Correlate at fixed mass: metallicity with star formation in each panel, and the panels with each other.
@@ -291,30 +411,26 @@ class MzrState(Dashboard):
         Correlation or None
             Of the metallicities of galaxies that both panels hold; None if they hold others, or the same sample.
         """
-        panels, trends = self.panels, []
-        samples = [self.samples[panel.attrs["name"]] for panel in panels]
-        edges = np.append(panels[0]["low"], panels[0]["high"][-1])
-        options = {"bins": edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
-        for panel, sample in zip(panels, samples, strict=True):
-            rate = sample["log_sfr"].values[panel["row"]] if "log_sfr" in sample else panel["mass"] * np.nan
-            trends.append(spearman_at_fixed_mass(panel["mass"], panel["metallicity"], rate, **options))
-        if self.left == self.right or len({sample.attrs["family"] for sample in samples}) == len(samples):
+        panels = self.panels
+        options = {"bins": self.edges, "min_count": MIN_IN_BIN, "n_bootstrap": 0}
+        columns = ([panel[c] for c in ("log_mass", "value", "log_sfr")] for panel in panels)
+        trends = [mzr.spearman_at_fixed_mass(*some, **options) for some in columns]
+        families = {self.samples[name].attrs["family"] for name in self.shown}
+        if self.left == self.right or len(families) == len(panels):
             return trends, None
-        numbers = [s["candidate"].values[p["row"]] for s, p in zip(samples, panels, strict=True)]
-        _, *rows = np.intersect1d(*numbers, return_indices=True)
-        first, second = (panel.isel(galaxy=some) for panel, some in zip(panels, rows, strict=True))
-        values = (first["mass"], first["metallicity"], second["metallicity"])
-        return trends, spearman_at_fixed_mass(*values, **options)
+        both = panels[0].merge(panels[1], on="candidate")
+        return trends, mzr.spearman_at_fixed_mass(
+            both["log_mass_x"], both["value_x"], both["value_y"], **options
+        )
 
     # ---- a galaxy
 
     def locate(self, name, selected=None):
         """Row of the selected galaxy in a sample, or None; another, (family, number), may be asked for."""
-        sample, selected = self.samples[name], selected or self.selected
-        if not selected or sample.attrs["family"] != selected[0]:
-            return None
-        rows = np.flatnonzero(sample["candidate"].values == selected[1])
-        return int(rows[0]) if rows.size else None
+        family, number = selected or self.selected or (None, None)
+        sample = self.samples[name]
+        rows = np.flatnonzero(sample["candidate"].values == number)
+        return int(rows[0]) if rows.size and sample.attrs["family"] == family else None
 
     def find_ordinary(self, name, key):
         """Family and number of a galaxy in the middle of a sample's relation; () if none is measured."""
@@ -329,8 +445,6 @@ class MzrState(Dashboard):
     def select(self, name, row):
         """Look at a galaxy, by its row in a sample that is shown."""
         sample = self.samples[name]
-        if not 0 <= row < (n := sample.sizes["galaxy"]):
-            raise IndexError(f"the sample {name!r} has galaxies 0 to {n - 1}, not {row}")
         self.set(selected=(sample.attrs["family"], int(sample["candidate"].values[row])))
 
     def choose(self, number):
@@ -341,30 +455,23 @@ class MzrState(Dashboard):
 
     def step(self, by):
         """Look at the next (1) or the previous (-1) galaxy in mass among those measured in the first sample."""
-        panel, rows = self.panels[0], {name: self.locate(name) for name in self.shown}
-        order = panel["row"].values[np.argsort(panel["mass"].values, kind="stable")]
-        here = [self.samples[n]["log_mass"].values[row] for n, row in rows.items() if row is not None]
-        here = here[0] if here else 0
-        masses = self.samples[self.left]["log_mass"].values[order]
+        order, row = self.panels[0]["log_mass"].sort_values(kind="stable"), self.locate(self.left)
+        here = -np.inf if row is None else self.tables[0]["log_mass"][row]
         if order.size:
-            place = np.searchsorted(masses, here, "right") if by > 0 else np.searchsorted(masses, here) - 1
-            self.select(self.left, int(order[place % order.size]))
+            place = order.searchsorted(here, "right" if by > 0 else "left") - (by < 0)
+            self.select(self.left, int(order.index[place % order.size]))
 
     # ---- files
 
     def table(self):
-        tables, kind = [], self.kind
-        for panel in self.panels:
-            name = panel.attrs["name"]
-            sample, measured = self.samples[name], self.metallicity(name)
-            table = pd.DataFrame({"sample": name, "candidate": sample["candidate"].values})
-            for column in ("log_mass", "log_sfr", "spectral_class"):
-                table[column] = sample[column].values if column in sample else np.nan
-            table[[kind.column, f"{kind.column}_error", kind.sn_column]] = measured.to_numpy()
-            table[f"true_{kind.column}"] = kind.truth(sample)
-            table["measured"] = np.isin(np.arange(len(table)), panel["row"])
-            tables.append(table)
-        return pd.concat(tables)
+        tables, name = [], self.kind.column
+        for shown, table, panel in zip(self.shown, self.tables, self.panels, strict=True):
+            classes, measured = self.samples[shown]["spectral_class"], table.index.isin(panel.index)
+            tables.append(table.assign(sample=shown, spectral_class=classes, measured=measured))
+        columns = ["sample", "candidate", "log_mass", "log_sfr", "spectral_class"]
+        columns += ["value", "error", "sn", "truth", "measured"]
+        names = {"value": name, "error": f"{name}_error", "truth": f"true_{name}"}
+        return pd.concat(tables)[columns].rename(columns=names)
 
     def about(self):
         dust = f", {'' if self.dust_corrected else 'not '}corrected for dust" * (self.quantity == "gas")
@@ -375,55 +482,17 @@ class MzrState(Dashboard):
 # ---- the view
 
 
-def count_image(x, y, window):
-    """Logarithm of the number of points in each cell of a window, NaN for none."""
-    counts = np.bincount(find_cells(x, y, window)[1], minlength=N_CELLS[0] * N_CELLS[1])
-    with np.errstate(divide="ignore"):
-        image = np.log10(counts, dtype=np.float32)
-    return np.where(counts > 0, image, np.nan).reshape(N_CELLS[::-1])
-
-
-def median_image(x, y, values, window):
-    """The lower median of a quantity in each cell of a window; points come in the order of it, unknown ones last."""
-    known = np.isfinite(values).sum()
-    inside, cell = find_cells(x[:known], y[:known], window)
-    # A stable sort by cell (of 16 bits: a radix sort) leaves each cell sorted.
-    order = np.argsort(cell, kind="stable")
-    counts = np.bincount(cell, minlength=N_CELLS[0] * N_CELLS[1])
-    middle, filled = np.cumsum(counts) - counts + (counts - 1) // 2, counts > 0
-    image = np.full(counts.size, np.nan, dtype=np.float32)
-    image[filled] = values[inside[order[middle[filled]]]]
-    return image.reshape(N_CELLS[::-1])
-
-
-def fading(color):
-    """Palette from nearly transparent to a colour, for counts."""
-    return [f"{color}{alpha:02x}" for alpha in np.linspace(40, 230, 64).astype(int)]
-
-
-def send(source, **columns):
-    """Put columns into a source, only those that change if it keeps its length."""
-    old = source.data
-    if any(len(old[name]) != len(values) for name, values in columns.items()):
-        source.data = columns
-    elif new := {n: v for n, v in columns.items() if not np.array_equal(old[n], v, equal_nan=True)}:
-        source.data.update(new)
-
-
 class Layer:
-    """One sample as it is drawn: points or an image, its running median, its histogram, a ring."""
+    """One sample in two figures, in one colour if it shares them: points or an image, medians, a histogram, a ring."""
 
     def __init__(self, side, plot, histogram, color=None):
-        """Add the sample to two figures, in one colour if it shares them."""
-
-        def make(name, *columns):
-            return ColumnDataSource(dict.fromkeys(columns, EMPTY), name=f"{name}{side}")
-
-        self.panel, self.color = None, color
-        self.points, self.mark = make("points", "x", "y", "c"), make("mark", "x", "y")
-        self.image = ColumnDataSource(NO_IMAGE, name=f"image{side}")
-        self.median = make("median", "x", "q16", "median", "q84", "low", "high")
-        self.bars = make("histogram", "left", "right", "all", "measured")
+        columns = {"points": "x y c", "image": "image x y dw dh", "median": "x q16 median q84 low high"}
+        columns |= {"histogram": "left right all measured", "mark": "x y"}
+        self.points, self.image, self.median, self.bars, self.mark = (
+            ColumnDataSource({key: [] for key in names.split()}, name=f"{source}{side}")
+            for source, names in columns.items()
+        )
+        self.color = color
         self.mapper = LinearColorMapper(palette=PALETTE, nan_color="#B8B8B8")
         self.image_mapper = LinearColorMapper(palette=PALETTE, nan_color="#FFFFFF00")
         below = {"level": "underlay"}  # below the medians of both samples
@@ -445,9 +514,8 @@ class Layer:
         ring = {"source": self.mark, "fill_color": None, "size": 15}
         outer = plot.scatter("x", "y", line_color="white", line_width=5, **ring)
         ring = plot.scatter("x", "y", line_color="black", line_width=2.5, **ring)
-        halo.tags, outer.tags, ring.tags = ["ground"], ["ground"], ["ink"]
-        for stroke in strokes if color is None else ():
-            stroke.tags = ["ink"]
+        for glyph in (halo, outer, ring, *strokes):
+            glyph.tags = ["ground"] if glyph in (halo, outer) else ["ink"] * (glyph is ring or not color)
         edges = {"left": "left", "right": "right", "bottom": 0, "source": self.bars, "line_color": color}
         if color:
             bars = [histogram.quad(top="measured", fill_color=None, line_width=2, **edges)]
@@ -456,33 +524,33 @@ class Layer:
             bars += [histogram.quad(top="measured", fill_color=MEASURED_COLOR, fill_alpha=0.75, **edges)]
         self.glyphs = [picture, self.dots, halo, *strokes, outer, ring, *bars]
 
-    def show(self, panel):
-        """Draw another panel, all but the image: that depends on the window."""
-        self.panel, as_image = panel, panel.sizes["galaxy"] > MAX_POINTS
-        self.dots.glyph.size = 5 if panel.sizes["galaxy"] < 4000 else 3
-        columns = {"x": "mass", "y": "metallicity", "c": "color"}
-        send(self.points, **{k: EMPTY if as_image else panel[name].values for k, name in columns.items()})
-        drawn = panel.isel(bin=np.isfinite(panel["median"].values))
-        columns = {name: drawn[name].values for name in ("x", "q16", "median", "q84")}
-        error = drawn["median_error"].values
-        send(self.median, **columns, low=columns["median"] - error, high=columns["median"] + error)
-        columns = {"left": "low", "right": "high", "all": "all", "measured": "count"}
-        send(self.bars, **{key: panel[name].values for key, name in columns.items()})
+    def show(self, panel, bins, n_all):
+        """Draw other galaxies, their running median, and how many galaxies there are of each mass."""
+        columns = {"x": "log_mass", "y": "value", "c": "color"}
+        self.data = {key: panel[name].to_numpy(np.float32) for key, name in columns.items()}
+        self.as_image = len(panel) > MAX_POINTS
+        self.points.data = {key: [] for key in "xyc"} if self.as_image else self.data
+        self.dots.glyph.size = 5 if len(panel) < 4000 else 3
+        drawn = bins[["x", "q16", "median", "q84", "median_error"]].dropna("bin")
+        low, high = (drawn["median"] + sign * drawn["median_error"] for sign in (-1, 1))
+        self.median.data = {key: c.values for key, c in drawn.assign(low=low, high=high).items()}
+        edges = {"left": bins["low"].values, "right": bins["high"].values}
+        self.bars.data = edges | {"all": n_all, "measured": bins["count"].values}
 
-    def show_image(self, window, limits, palette):
+    def paint(self, window, limits, palette):
         """Draw the image of a window, of counts if it is in one colour, or none where points are drawn."""
-        x, y, c = (self.panel[name].values for name in ("mass", "metallicity", "color"))
         _scale(self.mapper, palette, *limits)
-        if x.size <= MAX_POINTS:
-            send(self.image, **NO_IMAGE)
-            return
-        image = count_image(x, y, window) if self.color else median_image(x, y, c, window)
-        if self.color:
-            palette, limits = fading(self.color), (0, np.nanmax(image, initial=0.1))
-        _scale(self.image_mapper, palette, *limits)
+        images = []
+        if self.as_image:
+            x, y, c = self.data.values()
+            images = [paint_cells(x, y, window, None if self.color else c)]
+            if self.color:
+                palette = [self.color + alpha for alpha in COUNT_ALPHAS]
+                limits = 0, np.nanmax(images, initial=0.1)
+            _scale(self.image_mapper, palette, *limits)
         left, right, bottom, top = window
-        place = {"x": [left], "y": [bottom], "dw": [right - left], "dh": [top - bottom]}
-        self.image.data = {"image": [image], **place}
+        place = {"x": left, "y": bottom, "dw": right - left, "dh": top - bottom}
+        self.image.data = {"image": images} | {key: [value] * len(images) for key, value in place.items()}
 
 
 def _scale(mapper, palette, low, high):
@@ -491,23 +559,12 @@ def _scale(mapper, palette, low, high):
     mapper.update(low=low, high=high)
 
 
-def order_spectra(spectrum, shown=()):
+def order_spectra(spectrum, shown):
     """Up to three sources of a spectrum, those of the shown samples first, from the noisiest to the smoothest."""
-    names = [str(name) for name in spectrum["source"].values]
+    names = spectrum["source"].values.astype(str).tolist()
     names = list(dict.fromkeys([*(n for n in shown if n in names), *names]))[: len(SPECTRUM_COLORS)]
     flux = spectrum["flux"].transpose("source", "wavelength").sel(source=names).values
     return [names[i] for i in np.argsort(-np.nanmedian(np.abs(np.diff(flux)), axis=1))]
-
-
-def fit_flux(flux, *, stars):
-    """Range of flux: of the gas up to the highest line, of the stars about absorption of a few percent."""
-    flux = np.array(flux)
-    for row in flux if stars else flux[:-1]:  # spikes of noise, or of emission, may leave it
-        row[:] = np.clip(row, *np.nanquantile(row, [0.02, 0.98]))
-    low, high = float(np.nanmin(flux)), float(np.nanmax(flux))
-    height = max(high - low, 0.01)
-    bottom, top = flux_range(flux, headroom=0.3)
-    return (low - 0.1 * height, high + 0.45 * height) if stars else (min(low, bottom), top)
 
 
 class MzrView(DashboardView):
@@ -519,8 +576,8 @@ class MzrView(DashboardView):
     opener = "open_mzr_dashboard()"
 
     def __init__(self, state, *, export_folder="exports"):
-        self._axes = self._window = self._timer = self._drawn = self.correlations = None
-        self._frame = {"inner_width": 250, "inner_height": 180}
+        self._window = self._timer = self.correlations = None
+        self._frame = {"inner_width": 250, "inner_height": 180}  # as the page draws the first panel
         super().__init__(state, export_folder=export_folder)
 
     # ---- controls
@@ -531,7 +588,7 @@ class MzrView(DashboardView):
             if name in ("left", "right", "quantity"):
                 widget.layout.flex = "0 0 auto" if name == "quantity" else "1 1 130px"
             if name == "relations":
-                widget.make = partial(W.Checkbox, indent=False, description_allow_html=True)
+                widget.make = self._make_tick
             return widget
         about = {"description": "Galaxy", "tooltip": "number of the galaxy whose spectra are shown"}
         self.number = W.IntText(**about, continuous_update=False, layout=W.Layout(width="130px"))
@@ -541,8 +598,13 @@ class MzrView(DashboardView):
             button = W.Button(icon=icon, tooltip=f"{word} galaxy in mass", layout=W.Layout(width="34px"))
             button.on_click(lambda _, by=by: self.act(self.state.step, by))
             buttons.append(button)
-        self.previous, self.next = buttons
         return W.HBox([self.number, *buttons], layout=W.Layout(flex="0 0 auto"))
+
+    def _make_tick(self, *, description, layout):
+        color, _, dashes = STYLES[description]
+        label = f'<span style="color:{color}">{dashes}</span> {description.replace("et al. ", "")}'
+        about = {"description": label, "tooltip": description, "layout": layout}
+        return W.Checkbox(**about, indent=False, description_allow_html=True)
 
     def show_control(self, name, widget):
         state = self.state
@@ -550,13 +612,7 @@ class MzrView(DashboardView):
             self.number.value = state.selected[1] if state.selected else 0
             return
         super().show_control(name, widget)
-        if name == "relations":
-            for relation, tick in widget.ticks.items():
-                color, _, dashes = STYLES[relation]
-                short = relation.replace("et al. ", "")
-                tick.description = f'<span style="color:{color}">{dashes}</span> {short}'
-                tick.tooltip = relation
-        elif name == "min_sn":
+        if name == "min_sn":
             widget.description = f"{state.kind.sn_label} above"
         elif name == "overlaid":
             widget.disabled = state.right == NONE
@@ -568,12 +624,22 @@ class MzrView(DashboardView):
 
     def make_panels(self):
         self.x_range, self.y_range = Range1d(8, 12), Range1d(8, 9.2)
-        sides = [self._make_side(0), self._make_side(1)]
-        self.lines = {name: [self._draw_relation(plot, name) for plot, _ in sides] for name in RELATIONS}
-        self.figures, self.histograms = zip(*sides, strict=True)
+        self.figures, self.histograms = zip(*(self._make_side(side) for side in (0, 1)), strict=True)
+        mass = np.linspace(7.5, 12.0, 181)
+        self.lines = {}
+        for name, relation in (mzr.RELATIONS | mzr.STELLAR_RELATIONS).items():
+            color, dash, _ = STYLES[name]
+            style = {"line_width": 2.4, "color": color, "line_dash": dash}
+            self.lines[name] = [plot.line(mass, relation(mass), **style) for plot in self.figures]
+        sides = list(zip(self.figures, self.histograms, strict=True))
+        for extent in self._frame:
+            self.figures[0].on_change(extent, lambda attr, old, new: self._frame.update({attr: new}))
         self._beside = [Layer(side, *sides[side]) for side in (0, 1)]
         # With sources of their own: the page would place what it does not show, too.
         self._laid_over = [Layer(f"_over{k}", *sides[0], color) for k, color in enumerate(SAMPLE_COLORS)]
+        for end in ("start", "end"):
+            self.x_range.on_change(end, self._zoomed)
+            self.y_range.on_change(end, self._zoomed)
         return [list(self.figures), list(self.histograms), [self._make_spectrum()]]
 
     @property
@@ -589,8 +655,6 @@ class MzrView(DashboardView):
         plot.select_one(WheelZoomTool).modifiers = {"ctrl": True}
         plot.xaxis.visible = False
         plot.grid.level = "image"  # the lowest: below the galaxies
-        for extent in self._frame if side == 0 else ():  # as the page draws it
-            plot.on_change(extent, lambda attr, old, new: self._frame.update({attr: new}))
         plot.on_event(Tap, lambda event: self.act(self.pick, side, event.x, event.y))
         plot.on_event(DoubleTap, lambda event: self.fit_axes())
         labels = {"x_axis_label": "log M* / M☉", "y_axis_label": None if side else "galaxies"}
@@ -598,35 +662,26 @@ class MzrView(DashboardView):
         histogram.yaxis.axis_label_text_font_size = "12px"
         histogram.yaxis.formatter = NumeralTickFormatter(format="0[.]0a")
         histogram.y_range.start, histogram.yaxis.ticker.desired_num_ticks = 0, 3
-        alt(plot, "Metallicity of galaxies against mass.")
-        alt(histogram, "How many galaxies have each mass, and are measured.")
-        _watch([self.x_range, self.y_range] * (side == 0), self._zoomed)
         return plot, histogram
 
-    def _draw_relation(self, plot, name):
-        mass = np.linspace(7.5, 12.0, 181)
-        color, dash, _ = STYLES[name]
-        return plot.line(mass, RELATIONS[name](mass), line_width=2.4, color=color, line_dash=dash)
-
     def _make_spectrum(self):
-        n, kind = len(SPECTRUM_COLORS), self.state.kind
-        columns = ["wavelength", *(f"flux{i}" for i in range(n))]
-        self.source = ColumnDataSource(dict.fromkeys(columns, EMPTY), name="spectrum")
+        kind = self.state.kind
+        self.source = ColumnDataSource(name="spectrum")
         self.wavelengths, self.flux_range = Range1d(*kind.windows["All"]), Range1d(0, 1)
         axes = {"x_axis_label": WAVELENGTH_LABEL, "y_axis_label": "normalised flux", "min_border_left": 62}
         plot = figure(height=195, x_range=self.wavelengths, y_range=self.flux_range, tools=TOOLS, **axes)
         plot.select_one(WheelZoomTool).modifiers, plot.yaxis.ticker.desired_num_ticks = {"ctrl": True}, 4
-        items = []
-        for column, color in zip(columns[1:], SPECTRUM_COLORS, strict=True):
-            line = plot.line("wavelength", column, source=self.source, color=color, line_width=1.4)
-            items.append(LegendItem(label="", renderers=[line]))
-        self.legend = Legend(items=items, orientation="horizontal", location="left")
+        self.legend = Legend(orientation="horizontal", location="left")
+        for i, color in enumerate(SPECTRUM_COLORS):
+            line = plot.line("wavelength", f"flux{i}", source=self.source, color=color, line_width=1.4)
+            self.legend.items.append(LegendItem(label="", renderers=[line]))
         plot.add_layout(self.legend, "above")
         self.marks = LineMarks(plot, kind.windows["All"], 640, lines=kind.marks)
         # The page reports how large it drew the frame.
         plot.on_change("inner_width", lambda attr, old, new: self.marks.update(width=new))
         plot.on_change("inner_height", lambda attr, old, new: self.marks.update(height=new))
-        _watch([self.wavelengths], self._zoomed_spectrum)
+        for end in ("start", "end"):
+            self.wavelengths.on_change(end, self._zoomed_spectrum)
         return plot
 
     def draw(self, changed):
@@ -634,47 +689,60 @@ class MzrView(DashboardView):
         for name, lines in self.lines.items():
             for line in lines:
                 line.visible = name in state.relations
-        if state.panels is not self._drawn or "overlaid" in changed:
-            self._draw_panels()
-        for layer, panel in zip(self.layers, state.panels, strict=False):
-            here = panel["row"].values == state.locate(panel.attrs["name"])
-            send(layer.mark, x=panel["mass"].values[here], y=panel["metallicity"].values[here])
+        if changed - LOOKS or "overlaid" in changed:
+            self._draw_panels(changed)
+        for layer, name, panel in zip(self.layers, state.shown, state.panels, strict=False):
+            here = panel[panel.index == state.locate(name)]
+            layer.mark.data = {"x": here["log_mass"].tolist(), "y": here["value"].tolist()}
         if changed & {"quantity", "window"}:
             self.marks.mark(state.kind.marks)
             start, end = state.kind.windows[state.window]
             self.wavelengths.update(start=start, end=end)
         if changed & {"work", "selected", "left", "right"}:
             self._show_spectrum()
+        if changed & {"selected", "left", "right", "dust_corrected", "samples"}:
+            self._galaxy_tables = None
 
-    def _draw_panels(self):
+    def _draw_panels(self, changed):
         state = self.state
         for model in (self.figures[1], self.histograms[1]):
             model.visible = len(state.panels) == 2 and not state.shares_panel
         for layer in (*self._beside, *self._laid_over):
             for glyph in layer.glyphs:
                 glyph.visible = layer in self.layers
-        for layer, panel, plot in zip(self.layers, state.panels, self.figures, strict=False):
-            layer.show(panel)
-            plot.title.text = " and ".join(state.shown) if state.shares_panel else panel.attrs["name"]
+        sides = zip(state.panels, state.bins, state.n_all, strict=True)
+        for side, (name, (panel, bins, n_all)) in enumerate(zip(state.shown, sides, strict=True)):
+            plot, histogram = self.figures[side], self.histograms[side]
+            self.layers[side].show(panel, bins, n_all)
+            plot.title.text = " and ".join(state.shown) if state.shares_panel else name
+            text = f"{len(panel)} of {n_all.sum()} galaxies of {name}"
+            alt(plot, f"Metallicity of {text} against mass, with the running median.")
+            alt(histogram, f"How many galaxies have each mass, and are measured: {text}.")
         self.figures[0].yaxis.axis_label = f"{state.kind.axis}\n{state.calibration}"
-        if (axes := (state.left, state.right, state.quantity, state.calibration)) != self._axes:
-            self._axes = axes
+        if changed & {"left", "right", "quantity", "calibration", "samples"}:
             self.fit_axes()
-        self._show_images()
-        if state.panels is not self._drawn:
-            self._drawn, self.correlations = state.panels, None
-            self._correlate_later()
+        else:
+            self._show_images()
+        if changed - LOOKS:
+            self.correlations = None
+            if self._timer:
+                self._timer.cancel()
+            self._timer = threading.Timer(SETTLE_SECONDS, self.show_correlations)
+            self._timer.daemon = True
+            self._timer.start()
 
     def fit_axes(self):
         """Show all galaxies but the outermost ones."""
         state = self.state
-        with state.lock, self.figure.batch() if self._drawn else state.lock:
-            values = np.concatenate([panel["metallicity"].values for panel in state.panels])
-            low, high = np.quantile(values, [0.004, 0.996]) if values.size > 2 else state.kind.range
-            space, bins = 0.12 * max(high - low, 0.1), state.panels[0]
-            ends = (bins["low"].values[0], bins["high"].values[-1]), (low - space, high + space)
+        with state.lock, self.figure.batch():
+            self._window = None  # no image before both axes are right
+            values = np.concatenate([panel["value"] for panel in state.panels])
+            if not values.size:
+                values = state.kind.relations[state.reference](state.edges)
+            ends = (state.edges[0], state.edges[-1]), limits(values, low=0.4, high=99.6)
             for axis, (start, end) in zip((self.x_range, self.y_range), ends, strict=True):
                 axis.update(start=start, end=end, reset_start=start, reset_end=end)
+            self._show_images()
 
     def _zoomed(self, attr, old, new):
         with self.state.lock, self.figure.batch():
@@ -686,20 +754,11 @@ class MzrView(DashboardView):
 
     def _show_images(self):
         state, self._window = self.state, self._find_window()
-        palette, limits = PALETTE, state.color_range
+        palette, ends = PALETTE, state.color_range
         if state.color == "class":
-            palette, limits = CLASS_PALETTE, (-0.5, len(CLASS_PALETTE) - 0.5)
+            palette, ends = CLASS_PALETTE, (-0.5, len(CLASS_PALETTE) - 0.5)
         for layer, _ in zip(self.layers, state.panels, strict=False):
-            layer.show_image(self._window, limits, palette)
-
-    # ---- what comes late
-
-    def _correlate_later(self):
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = threading.Timer(SETTLE_SECONDS, self.show_correlations)
-        self._timer.daemon = True
-        self._timer.start()
+            layer.paint(self._window, ends, palette)
 
     def show_correlations(self):
         """Compute the correlations of what is shown, and print them unless it has changed meanwhile."""
@@ -707,11 +766,6 @@ class MzrView(DashboardView):
         with self.state.lock:
             if panels is self.state.panels:
                 self.correlations = correlations
-                for panel, plot, histogram in zip(panels, self.figures, self.histograms, strict=False):
-                    text = f"{panel.sizes['galaxy']} of {panel.attrs['n_galaxies']} galaxies"
-                    text += f" of {panel.attrs['name']}"
-                    alt(plot, f"Metallicity of {text} against mass, with the running median.")
-                    alt(histogram, f"How many galaxies have each mass, and are measured: {text}.")
                 self.show(("correlations",))
 
     # ---- a galaxy
@@ -719,36 +773,33 @@ class MzrView(DashboardView):
     def pick(self, side, x, y):
         """Look at the galaxy nearest to a place in a panel, if it is near."""
         state, near = self.state, []
-        across = self._frame["inner_width"] / (self.x_range.end - self.x_range.start)
-        up = self._frame["inner_height"] / (self.y_range.end - self.y_range.start)
-        for panel in state.panels if state.shares_panel else state.panels[side : side + 1]:
-            distance = np.hypot((panel["mass"].values - x) * across, (panel["metallicity"].values - y) * up)
-            if distance.min(initial=np.inf) < TAP_PIXELS:
-                nearest = distance.argmin()
-                near.append((distance[nearest], panel.attrs["name"], int(panel["row"][nearest])))
+        width, height = self._frame.values()
+        across = width / (self.x_range.end - self.x_range.start)
+        up = height / (self.y_range.end - self.y_range.start)
+        for k in (0, 1) if state.shares_panel else (side,):
+            panel = state.panels[k]
+            distance = np.hypot((panel["log_mass"] - x) * across, (panel["value"] - y) * up)
+            if distance.min() < TAP_PIXELS:
+                near.append((distance.min(), state.shown[k], int(distance.idxmin())))
         if near:
             state.select(*min(near)[1:])
 
     def _show_spectrum(self):
-        state, spectrum = self.state, self.state.spectrum
-        names, size = [], 0
+        state, spectrum, names, size = self.state, self.state.spectrum, [], 0
         if spectrum is not None:
             names = order_spectra(spectrum, [state.samples[n].attrs.get("spectrum", n) for n in state.shown])
             size = spectrum.sizes["wavelength"]
-        waiting = "rebuilding the spectra …" if state.busy else "this sample keeps no spectra"
-        data = {column: np.full(size, np.nan, dtype=np.float32) for column in self.source.data}
-        for i, item in enumerate(self.legend.items):
-            place = i - len(self.legend.items) + len(names)  # the smoothest has the last colour
-            item.visible = place >= 0 or (i == 0 and not names)
-            item.label = {"value": names[place] if place >= 0 and names else waiting}
-            if names and place >= 0:
-                data[f"flux{i}"] = spectrum["flux"].sel(source=names[place]).values.astype(np.float32)
-        if names:
-            data["wavelength"] = spectrum["wavelength"].values.astype(np.float32)
+        labels = names or ["rebuilding the spectra …" if state.busy else "this sample keeps no spectra"]
+        data = {"wavelength": spectrum["wavelength"].values.astype(np.float32) if names else []}
+        places = [None] * (len(self.legend.items) - len(labels)) + labels  # the smoothest has the last colour
+        for i, (item, name) in enumerate(zip(self.legend.items, places, strict=True)):
+            item.update(visible=name is not None, label={"value": name or ""})
+            flux = spectrum["flux"].sel(source=name).values if name in names else np.full(size, np.nan)
+            data[f"flux{i}"] = flux.astype(np.float32)
         self.source.data = data
         self._fit_spectrum()
-        text = ", ".join(names) or waiting
-        alt(self.panels[2][0], f"Spectra of galaxy {' '.join(map(str, state.selected[1:]))}: {text}.")
+        text = f"Spectra of galaxy {' '.join(map(str, state.selected[1:]))}: {', '.join(labels)}."
+        alt(self.panels[2][0], text)
 
     def _zoomed_spectrum(self, attr, old, new):
         with self.state.lock, self.figure.batch():
@@ -756,84 +807,92 @@ class MzrView(DashboardView):
             self._fit_spectrum()
 
     def _fit_spectrum(self):
-        data = self.source.data
-        shown = (data["wavelength"] >= self.wavelengths.start) & (data["wavelength"] <= self.wavelengths.end)
-        flux = [values[shown] for column, values in data.items() if column != "wavelength"]
-        if flux := [row for row in flux if np.isfinite(row).any()]:
-            low, high = fit_flux(flux, stars=self.state.quantity == "stars")
-            self.flux_range.update(start=low, end=high)
+        """Fit the flux axis: to the highest line of the gas, to the stars' absorption of a few percent."""
+        wavelength, *flux = map(np.asarray, self.source.data.values())
+        shown = (wavelength >= self.wavelengths.start) & (wavelength <= self.wavelengths.end)
+        flux, stars = np.array(flux)[:, shown], self.state.quantity == "stars"
+        flux = flux[np.isfinite(flux).any(axis=1)]
+        if not flux.size:
+            return
+        for row in flux if stars else flux[:-1]:  # spikes of noise, or of emission, may leave it
+            row[:] = np.clip(row, *np.nanquantile(row, [0.02, 0.98]))
+        start, end = flux_range(flux, headroom=0.3)
+        if stars:
+            low, high = np.nanmin(flux), np.nanmax(flux)
+            height = max(high - low, 0.01)
+            start, end = low - 0.1 * height, high + 0.45 * height
+        self.flux_range.update(start=float(start), end=float(end))
 
     # ---- words
 
     def describe(self):
-        state = self.state
+        state, low_high = self.state, ()
+        signs = [(ALL_COLOR, "all galaxies", "■"), (MEASURED_COLOR, "measured", "■")]
         if state.shares_panel:
-            parts = [swatch(color, n, "●") for color, n in zip(SAMPLE_COLORS, state.shown, strict=True)]
+            signs = [(*pair, "●") for pair in zip(SAMPLE_COLORS, state.shown, strict=True)]
         elif state.color == "class":
-            present = np.unique(np.concatenate([p["color"].values for p in state.panels]))
-            parts = [swatch(CLASS_PALETTE[int(i)], CLASSES[int(i)], "●") for i in present if np.isfinite(i)]
+            present = np.unique(pd.concat([panel["color"] for panel in state.panels]).dropna()).astype(int)
+            signs = [(CLASS_PALETTE[i], CLASSES[i], "●") for i in present] + signs
         else:
-            stops = ", ".join(PALETTE[:: len(PALETTE) // 8])
-            style = f"display:inline-block; width:90px; height:9px; background:linear-gradient(90deg,{stops})"
-            low, high = map(number, state.color_range)
-            parts = [f'<b>{state.kind.colors[state.color][0]}</b> {low} <span style="{style}"></span> {high}']
-        if not state.shares_panel:
-            parts += [swatch(ALL_COLOR, "all galaxies"), swatch(MEASURED_COLOR, "measured")]
-        empty = [panel.attrs["name"] for panel in state.panels if not panel.sizes["galaxy"]]
+            low_high = map(number, state.color_range)
+        parts = [f'<span style="color:{color}">{sign}</span> {html.escape(n)}' for color, n, sign in signs]
+        if low_high:
+            parts.insert(0, f"<b>{COLORS[state.color][0]}</b> {GRADIENT.join(low_high)}")
+        empty = [name for name, panel in zip(state.shown, state.panels, strict=True) if panel.empty]
         return " &nbsp; ".join(parts), f"nothing is measured in {', '.join(empty)}" if empty else ""
 
     def make_tables(self):
         """How many galaxies are measured, scatter and trend, by sample; then what is known of the selected galaxy."""
         state, (trends, both) = self.state, self.correlations or ((), None)
-        table = {}
-        for side, panel in enumerate(state.panels):
-            about, n, scatter = panel.attrs, panel.sizes["galaxy"], state.scatter(panel)
-            errors = panel["error"].values[np.isfinite(panel["error"].values)]
-            trend = with_error(trends[side].rho, trends[side].error, "+.2f") if trends else "…"
-            table[about["name"] + " " * (side and state.left == state.right)] = {
-                "galaxies": f"{about['n_galaxies']:,}",
-                "S/N too low": f"{about['n_faint']:,}",
-                state.kind.unmeasured: f"{about['n_galaxies'] - about['n_faint'] - n:,}",
-                "measured": f"{n:,}",
+        relation, summary = state.kind.relations[state.reference], {}
+        for side, (name, table, panel) in enumerate(
+            zip(state.shown, state.tables, state.panels, strict=True)
+        ):
+            bright = int((table["sn"] > state.min_sn).sum())
+            scatter = mzr.scatter_about(relation, panel["log_mass"], panel["value"])
+            summary[name + " " * (side and state.left == state.right)] = {
+                "galaxies": f"{len(table):,}",
+                "S/N too low": f"{len(table) - bright:,}",
+                state.kind.unmeasured: f"{bright - len(panel):,}",
+                "measured": f"{len(panel):,}",
                 "scatter (dex)": with_error(scatter["std"], scatter["std_error"], ".3f"),
                 "offset (dex)": number(scatter["offset"], "+.3f"),
-                "median error (dex)": number(np.median(errors) if errors.size else np.nan, ".3f"),
-                "SFR trend, ρ": trend,
+                "median error (dex)": number(panel["error"].median(), ".3f"),
+                "SFR trend, ρ": with_error(trends[side].rho, trends[side].error, "+.2f") if trends else "…",
             }
-        table = pd.DataFrame(table)
+        summary = pd.DataFrame(summary)
         if both is not None:
-            table.loc["agreement, ρ"] = f"{both.n:,} in both", with_error(both.rho, both.error, "+.2f")
-        yield table.rename_axis("sample").reset_index()
-        if state.selected:
-            key = ("galaxy", *state.selected, *state.shown, state.dust_corrected)
-            yield from state.once(key, lambda: list(self._describe_galaxy()))
+            summary.loc["agreement, ρ"] = f"{both.n:,} in both", with_error(both.rho, both.error, "+.2f")
+        if self._galaxy_tables is None:
+            self._galaxy_tables = list(self._describe_galaxy()) if state.selected else []
+        return [summary.rename_axis("sample").reset_index(), *self._galaxy_tables]
 
     def _describe_galaxy(self):
         """Lines, if the gas is looked at, and metallicities on every scale, in the samples that are shown."""
         state, kind = self.state, self.state.kind
         rows = {name: row for name in state.shown if (row := state.locate(name)) is not None}
-        galaxies = {name: state.lines(name).isel(galaxy=[row]) for name, row in rows.items()}
+        galaxies = {name: state.lines(name, [row]) for name, row in rows.items()}
         first = next(iter(galaxies.values()))
         words = {"log_mass": ("log M*", ".2f"), "log_sfr": ("log SFR", ".2f"), "redshift": ("z", ".3f")}
-        about = [f"{word} {number(first[c].item(), form)}" for c, (word, form) in words.items() if c in first]
-        about += [str(first["spectral_class"].item())] if "spectral_class" in first else []
-        yield f"<p>{html.escape(f'galaxy {state.selected[1]}: ' + ', '.join(about))}</p>"
+        about = [f"{word} {number(first[c].item(), form)}" for c, (word, form) in words.items()]
+        about = ", ".join([*about, str(first["spectral_class"].item())])
+        yield f"<p>{html.escape(f'galaxy {state.selected[1]}: {about}'.rstrip(', '))}</p>"
         if state.quantity == "gas" and "line_flux" in first:
             units = first["line_flux"].attrs.get("units", "").replace("Angstrom", "Å")
-            lines = {name: [describe_line(g, line) for line in GALAXY_LINES] for name, g in galaxies.items()}
-            yield pd.DataFrame({f"line flux ({units})": GALAXY_LINES, **lines})
+            lines = {f"line flux ({units})": GALAXY_LINES}
+            for name, galaxy in galaxies.items():
+                some = (
+                    galaxy[["line_flux", "line_flux_error"]].isel(galaxy=0).reindex(line=list(GALAXY_LINES))
+                )
+                pairs = zip(some["line_flux"].values, some["line_flux_error"].values, strict=True)
+                lines[name] = [f"{number(f, '.3g')} ± {number(e, '.2g')}" for f, e in pairs]
+            yield pd.DataFrame(lines)
         table = {kind.axis: [*kind.scales, kind.sn_label]}
         for name, galaxy in galaxies.items():
             measured = [kind.measure(galaxy, scale).iloc[0] for scale in kind.scales]
             table[name] = [with_error(m["value"], m["error"]) for m in measured]
             table[name].append(number(measured[0]["sn"], ".1f"))
         yield pd.DataFrame(table)
-
-
-def _watch(ranges, update):
-    for axis in ranges:
-        axis.on_change("start", update)
-        axis.on_change("end", update)
 
 
 def number(value, form=".2f"):
@@ -849,30 +908,13 @@ def with_error(value, error, form=".2f"):
     return f"{number(value, form)} ± {number(error, form.lstrip('+'))}"
 
 
-def describe_line(sample, line):
-    """Flux and error of a line of a galaxy."""
-    if "line" not in sample.coords or line not in sample["line"].values:
-        return "–"
-    flux, error = (sample[name].sel(line=line).item() for name in ("line_flux", "line_flux_error"))
-    return f"{number(flux, '.3g')} ± {number(error, '.2g')}"
-
-
-def swatch(color, name, sign="■"):
-    """A coloured sign and what it stands for."""
-    return f'<span style="color:{color}">{sign}</span> {html.escape(name)}'
-
-
-def open_mzr_dashboard(samples=None, *, rebuild=None, more=None):
+def open_mzr_dashboard(samples=None):
     """Open the mass-metallicity dashboard.
 
     Parameters
     ----------
     samples : sequence of str, optional
         Keys of what papers offer; by default all. Those whose file is not there are left out, and named.
-    rebuild : dict of str to callable, optional
-        How to rebuild spectra, by key; by default as the papers do. See `MzrState`.
-    more : dict of str to xarray.Dataset, optional
-        Samples of your own beside them, by name; see `spectool.explore.mzr_quantities.check_sample`.
 
     Returns
     -------
@@ -897,11 +939,9 @@ def open_mzr_dashboard(samples=None, *, rebuild=None, more=None):
             continue
         for name, table in tables.items():
             read[f"{key}: {name}" if name in read else name] = table.assign_attrs(family=key)
-    read |= more or {}
     if missing and not read:
         raise FileNotFoundError("; ".join(missing))
-    rebuild = {key: pair[1] for key, pair in offered.items()} if rebuild is None else rebuild
-    view = MzrView(MzrState(read, rebuild=rebuild))
+    view = MzrView(MzrState(read, rebuild={key: pair[1] for key, pair in offered.items()}))
     view.opener = f"open_mzr_dashboard({'' if samples is None else list(samples)})"
     if missing:
         view.tell(html.escape("; ".join(missing)))
