@@ -1,209 +1,283 @@
-"""Tables of text in anybody's dialect: its own file, the one that decides how a text is meant before it is parsed."""
+"""Delimited text of any dialect as a table: what lies between columns, where the names are, which words are none."""
 
 import csv
-import io
 import re
-from contextlib import suppress
+from collections import Counter
+from io import BytesIO, StringIO
 
 import numpy as np
 import pandas as pd
 from astropy import units as u
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
+from spectool.surveys import refusing
+from spectool.surveys.layouts import find_roles, is_spectrum
 from spectool.surveys.units import parse_unit
 
-_COMMENT = re.compile(r"\s*(#|;(?=\s*[A-Za-z#])|!|%|//)+\s*")
-_MISSING = [
-    *["null", "n/a", "na", "nan", "none", "empty"],
-    *["NULL", "N/A", "NA", "NaN", "NAN", "None", "NONE", "Null"],
-    "",
-    "--",
-    "-",
-    "...",
-]
-_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eEdD][+-]?\d+)?|[+-]?(nan|inf(inity)?)", re.IGNORECASE)
+DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas", " ": "blanks"}
+_WORDS = "nan -nan null none empty nil missing masked undef indef n/a n.a. na k.a. inf -inf +inf infinity -infinity"
+MISSING = {"", r"\n", "<na>", "#n/a", "#nv", "#div/0!", "#value!", "#wert!", "#num!", *_WORDS.split()}
+_IPAC = re.compile(r"\|[^\n]*\|\s*\n\|\s*(char|int|long|real|float|double)\b")
+_COMMENT = ("#", ";", "!", "%", "//")
+_EXPONENT = r"(?:[eEdD][+-]?\d+)?"
+NUMBERS = {
+    ".": re.compile(rf"[+-]?(?:\d+\.?\d*|\.\d+){_EXPONENT}"),
+    ",": re.compile(rf"[+-]?(?:\d+(?:,\d+)?|,\d+){_EXPONENT}"),
+}
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+# What a name in a catalogue's commented head may look like, and a word of prose does not.
+_CATALOGUE = re.compile(
+    r"(^|[_ ])(e|err|error|flux|mag|ivar|z|redshift|ra|dec|id)($|[_ ])|(flux|mag|err)", re.I
+)
 
 
 def read_text(content, name):
-    """A table of text: ECSV, or columns in the delimiter, decimals, encoding and head that the text itself shows.
+    """A table from bytes of text: ECSV, VOTable, IPAC, or lines of cells, in the dialect that they themselves show.
 
     Parameters
     ----------
     content : bytes
+        UTF-8, UTF-16 with its mark, or cp1252. Names are looked for in the first line, or in the comments above the
+        numbers; without any, two to four columns of numbers are wavelength, flux, error and mask.
     name : str
-        The file, for errors.
+        For messages.
 
     Returns
     -------
-    astropy.table.Table
-        Columns of numbers where all cells are numbers or missing (masked), of text else; units of a line of units.
-    list of str
-        What was assumed.
+    Table, list of str
+        Missing values are masked, units are those of ECSV or of a line below the names; what was assumed, in sentences.
 
     Raises
     ------
     ValueError
-        Naming the file, and the line that does not fit.
+        Naming the file, and the line.
     """
-    text = _decode(content, name)
-    if text.lstrip().startswith("# %ECSV"):
-        try:
-            return Table.read(text.splitlines(), format="ascii.ecsv"), []
-        except Exception as error:
-            raise ValueError(f"{name}: cannot be read as ECSV ({error})") from error
-    notes = []
-    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line.strip()]
-    data = [line for line in lines if not _COMMENT.match(line)]
-    if not data:
-        raise ValueError(f"{name}: is empty, or holds comments alone: no lines of a table")
-    delimiter, decimal = _dialect(data)
-    if decimal == ",":
-        notes.append(f"decimal commas, {'blanks' if delimiter is None else repr(delimiter)} between columns")
-    names, data = _head(lines, data, delimiter, name, notes)
-    units = _cells(data[0], delimiter) if data and _are_units(_cells(data[0], delimiter)) else []
-    if not (data := data[bool(units) :]):
-        raise ValueError(f"{name}: has a line of column names, and no rows below it")
-    cells = _parse(data, lines, names, delimiter, name)
-    table = Table({column: _column(cells[k], decimal) for k, column in enumerate(names)}, masked=True)
-    for column, unit in zip(names, units, strict=False):
-        if unit.strip(" []()"):  # spelt as it is, for `spectool.surveys.units.parse_unit`
-            table[column].unit = u.Unit(unit, parse_strict="silent")
-    return table, notes
-
-
-def _parse(data, lines, names, delimiter, name):
-    """Cells of text below the head; a row of another length is refused with its line."""
-    options = {
-        "header": None,
-        "dtype": str,
-        "keep_default_na": False,
-        "skipinitialspace": True,
-        "index_col": False,
-    }
-    text = io.StringIO("\n".join(line.strip().strip("|") if delimiter == "|" else line for line in data))
-    width = len(_cells(data[0], delimiter))
-    if width != len(names):
-        raise ValueError(
-            f"{name}: cannot be read: {width} cells in a line, below {len(names)} names of columns"
-        )
-    try:
-        cells = pd.read_csv(text, sep=delimiter or r"\s+", **options)
-    except ValueError as error:  # pandas' ParserError is one
-        row = re.search(r"line (\d+), saw (\d+)", str(error))
-        where = (
-            f"line {lines.index(data[int(row[1]) - 1]) + 1} has {row[2]} cells, not {width}" if row else error
-        )
-        raise ValueError(f"{name}: cannot be read as a table: {where}") from error
-    empty = np.flatnonzero((cells[width - 1].fillna("") == "").to_numpy())
-    short = [row for row in empty if len(_cells(data[row], delimiter)) != width]
-    if short:
-        line = lines.index(data[short[0]]) + 1
-        raise ValueError(
-            f"{name}: cannot be read as a table: line {line} has fewer cells than its {width} columns"
-        )
-    return cells
+    with refusing(name):
+        text, notes = _decode(content, name)
+        start = text[:2000].lstrip()
+        if start.startswith("# %ECSV"):
+            try:
+                return Table.read(text.splitlines(), format="ascii.ecsv"), notes
+            except Exception as error:  # of astropy's, of yaml's
+                raise ValueError(f"{name}: cannot be read as ECSV ({error})") from error
+        if start.startswith(("<?xml", "<VOTABLE")):
+            return Table.read(BytesIO(content), format="votable"), notes
+        if start.startswith("\\") or _IPAC.match(start):
+            return Table.read(text, format="ascii.ipac"), notes
+        return _read_lines(text, name, notes), notes
 
 
 def _decode(content, name):
-    """Text of bytes in UTF-8, UTF-16 with its mark, or as Windows writes it."""
-    is_wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    codecs = ["utf-16"] if is_wide else ["utf-8-sig", "cp1252", "latin-1"]
-    for codec in codecs:
+    """Text, and a note if its encoding had to be assumed."""
+    notes, encodings = [], ["utf-8-sig", "cp1252"]
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings = ["utf-16"]
+    for encoding in encodings:
         try:
-            text = content.decode(codec)
+            text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        printable = sum(c.isprintable() or c in "\r\n\t\f" for c in text[:4000])
-        if printable >= 0.98 * len(text[:4000]):
-            return text
-        break
-    raise ValueError(f"{name}: is neither FITS nor text (ECSV, CSV); is it a spectrum?")
-
-
-def _dialect(lines):
-    """The delimiter (None: blanks) and the decimal sign of lines of a table."""
-    body = lines[len(lines) // 2 : len(lines) // 2 + 50]
-    blanks = [cell for line in body for cell in line.split()]
-    is_blank = all(_NUMBER.fullmatch(cell) and not cell.endswith(",") for cell in blanks)
-    for delimiter in ("\t", ";", "|", None if is_blank else ",", ",", None):
-        widths = {len(_cells(line, delimiter)) for line in body}
-        if len(widths) == 1 and widths.pop() > 1:
+        text = text.rstrip("\x1a").replace("\xa0", " ").replace("\u2212", "-")
+        if re.search(r"[\x00-\x08\x0e-\x1f]", text):
             break
-    else:
-        delimiter = next((d for d in (";", "\t", "|", ",") if all(d in line for line in body)), None)
-    cells = [cell for line in body for cell in _cells(line, delimiter)]
-    commas = sum(bool(re.fullmatch(r"[+-]?\d*,\d+([eEdD][+-]?\d+)?", cell)) for cell in cells)
-    points = any("." in cell and _NUMBER.fullmatch(cell) for cell in cells)
-    return delimiter, "," if delimiter != "," and commas and not points else "."
+        if encoding == "cp1252":
+            notes.append("the text is not UTF-8: read as cp1252, as Windows writes it")
+        return text, notes
+    raise ValueError(f"{name}: is neither FITS nor text (ECSV, CSV) in UTF-8, UTF-16 or cp1252")
+
+
+def _read_lines(text, name, notes):
+    """The table of lines of cells."""
+    lines = [(k, line.strip(" \f")) for k, line in enumerate(re.split("\r\n|\r|\n", text), 1) if line.strip()]
+    body = [(k, line) for k, line in lines if not line.startswith(_COMMENT)]
+    if not body:
+        comments = " but comments" if lines else ""
+        raise ValueError(f"{name}: is empty: it holds no line{comments}")
+    delimiter, decimal = _sniff([line for _, line in body], name)
+    if delimiter == ";":  # an empty first cell is no comment
+        body = [(k, line) for k, line in lines if not line.startswith(("#", "!", "%", "//"))]
+    edges = "| " if delimiter == "|" else " "
+    rows = [(k, (re.sub(r"\s+#.*$", "", line) if "#" in line else line).strip(edges)) for k, line in body]
+    is_data = (_is_data(_cells(line, delimiter), decimal, place) for place, (_, line) in enumerate(rows))
+    n_head = next((place for place, yes in enumerate(is_data) if yes), len(rows))
+    head, rows = rows[:n_head], rows[n_head:]
+    if rows and all(line.endswith(delimiter) for _, line in rows) and delimiter != "\t":
+        rows = [(k, line[:-1]) for k, line in rows]
+        head = [(k, line.removesuffix(delimiter)) for k, line in head]
+    is_plain = delimiter != " " and not any('"' in line for _, line in rows)
+    counts = [line.count(delimiter) + 1 if is_plain else len(_cells(line, delimiter)) for _, line in rows]
+    if not rows:
+        raise ValueError(f"{name}: has a line of column names, and no rows of numbers below it")
+    n = Counter(counts).most_common(1)[0][0]
+    names, units, named_at = _names(lines, head, rows, delimiter, n, name, notes)
+    wrong = next((i for i, count in enumerate(counts) if count != n), None)
+    if wrong is not None:
+        has = f"line {rows[wrong][0]} has {counts[wrong]} cells between {DELIMITERS[delimiter]}"
+        raise ValueError(f"{name}: {has}, {named_at or 'most lines'} {n}: write an empty cell as nan")
+    if decimal == ",":
+        notes.append(f"decimal commas, {DELIMITERS[delimiter]} between columns")
+    frame = pd.read_csv(
+        StringIO("\n".join(line for _, line in rows)),
+        **{"sep": r"\s+" if delimiter == " " else delimiter, "decimal": decimal, "skipinitialspace": True},
+        **{"header": None, "names": names, "index_col": False, "dtype_backend": "numpy_nullable"},
+        **{"skip_blank_lines": False, "low_memory": False},
+    )
+    if len(frame) != len(rows):
+        raise ValueError(f"{name}: a quotation mark is open: {len(rows)} lines came out as {len(frame)}")
+    where = [k for k, _ in rows]
+    table = Table({column: _column(frame[column], decimal, where, name, notes) for column in names})
+    for column, unit in zip(names, units, strict=True):
+        if unit:
+            table[column].unit = unit
+    table.meta |= _facts(lines)
+    return table
+
+
+def _sniff(lines, name):
+    """What lies between columns, and the decimal sign: where most cells are numbers."""
+    sample = lines[1 :: max(1, len(lines) // 200)] or lines
+    best, choice, commas = 0.0, None, []
+    for delimiter in DELIMITERS:
+        rows = [_cells(line, delimiter) for line in sample]
+        count, often = Counter(map(len, rows)).most_common(1)[0]
+        cells = [cell for row in rows for cell in row if cell.lower() not in MISSING]
+        if count < 2:
+            continue
+        for decimal in "." if delimiter == "," else ".,":
+            share = np.mean([bool(NUMBERS[decimal].fullmatch(cell)) for cell in cells]) if cells else 0.0
+            if round(share * often / len(rows), 3) > best:
+                best, choice = round(share * often / len(rows), 3), (delimiter, decimal)
+                commas = [cell for cell in cells if "," in cell and NUMBERS[","].fullmatch(cell)]
+    if choice is None:
+        raise ValueError(f"{name}: has a line of column names, and no rows of numbers below it")
+    if choice[1] == "," and commas and all(_THOUSANDS.fullmatch(cell) for cell in commas):
+        both = f"{commas[0]!r}: a decimal comma, or one between thousands"
+        raise ValueError(f"{name}: nobody can tell what {both}; write it with a decimal point")
+    return choice
 
 
 def _cells(line, delimiter):
-    """The cells of a line, without blanks and quotation marks."""
-    if delimiter is None:
-        return [cell.strip("\"'") for cell in line.split()]
-    line = line.strip().strip("|") if delimiter == "|" else line
-    return [
-        cell.strip().strip("\"'").strip()
-        for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
-    ]
+    """The cells of a line, without blanks and quotation marks around them."""
+    if delimiter == " ":
+        return line.split()
+    cells = line.split(delimiter)
+    if '"' in line:
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+    return [cell.strip() for cell in cells]
 
 
-def _is_data(cells):
-    """Whether cells are numbers or missing, one number at least."""
-    kinds = [bool(_NUMBER.fullmatch(cell)) for cell in cells]
-    return any(kinds) and all(kind or cell in _MISSING for kind, cell in zip(kinds, cells, strict=True))
+def _is_data(cells, decimal, place):
+    """Whether a line holds numbers; the first one holds names as soon as it has one word."""
+    numbers = [bool(NUMBERS[decimal].fullmatch(cell)) for cell in cells]
+    words = [cell for cell, is_number in zip(cells, numbers, strict=True) if not is_number]
+    return any(numbers) and (place > 0 or all(cell.lower() in MISSING for cell in words))
 
 
-def _are_units(cells):
-    """Whether a line below the names holds units: no number, and a unit that is known."""
-    if any(_NUMBER.fullmatch(cell) for cell in cells):
-        return False
-    for cell in cells:
-        if cell.strip(" []()") and cell not in _MISSING:
-            with suppress(ValueError):
-                parse_unit(cell, name="", column="", option="")
-                return True
-    return False
+def _split_head(line, delimiter, n):
+    """The n names or units of a line, whose delimiter may not be that of the numbers; None if there are not n."""
+    joined = re.sub(r"\s+(?=[\[(])", "", line)
+    ways = [_cells(line, d) for d in (delimiter.strip(" "), *DELIMITERS) if d]
+    ways += [re.split(r"\s{2,}|\t", line), joined.split()]
+    return next(([cell.strip("'\" ") for cell in cells] for cells in ways if len(cells) == n), None)
 
 
-def _head(lines, data, delimiter, name, notes):
-    """Names of columns, and the lines below them: from the first line, a comment above it, or by their order."""
-    first = _cells(data[0], delimiter)
-    if not _is_data(first):
-        return _distinct(first), data[1:]
-    for line in reversed([line for line in lines[: lines.index(data[0])] if _COMMENT.match(line)]):
-        for split in (delimiter, None, ","):
-            names = _cells(_COMMENT.sub("", line, count=1), split)
-            if len(names) == len(first) and not any(_NUMBER.fullmatch(word) for word in names):
-                return _distinct(names), data
-    if not 2 <= len(first) <= 4:
-        raise ValueError(
-            f"{name}: its {len(first)} columns have no names: put a first line of column names there"
+def _names(lines, head, rows, delimiter, n, name, notes):
+    """Names and units of n columns, and the line that the names are from."""
+    first = rows[0][0]
+    comments = [(k, line.lstrip("#;!%/ \t")) for k, line in lines if line.startswith(_COMMENT) and k < first]
+    numbered = {
+        int(m[1]): m for _, text in comments if (m := re.match(r"(\d+)[:.)]?\s+(\S+)(?:.*\[(.*)\]$)?", text))
+    }
+    if not head and set(numbered) >= set(range(1, n + 1)):  # SExtractor's head
+        return (
+            [numbered[k][2] for k in range(1, n + 1)],
+            [_unit(numbered[k][3] or "") for k in range(1, n + 1)],
+            "",
         )
-    names = ["wavelength", "flux", "error", "mask"][: len(first)]
-    notes.append(f"no line of column names: taken as {', '.join(names)}")
-    return names, data
+    split = {
+        k: _split_head(re.sub(r"^units?\s*[:=]\s*", "", text), delimiter, n) for k, text in head + comments
+    }
+    split = {k: cells for k, cells in sorted(split.items()) if cells}
+    at = next((k for k, _ in head if k in split), None)
+    if head and at is None:
+        has = len(_cells(head[0][1], delimiter))
+        raise ValueError(
+            f"{name}: line {head[0][0]} holds {has} names, and the lines below {n} cells: name each"
+        )
+    if not head:
+        looks = {
+            k: is_spectrum(find_roles(cells)) or any(map(_CATALOGUE.search, cells))
+            for k, cells in split.items()
+        }
+        at = max((k for k in split if looks[k] or n > 4), key=lambda k: (looks[k], k), default=None)
+    if at is None:
+        if not 2 <= n <= 4:
+            raise ValueError(
+                f"{name}: no line of column names above its {n} columns: write one, as wavelength,flux"
+            )
+        names = ["wavelength", "flux", "error", "mask"][:n]
+        notes.append(f"no line of column names: taken as {', '.join(names)}")
+        return names, [None] * n, ""
+    notes += [f"line {k} above the names was left out: {line[:60]!r}" for k, line in head if k < at]
+    units = [None] * n
+    for k in (k for k, _ in head + comments if k > at):
+        below = [_unit(cell) for cell in split.get(k, [])]
+        is_strange = any(isinstance(unit, u.UnrecognizedUnit) for unit in below)
+        if any(unit not in (None, u.dimensionless_unscaled) for unit in below) and (
+            k in dict(head) or not is_strange
+        ):
+            units = below
+            notes.append(f"line {k} was taken as the columns' units")
+        elif k in dict(head):
+            raise ValueError(
+                f"{name}: line {k}, below the names, holds neither numbers nor units: leave it out"
+            )
+    names = [cell or f"column_{place}" for place, cell in enumerate(split[at], 1)]
+    earlier = [names[:place].count(cell) for place, cell in enumerate(names)]
+    names = [f"{cell}.{count}" if count else cell for cell, count in zip(names, earlier, strict=True)]
+    return names, units, f"line {at}"
 
 
-def _distinct(names):
-    """Names of columns, each once: of copies the later ones get a number, as pandas gives it."""
-    seen, result = {}, []
-    for place, name in enumerate(names):
-        name = name or f"col{place + 1}"
-        count = seen[name] = seen.get(name, -1) + 1
-        result.append(f"{name}.{count}" if count else name)
-    return result
+def _unit(text):
+    """A unit, which astropy may not know, or None for nothing."""
+    text = text[1:-1] if text.startswith("(") and text.endswith(")") else text
+    if not text.strip("-. []"):
+        return None
+    try:
+        return parse_unit(text, name="", column="", option="units")
+    except ValueError:
+        return u.Unit(text, parse_strict="silent")
 
 
-def _column(cells, decimal):
-    """Cells as a masked column of whole numbers, numbers or text."""
-    values = cells.fillna("").str.strip().str.strip("\"'")
-    missing = values.isin(_MISSING)
-    plain = values.str.replace(",", ".", regex=False) if decimal == "," else values
-    plain = plain.str.replace(r"(?<=[\d.])[dD](?=[+-]?\d)", "e", regex=True)
-    numbers = pd.to_numeric(plain.where(~missing), errors="coerce")
-    if numbers.isna().sum() > missing.sum() + values[~missing].str.lower().isin(["nan"]).sum():
-        return np.ma.array(values.to_numpy(str), mask=missing.to_numpy())
-    whole = (numbers.dropna() % 1 == 0).all() and values[~missing].str.fullmatch(r"[+-]?\d{1,18}").all()
-    filled = numbers.fillna(0).to_numpy()
-    return np.ma.array(filled.astype(np.int64) if whole else filled, mask=numbers.isna().to_numpy())
+def _column(series, decimal, lines, name, notes):
+    """A column of pandas with what is missing masked: words of many kinds, and infinities."""
+    missing = series.isna().to_numpy(copy=True)
+    if pd.api.types.is_string_dtype(series.dtype):
+        texts = series.fillna("").astype(str).str.strip()
+        missing |= (texts.str.lower().isin(MISSING) | texts.str.fullmatch(r"[-*.?]+")).to_numpy(bool)
+        is_number = texts.str.fullmatch(NUMBERS[decimal]).to_numpy(bool)
+        wrong = np.flatnonzero(texts.str.fullmatch(NUMBERS["."]).to_numpy(bool) & ~is_number & ~missing)
+        if wrong.size:
+            where = f"line {lines[wrong[0]]} has {texts.iloc[wrong[0]]!r}"
+            raise ValueError(f"{name}: {where} where others have a decimal comma: write all numbers alike")
+        values = texts.mask(missing, "").to_numpy(str)
+        if (is_number | missing).all():
+            plain = texts.mask(missing, "0").str.replace(",", ".").str.replace("[dD]", "e", regex=True)
+            values = pd.to_numeric(plain).to_numpy()
+    else:
+        values = series.to_numpy(series.dtype.numpy_dtype, na_value=series.dtype.numpy_dtype.type(0))
+    if values.dtype.kind == "f":
+        missing |= ~np.isfinite(values)
+    if missing.any():
+        notes.append(f"column {series.name!r}: {missing.sum()} missing values are masked")
+    return MaskedColumn(values, mask=missing)
+
+
+def _facts(lines):
+    """What comments say as key: value, and the comments."""
+    comments = [line.lstrip("#;!%/ \t") for _, line in lines if line.startswith(_COMMENT)]
+    facts = dict(
+        m.groups() for text in comments if (m := re.fullmatch(r"([A-Za-z_][\w-]*)\s*[:=]\s*(\S.*)", text))
+    )
+    facts = {key: float(value) if NUMBERS["."].fullmatch(value) else value for key, value in facts.items()}
+    return facts | ({"comments": comments} if comments else {})
