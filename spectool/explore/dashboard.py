@@ -126,7 +126,7 @@ class Dashboard(traitlets.HasTraits):
                 for name in self.controls:
                     if name in changes:
                         setattr(self, name, changes[name])
-                changed = tuple(n for n in self.controls if not _same(before[n], getattr(self, n)))
+                changed = tuple(n for n in self.controls if _plain(before[n]) != _plain(getattr(self, n)))
                 if changed:
                     self.derive(changed)
                     self._announce(changed)
@@ -271,10 +271,6 @@ class Dashboard(traitlets.HasTraits):
         with self.lock:
             self._request += 1
             self.busy, self.problem = False, ""
-
-
-def _same(a, b):
-    return _plain(a) == _plain(b)
 
 
 def _plain(value):

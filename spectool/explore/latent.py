@@ -98,7 +98,10 @@ class LatentState(Dashboard):
             self.spread = np.maximum(latent.std(axis=0), 1e-6)
             self.informative = dimensions[arrays.get("informative", slice(None))]
             others = np.setdiff1d(dimensions, self.informative)
-            self.others = others[np.argsort(-self._influence(others), kind="stable")]
+            influence = np.mean(
+                self._differ(others, 1.0, np.float32(0)) ** 2, axis=1
+            )  # about the mean galaxy
+            self.others = others[np.argsort(-influence, kind="stable")]
             self._tree = KDTree((latent / self.spread)[:, self.informative])
             about = pd.DataFrame([atlas[c].attrs for c in model.columns]).reindex(columns=ATTRIBUTES)
             self.parameters, edges = about["long_name"], about[["valid_min", "valid_max"]]
@@ -115,13 +118,6 @@ class LatentState(Dashboard):
             self.set_trait("animated", int(self.informative[0]))
             self._change({"seed": self.seed or self.seed_names[0]})
             self._announce(("model",))
-
-    def _influence(self, dimensions):
-        """How much the decoded flux moves with each dimension about the mean galaxy, root mean square."""
-        ends = np.zeros((2, dimensions.size, self.lower.size), dtype=np.float32)
-        for end, sign in zip(ends, (-1, 1), strict=True):
-            end[np.arange(dimensions.size), dimensions] = sign * self.spread[dimensions]
-        return np.sqrt(np.mean((self.decode(ends[1]) - self.decode(ends[0])) ** 2, axis=1))
 
     def identity(self):
         return {"model": f"{self.model.info.name} ({self.model_id})"}
@@ -177,13 +173,14 @@ class LatentState(Dashboard):
         with single_thread():
             return self.network.decode(torch.from_numpy(latents)).numpy()
 
+    def _differ(self, dimensions, spreads, position):
+        """What each dimension changes when it moves by so many spreads to both sides of a position."""
+        moves = np.diag(spreads * self.spread)[dimensions].astype(np.float32)
+        return self.decode(position + moves) - self.decode(position - moves)
+
     def find_changes(self):
         """What each informative dimension changes around the current position."""
-        latent, n = self.latent, self.informative.size
-        moves = np.zeros((n, latent.size), dtype=np.float32)
-        moves[np.arange(n), self.informative] = 0.5 * self.spread[self.informative]
-        both = self.decode(np.concatenate([latent + moves, latent - moves]))
-        return both[:n] - both[n:]
+        return self._differ(self.informative, 0.5, self.latent)
 
     def predict_parameters(self):
         """Predict mean and error of the parameters, as a DataFrame; none takes a value that is impossible."""
