@@ -64,6 +64,8 @@ def open_fits(source, name, *, whole=True):
     if not source.startswith(b"SIMPLE"):
         raise ValueError(f"{name}: is not a FITS file")
     with naming_damage(name):
+        if negative := re.search(rb"COUNT  = *-", source) or re.search(rb"NAXIS\d  = *-", source):
+            raise ValueError(f"{negative[0].decode()} ...")  # astropy would read such a part for ever
         hdus = fits.open(io.BytesIO(source), lazy_load_hdus=not whole)
         for hdu in hdus if whole else ():
             _ = hdu.data

@@ -198,6 +198,14 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path, changes, words):
     refused(f"wrong.fits: .*{words}", read_cube, path)
 
 
+def test_a_part_of_negative_size_is_refused_and_not_read_for_ever(tmp_path):
+    path = tmp_path / "wrong.fits"
+    write_cube(path)
+    good = b"GCOUNT  =                    1"
+    path.write_bytes(path.read_bytes().replace(good, good.replace(b"    1", b"-   1"), 1))
+    refused("wrong.fits: .*damaged", read_cube, path)
+
+
 def test_a_gradient_in_an_inclined_disc_is_found(tmp_path):
     row, column = np.mgrid[:NY, :NX]
     east, north = -(column - 10.0), row - 8.0
