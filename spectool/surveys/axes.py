@@ -153,7 +153,7 @@ def _read_axis(header, n, axis, name, unit, hdus, notes):
         raise ValueError(f"axis {axis} is {ctype!r} (CTYPE{axis}), which is no wavelength")
     linear, step = _linear(header, n, axis, notes)
     low, high = sorted((linear[0], linear[-1]))
-    is_length = standard is None or standard[1] in ("WAVE", "AWAV")
+    is_length = standard is None or (standard[1] in ("WAVE", "AWAV") and standard[3] != "TAB")
     in_log = (standard is None and re.search(r"LOG|LN", ctype)) or header_number(header, "DC-FLAG") == 1
     if isinstance(unit, u.function.FunctionUnitBase):
         in_log, unit = True, unit.physical_unit
@@ -240,10 +240,7 @@ def _from_wcslib(header, n, axis, kind, unit, step, hdus):
             f"axis {axis} is a velocity ({kind}) and its line is missing: RESTWAV [m] or RESTFRQ [Hz]"
         )
     words |= {"CTYPE1": header[f"CTYPE{axis}"].strip().upper(), "CDELT1": step, "WCSAXES": 1}
-    words |= {
-        "CRVAL1": header_number(header, f"CRVAL{axis}"),
-        "CRPIX1": header_number(header, f"CRPIX{axis}", 1.0),
-    }
+    words["CRVAL1"], words["CRPIX1"] = (header_number(header, f"{w}{axis}", 1.0) for w in ("CRVAL", "CRPIX"))
     words |= {f"{k[:2]}1{k[3:]}": header[k] for k in header if re.fullmatch(rf"P[SV]{axis}_\d+", k)}
     try:
         words["CUNIT1"] = unit.to_string("fits") if unit else ""
