@@ -103,13 +103,16 @@ class LatentState(Dashboard):
             )  # about the mean galaxy
             self.others = others[np.argsort(-influence, kind="stable")]
             self._tree = KDTree((latent / self.spread)[:, self.informative])
-            about = pd.DataFrame([atlas[c].attrs for c in model.columns]).reindex(columns=ATTRIBUTES)
+            # Of what the model predicts, the dashboard shows what has a name.
+            self.shown = [k for k, c in enumerate(model.columns) if "short_name" in atlas[c].attrs]
+            columns = [model.columns[k] for k in self.shown]
+            about = pd.DataFrame([atlas[c].attrs for c in columns]).reindex(columns=ATTRIBUTES)
             self.parameters, edges = about["long_name"], about[["valid_min", "valid_max"]]
             self.possible = edges.fillna({"valid_min": -np.inf, "valid_max": np.inf}).to_numpy(float)
             unknown = np.full(len(self.seed_names), np.nan)
-            self.truths = np.stack([self.seeds.get(c, unknown) for c in model.columns], axis=1)
-            columns = (atlas[c].values for c in model.columns)
-            meanings = name_dimensions(latent, dict(zip(about["short_name"], columns, strict=True)))
+            self.truths = np.stack([self.seeds.get(c, unknown) for c in columns], axis=1)
+            values = [atlas[c].values for c in columns]
+            meanings = name_dimensions(latent, dict(zip(about["short_name"], values, strict=True)))
             self.labels = {
                 int(d): f"{rank} · {f'{meanings[d]} ' if d in self.informative else ''}(z{d})"
                 for rank, d in enumerate((*self.informative, *self.others), 1)
@@ -186,7 +189,7 @@ class LatentState(Dashboard):
         """Predict mean and error of the parameters, as a DataFrame; none takes a value that is impossible."""
         with single_thread():
             mean, sigma = (values[0].astype(float) for values in self.model.predict(self.latent[None]))
-        mean, sigma = bound(mean, sigma, *self.possible.T)
+        mean, sigma = bound(mean[self.shown], sigma[self.shown], *self.possible.T)
         columns = {"predicted": mean, "error": sigma, "truth": self.truths[self.seed_names.index(self.seed)]}
         return pd.DataFrame({"parameter": self.parameters, **columns})
 

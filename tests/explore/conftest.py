@@ -10,7 +10,7 @@ from spectool.models.store import ModelInfo
 from spectool.models.vae import ConvBetaVAE, LatentModel
 
 N_PIXELS, N_LATENT = 240, 6
-COLUMNS = ("log_mass", "log_sfr")
+COLUMNS = ("log_mass", "log_ssfr", "log_sfr")  # the second has no name in the table
 
 
 def make_model(seed=0, informative=(4, 1, 3), name="small"):
@@ -29,6 +29,7 @@ def make_model(seed=0, informative=(4, 1, 3), name="small"):
         {
             "latent": (("galaxy", "latent_dim"), latent),
             "log_mass": ("galaxy", 10 + latent[:, 4], {"long_name": "log M*", "short_name": "mass"}),
+            "log_ssfr": ("galaxy", latent[:, 3]),
             "log_sfr": (
                 "galaxy",
                 latent[:, 1],
@@ -43,7 +44,7 @@ def make_model(seed=0, informative=(4, 1, 3), name="small"):
     }
 
     def predict(z):
-        return np.stack([10 + z[:, 4], z[:, 1]], axis=1), np.full((len(z), 2), 0.1)
+        return np.stack([10 + z[:, 4], z[:, 3], z[:, 1]], axis=1), np.full((len(z), 3), 0.1)
 
     info = ModelInfo(name, "ConvBetaVAE", network.config, {}, {}, arrays)
     return LatentModel(network, info, atlas, predict, COLUMNS)

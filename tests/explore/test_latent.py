@@ -89,6 +89,7 @@ def test_the_nearest_galaxy_of_a_galaxy_is_itself_whatever_uninformative_dimensi
 def test_parameters_follow_the_position_and_are_never_impossible(state):
     state.set_dimension(4, 0.75)
     table = state.predict_parameters().set_index("parameter")
+    assert list(table.index) == ["log M*", "log SFR"]
     assert table.loc["log M*", "predicted"] == pytest.approx(10.75)
     assert table.loc["log M*", "error"] == pytest.approx(0.1)
     for value in (-3.0, -0.1, 0.0, 0.1):
