@@ -1,10 +1,8 @@
 """SDSS spectra: the files of all data releases."""
 
-import gzip
 import io
 import re
 import warnings
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from astropy.utils.exceptions import AstropyUserWarning
 
 from spectool.spectra import DLOGLAM, FLUX_UNIT, IVAR_UNIT, LOGLAM0, PIXEL_VELOCITY
 from spectool.surveys import SurveyWarning
+from spectool.surveys.sources import fetch
 
 # Bits of and_mask (SPPIXMASK) that spoil a pixel. Bits below 16 flag the whole fibre, often for trifles:
 # taking any bit would mask good spectra completely.
@@ -44,23 +43,14 @@ def naming_damage(name):
 
 
 def open_fits(source, name, *, whole=True):
-    """Open a FITS file, gzipped or not, with errors that name it: in memory or, unless `whole`, read on demand."""
-    path, start = None, source
-    if not isinstance(source, bytes):
-        path = Path(source)
-        if not path.is_file():
-            raise FileNotFoundError(f"{name}: no such file")
-        with path.open("rb") as file:
-            start = file.read(80)
-    if not whole and path and start.startswith(b"SIMPLE"):
-        with naming_damage(name):
-            return fits.open(path, lazy_load_hdus=True)
-    try:
-        source = source if path is None else path.read_bytes()
-        source = gzip.decompress(source) if start.startswith(b"\x1f\x8b") else source
-    except (EOFError, OSError, zlib.error) as error:
-        damaged = f"truncated or damaged ({error}); fetch it again"
-        raise ValueError(f"{name}: the gzip file is {damaged}") from error
+    """Open a FITS file, packed or not, with errors that name it: in memory or, unless `whole`, read on demand."""
+    if not whole and not isinstance(source, bytes) and Path(source).is_file():
+        with Path(source).open("rb") as file:
+            is_plain = file.read(6) == b"SIMPLE"
+        if is_plain:
+            with naming_damage(name):
+                return fits.open(source, lazy_load_hdus=True)
+    source = fetch(source, name=name)[0]
     if not source.startswith(b"SIMPLE"):
         raise ValueError(f"{name}: is not a FITS file")
     with naming_damage(name):
