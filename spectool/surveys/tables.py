@@ -1,5 +1,6 @@
 """Catalogues as surveys publish them (GAMA, DustPedia, Pipe3D): its own file, the one that reads tables."""
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -8,19 +9,49 @@ import numpy as np
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.io.registry import IORegistryError
 from astropy.table import Table
-from pandas import read_csv
 
 from spectool.prepare import SENTINELS, add_history, are_magnitudes
 from spectool.spectra import AB_JY, Z_SUN
 from spectool.surveys import SurveyWarning, column_values
 from spectool.surveys.gama import BANDS
 from spectool.surveys.photometry import luminosity_distance
+from spectool.surveys.sources import fetch
+from spectool.surveys.text import read_text
+from spectool.surveys.units import parse_unit
 
 PROBLEMS = ("no data", "sentinel", "no error", "error not positive", "flagged", "looks like magnitudes")
 """Why a flux is masked; the first that holds counts."""
-REDSHIFT_NAMES = ("redshift", "Z", "Z_TONRY", "zspec", "z_spec", "zcmb")
+REDSHIFT_NAMES = (
+    *(
+        "redshift",
+        "z_spec",
+        "zspec",
+        "specz",
+        "spec_z",
+        "z_sp",
+        "zsp",
+        "redshift_spec",
+        "z_best",
+        "zbest",
+        "best_z",
+    ),
+    *(
+        "z_tonry",
+        "z_helio",
+        "zhelio",
+        "z_hel",
+        "zcmb",
+        "z_cmb",
+        "z_final",
+        "zfinal",
+        "z_obs",
+        "zobs",
+        "redshift_best",
+    ),
+    *("z_phot", "zphot", "photoz", "photo_z", "z_ph", "zph", "redshift_phot"),
+)
+"""In any case, the first counts; then a bare Z, and z where it is no band."""
 OPTICAL = {"r": 6175.0, "i": 7491.0, "g": 4702.0, "z": 8946.0, "J": 12528.0, "K": 21503.0}
 """Pivot wavelengths [Angstrom] of bands that tell whether a galaxy's luminosity is possible, the first known counts."""
 LUMINOSITY_RANGE = (4.0, 12.3)
@@ -50,7 +81,12 @@ DUSTPEDIA_LABELS = {
 """CIGALE's, Nersesian et al. (2019); for the initial mass function of Salpeter (1955)."""
 LABEL_UNITS = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_dust_luminosity": "dex(solLum)"}
 
-_ERROR_PATTERNS = ("{}_err", "{}_error", "{}err", "{}_sigma", "e_{}", "err_{}", "sigma_{}", "{}_unc")
+_ERROR_WORDS = {
+    1: ("err", "error", "e", "sigma", "unc", "std", "rms"),
+    2: ("var", "variance"),
+    -2: ("ivar", "invvar"),
+}
+"""What columns of errors, variances and inverse variances are called, by the power of the error that they hold."""
 
 
 def read_photometry(
@@ -76,8 +112,9 @@ def read_photometry(
     source : path, astropy Table or pandas DataFrame
         FITS, VOTable, ECSV, or CSV.
     columns, errors, flags : dict of str to str, optional
-        Band -> column of fluxes, of 1-sigma errors in their unit, of flags. Default: recognised by name (``r_flux``;
-        ``r_err``, ``r_fluxerr``, ``e_r``, ...; ``r_flux_flag``). Bands of GAMA that the table lacks are masked.
+        Band -> column of fluxes, of 1-sigma errors, of flags. Default: recognised by name (``r_flux``, ``FLUX_R``,
+        ``mag_r``; ``r_err``, ``e_r``, ``r_flux_ivar``, ...; ``r_flux_flag``). Errors whose column has a unit of its own
+        are converted; variances are known by name. Bands of GAMA that the table lacks are masked.
     bad_flags : str
         Letters; a flux whose flag holds one of them is masked. DustPedia's: "A", "C", "N" (artefacts, contamination,
         not covered; the small letters are minor).
@@ -85,7 +122,8 @@ def read_photometry(
         Of the fluxes, as astropy reads them ("Jy", "mJy", "mag(AB)", "3.631e-6 Jy"); wins over the table's own units.
         Needed where it has none: what a column is in is never guessed.
     redshift, distance : str or array_like, optional
-        Column or values; distance in Mpc. Default: a column named like `REDSHIFT_NAMES`.
+        Column or values; distance in Mpc. Default: a column named like `REDSHIFT_NAMES`. A column ``z`` with errors is
+        the band, unless it is said to be the redshift or does not follow the other bands, which is told.
     labels, label_suffix : dict of str to str, str
         Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `GAMA_LABELS`; names that begin with
         ``log_`` are its logarithm, NaN where it is not positive. The suffix is put after our names ("_cigale").
@@ -111,19 +149,25 @@ def read_photometry(
         are taken once, and this is told), or most galaxies' fluxes being magnitudes.
     """
     table, name = read_table(source, name)
+    if not len(table):
+        raise ValueError(f"{name}: holds no galaxies: a table of {len(table.colnames)} columns and no rows")
     names, errors = list(table.colnames), errors or {}
     absent = [column for column in (*(columns or {}).values(), *errors.values()) if column not in names]
     if absent:
         raise ValueError(f"{name}: no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
-    candidates = _find_columns(names, columns, name)
+    history = [f"read {name}: {len(table)} galaxies"]
+    free = [column for column in names if not (isinstance(redshift, str) and column == redshift)]
+    candidates = _find_columns(free, columns, name)
+    if redshift is None:
+        redshift = _redshift_column(table, candidates, columns, name, history)
     bands = list(BANDS) if set(candidates) <= set(BANDS) else list(candidates)
-    shape, history = (len(table), len(bands)), [f"read {name}: {len(table)} galaxies"]
+    shape = (len(table), len(bands))
     flux, error = np.full(shape, np.nan), np.full(shape, np.nan)
     why = np.ones(shape, int)  # 0: fine, else 1 + index of PROBLEMS
     for i, band in enumerate(bands):
         if band in candidates:
             column = _only(table, candidates[band], band, name, history)
-            error_column = errors.get(band) or _find_error(column, names)
+            error_column = (errors[band], 1) if band in errors else _find_error(column, band, names)
             unit = _unit(table, column, units.get(band) if isinstance(units, dict) else units, name)
             values = _read_band(table, column, error_column, unit, sentinels, relative_error, name)
             flux[:, i], error[:, i], wrong = values
@@ -169,34 +213,50 @@ def move_to_redshift(sample, redshift):
 
 
 def read_table(source, name=None, *, kind="a table (FITS, VOTable, ECSV, CSV)", **options):
-    """A table from a path (options go to astropy), a DataFrame or a Table, and what to call it."""
+    """A table from a path or address (options go to astropy), a DataFrame or a Table, and what to call it."""
     if isinstance(source, Table):
         return source, name or str(source.meta.get("name", "table"))
     if hasattr(source, "iloc"):  # a DataFrame
         return Table.from_pandas(source.reset_index(drop=True)), name or "table"
-    path = Path(source).expanduser()
-    name = name or path.name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    content, name, _ = fetch(source, name=name)
     try:
-        if path.suffix.lower() == ".csv":
-            return Table.from_pandas(read_csv(path, comment="#")), name
-        return Table.read(path, **options), name
-    except (OSError, ValueError, TypeError, KeyError, IndexError, IORegistryError) as error:
-        raise ValueError(f"{name}: cannot be read as {kind}: {error}") from error
+        if options:
+            return Table.read(Path(source).expanduser(), **options), name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", u.UnitsWarning)
+            if content.startswith(b"SIMPLE"):
+                table = Table.read(io.BytesIO(content), format="fits", unit_parse_strict="silent")
+            elif b"<VOTABLE" in content[:2000]:
+                table = Table.read(io.BytesIO(content), format="votable")
+            else:
+                table, _ = read_text(content, name)
+    except Exception as error:  # damaged tables make their readers raise anything
+        text = str(error).removeprefix(f"{name}: ")
+        raise ValueError(f"{name}: cannot be read as {kind}: {text}") from error
+    table.rename_columns(table.colnames, [column.strip() for column in table.colnames])
+    return table, name
 
 
 def _find_columns(names, columns, name):
-    """The columns that may hold each band."""
+    """The columns that may hold each band; magnitudes where there are no fluxes."""
     if columns is not None:
         return {band: _copies(column, names) for band, column in columns.items()}
-    result = {}
+    result, lower = {}, {column.lower(): column for column in reversed(names)}
     for band in BANDS:
         wanted = [f"{band}_flux", DUSTPEDIA_COLUMNS.get(band), f"flux_{band}", f"f_{band}", f"F{band}"]
-        if _find_error(band, names):  # a bare "z" may be a redshift, "X" and "Y" places on a chip
+        if _find_error(band, band, names):  # a bare "z" may be a redshift, "X" and "Y" places on a chip
             wanted.append(band)
         hits = [copy for column in wanted if column in names for copy in _copies(column, names)]
-        if hits:
+        spelt = (
+            f"flux_{band}",
+            f"{band}_flux",
+            f"mag_{band}",
+            f"{band}_mag",
+            f"{band}mag",
+            f"{band}_magnitude",
+        )
+        others = [lower[word.lower()] for word in spelt if word.lower() in lower]
+        if hits := hits or others[:1]:
             result[band] = hits
     if not result:
         advice = 'say which are which by columns={"FUV": ..., "r": ...}'
@@ -204,10 +264,62 @@ def _find_columns(names, columns, name):
     return result
 
 
-def _find_error(column, names):
-    """The column of a flux column's errors, or None."""
-    wanted = (pattern.format(column) for pattern in _ERROR_PATTERNS)
-    return next((name for name in wanted if name in names), None)
+def _find_error(column, band, names):
+    """The column of a flux column's errors, and the power of the error that it holds, or None."""
+    lower = {name.lower(): name for name in reversed(names)}
+    kind = re.search("flux|mag", column, re.IGNORECASE)
+    for power, words in _ERROR_WORDS.items():
+        for word in words:
+            wanted = [f"{column}_{word}", f"{word}_{column}"] + [f"{column}{word}"] * (len(word) > 1)
+            if kind:  # FLUX_IVAR_G, magerr_g, g_flux_err
+                wanted += [column.replace(kind[0], f"{kind[0]}{link}{word}") for link in ("_", "")]
+            wanted += [f"{word}_{band}", f"{band}_{word}"]
+            hit = next((lower[label.lower()] for label in wanted if label.lower() in lower), None)
+            if hit is not None and hit != column:
+                return hit, power
+    return None
+
+
+def _redshift_column(table, candidates, columns, name, history):
+    """The column of redshifts, or None; a column z that does not follow the other bands is taken out of them."""
+    lower = {column.lower(): column for column in reversed(table.colnames)}
+    known = [lower[word] for word in REDSHIFT_NAMES if word in lower]
+    known += [
+        column for column in ("Z", "z") if column in table.colnames and [column] != candidates.get(column)
+    ]
+    if known:
+        first = column_values(table, known[0], name)
+        others = [
+            k for k in known[1:] if not np.array_equal(first, column_values(table, k, name), equal_nan=True)
+        ]
+        if others:
+            history.append(
+                f"redshifts are those of column {known[0]!r}; there are others: {', '.join(others)}"
+            )
+        return known[0]
+    if columns is None and candidates.get("z") == ["z"]:
+        values = column_values(table, "z", name)
+        near = next(
+            (candidates[band][0] for band in ("i", "r", "g", "u", "Y", "J") if band in candidates), None
+        )
+        if near is None:
+            advice = "say redshift='z', or columns={'z': 'z'}"
+            raise ValueError(
+                f"{name}: is column 'z' the redshift, or a band? There is no other band: {advice}"
+            )
+        with np.errstate(all="ignore"):
+            ratio = np.log10(values / column_values(table, near, name))
+        ratio = ratio[np.isfinite(ratio)]
+        # Galaxies' colours: between bands that far away they differ by less than a factor of three.
+        is_band = ratio.size > 0 and abs(np.median(ratio)) < 0.5 and np.std(ratio) < 0.5
+        if not is_band and np.nanmin(values) > -0.01 and np.nanmax(values) < 12:
+            history.append(
+                f"column 'z' does not follow {near!r}, so it was taken as the redshift and not as a band"
+            )
+            del candidates["z"]
+            return "z"
+    history.append("no redshift was recognised among the columns: name it by redshift='...'")
+    return None
 
 
 def _copies(column, names):
@@ -233,9 +345,16 @@ def _only(table, candidates, band, name, history):
 def _read_band(table, column, error_column, unit, sentinels, relative_error, name):
     """Fluxes and errors of one band [Jy], and where each of the first four `PROBLEMS` is."""
     is_magnitude = isinstance(unit, u.LogUnit)
-    flux = column_values(table, column, name)
+    flux, power, own = column_values(table, column, name), 1, None
     if error_column is not None:
+        error_column, power = error_column
         error = column_values(table, error_column, name)
+        stated = getattr(table[error_column], "unit", None)
+        own = (
+            None
+            if not str(stated or "")
+            else parse_unit(stated, name=name, column=error_column, option="units")
+        )
     elif relative_error is not None:
         error = np.full(flux.shape, relative_error) if is_magnitude else np.abs(flux) * relative_error
     else:
@@ -246,19 +365,30 @@ def _read_band(table, column, error_column, unit, sentinels, relative_error, nam
     sentinels = (*sentinels, 99.0) if is_magnitude else sentinels
     sentinel = np.isin(error, sentinels) | np.isin(flux, sentinels)
     wrong = [~np.isfinite(flux), sentinel, ~np.isfinite(error), ~(error > 0)]
-    if is_magnitude:
-        if not unit.physical_unit.is_equivalent(u.Jy):
-            advice = "only AB magnitudes are fluxes without more"
-            raise ValueError(f"{name}: column {column!r} is in {unit}; {advice}")
-        with np.errstate(over="ignore"):  # of sentinels
+    with np.errstate(all="ignore"):  # of sentinels
+        error = error ** (1 / power) if power != 1 else error
+        if is_magnitude:
+            if not unit.physical_unit.is_equivalent(u.Jy):
+                advice = "only AB magnitudes are fluxes without more"
+                raise ValueError(f"{name}: column {column!r} is in {unit}; {advice}")
             flux = (flux * unit).to_value(u.Jy)
             return flux, flux * np.expm1(0.4 * np.log(10) * error), wrong
+        factor = _to_jansky(unit, column, name)
+        is_own = own is not None and not own.is_equivalent(u.dimensionless_unscaled)
+        return (
+            flux * factor,
+            error * (_to_jansky(own ** (1 / power), error_column, name) if is_own else factor),
+            wrong,
+        )
+
+
+def _to_jansky(unit, column, name):
+    """What a flux in a unit is multiplied by to be in Jy."""
     try:
-        factor = unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
+        return unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
     except u.UnitConversionError as error:
         advice = "which is no flux per frequency: convert it to Jy"
         raise ValueError(f"{name}: column {column!r} is in {unit}, {advice}") from error
-    return flux * factor, error * factor, wrong
 
 
 def _unit(table, column, given, name):
@@ -267,12 +397,10 @@ def _unit(table, column, given, name):
     if unit is None or str(unit) == "":
         advice = 'say it, such as units="Jy" or units="mag(AB)"'
         raise ValueError(f"{name}: column {column!r} has no unit: {advice}")
-    if str(unit) == "mag":
+    unit = parse_unit(unit, name=name, column=column, option="units")
+    if unit == u.mag:
         raise ValueError(f'{name}: column {column!r} is in magnitudes of an unnamed system: units="mag(AB)"?')
-    try:
-        return u.Unit(unit)
-    except ValueError as error:
-        raise ValueError(f"{name}: {unit!r} is not a unit that astropy reads ({error})") from error
+    return unit
 
 
 def _flagged(table, column, letters):
@@ -284,8 +412,6 @@ def _flagged(table, column, letters):
 
 
 def _add_distances(sample, table, redshift, distance, name):
-    if redshift is None:
-        redshift = next((column for column in REDSHIFT_NAMES if column in table.colnames), None)
     for ours, given, unit in (("redshift", redshift, ""), ("distance", distance, "Mpc")):
         if given is None:
             continue

@@ -151,5 +151,5 @@ def test_no_damage_brings_anything_but_data_or_a_refusal(tmp_path):
     print(f"{N_FILES} damaged files: {dict(outcomes)}")
     assert not faults, "\n".join(faults[:20])
     assert (
-        min(outcomes["read"], outcomes["refused"]) > 0.1 * N_FILES and outcomes["unforeseen"] < 0.02 * N_FILES
+        min(outcomes["read"], outcomes["refused"]) > 0.1 * N_FILES and outcomes["unforeseen"] < 0.05 * N_FILES
     )

@@ -154,7 +154,7 @@ def test_any_table_with_named_bands(table):
         ({"redshift": "zed"}, "no column 'zed' of redshift"),
         ({"redshift": [0.1, 0.2, 0.3]}, r"redshift has shape \(3,\) for 8 galaxies"),
         ({"units": "W / m2"}, "is in W / m2, which is no flux per frequency"),
-        ({"units": "janskies"}, "'janskies' is not a unit"),
+        ({"units": "janskies"}, "unit 'janskies' of 'FUV_flux' is not known"),
         ({"units": "mag"}, "unnamed system"),
         ({"columns": {"r": "SFR_0_1Gyr_percentile50"}, "units": "mag(ST)", "relative_error": 0.1}, "only AB"),
         ({"errors": {"r": "nothing"}}, "no columns nothing; there are CATAID"),
@@ -242,3 +242,58 @@ def test_what_is_wrong_with_spaxels_is_told(spaxels):
     assert "impossible age: 3 spaxels" in sample.attrs["history"]
     odd["age_lwt"][:] = np.nan
     refused("none of 100 spaxels", read_pipe3d, odd)
+
+
+FLUXES = {"g": 0.3, "r": 0.5, "i": 0.7}
+
+
+def catalogue(flux="{}_flux", error="{}_err", scale=1.0, power=1, **more):
+    """Two galaxies of 5% errors in mJy, under names that catalogues use."""
+    columns = {}
+    for band, value in FLUXES.items():
+        columns[flux.format(band)] = np.array([value, 2 * value])
+        columns[error.format(band)] = (0.05 * scale * columns[flux.format(band)]) ** power
+    return Table(columns | more)
+
+
+@pytest.mark.parametrize(
+    ("table", "z"),
+    [
+        (catalogue("FLUX_{}", "FLUX_IVAR_{}", power=-2, REDSHIFT=[0.1, 0.2]), 0.1),
+        (catalogue("{}_flux", "{}_flux_ivar", power=-2, Z_SPEC=[0.1, 0.2]), 0.1),
+        (catalogue("flux_{}", "fluxerr_{}", zphot=[0.1, 0.2]), 0.1),
+        (catalogue("{}_flux", "e_{}_flux", specz=[0.1, 0.2], zphot=[0.3, 0.3]), 0.1),
+        (catalogue("f_{}", "{}_var", power=2, Z=[0.1, 0.2]), 0.1),
+        (catalogue("{}", "{}_err", z=[0.1, 0.2], z_err=[0.01, 0.01]), 0.1),
+        (catalogue("{}", "{}_err", z=[0.8, 1.7], z_err=[0.1, 0.1]), np.nan),
+        (catalogue("{}", "{}_err", z=[0.1, 0.2]), 0.1),
+    ],
+)
+def test_columns_of_catalogues_are_known_by_their_names_and_values(table, z):
+    sample = read_photometry(table, units="mJy")
+    given = np.array(list(FLUXES.values())) * 1e-3
+    np.testing.assert_allclose(sample["flux"].sel(band=list(FLUXES)).values[0], given, rtol=1e-6)
+    np.testing.assert_allclose(sample["flux_error"].sel(band=list(FLUXES)).values[0], 0.05 * given, rtol=1e-5)
+    assert ("redshift" in sample) == np.isfinite(z) and sample["mask"].sel(
+        band="z"
+    ).values.all() == np.isfinite(z)
+    if np.isfinite(z):
+        assert sample["redshift"].values[0] == z
+    else:
+        assert "no redshift was recognised" in sample.attrs["history"]
+
+
+def test_errors_in_their_own_unit_and_a_lone_z():
+    table = catalogue(scale=1e3)
+    for column in table.colnames:
+        table[column].unit = "uJy" if "err" in column else "mJy"
+    ratio = read_photometry(table)["flux_error"] / read_photometry(table)["flux"]
+    np.testing.assert_allclose(ratio.sel(band="r"), 0.05, rtol=1e-5)
+    table = catalogue("mag_{}", "magerr_{}")
+    np.testing.assert_allclose(
+        read_photometry(table, units="AB mag")["flux"].sel(band="r")[0], 3631 * 10**-0.2, rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="is column 'z' the redshift, or a band"):
+        read_photometry(Table({"z": [0.1], "z_err": [0.01]}), units="mJy")
+    with pytest.raises(ValueError, match="holds no galaxies"):
+        read_photometry(catalogue()[:0], units="mJy")
