@@ -254,7 +254,8 @@ def _column(series, decimal, lines, name, notes):
     missing = series.isna().to_numpy(copy=True)
     if pd.api.types.is_string_dtype(series.dtype):
         texts = series.fillna("").astype(str).str.strip()
-        missing |= (texts.str.lower().isin(MISSING) | texts.str.fullmatch(r"[-*.?]+")).to_numpy(bool)
+        odd = texts.str.fullmatch("[a-z]+[A-Z]+")  # nA is a flag of letters, and NaN and null are none
+        missing |= (texts.str.lower().isin(MISSING) & ~odd | texts.str.fullmatch(r"[-*.?]+")).to_numpy(bool)
         is_number = texts.str.fullmatch(NUMBERS[decimal]).to_numpy(bool)
         wrong = np.flatnonzero(texts.str.fullmatch(NUMBERS["."]).to_numpy(bool) & ~is_number & ~missing)
         if wrong.size:

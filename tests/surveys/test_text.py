@@ -120,3 +120,8 @@ def test_columns_keep_what_they_are():
 )
 def test_what_cannot_be_read_is_refused_with_its_line(content, says):
     refused(f"a.csv: (.|\n)*({says})", read_text, content, "a.csv")
+
+
+def test_flags_of_letters_are_not_missing_values():
+    table, _ = read_text(b"flux,flag\n1,nA\n2,\n3,NULL\n", "x.csv")
+    assert table["flag"].tolist() == ["nA", None, None]
