@@ -226,6 +226,19 @@ def _join_rows(spectra, target, name):
     return raw
 
 
+def fits_table(hdu):
+    """A FITS table, units as they are spelt; TNULL of scaled integers, which astropy passes over, is masked too."""
+    table = Table.read(hdu, unit_parse_strict="silent")
+    for column in hdu.columns:
+        scale, zero = (1 if value in (None, "") else value for value in (column.bscale, column.bzero or 0))
+        if column.null not in (None, "") and (scale, zero) != (1, 0):
+            values = np.ma.asarray(table[column.name])
+            is_blank = np.isclose(values.filled(0), column.null * scale + zero, rtol=1e-9, atol=0)
+            unit, table[column.name] = table[column.name].unit, np.ma.masked_where(is_blank, values)
+            table[column.name].unit = unit
+    return table
+
+
 def read_hdus(hdus, name, *, target=None, medium=None, wavelength_unit=None):
     """The spectrum of a FITS file that is no SDSS, DESI or MaNGA file: a table's, or an image's."""
     tables = [
@@ -248,7 +261,7 @@ def read_hdus(hdus, name, *, target=None, medium=None, wavelength_unit=None):
     if spectra:
         notes = [f"read from the table {spectra[0].name}"] if len(tables) > 1 else []
         notes += [f"not read: table {hdu.name}" for hdu in tables if hdu is not spectra[0]]
-        table = Table.read(spectra[0], unit_parse_strict="silent")
+        table = fits_table(spectra[0])
         return read_columns(table, name, header=hdus[0].header, notes=notes, target=target)
     return _read_images(hdus, name, target, medium, wavelength_unit)
 

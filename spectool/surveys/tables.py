@@ -1,57 +1,39 @@
 """Catalogues as surveys publish them (GAMA, DustPedia, Pipe3D): its own file, the one that reads tables."""
 
-import io
 import re
 import warnings
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.io.registry import IORegistryError
 from astropy.table import Table
 
 from spectool.prepare import SENTINELS, add_history, are_magnitudes
 from spectool.spectra import AB_JY, Z_SUN
-from spectool.surveys import SurveyWarning, column_values
+from spectool.surveys import SurveyWarning, column_values, refusing
 from spectool.surveys.gama import BANDS
+from spectool.surveys.layouts import fits_table, name_unit
 from spectool.surveys.photometry import luminosity_distance
+from spectool.surveys.sdss import open_fits
 from spectool.surveys.sources import fetch
 from spectool.surveys.text import read_text
 from spectool.surveys.units import parse_unit
 
 PROBLEMS = ("no data", "sentinel", "no error", "error not positive", "flagged", "looks like magnitudes")
 """Why a flux is masked; the first that holds counts."""
-REDSHIFT_NAMES = (
-    *(
-        "redshift",
-        "z_spec",
-        "zspec",
-        "specz",
-        "spec_z",
-        "z_sp",
-        "zsp",
-        "redshift_spec",
-        "z_best",
-        "zbest",
-        "best_z",
-    ),
-    *(
-        "z_tonry",
-        "z_helio",
-        "zhelio",
-        "z_hel",
-        "zcmb",
-        "z_cmb",
-        "z_final",
-        "zfinal",
-        "z_obs",
-        "zobs",
-        "redshift_best",
-    ),
-    *("z_phot", "zphot", "photoz", "photo_z", "z_ph", "zph", "redshift_phot"),
+_REDSHIFTS = (
+    "redshift z z_tonry z_best zbest best_z z_spec zspec spec_z specz spz z_sp zsp redshift_spec z_helio zhelio "
+    "helio_z z_hel zhel z_vi z_final z_cmb zcmb z_gal z_noqso z_phot zphot phot_z photz photo_z photoz z_ph zph "
+    "redshift_phot z_peak z_a z_b z_ml z_mc z_median spectroscopic_redshift photometric_redshift"
 )
-"""In any case, the first counts; then a bare Z, and z where it is no band."""
+REDSHIFT_NAMES = tuple(_REDSHIFTS.split())
+"""In any case; the first counts."""
+HIGHEST_REDSHIFT = 12.0
 OPTICAL = {"r": 6175.0, "i": 7491.0, "g": 4702.0, "z": 8946.0, "J": 12528.0, "K": 21503.0}
 """Pivot wavelengths [Angstrom] of bands that tell whether a galaxy's luminosity is possible, the first known counts."""
 LUMINOSITY_RANGE = (4.0, 12.3)
@@ -81,12 +63,13 @@ DUSTPEDIA_LABELS = {
 """CIGALE's, Nersesian et al. (2019); for the initial mass function of Salpeter (1955)."""
 LABEL_UNITS = {"log_mass": "dex(Msun)", "log_sfr": "dex(Msun / yr)", "log_dust_luminosity": "dex(solLum)"}
 
-_ERROR_WORDS = {
-    1: ("err", "error", "e", "sigma", "unc", "std", "rms"),
-    2: ("var", "variance"),
-    -2: ("ivar", "invvar"),
-}
-"""What columns of errors, variances and inverse variances are called, by the power of the error that they hold."""
+# What errors are called, behind the flux's name, in it or before it, and the power of the error that they are.
+_ERROR_WORD = re.compile(
+    r"_?(?P<ivar>ivar|invvar|inv_var|inverse_variance)(?=_|$)|_?(?P<var>variance|var)(?=_|$)"
+    r"|_?(error|err|sigma|sig|uncertainty|uncert|unc|std|rms)(?=_|$)|^e_",
+    re.IGNORECASE,
+)
+_UNIT_IN_NAME = re.compile(r"\s*[\[(][^\[\]]*[\])]\s*$|_[munk]?jy$", re.IGNORECASE)
 
 
 def read_photometry(
@@ -113,7 +96,7 @@ def read_photometry(
         FITS, VOTable, ECSV, or CSV.
     columns, errors, flags : dict of str to str, optional
         Band -> column of fluxes, of 1-sigma errors, of flags. Default: recognised by name (``r_flux``, ``FLUX_R``,
-        ``mag_r``; ``r_err``, ``e_r``, ``r_flux_ivar``, ...; ``r_flux_flag``). Errors whose column has a unit of its own
+        ``mag_r``; ``r_err``, ``e_r``, ``FLUX_IVAR_R``, ...; ``r_flux_flag``). Errors whose column has a unit of its own
         are converted; variances are known by name. Bands of GAMA that the table lacks are masked.
     bad_flags : str
         Letters; a flux whose flag holds one of them is masked. DustPedia's: "A", "C", "N" (artefacts, contamination,
@@ -123,7 +106,7 @@ def read_photometry(
         Needed where it has none: what a column is in is never guessed.
     redshift, distance : str or array_like, optional
         Column or values; distance in Mpc. Default: a column named like `REDSHIFT_NAMES`. A column ``z`` with errors is
-        the band, unless it is said to be the redshift or does not follow the other bands, which is told.
+        a band if it follows the others, else the redshift; history says which.
     labels, label_suffix : dict of str to str, str
         Our name -> column with a linear quantity (Msun, Msun/yr, Lsun), such as `GAMA_LABELS`; names that begin with
         ``log_`` are its logarithm, NaN where it is not positive. The suffix is put after our names ("_cigale").
@@ -148,18 +131,19 @@ def read_photometry(
         Naming the file and column: no band found, no unit, no errors, a band twice with different values (equal ones
         are taken once, and this is told), or most galaxies' fluxes being magnitudes.
     """
-    table, name = read_table(source, name)
-    if not len(table):
-        raise ValueError(f"{name}: holds no galaxies: a table of {len(table.colnames)} columns and no rows")
+    table, name, notes = read_table(source, name)
     names, errors = list(table.colnames), errors or {}
+    if not len(table):
+        raise ValueError(f"{name}: has no rows: no galaxy is left")
     absent = [column for column in (*(columns or {}).values(), *errors.values()) if column not in names]
     if absent:
         raise ValueError(f"{name}: no columns {', '.join(absent)}; there are {', '.join(names[:40])}")
-    history = [f"read {name}: {len(table)} galaxies"]
-    free = [column for column in names if not (isinstance(redshift, str) and column == redshift)]
-    candidates = _find_columns(free, columns, name)
-    if redshift is None:
-        redshift = _redshift_column(table, candidates, columns, name, history)
+    candidates = _find_columns(names, columns, name)
+    history = [f"read {name}: {len(table)} galaxies", *notes]
+    if redshift is None or isinstance(redshift, str):
+        redshift = _redshift_column(table, candidates, redshift, columns, history, name)
+        if redshift is None and distance is None:
+            history.append("no redshift was recognised among the columns: name it by redshift='...'")
     bands = list(BANDS) if set(candidates) <= set(BANDS) else list(candidates)
     shape = (len(table), len(bands))
     flux, error = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -167,8 +151,13 @@ def read_photometry(
     for i, band in enumerate(bands):
         if band in candidates:
             column = _only(table, candidates[band], band, name, history)
-            error_column = (errors[band], 1) if band in errors else _find_error(column, band, names)
-            unit = _unit(table, column, units.get(band) if isinstance(units, dict) else units, name)
+            error_column = errors.get(band) or _find_error(column, names, band)
+            given = units.get(band) if isinstance(units, dict) else units
+            unit = _unit(table, column, given, name)
+            is_named_magnitude = columns is None and "mag" in column.lower()
+            if is_named_magnitude and not isinstance(unit, u.LogUnit):
+                advice = f'a magnitude by its name, not in {unit}: say units="mag(AB)", or columns='
+                raise ValueError(f"{name}: column {column!r} is {advice}")
             values = _read_band(table, column, error_column, unit, sentinels, relative_error, name)
             flux[:, i], error[:, i], wrong = values
             wrong.append(_flagged(table, (flags or {}).get(band, f"{column}_flag"), bad_flags))
@@ -192,6 +181,8 @@ def read_photometry(
     for ours, theirs in (labels or {}).items():
         sample[ours + label_suffix] = ("galaxy", *_label(table, ours, theirs, name))
     _flag_luminosities(sample)
+    if repeated := int(pd.DataFrame(np.hstack([flux, error])[(~mask).any(1)]).duplicated().sum()):
+        history.append(f"{repeated} rows repeat the fluxes and errors of earlier ones")
     return sample.assign_attrs(history="\n".join(history + _report(sample)))
 
 
@@ -213,50 +204,46 @@ def move_to_redshift(sample, redshift):
 
 
 def read_table(source, name=None, *, kind="a table (FITS, VOTable, ECSV, CSV)", **options):
-    """A table from a path or address (options go to astropy), a DataFrame or a Table, and what to call it."""
+    """A table from a path or address (options go to astropy), a DataFrame or a Table; what to call it; notes."""
     if isinstance(source, Table):
-        return source, name or str(source.meta.get("name", "table"))
+        return source, name or str(source.meta.get("name", "table")), []
     if hasattr(source, "iloc"):  # a DataFrame
-        return Table.from_pandas(source.reset_index(drop=True)), name or "table"
-    content, name, _ = fetch(source, name=name)
-    try:
+        return Table.from_pandas(source.reset_index(drop=True).rename(columns=str)), name or "table", []
+    content, name, notes = fetch(source, name=name)
+    with refusing(name):
         if options:
-            return Table.read(Path(source).expanduser(), **options), name
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", u.UnitsWarning)
-            if content.startswith(b"SIMPLE"):
-                table = Table.read(io.BytesIO(content), format="fits", unit_parse_strict="silent")
-            elif b"<VOTABLE" in content[:2000]:
-                table = Table.read(io.BytesIO(content), format="votable")
-            else:
-                table, _ = read_text(content, name)
-    except Exception as error:  # damaged tables make their readers raise anything
-        text = str(error).removeprefix(f"{name}: ")
-        raise ValueError(f"{name}: cannot be read as {kind}: {text}") from error
-    table.rename_columns(table.colnames, [column.strip() for column in table.colnames])
-    return table, name
+            try:
+                return Table.read(source, **options), name, notes
+            except (OSError, ValueError, TypeError, KeyError, IndexError, IORegistryError) as error:
+                raise ValueError(f"{name}: cannot be read as {kind}: {error}") from error
+        if not content.startswith(b"SIMPLE") and not re.search(r"\.fits?(\.|$)", name.lower()):
+            table, more = read_text(content, name)
+            return table, name, notes + more
+        hdus = open_fits(content, name)
+        tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+        if not tables:
+            raise ValueError(f"{name}: holds no table; it is truncated or damaged, or holds images alone")
+        return fits_table(tables[0]), name, notes + [f"not read: table {hdu.name}" for hdu in tables[1:]]
 
 
 def _find_columns(names, columns, name):
-    """The columns that may hold each band; magnitudes where there are no fluxes."""
+    """The columns that may hold each band: fluxes, else magnitudes, else a column called as the band."""
     if columns is not None:
         return {band: _copies(column, names) for band, column in columns.items()}
-    result, lower = {}, {column.lower(): column for column in reversed(names)}
+    bare = {_UNIT_IN_NAME.sub("", column): column for column in reversed(names)}
+    known = {word.lower(): column for word, column in bare.items()} | bare
+    result = {}
     for band in BANDS:
-        wanted = [f"{band}_flux", DUSTPEDIA_COLUMNS.get(band), f"flux_{band}", f"f_{band}", f"F{band}"]
-        if _find_error(band, band, names):  # a bare "z" may be a redshift, "X" and "Y" places on a chip
-            wanted.append(band)
-        hits = [copy for column in wanted if column in names for copy in _copies(column, names)]
-        spelt = (
-            f"flux_{band}",
-            f"{band}_flux",
-            f"mag_{band}",
-            f"{band}_mag",
-            f"{band}mag",
-            f"{band}_magnitude",
-        )
-        others = [lower[word.lower()] for word in spelt if word.lower() in lower]
-        if hits := hits or others[:1]:
+        fluxes = [f"{band}_flux", DUSTPEDIA_COLUMNS.get(band), f"flux_{band}", f"f_{band}"]
+        hits = [known.get(word, known.get(word.lower())) for word in fluxes if word]
+        hits.append(known.get(f"F{band}"))
+        if not any(hits):
+            magnitudes = (f"{band}_mag", f"mag_{band}", f"{band}mag")
+            hits = [known.get(word, known.get(word.lower())) for word in magnitudes]
+        if not any(hits) and _find_error(band, names):
+            hits = [known.get(band)]  # a bare "z" may be a redshift, "X" and "Y" places on a chip
+        hits = [copy for column in dict.fromkeys(filter(None, hits)) for copy in _copies(column, names)]
+        if hits:
             result[band] = hits
     if not result:
         advice = 'say which are which by columns={"FUV": ..., "r": ...}'
@@ -264,62 +251,88 @@ def _find_columns(names, columns, name):
     return result
 
 
-def _find_error(column, band, names):
-    """The column of a flux column's errors, and the power of the error that it holds, or None."""
-    lower = {name.lower(): name for name in reversed(names)}
-    kind = re.search("flux|mag", column, re.IGNORECASE)
-    for power, words in _ERROR_WORDS.items():
-        for word in words:
-            wanted = [f"{column}_{word}", f"{word}_{column}"] + [f"{column}{word}"] * (len(word) > 1)
-            if kind:  # FLUX_IVAR_G, magerr_g, g_flux_err
-                wanted += [column.replace(kind[0], f"{kind[0]}{link}{word}") for link in ("_", "")]
-            wanted += [f"{word}_{band}", f"{band}_{word}"]
-            hit = next((lower[label.lower()] for label in wanted if label.lower() in lower), None)
-            if hit is not None and hit != column:
-                return hit, power
-    return None
+def _find_error(column, names, band=None):
+    """The column of a flux column's errors, else variances, else inverse variances; or None.
+
+    That is one with the same words and one of `_ERROR_WORD`; of a known band, in any case or without the word flux.
+    """
+    ranked, words = [], set(_UNIT_IN_NAME.sub("", column).split("_"))
+    # z_err may be a redshift's
+    alone = {band.lower()} - {"z", *(other.lower() for other in names)} if band else set()
+    for place, other in enumerate(names):
+        plain = _UNIT_IN_NAME.sub("", other)
+        match = None if other == column else _ERROR_WORD.search(plain)
+        if match:
+            rest = set(re.split("_+", plain[: match.start()] + "_" + plain[match.end() :])) - {""}
+            lower = {word.lower() for word in rest}
+            alike = lower == {word.lower() for word in words}
+            same = rest == words, band is not None and alike, bool(alone) and lower == alone
+            if any(same):
+                ranked.append((same.index(True), abs(_power(other)), -_power(other), place))
+    return names[min(ranked)[-1]] if ranked else None
 
 
-def _redshift_column(table, candidates, columns, name, history):
-    """The column of redshifts, or None; a column z that does not follow the other bands is taken out of them."""
-    lower = {column.lower(): column for column in reversed(table.colnames)}
-    known = [lower[word] for word in REDSHIFT_NAMES if word in lower]
-    known += [
-        column for column in ("Z", "z") if column in table.colnames and [column] != candidates.get(column)
-    ]
-    if known:
-        first = column_values(table, known[0], name)
-        others = [
-            k for k in known[1:] if not np.array_equal(first, column_values(table, k, name), equal_nan=True)
-        ]
-        if others:
-            history.append(
-                f"redshifts are those of column {known[0]!r}; there are others: {', '.join(others)}"
-            )
-        return known[0]
+def _power(error_column):
+    """1 for errors, 2 for variances, -2 for inverse variances, by the column's name."""
+    match = _ERROR_WORD.search(_UNIT_IN_NAME.sub("", error_column))
+    return 1 if not match else -2 if match["ivar"] else 2 if match["var"] else 1
+
+
+def _redshift_column(table, candidates, given, columns, history, name):
+    """The column of redshifts, which is then no band's; a column z with errors is one or the other by its values."""
+    names = table.colnames
+    if given is not None:
+        given = given if given in names else next((c for c in names if c.lower() == given.lower()), given)
+        for band, hits in list(candidates.items()):
+            if given in hits:
+                if columns is not None:
+                    raise ValueError(f"{name}: column {given!r} cannot be both redshift and band {band!r}")
+                del candidates[band]
+        return given
+    used = {column for hits in candidates.values() for column in hits}
+    unused = [column for column in names if column not in used]
+    hits = [column for word in REDSHIFT_NAMES for column in unused if column.lower() == word]
+    values = {column: column_values(table, column, name) for column in [*hits, *used & {"z"}]}
+    hits = [column for column in hits if column != "z" or _are_redshifts(values[column])]
     if columns is None and candidates.get("z") == ["z"]:
-        values = column_values(table, "z", name)
-        near = next(
-            (candidates[band][0] for band in ("i", "r", "g", "u", "Y", "J") if band in candidates), None
-        )
-        if near is None:
-            advice = "say redshift='z', or columns={'z': 'z'}"
-            raise ValueError(
-                f"{name}: is column 'z' the redshift, or a band? There is no other band: {advice}"
-            )
-        with np.errstate(all="ignore"):
-            ratio = np.log10(values / column_values(table, near, name))
-        ratio = ratio[np.isfinite(ratio)]
-        # Galaxies' colours: between bands that far away they differ by less than a factor of three.
-        is_band = ratio.size > 0 and abs(np.median(ratio)) < 0.5 and np.std(ratio) < 0.5
-        if not is_band and np.nanmin(values) > -0.01 and np.nanmax(values) < 12:
-            history.append(
-                f"column 'z' does not follow {near!r}, so it was taken as the redshift and not as a band"
-            )
+        is_same = any(np.allclose(values["z"], values[c], equal_nan=True) for c in hits)
+        if is_same or (not hits and _is_z_redshift(table, values["z"], candidates, name)):
             del candidates["z"]
-            return "z"
-    history.append("no redshift was recognised among the columns: name it by redshift='...'")
-    return None
+            hits = hits or ["z"]
+            history.append(
+                "column 'z' was taken as the redshift, not as a band: if it is none, say redshift="
+            )
+        else:
+            history.append("column 'z' was taken as a band: if it is the redshift, say redshift='z'")
+    if hits:
+        differ = [c for c in hits[1:] if not np.allclose(values[c], values[hits[0]], equal_nan=True)]
+        others = f"; not {', '.join(differ)}, which differ" if differ else ""
+        history.append(f"redshift from column {hits[0]!r}{others}")
+    return hits[0] if hits else None
+
+
+def _are_redshifts(values):
+    """Whether numbers may be redshifts of galaxies."""
+    known = values[np.isfinite(values) & ~np.isin(values, (*SENTINELS, -9.0, -1.0, 99.0))]
+    return known.size > 0 and np.mean((known > -0.01) & (known <= 8)) > 0.9 and np.median(known) > 5e-4
+
+
+def _is_z_redshift(table, values, candidates, name):
+    """Whether a column z beside z_err holds redshifts: not if it follows the next band; an error if nobody can tell."""
+    beside = next((candidates[band][0] for band in "irgYJu" if band in candidates), None)
+    if not _are_redshifts(values):
+        return False
+    other = column_values(table, beside, name) if beside else np.full(values.shape, np.nan)
+    with np.errstate(all="ignore"):
+        ratio = np.log10(values / other)
+    ratio = ratio[np.isfinite(ratio)]
+    typical = abs(np.median(ratio)) if ratio.size else 0.5
+    if typical > 0.6:
+        return True
+    if typical < 0.5 and np.std(ratio) < 0.15:
+        return False
+    advice = 'say redshift="z", or redshift=... and columns={"z": "z", ...}'
+    raise ValueError(f"{name}: is column 'z' the redshift or the z band? {advice}")
 
 
 def _copies(column, names):
@@ -345,16 +358,13 @@ def _only(table, candidates, band, name, history):
 def _read_band(table, column, error_column, unit, sentinels, relative_error, name):
     """Fluxes and errors of one band [Jy], and where each of the first four `PROBLEMS` is."""
     is_magnitude = isinstance(unit, u.LogUnit)
-    flux, power, own = column_values(table, column, name), 1, None
+    flux = column_values(table, column, name)
+    if flux.ndim != 1:
+        raise ValueError(f"{name}: column {column!r} holds {flux.shape[1:]} numbers for each galaxy")
+    error_unit, power = unit, 1
     if error_column is not None:
-        error_column, power = error_column
-        error = column_values(table, error_column, name)
-        stated = getattr(table[error_column], "unit", None)
-        own = (
-            None
-            if not str(stated or "")
-            else parse_unit(stated, name=name, column=error_column, option="units")
-        )
+        error, power = column_values(table, error_column, name), _power(error_column)
+        error_unit = _error_unit(table, column, error_column, unit, name)
     elif relative_error is not None:
         error = np.full(flux.shape, relative_error) if is_magnitude else np.abs(flux) * relative_error
     else:
@@ -362,44 +372,75 @@ def _read_band(table, column, error_column, unit, sentinels, relative_error, nam
             f"{name}: no column holds the errors of {column!r}: name it by errors={{band: column}}, or give "
             "relative_error=0.1 (a share of the flux)"
         )
-    sentinels = (*sentinels, 99.0) if is_magnitude else sentinels
     sentinel = np.isin(error, sentinels) | np.isin(flux, sentinels)
-    wrong = [~np.isfinite(flux), sentinel, ~np.isfinite(error), ~(error > 0)]
-    with np.errstate(all="ignore"):  # of sentinels
-        error = error ** (1 / power) if power != 1 else error
-        if is_magnitude:
-            if not unit.physical_unit.is_equivalent(u.Jy):
-                advice = "only AB magnitudes are fluxes without more"
-                raise ValueError(f"{name}: column {column!r} is in {unit}; {advice}")
-            flux = (flux * unit).to_value(u.Jy)
-            return flux, flux * np.expm1(0.4 * np.log(10) * error), wrong
-        factor = _to_jansky(unit, column, name)
-        is_own = own is not None and not own.is_equivalent(u.dimensionless_unscaled)
-        return (
-            flux * factor,
-            error * (_to_jansky(own ** (1 / power), error_column, name) if is_own else factor),
-            wrong,
-        )
+    sentinel |= np.isin(flux, (99.0, 999.0)) & np.isin(error, (*sentinels, 99.0, 999.0))
+    if is_magnitude:
+        sentinel |= (np.abs(flux) >= 90) | (np.abs(error) >= 90)
+    with np.errstate(all="ignore"):
+        if power != 1:
+            error = np.where(error > 0, np.abs(error) ** (1 / power), np.where(np.isnan(error), error, 0.0))
+        wrong = [~np.isfinite(flux), sentinel, ~np.isfinite(error), ~(error > 0)]
+        if not is_magnitude:
+            flux = flux * _jansky(unit, column, name)
+            if error_unit == u.percent:
+                return flux, np.abs(flux) * error / 100, wrong
+            return flux, error * _jansky(error_unit, error_column, name), wrong
+        if not unit.physical_unit.is_equivalent(u.Jy):
+            advice = "only AB magnitudes are fluxes without more"
+            raise ValueError(f"{name}: column {column!r} is in {unit}; {advice}")
+        flux = (flux * unit).to_value(u.Jy)
+        return flux, flux * np.expm1(0.4 * np.log(10) * error), wrong
 
 
-def _to_jansky(unit, column, name):
-    """What a flux in a unit is multiplied by to be in Jy."""
+def _error_unit(table, column, error_column, unit, name):
+    """The unit of 1-sigma errors: the error column's own (of its root), else that of the fluxes."""
+    power = _power(error_column)
+    if power == 1 and table[column].unit == table[error_column].unit and table[column].unit is not None:
+        return unit  # whatever it is: the user's, if there is one, holds for both
+    stated, own = (_stated_unit(table, c, name) for c in (column, error_column))
+    if own is None or own in (stated, u.dimensionless_unscaled):
+        return unit
+    if isinstance(unit, u.LogUnit):
+        if "mag" not in str(own):
+            raise ValueError(f"{name}: column {error_column!r} is in {own}, and {column!r} in magnitudes")
+        return unit
+    if isinstance(own, u.LogUnit) or own == u.mag:
+        raise ValueError(f"{name}: column {error_column!r} is in {own}, and {column!r} in {unit}")
+    return unit if power != 1 and stated is not None and own == stated**power else own ** (1 / power)
+
+
+def _jansky(unit, column, name):
+    """What numbers in a unit are multiplied by to be in Jy."""
     try:
-        return unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
+        with u.add_enabled_units([u.mgy, u.nmgy]):
+            return unit.to(u.Jy, equivalencies=u.zero_point_flux(AB_JY * u.Jy))
     except u.UnitConversionError as error:
         advice = "which is no flux per frequency: convert it to Jy"
         raise ValueError(f"{name}: column {column!r} is in {unit}, {advice}") from error
 
 
+def _stated_unit(table, column, name):
+    """The unit that a table, or a column's name, states; None if neither does."""
+    unit = getattr(table[column], "unit", None)
+    if unit not in (None, ""):
+        return parse_unit(unit, name=name, column=column, option="units")
+    with suppress(ValueError):  # brackets may hold any word
+        unit = name_unit(column) if _UNIT_IN_NAME.search(column) else None
+        return unit and parse_unit(unit, name=name, column=column, option="units")
+    return None
+
+
 def _unit(table, column, given, name):
     """The unit a caller or a table states."""
-    unit = given if given is not None else getattr(table[column], "unit", None)
-    if unit is None or str(unit) == "":
+    if given in (None, ""):
+        unit = _stated_unit(table, column, name)
+    else:
+        unit = parse_unit(given, name=name, column=column, option="units")
+    if unit == u.mag or (unit is None and re.search("mag", column, re.IGNORECASE)):
+        raise ValueError(f'{name}: column {column!r} is in magnitudes of an unnamed system: units="mag(AB)"?')
+    if unit is None or unit == u.dimensionless_unscaled:
         advice = 'say it, such as units="Jy" or units="mag(AB)"'
         raise ValueError(f"{name}: column {column!r} has no unit: {advice}")
-    unit = parse_unit(unit, name=name, column=column, option="units")
-    if unit == u.mag:
-        raise ValueError(f'{name}: column {column!r} is in magnitudes of an unnamed system: units="mag(AB)"?')
     return unit
 
 
@@ -420,8 +461,12 @@ def _add_distances(sample, table, redshift, distance, name):
         values = column_values(table, given, name) if isinstance(given, str) else np.asarray(given, float)
         if values.shape != (len(table),):
             raise ValueError(f"{name}: {ours} has shape {values.shape} for {len(table)} galaxies")
-        lowest = -0.01 if ours == "redshift" else 0.0  # near galaxies may approach us
-        sample[ours] = ("galaxy", np.where(values > lowest, values, np.nan), {"units": unit})
+        stated = getattr(table[given], "unit", None) if isinstance(given, str) else None
+        if ours == "redshift" and stated is not None and stated.is_equivalent(u.km / u.s):
+            raise ValueError(f"{name}: column {given!r} is in {stated}: a redshift has no unit, name another")
+        # near galaxies may approach us
+        low, high = (-0.01, HIGHEST_REDSHIFT) if ours == "redshift" else (0.0, np.inf)
+        sample[ours] = ("galaxy", np.where((values > low) & (values < high), values, np.nan), {"units": unit})
 
 
 def _label(table, ours, theirs, name):
@@ -516,7 +561,7 @@ def read_pipe3d(source, *, center=None, by_zone=True, name=None):
     FileNotFoundError, ValueError
         Naming the file and the column that is missing or in a wrong unit; or if nothing is left.
     """
-    table, label = read_table(source, kind="Pipe3D's HDF5 table SSP", path="SSP", format="hdf5")
+    table, label, _ = read_table(source, kind="Pipe3D's HDF5 table SSP", path="SSP", format="hdf5")
     needed = [*COLUMNS.values(), *POSITIONS, *[ZONE] * by_zone, *[LIGHT] * (center is None)]
     missing = [column for column in needed if column not in table.colnames]
     if missing:

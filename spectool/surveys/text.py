@@ -255,8 +255,9 @@ def _column(series, decimal, lines, name, notes):
     if pd.api.types.is_string_dtype(series.dtype):
         texts = series.fillna("").astype(str).str.strip()
         odd = texts.str.fullmatch("[a-z]+[A-Z]+")  # nA is a flag of letters, and NaN and null are none
-        missing |= (texts.str.lower().isin(MISSING) & ~odd | texts.str.fullmatch(r"[-*.?]+")).to_numpy(bool)
+        is_word = (texts.str.lower().isin(MISSING) & ~odd | texts.str.fullmatch(r"[-*.?]+")).to_numpy(bool)
         is_number = texts.str.fullmatch(NUMBERS[decimal]).to_numpy(bool)
+        missing |= is_word if (is_number | is_word).all() else (texts == "").to_numpy(bool)
         wrong = np.flatnonzero(texts.str.fullmatch(NUMBERS["."]).to_numpy(bool) & ~is_number & ~missing)
         if wrong.size:
             where = f"line {lines[wrong[0]]} has {texts.iloc[wrong[0]]!r}"
