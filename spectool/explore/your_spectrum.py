@@ -2,8 +2,9 @@
 
 import hashlib
 import html
+import os
+import re
 import warnings
-from pathlib import Path
 
 import ipywidgets as W
 import numpy as np
@@ -19,7 +20,8 @@ from spectool.explore.spectrum import OPTICAL_LINES, TOOLS, LineMarks
 from spectool.explore.style import DECODED, OBSERVED, OKABE_ITO, RESIDUAL
 from spectool.explore.view import DashboardView, alt, limits
 from spectool.spectra import sps_wavelength
-from spectool.surveys import packaged_spectra, read_spectrum
+from spectool.surveys import packaged_spectra, read_spectrum, refusing
+from spectool.surveys.sources import fetch
 
 KEPT = 8  # spectra whose answers stay in memory, so that undo is quick
 STEPS = (
@@ -80,14 +82,16 @@ class YourSpectrum(Dashboard):
     """
 
     name = "spectrum"
-    controls = ("source", "redshift", "ebv", "medium")
+    controls = ("source", "redshift", "ebv", "medium", "wavelength_unit", "flux_unit", "target")
+    """All but the source are texts as they are typed; empty ones mean what the file says."""
 
     source = traitlets.Unicode(help="name of the file, and the first digits of its hash")
     redshift = traitlets.Unicode().tag(ui=True, label="Redshift", tooltip="empty: the file's")
     ebv = traitlets.Unicode().tag(ui=True, label="E(B−V) / mag", tooltip="empty: the file's, or left in")
-    medium = Choice("vacuum").tag(
-        ui=True, label="Wavelengths in", tooltip="SDSS and space telescopes: vacuum"
-    )
+    medium = Choice("").tag(ui=True, label="Wavelengths in", tooltip="what the file says, or vacuum")
+    wavelength_unit = traitlets.Unicode().tag(ui=True, label="Wavelength unit", tooltip="empty: the file's")
+    flux_unit = traitlets.Unicode().tag(ui=True, label="Flux unit", tooltip="none: only the shape counts")
+    target = traitlets.Unicode().tag(ui=True, label="Target", tooltip="where a file holds several spectra")
     message = traitlets.Unicode(help="what went wrong, or what was noticed on the way; empty if all is well")
     failed = traitlets.Bool(False, help="whether the last file could not be used")
     sample = traitlets.Instance(xr.Dataset, allow_none=True, help="as read, one galaxy")
@@ -99,38 +103,30 @@ class YourSpectrum(Dashboard):
         self.answers: list = []
 
     def choices(self, name):
-        return ["vacuum", "air"]
+        return [("as the file says", ""), "vacuum", "air"]
 
     def first_state(self):
-        return self._hold(packaged_spectra()["NGC 3522"]) | {
-            "redshift": "",
-            "ebv": "0.02",
-            "medium": "vacuum",
-        }
+        texts = dict.fromkeys(self.controls, "") | {"ebv": "0.02"}
+        return texts | self._hold(packaged_spectra()["NGC 3522"])
 
     def _hold(self, source, name=None):
         """Keep a file for as long as the dashboard lives, and return the choice that stands for it."""
-        if isinstance(source, bytes):
-            content = source
-        else:
-            path = Path(str(source)).expanduser()
-            content = path.read_bytes() if path.is_file() else str(source).encode()
-            name = name or str(source).rsplit("/", 1)[-1]
-        key = f"{name or 'spectrum'} {hashlib.sha256(content).hexdigest()[:10]}"
-        self._files[key] = source, name
+        content, own, notes = fetch(source, name=name)
+        key = f"{own} {hashlib.sha256(content).hexdigest()[:10]}"
+        is_path = isinstance(source, str | os.PathLike) and not notes  # what lies beside a path may matter
+        self._files[key] = (source if is_path and "://" not in str(source) else content), own, notes
         return {"source": key}
 
-    def read(self, source, *, redshift=None, ebv=None, medium="vacuum", name=None):
+    def read(self, source, *, name=None, **options):
         """Read a spectrum, prepare it and ask every model that applies; return whether it could be used.
 
-        Parameters are those of `spectool.surveys.read_spectrum`.
+        Options are those of `spectool.surveys.read_spectrum`; what is not given is as the file says.
         """
-        given = {"redshift": redshift, "ebv": ebv}
-        texts = {key: "" if value is None else repr(float(value)) for key, value in given.items()}
-        return self._try(self._hold(source, name) | texts | {"medium": medium})
+        texts = {key: "" if value is None else str(value) for key, value in options.items()}
+        return self._try(dict.fromkeys(self.controls[1:], "") | texts, source, name)
 
     def read_again(self, **options):
-        """Read the last spectrum again with another ``redshift``, ``ebv`` or ``medium``; what is None stays."""
+        """Read the last spectrum again with other options; what is None stays, "" is as the file says."""
         if not self.source:
             return self._fail("upload a file, or give a file name or URL")
         return self._try({key: str(value) for key, value in options.items() if value is not None})
@@ -142,14 +138,13 @@ class YourSpectrum(Dashboard):
     def reset(self):
         self._try(self.first_state())
 
-    def _try(self, changes):
+    def _try(self, changes, source=None, name=None):
         with self.lock:
             self.busy, version = True, self.version
             try:
+                changes = changes if source is None else changes | self._hold(source, name)
                 self.set(**changes)
-                if (
-                    self.version == version
-                ):  # the same file with the same options: it may have changed on disk
+                if self.version == version:  # the same as before: only what failed in between is forgotten
                     self.derive(("source",))
                     self._announce(("source",))
             except (ValueError, OSError) as error:
@@ -178,25 +173,44 @@ class YourSpectrum(Dashboard):
             raise ValueError(
                 f"this view is of {self.source}, which is not here: upload that file, then open it again"
             )
-        source, name = self._files[self.source]
-        numbers = {}
-        for key in ("redshift", "ebv"):
-            text = getattr(self, key).strip()
-            try:
-                numbers[key] = float(text) if text else None
-            except ValueError:
-                raise ValueError(f"{key} is {text!r}, which is no number") from None
+        source, name, notes = self._files[self.source]
+        options = {
+            "redshift": self._number("redshift"),
+            "ebv": self._number("ebv"),
+            "medium": self.medium or None,
+        }
+        options |= {
+            key: getattr(self, key).strip() or None for key in ("wavelength_unit", "flux_unit", "target")
+        }
+        if options["flux_unit"] in ("none", '""'):
+            options["flux_unit"] = ""
+        if options["target"] is not None:
+            if not re.fullmatch(r"[0-9]+", options["target"]):
+                raise ValueError(f"target is {options['target']!r}: give the number of one spectrum")
+            options["target"] = int(options["target"])
         try:
-            with warnings.catch_warnings(record=True) as caught:
+            with warnings.catch_warnings(record=True) as caught, refusing(name):
                 warnings.simplefilter("always", UserWarning)
-                sample = read_spectrum(source, **numbers, medium=self.medium, name=name)
+                sample = read_spectrum(source, name=name, **options)
                 steps = prepare_in_steps(sample)
                 answers = self._ask(sample)
         except OSError as error:
             raise ValueError(str(error)) from error
-        ours = (prepare.PrepareWarning, UserWarning)
-        notes = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, ours))
-        return sample, steps, answers, "; ".join(notes)
+        notes = [
+            *notes,
+            *(line for line in sample.attrs["history"].splitlines() if not re.fullmatch("read [^:;]*", line)),
+        ]
+        ours = (w for w in caught if issubclass(w.category, UserWarning))
+        notes += [str(w.message) for w in ours if not w.category.__module__.startswith("astropy")]
+        return sample, steps, answers, "; ".join(dict.fromkeys(notes))
+
+    def _number(self, key):
+        """A number as it was typed, None where nothing was."""
+        text = getattr(self, key).strip()
+        if text and not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", text, re.IGNORECASE):
+            advice = f": write {text.replace(',', '.')}" if re.fullmatch("[0-9]+,[0-9]+", text) else ""
+            raise ValueError(f"{key} is {text!r}, which is no number{advice}")
+        return float(text) if text else None
 
     @property
     def title(self):
@@ -280,45 +294,58 @@ class YourSpectrumView(DashboardView):
     # ---- controls
 
     def make_extras(self):
-        def text(name, label, placeholder):
-            return W.Text(description=label, placeholder=placeholder, layout=wide, tooltip=placeholder)
+        def text(label, placeholder):
+            own = W.Layout(width="auto")  # some fields hide
+            return W.Text(description=label, placeholder=placeholder, layout=own, tooltip=placeholder)
 
         wide = W.Layout(width="auto")
-        accepted = ".fits,.fit,.gz,.ecsv,.csv,.txt,.dat"
+        accepted = ".fits,.fit,.fz,.gz,.bz2,.xz,.zip,.ecsv,.csv,.tsv,.txt,.dat,.asc,.vot,.xml"
         self.upload = W.FileUpload(accept=accepted, description="Upload a file", layout=wide)
-        self.where = text("where", "or file, URL", "spec-….fits or https://…")
-        self.redshift = text("redshift", "Redshift", "the file's, if it has one")
-        self.ebv = text("ebv", "E(B−V) / mag", "the file's, else left in")
-        self.medium = W.Dropdown(options=["vacuum", "air"], description="Wavelengths", layout=wide)
+        self.where = text("or file, URL", "spec-….fits or https://…")
+        self.redshift = text("Redshift", "the file's, if it has one")
+        self.ebv = text("E(B−V) / mag", "the file's, else left in")
+        offered = self.state.options("medium")
+        self.medium = W.Dropdown(options=offered, description="Wavelengths", layout=wide)
+        self.asked = {
+            "wavelength_unit": text("Wavelength unit", "such as nm, or log10(Angstrom)"),
+            "flux_unit": text("Flux unit", "such as mJy; none: only the shape counts"),
+            "target": text("Target", "number of the spectrum in the file"),
+        }
         self.button = W.Button(description="Read it and ask the models", button_style="primary", layout=wide)
         self.example = W.Button(description="Back to NGC 3522", layout=wide)
-        self.upload.observe(lambda _: setattr(self.where, "value", ""), "value")
+        self.upload.observe(lambda _: self._forget(self.where), "value")
+        self.where.observe(lambda _: self._forget(), "value")
         self.button.on_click(lambda _: self.submit())
-        self.example.on_click(lambda _: self.state.read_example())
+        self.example.on_click(lambda _: self._go_back())
         self.verdict = W.HTML()
         self.verdict.add_class("spectool-status")
-        fields = [self.upload, self.where, self.redshift, self.ebv, self.medium]
+        fields = [self.upload, self.where, self.redshift, self.ebv, self.medium, *self.asked.values()]
         return [*fields, self.button, self.example, self.verdict]
 
     def submit(self):
         """Read what the controls say: the file name or URL, else the upload, else the last spectrum again."""
         self.hint_line.layout.display = "none"
         where, state = self.where.value.strip(), self.state
-        options = {"redshift": self.redshift.value.strip(), "ebv": self.ebv.value.strip()}
-        for name, value in options.items():
-            try:
-                options[name] = float(value) if value else None
-            except ValueError:
-                state._fail(f"{name} is {value!r}, which is no number")
-                return
-        options["medium"] = self.medium.value
+        fields = {"redshift": self.redshift, "ebv": self.ebv, "medium": self.medium} | self.asked
+        texts = {name: field.value.strip() for name, field in fields.items()}
         if where:
-            state.read(where, **options)
+            state.read(where, **texts)
         elif self.upload.value:
             given = self.upload.value[-1]
-            state.read(bytes(given["content"]), name=given["name"], **options)
+            state.read(bytes(given["content"]), name=given["name"], **texts)
         else:
-            state.read_again(**options)
+            state.read_again(**texts)
+
+    def _forget(self, *fields):
+        """Empty what was said of the file before, and other fields."""
+        for field in (*fields, *self.asked.values()):
+            field.value = ""
+
+    def _go_back(self):
+        """Read the example, and let the button read that again."""
+        self._forget(self.where)
+        self.upload.value = ()
+        self.state.read_example()
 
     # ---- figures
 
@@ -380,7 +407,13 @@ class YourSpectrumView(DashboardView):
 
     def draw(self, changed):
         state = self.state
-        self.redshift.value, self.ebv.value, self.medium.value = state.redshift, state.ebv, state.medium
+        fields = {"redshift": self.redshift, "ebv": self.ebv, "medium": self.medium} | self.asked
+        if not state.failed:  # or what was typed would have to be typed again
+            for name, field in fields.items():
+                field.value = getattr(state, name)
+        for name, field in self.asked.items():
+            is_asked = bool(field.value) or (state.failed and f"{name}=" in state.message)
+            field.layout.display = None if is_asked else "none"
         self._say_verdict()
         if not state.steps:
             for name, plot in self.figures.items():
@@ -412,18 +445,13 @@ class YourSpectrumView(DashboardView):
             "prepared", ready["wavelength"], np.concatenate([ready["good"], model]), "flux / median", high=99
         )
         masked = 100 * float(np.mean(np.isnan(shown["good"])))
-        alt(
-            self.figures["observed"],
-            f"Spectrum of {state.title} as observed; {masked:.0f}% of its pixels are masked.",
-        )
-        alt(
-            self.figures["rest"],
-            f"The spectrum at rest, at redshift {float(scale) - 1:.4f}, with named lines.",
-        )
-        alt(
-            self.figures["prepared"],
-            "The spectrum on the model's pixels, and the model's reconstruction of it.",
-        )
+        texts = {
+            "observed": f"Spectrum of {state.title} as observed; {masked:.0f}% of its pixels are masked.",
+            "rest": f"The spectrum at rest, at redshift {float(scale) - 1:.4f}, with named lines.",
+            "prepared": "The spectrum on the model's pixels, and the model's reconstruction of it.",
+        }
+        for name, text in texts.items():
+            alt(self.figures[name], text)
 
     def _place(self, name, wavelength, flux, label, *, headroom=0.0, high=99.7):
         plot = self.figures[name]

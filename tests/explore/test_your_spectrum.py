@@ -81,6 +81,9 @@ def test_masked_ranges_hold_exactly_the_masked_pixels(state):
         ("no/such/file.fits", {}, "no such file"),
         (b"SIMPLE  =   T", {"name": "cut.fits"}, "cut.fits: the FITS file is truncated"),
         (packaged_spectra()["NGC 3522"], {"redshift": -0.4}, "redshift -0.4"),
+        (packaged_spectra()["NGC 3522"], {"redshift": True}, "redshift is 'True', which is no number"),
+        (packaged_spectra()["NGC 3522"].parent, {}, "is a folder"),
+        ("~nobody there/x.fits", {}, "no such file"),
     ],
 )
 def test_a_bad_file_is_told_and_leaves_the_last_one(state, source, options, says):
@@ -154,9 +157,17 @@ def test_view_reads_uploads_and_paths(state):
     view.where.value = str(packaged_spectra()["NGC 3522"])
     view.button.click()
     assert state.title == "NGC3522_SDSS_DR18.fits"
-    view.redshift.value = "far away"
-    view.button.click()
-    assert state.failed and "far away" in view.verdict.value and "no number" in view.verdict.value
+    typed = {
+        "far away": "no number",
+        "0,1": "no number: write 0.1",
+        "nan": "no number",
+        "1_0": "no number",
+        "-1": "outside",
+    }
+    for text, says in typed.items():
+        view.redshift.value = text
+        view.button.click()
+        assert state.failed and says in view.verdict.value and view.redshift.value == text
     view.example.click()
     assert not state.failed and state.sample["redshift"].values[0] != 0.0038
 
@@ -168,6 +179,38 @@ def test_the_last_spectrum_is_read_again_with_another_redshift(state):
     assert state.title == "NGC3522_SDSS_DR18.fits" and state.sample["redshift"].values[0] == 0.1
     assert state.sample["ebv"].values[0] == 0.02, "what is not given anew stays"
     np.testing.assert_allclose(view._sources["rest"].data["wavelength"][0] * 1.1, 3826.5, atol=1)
+    view.redshift.value = view.ebv.value = ""
+    view.button.click()
+    assert (
+        state.sample["redshift"].values[0] == pytest.approx(0.004018, abs=1e-6) and "ebv" not in state.sample
+    )
+
+
+def test_what_a_file_does_not_say_is_asked_for_and_what_was_assumed_is_said(state, tmp_path):
+    view = YourSpectrumView(state)
+
+    def shown():
+        return {name for name, field in view.asked.items() if field.layout.display != "none"}
+
+    wave = np.linspace(4000.0, 7000.0, 3000)
+    lines = [f"{w},{18.0 + np.sin(w / 100)}" for w in wave]
+    path = tmp_path / "mags.csv"
+    path.write_text("\n".join(["wavelength,flux (mag)", *lines]))
+    view.where.value, view.redshift.value, view.ebv.value = f'"{path}"', "0.1", ""
+    view.button.click()
+    assert state.failed and shown() == {"flux_unit"} and view.redshift.value == "0.1"
+    view.asked["flux_unit"].value = "mag(AB)"
+    view.button.click()
+    assert not state.failed and state.sample["flux"].attrs["units"] and shown() == {"flux_unit"}
+    for words in ("taken as vacuum", "from the scatter of neighbouring pixels"):
+        assert words in state.message and words in view.status.value
+    path.write_text("\n".join(["wavelength,flux", *lines]))
+    view.where.value = str(path)
+    assert view.asked["flux_unit"].value == "", "what was said of the file before is not said of this one"
+    view.button.click()
+    assert not state.failed and "flux has no unit" in state.message and not shown()
+    assert not state.read(path, redshift=0.1, target="all") and "number of one spectrum" in state.message
+    assert state.read(path, redshift=0.1, flux_unit="none") and state.sample["flux"].attrs["units"] == ""
 
 
 def test_view_says_that_there_is_nothing_to_read():
