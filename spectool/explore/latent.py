@@ -13,7 +13,8 @@ import traitlets
 from bokeh.models import ColumnDataSource, FixedTicker, LinearAxis, LinearColorMapper, Range1d
 from bokeh.plotting import figure
 from scipy.spatial import KDTree
-from scipy.stats import spearmanr, truncnorm
+from scipy.special import ndtr
+from scipy.stats import spearmanr
 
 from spectool.explore.dashboard import Choice, Dashboard
 from spectool.explore.spectrum import FLUX_LABEL, TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
@@ -232,11 +233,15 @@ class LatentState(Dashboard):
 
 def bound(mean, sigma, low, high):
     """Means and spreads of Gaussians of which only the possible values, from low to high, are kept."""
-    mean, sigma, a, b = mean.copy(), sigma.copy(), (low - mean) / sigma, (high - mean) / sigma
-    cut = (a > -4) | (b < 4)
-    mean[cut], variance = truncnorm.stats(a[cut], b[cut], mean[cut], sigma[cut])
-    sigma[cut] = np.sqrt(variance)
-    return mean, sigma
+    # In the lower tail always: `scipy.stats.truncnorm` is as good there, and a hundred times slower.
+    sign = np.where(low > mean, -1, 1)
+    a, b = np.sort(sign * [low - mean, high - mean] / sigma, axis=0)
+    at_a, at_b = (np.exp(-0.5 * edge**2) / np.sqrt(2 * np.pi) for edge in (a, b))
+    kept = np.maximum(ndtr(b) - ndtr(a), 1e-300)
+    shift = (at_a - at_b) / kept
+    ends = np.nan_to_num(a, neginf=0) * at_a - np.nan_to_num(b, posinf=0) * at_b
+    variance = np.clip(1 + ends / kept - shift**2, 0, 1)
+    return np.clip(mean + sign * sigma * shift, low, high), sigma * np.sqrt(variance)
 
 
 def strongest_in_bins(values, wavelength, window, n_bins):
@@ -458,10 +463,11 @@ class LatentView(DashboardView):
     def make_tables(self):
         state, atlas = self.state, self.state.model.atlas
         table = state.predict_parameters()
-        pairs = zip(table["predicted"], table["error"].clip(lower=0.01), strict=True)
-        table["predicted"] = [f"{mean:.2f} ± {error:.2f}" for mean, error in pairs]
-        table["galaxy's truth"] = table["truth"].map("{:.2f}".format, na_action="ignore")
-        table = table.drop(columns=["error", "truth"]).to_html(index=False, border=0, na_rep="–")
+        pairs = zip(table["predicted"], table["error"], strict=True)
+        columns = {"parameter": table["parameter"]}
+        columns["predicted"] = [f"{mean:.2f} ± {max(error, 0.01):.2f}" for mean, error in pairs]
+        columns["galaxy's truth"] = [f"{t:.2f}" if np.isfinite(t) else "–" for t in table["truth"]]
+        table = pd.DataFrame(columns).to_html(index=False, border=0)
         if state.distance[0] > FAR:
             table = f'<div class="dim" title="too far from any mock galaxy">{table}</div>'
         columns = [c for c in ("log_mass", "log_sfr", "log_z_gas", "dust2") if c in atlas]
