@@ -283,11 +283,10 @@ def _redshift_column(table, candidates, given, columns, history, name):
     names = table.colnames
     if given is not None:
         given = given if given in names else next((c for c in names if c.lower() == given.lower()), given)
-        for band, hits in list(candidates.items()):
-            if given in hits:
-                if columns is not None:
-                    raise ValueError(f"{name}: column {given!r} cannot be both redshift and band {band!r}")
-                del candidates[band]
+        for band in [band for band, hits in candidates.items() if given in hits]:
+            if columns is not None:
+                raise ValueError(f"{name}: column {given!r} cannot be both redshift and band {band!r}")
+            del candidates[band]
         return given
     used = {column for hits in candidates.values() for column in hits}
     unused = [column for column in names if column not in used]
@@ -326,10 +325,12 @@ def _is_z_redshift(table, values, candidates, name):
     with np.errstate(all="ignore"):
         ratio = np.log10(values / other)
     ratio = ratio[np.isfinite(ratio)]
-    typical = abs(np.median(ratio)) if ratio.size else 0.5
-    if typical > 0.6:
+    typical = np.median(ratio) if ratio.size else np.nan
+    if typical < -0.6 or typical > 1.5:
         return True
-    if typical < 0.5 and np.std(ratio) < 0.15:
+    if (
+        -0.2 < typical < 0.7 and np.std(ratio) < 0.15
+    ):  # galaxies are seldom fainter there than in a bluer band
         return False
     advice = 'say redshift="z", or redshift=... and columns={"z": "z", ...}'
     raise ValueError(f"{name}: is column 'z' the redshift or the z band? {advice}")
@@ -359,8 +360,6 @@ def _read_band(table, column, error_column, unit, sentinels, relative_error, nam
     """Fluxes and errors of one band [Jy], and where each of the first four `PROBLEMS` is."""
     is_magnitude = isinstance(unit, u.LogUnit)
     flux = column_values(table, column, name)
-    if flux.ndim != 1:
-        raise ValueError(f"{name}: column {column!r} holds {flux.shape[1:]} numbers for each galaxy")
     error_unit, power = unit, 1
     if error_column is not None:
         error, power = column_values(table, error_column, name), _power(error_column)
@@ -372,6 +371,8 @@ def _read_band(table, column, error_column, unit, sentinels, relative_error, nam
             f"{name}: no column holds the errors of {column!r}: name it by errors={{band: column}}, or give "
             "relative_error=0.1 (a share of the flux)"
         )
+    if flux.ndim != 1 or error.ndim != 1:
+        raise ValueError(f"{name}: columns {column!r} and {error_column!r} hold several numbers for a galaxy")
     sentinel = np.isin(error, sentinels) | np.isin(flux, sentinels)
     sentinel |= np.isin(flux, (99.0, 999.0)) & np.isin(error, (*sentinels, 99.0, 999.0))
     if is_magnitude:
@@ -400,12 +401,10 @@ def _error_unit(table, column, error_column, unit, name):
     stated, own = (_stated_unit(table, c, name) for c in (column, error_column))
     if own is None or own in (stated, u.dimensionless_unscaled):
         return unit
-    if isinstance(unit, u.LogUnit):
-        if "mag" not in str(own):
-            raise ValueError(f"{name}: column {error_column!r} is in {own}, and {column!r} in magnitudes")
-        return unit
-    if isinstance(own, u.LogUnit) or own == u.mag:
+    if isinstance(unit, u.LogUnit) != ("mag" in str(own)):
         raise ValueError(f"{name}: column {error_column!r} is in {own}, and {column!r} in {unit}")
+    if isinstance(unit, u.LogUnit):
+        return unit
     return unit if power != 1 and stated is not None and own == stated**power else own ** (1 / power)
 
 

@@ -71,7 +71,7 @@ def test_errors_under_the_names_people_use(flux, error, error_of):
         ("nJy", 1e9, "uJy", 1e6),
         ("nanomaggy", 1 / NMGY, "nanomaggy", 1 / NMGY),
         ("nanomaggies", 1 / NMGY, "Jy", 1),
-        ("1e-29 erg/s/cm2/Hz", 1e6, "MJY", None),
+        ("1e-29 erg / (s cm2 Hz)", 1e6, "MJY", None),
         ("mJy", 1e3, "percent", None),
         ("uJy", 1e6, "", 1e6),
     ],
@@ -141,6 +141,7 @@ BRIGHT = {"z": [0.8, 1.6, 2.4], "z_err": [0.04, 0.08, 0.12]}
         (BRIGHT, False, {}, "band"),
         (BRIGHT, True, {}, "band"),
         (BRIGHT | {"z": [0.8, 0.3, 2.4]}, True, {}, "column 'z' the redshift or the z band"),
+        (BRIGHT | {"z": [0.3, 0.6, 0.9]}, True, {}, "column 'z' the redshift or the z band"),
         (BRIGHT, True, {"redshift": [0.05, 0.06, 0.07]}, "band"),
         (BRIGHT, True, {"redshift": "z", "columns": {"z": "z"}}, "cannot be both redshift and"),
         (Z, False, {}, "redshift"),
@@ -216,7 +217,14 @@ def test_formats(tmp_path, kind):
         (b"r_flux,r_err\nbright,0.1\n0.2,0.1\n", "column 'r_flux' is not numeric|line 2"),
         (b"\x1f\x8b\x08broken", "gzip file is truncated or damaged"),
         (fits.HDUList([fits.PrimaryHDU(np.ones((3, 3)))]), "holds no table"),
-        (Table({"r_flux": np.ones((2, 3)), "r_err": [1.0, 1.0]}), "r_flux"),
+        (
+            Table({"r_flux": np.ones((2, 3)), "r_err": [1.0, 1.0]}),
+            "columns 'r_flux' and 'r_err' hold several",
+        ),
+        (
+            Table({"r_flux": np.ones(2), "r_err": np.ones((2, 2))}),
+            "columns 'r_flux' and 'r_err' hold several",
+        ),
         (Table(names=["r_flux", "r_err"]), "no rows"),
     ],
 )
