@@ -1,5 +1,6 @@
 """One spectrum (or a stack) from whatever a visitor brings: FITS, ECSV, CSV; path, URL, bytes."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -124,6 +125,9 @@ def _wavelength(raw, name, medium, unit):
     values, column, notes = raw[role].values, raw[role].attrs["column"], raw.attrs["notes"]
     if raw[role].attrs.get("is_vacuum"):
         return values
+    if re.search(r"(?<![a-z])rest(?![a-z])", column.lower()):
+        advice = "multiply by 1 + z, or name it otherwise and give redshift=0"
+        raise ValueError(f"{name}: column {column!r} is in the rest frame: {advice}")
     wrong = np.flatnonzero(~np.isfinite(values))
     if wrong.size:
         raise ValueError(f"{name}: column {column!r} is not a number at row {wrong[0]}")
@@ -219,8 +223,6 @@ def _flux_unit(raw, name, given):
     column = attrs["column"]
     unit = given if given is not None else attrs["units"]
     unit = name_unit(column) if unit is None else unit
-    if unit is None and raw.attrs.get("flux_unit"):
-        return raw.attrs["flux_unit"]
     unit = None if unit is None else parse_unit(unit, name=name, column=column, option="flux_unit")
     return None if unit is None or unit.is_equivalent(u.dimensionless_unscaled) else unit
 
@@ -235,8 +237,12 @@ def _calibrated(raw, name, medium, wavelength_unit, flux_unit):
     is_magnitude = isinstance(unit, u.LogUnit) or unit == u.mag
     if unit is None:
         notes.append("flux has no unit: only its shape is used")
+        typical = np.nanmedian(np.abs(flux))
+        if 0 < typical < 1e-10:  # its inverse variance would not fit into four bytes
+            factor = 10.0 ** -np.floor(np.log10(typical))
+            notes.append(f"its numbers were multiplied by {factor:g}")
         if column.lower() in ("fnu", "f_nu", "flux_nu"):
-            factor = (np.median(wavelength) / wavelength) ** 2
+            factor = factor * (np.median(wavelength) / wavelength) ** 2
             notes.append(f"column {column!r} was taken as a flux per frequency")
         flux = flux * factor
     elif is_magnitude:

@@ -86,7 +86,7 @@ def read_columns(table, name, *, header=None, notes=(), target=None):
     roles = find_roles(table.colnames)
     for role in ("wavelength", "flux"):
         if role not in roles and not (role == "wavelength" and any(r in roles for r in WAVELENGTHS)):
-            advice = f"call it one of: {ROLES[role]}"
+            advice = f"call it one of: {', '.join(ROLES[role].split()[:8])}"
             raise ValueError(f"{name}: no {role} column among {table.colnames}; {advice}")
     header = dict(header or {}) | dict(table.meta)
     wavelength = next(roles[role] for role in WAVELENGTHS if role in roles)
@@ -109,9 +109,17 @@ def read_columns(table, name, *, header=None, notes=(), target=None):
                 f"{name}: row {row} has a {wavelength} or a {roles['flux']} that is no vector of pixels"
             )
     spectra = [
-        _row_of(v, find_roles(v.colnames), name, v.meta, list(notes)) for v in choose(vectors, target, name)
+        _row_of(_unpadded(v, wavelength), find_roles(v.colnames), name, v.meta, list(notes))
+        for v in choose(vectors, target, name)
     ]
     return spectra[0] if len(spectra) == 1 else _join_rows(spectra, target, name)
+
+
+def _unpadded(vector, wavelength):
+    """A row's pixels without those at its ends that fill the vector up: no wavelength, or 0."""
+    values = np.ma.filled(np.ma.asarray(vector[wavelength]).astype(float), np.nan)
+    used = np.flatnonzero(values > 0)
+    return vector[used[0] : used[-1] + 1] if used.size else vector
 
 
 def choose(spectra, target, name, kind="rows"):

@@ -310,3 +310,16 @@ def test_header_words_that_are_no_redshift_are_none():
             read_spectrum(table_file(Table({"WAVE": WAVE, "FLUX": FLUX}), REDSHIFT=value))
     with pytest.raises(ValueError, match="log10 of Angstrom, or micrometres"):
         read(wavelength=np.log10(WAVE), flux=FLUX)
+
+
+def test_padded_vectors_small_numbers_and_wavelengths_at_rest():
+    vectors = {
+        "WAVE": np.r_[WAVE, 0, 0],
+        "FLUX": np.r_[FLUX, 0, 0] * 1e-17,
+        "ERR": np.r_[0 * FLUX + 1e-20, 0, 0],
+    }
+    sample = read_spectrum(table_file(Table({key: v[None] for key, v in vectors.items()})), redshift=0.1)
+    assert sample.sizes["wavelength"] == 3000 and not sample["mask"].values.any()
+    np.testing.assert_allclose(sample["ivar"], 1e6, rtol=1e-5)
+    with pytest.raises(ValueError, match="in the rest frame"):
+        read(**{"wavelength (rest)": WAVE, "flux": FLUX})
