@@ -24,7 +24,7 @@ from bokeh.plotting import figure
 from spectool.explore.dashboard import Choice, Dashboard
 from spectool.explore.spectrum import TOOLS, WAVELENGTH_LABEL, LineMarks, flux_range
 from spectool.explore.style import CYCLE, MAP_PALETTE, OBSERVED, OKABE_ITO
-from spectool.explore.view import DashboardView, alt, limits
+from spectool.explore.view import DashboardView, alt, limits, set_range
 from spectool.measure import mzr
 from spectool.measure.classes import CLASSES
 from spectool.measure.indices import stellar_marks
@@ -593,11 +593,7 @@ class MzrView(DashboardView):
         about = {"description": "Galaxy", "tooltip": "number of the galaxy whose spectra are shown"}
         self.number = W.IntText(**about, continuous_update=False, layout=W.Layout(width="130px"))
         self.number.observe(lambda change: self._quiet or self.act(self.state.choose, change["new"]), "value")
-        buttons = []
-        for by, icon, word in ((-1, "chevron-left", "previous"), (1, "chevron-right", "next")):
-            button = W.Button(icon=icon, tooltip=f"{word} galaxy in mass", layout=W.Layout(width="34px"))
-            button.on_click(lambda _, by=by: self.act(self.state.step, by))
-            buttons.append(button)
+        buttons = self.make_steps("galaxy in mass", self.state.step)
         return W.HBox([self.number, *buttons], layout=W.Layout(flex="0 0 auto"))
 
     def _make_tick(self, *, description, layout):
@@ -676,10 +672,7 @@ class MzrView(DashboardView):
             line = plot.line("wavelength", f"flux{i}", source=self.source, color=color, line_width=1.4)
             self.legend.items.append(LegendItem(label="", renderers=[line]))
         plot.add_layout(self.legend, "above")
-        self.marks = LineMarks(plot, kind.windows["All"], 640, lines=kind.marks)
-        # The page reports how large it drew the frame.
-        plot.on_change("inner_width", lambda attr, old, new: self.marks.update(width=new))
-        plot.on_change("inner_height", lambda attr, old, new: self.marks.update(height=new))
+        self.marks = LineMarks(plot, kind.windows["All"], 640, lines=kind.marks).follow(plot)
         for end in ("start", "end"):
             self.wavelengths.on_change(end, self._zoomed_spectrum)
         return plot
@@ -741,7 +734,7 @@ class MzrView(DashboardView):
                 values = state.kind.relations[state.reference](state.edges)
             ends = (state.edges[0], state.edges[-1]), limits(values, low=0.4, high=99.6)
             for axis, (start, end) in zip((self.x_range, self.y_range), ends, strict=True):
-                axis.update(start=start, end=end, reset_start=start, reset_end=end)
+                set_range(axis, start, end)
             self._show_images()
 
     def _zoomed(self, attr, old, new):
@@ -803,7 +796,6 @@ class MzrView(DashboardView):
 
     def _zoomed_spectrum(self, attr, old, new):
         with self.state.lock, self.figure.batch():
-            self.marks.update((self.wavelengths.start, self.wavelengths.end))
             self._fit_spectrum()
 
     def _fit_spectrum(self):

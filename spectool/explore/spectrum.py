@@ -106,6 +106,15 @@ class LineMarks:
         self.window, self.glyph = window, mark.glyph
         self.update(window)
 
+    def follow(self, plot):
+        """Place the labels anew when the page draws the plot in another size, or shows another window."""
+        axis = plot.x_range
+        plot.on_change("inner_width", lambda attr, old, new: self.update(width=new))
+        plot.on_change("inner_height", lambda attr, old, new: self.update(height=new))
+        for end in ("start", "end"):
+            axis.on_change(end, lambda attr, old, new: self.update((axis.start, axis.end)))
+        return self
+
     def mark(self, lines):
         """Mark other lines: vacuum wavelengths [Angstrom] by name."""
         self.lines = lines

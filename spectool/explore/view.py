@@ -4,6 +4,7 @@ import base64
 import html
 import time
 from collections import deque
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import traitlets
 from bokeh.layouts import gridplot
 from bokeh.models import CustomJS, NoOverlap, SaveTool
+from bokeh.plotting import figure
 
 from spectool.explore.bokeh_widget import LiveBokeh
 from spectool.explore.dashboard import Choice
@@ -84,20 +86,19 @@ class DashboardView:
         grid.toolbar.active_scroll = None  # the wheel scrolls the page
         for tool in grid.toolbar.select({"type": SaveTool}):
             tool.filename = f"{state.name}_dashboard"  # or the page asks for it
-        # The last figure of a row that is shorter than others reaches to the grid's edge.
-        columns = max(map(len, self.panels))
-        grid.children = [
-            (plot, i, j, 1, columns - j if j == len(row) - 1 else 1)
-            for i, row in enumerate(self.panels)
-            for j, plot in enumerate(row)
-            if plot is not None
-        ]
-        self.figure = LiveBokeh(grid, layout=W.Layout(width="100%"))
+        columns, grid.children = max(map(len, self.panels)), []
+        for i, row in enumerate(self.panels):
+            places = [j for j, plot in enumerate(row) if plot is not None]
+            for j, end in zip(places, [*places[1:], columns], strict=True):
+                grid.children.append((row[j], i, j, 1, end - j))
+        self.grid, self.figure = grid, LiveBokeh(grid, layout=W.Layout(width="100%"))
         self.figure.add_class("spectool-figure").add_class(f"bokeh-{grid.id}")
         script = CustomJS(code=read_asset("dashboard.js"))
         for plot in self.plots:
             plot.js_on_change("inner_width", script)
             plot.axis.major_label_policy = NoOverlap()
+            for renderer in plot.renderers:  # a glyph's options hold the tags, the page looks at its renderer
+                renderer.tags = [*renderer.tags, *renderer.glyph.tags]
             for legend in plot.legend:
                 spacing = 14 if legend.orientation == "horizontal" else 2
                 legend.update(background_fill_alpha=0, spacing=spacing, stylesheets=[LEGEND])
@@ -110,7 +111,7 @@ class DashboardView:
     # ---- for a dashboard's own class to fill
 
     def make_panels(self):
-        """Return the Bokeh figures, a list for each row of the grid (None leaves a place empty)."""
+        """Return the Bokeh figures, a list for each row of the grid (over None the figure before it reaches)."""
         raise NotImplementedError
 
     def draw(self, changed):
@@ -190,6 +191,11 @@ class DashboardView:
                 self._show_controls()
 
     # ---- buttons
+
+    def make_steps(self, what, step):
+        """Return two buttons, which call ``step(-1)`` and ``step(1)``."""
+        sides = ((-1, "previous", "chevron-left"), (1, "next", "chevron-right"))
+        return [self.button("", f"{word} {what}", partial(step, by), icon) for by, word, icon in sides]
 
     def _make_buttons(self):
         state, button = self.state, self.button
@@ -365,6 +371,29 @@ def read_asset(name, *, binary=False):
 def alt(plot, sentence):
     """Say in a sentence what a figure shows, for those who cannot see it."""
     plot.html_attributes = {"role": "img", "aria-label": sentence}
+
+
+def panel(name, height, **options):
+    """A figure in small letters, whose frame lines up with others'."""
+    borders = {"min_border_left": 52, "min_border_right": 8, "min_border_top": 4}
+    plot = figure(name=name, height=height, active_scroll=None, **borders, **options)
+    plot.axis.major_label_text_font_size, plot.axis.axis_label_text_font_size = "11px", "12px"
+    plot.title.text_font_size = "13px"
+    return plot
+
+
+def send(source, **columns):
+    """Put columns into a source, only those that change if it keeps its length."""
+    old = source.data
+    if any(len(old[name]) != len(values) for name, values in columns.items()):
+        source.data = columns
+    elif new := {n: v for n, v in columns.items() if not np.array_equal(old[n], v, equal_nan=True)}:
+        source.data.update(new)
+
+
+def set_range(axis, start, end):
+    """Let an axis reach from start to end, and come back to that on the toolbar's reset."""
+    axis.update(start=start, end=end, reset_start=start, reset_end=end)
 
 
 def limits(values, *, low=0.5, high=99.7, margin=0.12):

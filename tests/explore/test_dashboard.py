@@ -37,8 +37,7 @@ def make_line(folder, request):
 
     product = make_product()
     state = LineState(product, FakePipeline(product), start=lambda function: function())
-    outline = state.make_outline("bpt", (-1, 0, 0, -1), (-1, -1, 1, 1))
-    changes = [{"line": "Hβ"}, {"outlines": [outline]}, {"kind": "AE", "size": 10, "sn_range": (3.0, 50.0)}]
+    changes = [{"line": "Hβ"}, {"numbers": "4, 9-11"}, {"kind": "AE", "size": 10, "sn_range": (3.0, 50.0)}]
     return LineView(state, export_folder=folder), changes
 
 

@@ -1,21 +1,17 @@
 """The line-flux dashboard's own: points, brushes, spectra made anew, and how its figures show them."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
+from bokeh.events import SelectionGeometry
 
 from spectool.explore.line import (
     CLASS_STYLE,
-    MOST_CORNERS,
     MOST_LIVE,
     PANELS,
     LineState,
     LineView,
-    in_polygon,
     read_numbers,
-    thin_polygon,
     write_numbers,
 )
 from spectool.measure.classes import CLASSES, kewley2001
@@ -66,7 +62,7 @@ def test_points_are_the_tables_own(state, product):
 
 
 def test_metallicities_are_pettini_and_pagels_of_star_forming_galaxies(state):
-    n2, o3, oh = (state.points[name].astype(float) for name in ("n2", "o3", "oh"))
+    n2, o3, oh = (state.points[name].to_numpy(float) for name in ("n2", "o3", "oh"))
     given = np.isfinite(oh)
     np.testing.assert_allclose(oh[given], 8.73 - 0.32 * (o3 - n2)[given], rtol=1e-5)
     assert set(state.galaxy_class[given]) == {CLASSES[0]}
@@ -110,11 +106,10 @@ def test_filters_hide_galaxies_in_every_panel(state):
     state.set(classes=["narrow-line AGN", "emission line galaxy"], sn_range=(3.0, 50.0))
     hidden = ~np.isin(state.galaxy_class, state.classes) | (state.sn < 3) | (state.sn > 50)
     assert 0 < hidden.sum() < hidden.size
-    for values in state.points.values():
-        assert np.isnan(values[hidden]).all()
+    assert state.points[hidden].isna().all(axis=None)
     assert (state.sn[np.isnan(state.product["line_flux"].sel(source="original", line="Hα"))] == 0).all()
     state.set(classes=[])
-    assert (state.summary["n_recovered"], state.live, state.spectra, state.shown) == (0, {}, None, -1)
+    assert (state.summary["n_recovered"], state.live.empty, state.spectra, state.shown) == (0, True, None, -1)
 
 
 def test_the_table_holds_the_galaxies_that_take_part(state, tmp_path):
@@ -134,51 +129,26 @@ def test_numbers_come_back_from_their_text_and_others_are_refused(rng):
     index = np.unique(rng.integers(0, 300, 80))
     np.testing.assert_array_equal(read_numbers(write_numbers(index), 300), index)
     assert write_numbers([4, 2, 3, 9]) == "2-4, 9"
-    for text, words in (("3, x", "not 'x'"), ("-3", "not '-3'"), ("7-5", "from 0 to 299"), ("300", "to 299")):
+    wrong = {"3, x": "not 'x'", "-3": "not '-3'", "7-5": "from 0 to 299", "300": "to 299", "0xg": "not '0xg'"}
+    for text, words in (wrong | {f"{1 << 300:#x}": "galaxies are numbers"}).items():
         with pytest.raises(ValueError, match=words):
             read_numbers(text, 300)
 
 
-def test_a_thinned_lasso_holds_what_the_lasso_held(rng):
-    turn = np.linspace(0, 2 * np.pi, 400)
-    lasso = (2 + 0.3 * np.cos(5 * turn)) * np.stack([np.cos(turn), np.sin(turn)])
-    thin = thin_polygon(*lasso)
-    x, y = rng.uniform(-3, 3, (2, 4000))
-    both = [in_polygon(x, y, *corners) for corners in (lasso, thin)]
-    assert thin.shape[1] == MOST_CORNERS
-    assert (both[0] != both[1]).mean() < 0.02
-    radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    assert (both[0] == (radius < 2 + 0.3 * np.cos(5 * angle))).mean() > 0.99
-    assert not in_polygon(np.array([np.nan]), np.array([0.0]), *lasso)[0]
-
-
-def test_an_outline_keeps_its_galaxies_when_something_else_is_drawn(state):
-    outline = state.make_outline("flux", (-2, -1, -1, -2), (-3, -3, 0, 0))
-    state.set(outlines=[outline])
-    x, y = state.points["original"], state.points["recovered"]
-    inside = np.flatnonzero((x > -2) & (x < -1) & (y > -3) & (y < 0))
-    np.testing.assert_array_equal(state.brushed, inside)
-    shared = state.share()
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9])
+def test_any_brush_fits_into_a_shared_line_and_stays_when_something_else_is_drawn(rng, share):
+    product = make_product(n=2000)
+    state = LineState(product, FakePipeline(product), start=lambda function: None)
+    index = np.flatnonzero(rng.random(2000) < share)
+    state.brush(index)
+    line = state.share()
     state.set(line="Hβ", kind="PCA", classes=CLASSES[:2])
-    np.testing.assert_array_equal(state.brushed, inside)
-    state.set(numbers="3-5")
-    assert (state.outlines, state.brushed.tolist()) == ((), [3, 4, 5])
-    state.load(shared)
-    np.testing.assert_array_equal(state.brushed, inside)
-
-
-def test_a_brush_that_fits_no_shared_line_is_refused(state, rng):
-    before = state.state()
-    with pytest.raises(ValueError, match="begin anew"):
-        corners = rng.normal(size=(9, 2, MOST_CORNERS))
-        state.set(outlines=[state.make_outline("bpt", *xy) for xy in corners])
-    with pytest.raises(ValueError, match="an outline has a panel"):
-        state.set(outlines=[{"panel": "bpt", "x": [1, 2, 3]}])
+    np.testing.assert_array_equal(state.brushed, index)
+    state.brush([])
+    state.load(line)
+    np.testing.assert_array_equal(state.brushed, index)
     with pytest.raises(ValueError, match="not among those"):
-        state.set(shown=77)
-    assert state.state() == before
-    state.set(numbers=write_numbers(range(0, 300, 2)), sn_range=(1.0, 200.0), line="[O III] 5007")
-    assert len(state.share()) < 2048
+        state.set(shown=2001)
 
 
 def test_of_many_brushed_galaxies_some_have_spectra_and_stepping_visits_them(state):
@@ -204,7 +174,7 @@ def test_live_points_are_the_pipelines(state, product):
     pipeline = FakePipeline(product)
     expected = pipeline.run(pipeline.prepare(state.candidates[state.live_index]), "VAE", 4, 0.04)
     np.testing.assert_array_equal(state.live["latent_x"], expected["latent"].values[:, 0].astype("f4"))
-    before = dict(state.live)
+    before = state.live
     state.set(sigma=0.09)
     assert not np.array_equal(state.live["latent_x"], before["latent_x"])
     np.testing.assert_array_equal(state.live["original"], before["original"])
@@ -233,14 +203,14 @@ def test_what_fails_is_explained_and_the_table_still_works(product, monkeypatch)
     state = LineState(product, FakePipeline(product), start=lambda function: function())
     monkeypatch.setattr(state.pipeline, "denoise", fail)
     state.set(kind="AE")
-    assert (state.problem, state.live) == ("no model file 'ae4'", {})
+    assert (state.problem, state.live.empty) == ("no model file 'ae4'", True)
     assert state.summary["n_recovered"] > 100
     monkeypatch.undo()
     state.set(kind="PCA")
     assert state.problem == "" and state.live["recovered"].size == state.live_index.size
     monkeypatch.setattr(state.pipeline, "rebuild", fail)
     state.brush([77])
-    assert (state.problem, state.live, state.busy) == ("no model file 'ae4'", {}, False)
+    assert (state.problem, state.live.empty, state.busy) == ("no model file 'ae4'", True, False)
 
 
 # ---- the view
@@ -265,27 +235,13 @@ def test_the_signal_slider_and_the_text_of_galaxies_reach_the_state(view):
     assert view.controls["numbers"].value == "5-7"
 
 
-def drag(view, panel, marked, **geometry):
-    """Report a brush as the page does: the galaxies that it marked, then the shape."""
-    view.points.selected.indices = list(marked)
-    view._brushed(panel, SimpleNamespace(geometry=geometry))
-
-
-def test_a_box_a_shifted_lasso_and_a_tap_from_the_page(view):
-    state = view.state
-    n2, mass, oh = (state.points[name] for name in ("n2", "log_mass", "oh"))
-    box = np.flatnonzero((mass > 9.5) & (mass < 10) & np.isfinite(oh))
-    drag(view, "mzr", box, type="rect", x0=9.5, x1=10, y0=0, y1=20)
-    assert len(state.outlines) == 1 and state.numbers == ""
-    np.testing.assert_array_equal(state.brushed, box)
-    more = np.flatnonzero((n2 < -0.9) & np.isfinite(state.points["o3"]))
-    drag(view, "bpt", [*box, *more], type="poly", x=[-9, -0.9, -0.9, -9], y=[-9, -9, 9, 9])
-    assert len(state.outlines) == 2
-    np.testing.assert_array_equal(state.brushed, np.union1d(box, more))
-    assert sorted(view.points.selected.indices) == state.brushed.tolist()
-    drag(view, "bpt", [8], type="point", x=0, y=0)
-    assert (state.numbers, state.outlines) == ("8", ())
-    view.points.selected.indices = []
+def test_what_the_page_marked_is_brushed_when_the_mouse_is_let_go(view):
+    state, points = view.state, view.points
+    for final in (False, True):
+        points.selected.indices = [9, 4]
+        view.scatter["bpt"]._trigger_event(SelectionGeometry(view.scatter["bpt"], {"type": "poly"}, final))
+        assert (state.brushed.tolist() == [4, 9]) == final
+    points.selected.indices = []
     assert state.brushed.size == 0
     assert "no galaxy is marked" in view.which.value
     assert np.isnan(view.spectrum.data["original"]).all()
@@ -299,7 +255,7 @@ def test_the_noise_slider_moves_stars_and_the_spectrum_in_one_patch(view, monkey
     sources = {getattr(event.model, "name", None) for event in patches[0] if hasattr(event, "model")}
     assert len(patches) == 1 and {"live", "spectrum"} <= sources
     assert "points" not in sources, "a move sends what moved, not two thousand points"
-    galaxy = view.state.spectra.isel(galaxy=int(view.state.shown_row[0]))
+    galaxy = view.state.spectra.sel(galaxy=view.state.shown)
     for column in ("original", "noisy", "denoised", "fit"):
         np.testing.assert_array_equal(view.spectrum.data[column], galaxy[column].values.astype("f4"))
     assert view.sources["live"].data["ring"].tolist() == (view.state.live_index == view.state.shown).tolist()
@@ -320,10 +276,10 @@ def test_percentiles_are_solid_in_filled_bins_and_nearly_all_points_are_in_the_f
     for name, filled in (("filled", True), ("sparse", False)):
         rows = (bins["count"] > 0) & (bins["filled"] == filled)
         np.testing.assert_array_equal(view.sources[name].data["middle"], bins["middle"][rows].astype("f4"))
-    for panel in PANELS.values():
-        inside = [(points[c] >= view.ranges[c].start) & (points[c] <= view.ranges[c].end) for c in panel[1:3]]
-        both = np.isfinite(points[panel.x]) & np.isfinite(points[panel.y])
-        assert (inside[0] & inside[1])[both].mean() > 0.97, panel.title
+    for title, *columns in PANELS.values():
+        shown = points[columns].dropna()
+        inside = [shown[c].between(view.ranges[c].start, view.ranges[c].end) for c in columns]
+        assert (inside[0] & inside[1]).mean() > 0.97, title
     curves = {i.label.value: i.renderers[0].data_source.data for i in view.scatter["bpt"].legend[0].items}
     np.testing.assert_allclose(curves["Kewley 2001"]["y"], kewley2001(np.asarray(curves["Kewley 2001"]["x"])))
 
