@@ -35,6 +35,8 @@ def naming_damage(name):
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
         try:
             yield
+        except FileNotFoundError:
+            raise
         except _DAMAGE as error:
             if isinstance(error, ValueError | OSError) and str(error).startswith(f"{name}: "):
                 raise

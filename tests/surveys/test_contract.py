@@ -44,7 +44,7 @@ SPOIL = {
     "cut inside": (truncate_inside, "truncated or damaged"),
     "letter": (lambda path: path.write_text("not a spectrum, a letter"), "is not a FITS file"),
     "packed letter": (lambda path: path.write_bytes(gzip.compress(b"a letter")), "is not a FITS file"),
-    "empty": (lambda path: path.write_bytes(b""), "is not a FITS file"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
 }
 
 
