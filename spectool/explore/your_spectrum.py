@@ -2,7 +2,6 @@
 
 import hashlib
 import html
-import os
 import re
 import warnings
 
@@ -21,7 +20,7 @@ from spectool.explore.style import DECODED, OBSERVED, OKABE_ITO, RESIDUAL
 from spectool.explore.view import DashboardView, alt, limits
 from spectool.spectra import sps_wavelength
 from spectool.surveys import packaged_spectra, read_spectrum, refusing
-from spectool.surveys.sources import fetch
+from spectool.surveys.sources import fetch, local_path
 
 KEPT = 8  # spectra whose answers stay in memory, so that undo is quick
 STEPS = (
@@ -113,8 +112,7 @@ class YourSpectrum(Dashboard):
         """Keep a file for as long as the dashboard lives, and return the choice that stands for it."""
         content, own, notes = fetch(source, name=name)
         key = f"{own} {hashlib.sha256(content).hexdigest()[:10]}"
-        is_path = isinstance(source, str | os.PathLike) and not notes  # what lies beside a path may matter
-        self._files[key] = (source if is_path and "://" not in str(source) else content), own, notes
+        self._files[key] = local_path(source) or content, own, notes  # what lies beside a path may matter
         return {"source": key}
 
     def read(self, source, *, name=None, **options):

@@ -15,7 +15,7 @@ from spectool.surveys.desi import is_desi, read_desi, redrock_beside
 from spectool.surveys.layouts import WAVELENGTHS, name_unit, read_columns, read_hdus
 from spectool.surveys.manga import is_manga, read_manga
 from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, naming_damage, open_fits, parse_sdss
-from spectool.surveys.sources import fetch
+from spectool.surveys.sources import fetch, local_path
 from spectool.surveys.text import read_text
 from spectool.surveys.units import flux_factor, parse_unit
 
@@ -105,7 +105,7 @@ def _survey_sample(hdus, name, target, source):
         return combine_sdss([parse_sdss(hdus, name)], [name])
     targets = None if target == "all" else target
     if is_desi(hdus):
-        sample = read_desi(hdus, targets=targets, redshifts=redrock_beside(source), name=name)
+        sample = read_desi(hdus, targets=targets, redshifts=redrock_beside(local_path(source)), name=name)
         survey, numbers = "DESI", sample["name"].values
     elif is_manga(hdus):
         sample = read_manga(hdus, targets=targets, name=name)

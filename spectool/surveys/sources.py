@@ -53,16 +53,13 @@ def fetch(source, *, name=None, sha256=None):
     OSError, ValueError
         Naming the file: missing, a folder, out of reach, refused, damaged, too large, a page in the place of a file.
     """
-    notes = []
-    if isinstance(source, str | os.PathLike):
-        text = str(source).strip()
-        text = text[1:-1].strip() if len(text) > 1 and text[0] + text[-1] in QUOTES else text
-        if re.match(r"(https?|ftp)://", text, re.I):
-            place = re.sub(r"[?#].*", "", text).rstrip("/")
-            name = name or unquote(place.rpartition("/")[2])
-            return _download(text, name, sha256, notes), name, notes
-        path = _locate(text)
+    notes, path = [], local_path(source)
+    if path is not None:
         name, content = name or path.name, path.read_bytes()
+    elif isinstance(source, str | os.PathLike):
+        url = _typed(source)
+        name = name or unquote(re.sub(r"[?#].*", "", url).rstrip("/").rpartition("/")[2])
+        return _download(url, name, sha256, notes), name, notes
     elif isinstance(source, bytes | bytearray | memoryview):
         name, content = name or "uploaded file", bytes(source)
     elif hasattr(source, "read"):
@@ -87,8 +84,19 @@ def _checked(content, name, sha256, notes):
     return unpack(content, name, notes)
 
 
-def _locate(text):
-    """The path of a file that is there, or an error that says what is there in its place."""
+def _typed(source):
+    """A path or URL without the blanks and quotation marks around it."""
+    text = str(source).strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] + text[-1] in QUOTES else text
+
+
+def local_path(source):
+    """The path of a file that is there, or an error that says what is instead; None for URLs and uploads."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    text = _typed(source)
+    if re.match(r"(https?|ftp)://", text, re.I):
+        return None
     if "\n" in text:
         raise ValueError(
             f"{text.splitlines()[0][:40]}...: is a file's content, not its name: give it as bytes"
