@@ -20,13 +20,12 @@ from bokeh.models import (
     Range1d,
     Span,
 )
-from bokeh.plotting import figure
 from scipy.spatial import ConvexHull, QhullError, Voronoi
 
 from spectool.explore.dashboard import Choice, Dashboard
 from spectool.explore.spectrum import WAVELENGTH_LABEL, LineMarks
 from spectool.explore.style import MAP_PALETTE, MUTED, OBSERVED, OKABE_ITO, SIGNED_PALETTE
-from spectool.explore.view import DashboardView, alt, limits
+from spectool.explore.view import DashboardView, alt, limits, panel, set_range
 from spectool.measure.gradients import fit_gradients
 from spectool.measure.indices import stellar_marks
 from spectool.papers import find_parts
@@ -193,12 +192,6 @@ def to_f_nu(wavelength, flux, band_wavelength, bands):
         return np.full(f_nu.shape, np.nan)
     at_bands = np.interp(band_wavelength[inside], wavelength[good], f_nu[good])
     return f_nu * np.median(bands[inside] / at_bands)
-
-
-def absorption_marks(plot, window, width):
-    """Name absorption features above a spectrum."""
-    shown = {name: x for name, x in stellar_marks().items() if window[0] < x < window[1]}
-    return LineMarks(plot, window, width, lines=shown)
 
 
 class IfuState(Dashboard):
@@ -372,7 +365,7 @@ class IfuView(DashboardView):
     def make_control(self, name):
         widget = super().make_control(name)
         if name in ("galaxy", "spectrum"):
-            steps = [self._make_step(name, by) for by in (-1, 1)]
+            steps = self.make_steps(name, partial(self.state.step, name))
             return W.HBox([widget, *steps], layout=W.Layout(width="100%"))
         if name in ("source", "reference"):
             widget.tooltips = [self.state.explanations[k] for k in self.state.choices(name)]
@@ -381,12 +374,6 @@ class IfuView(DashboardView):
         if name == "reference" and len(self.state.choices(name)) < 2:
             widget.layout.display = "none"
         return widget
-
-    def _make_step(self, name, by):
-        icon, words = ("chevron-right", f"next {name}") if by > 0 else ("chevron-left", f"{name} before")
-        button = W.Button(icon=icon, tooltip=words, layout=W.Layout(width="auto", flex="0 0 auto"))
-        button.on_click(lambda _: self.act(self.state.step, name, by))
-        return button
 
     def show_control(self, name, widget):
         super().show_control(name, widget.children[0] if name in ("galaxy", "spectrum") else widget)
@@ -408,23 +395,8 @@ class IfuView(DashboardView):
         self.map, self.profile, self.below = self._draw_map(), self._draw_profile(), self._draw_bands()
         return [[self.map, self.profile], [self.below]]
 
-    def _panel(self, name, height, tools, **options):
-        plot = figure(
-            name=name,
-            height=height,
-            tools=f"{tools},save",
-            active_scroll=None,
-            sizing_mode="stretch_width",
-            min_border_left=52,
-            min_border_right=8,
-            **options,
-        )
-        plot.axis.axis_label_text_font_size, plot.axis.major_label_text_font_size = "12px", "11px"
-        plot.title.text_font_size = "13px"
-        return plot
-
     def _draw_map(self):
-        plot = self._panel("map", 275, "tap", match_aspect=True, title=" ")
+        plot = panel("map", 275, tools="tap,save", match_aspect=True, title=" ")
         plot.xaxis.axis_label, plot.yaxis.axis_label = "x (arcsec); dashed: 1 Re", "y (arcsec)"
         look = {"fill_color": {"field": "shown", "transform": self.mapper}, "line_color": "white"}
         look |= {"line_width": 0.5, "line_alpha": 0.5, "fill_alpha": 1.0}
@@ -444,7 +416,7 @@ class IfuView(DashboardView):
 
     def _draw_profile(self):
         ranges = {"x_range": Range1d(0, 2.5), "y_range": Range1d(-1, 1)}
-        plot = self._panel("profile", 275, "tap,box_zoom,reset", **ranges)
+        plot = panel("profile", 275, tools="tap,box_zoom,reset,save", **ranges)
         plot.xaxis.axis_label = RADIUS_LABEL
         plot.add_layout(Span(location=1, dimension="height", line_color=MUTED, line_dash="dotted"))
         crosses = {"marker": "x", "line_color": OBSERVED, "line_width": 1.4, "size": 6, "alpha": 0.8}
@@ -455,13 +427,11 @@ class IfuView(DashboardView):
         ]
         self.fits = {}
         for part, color in (("reference", "black"), ("source", SOURCE_COLOR)):
-            source, tags = self.lines[part], ["ink"] if part == "reference" else []
-            band = plot.varea("radius", "low", "high", source=source, color=color, alpha=0.2)
-            mean = plot.line("radius", "mean", source=source, color=color, line_width=2.5)
-            band.tags = mean.tags = tags
-            self.fits[part] = [band, mean]
-        look = {"line_color": "black", "fill_color": None, "line_width": 2, "size": 12}
-        plot.scatter("radius", "value", source=self.ring, **look).tags = ["ink"]
+            look = {"source": self.lines[part], "color": color, "tags": ["ink"] * (color == "black")}
+            band = plot.varea("radius", "low", "high", alpha=0.2, **look)
+            self.fits[part] = [band, plot.line("radius", "mean", line_width=2.5, **look)]
+        look = {"line_color": "black", "fill_color": None, "line_width": 2, "size": 12, "tags": ["ink"]}
+        plot.scatter("radius", "value", source=self.ring, **look)
         self.note = Label(x=10, y=8, x_units="screen", y_units="screen", text_font_size="12px")
         plot.add_layout(self.note)
         self.key = [LegendItem(label=" ", renderers=[dots]) for dots in self.dots]
@@ -472,12 +442,9 @@ class IfuView(DashboardView):
         at, _ = band_wavelengths(self.state.sample)
         window = self.window = float(at.min() - 120), float(at.max() + 120)
         ranges = {"x_range": Range1d(*window), "y_range": Range1d(0, 1.5)}
-        plot = self._panel("bands_panel", 195, "box_zoom,reset", title=" ", **ranges)
+        plot = panel("bands_panel", 195, tools="box_zoom,reset,save", title=" ", **ranges)
         plot.xaxis.axis_label, plot.yaxis.axis_label = WAVELENGTH_LABEL, F_NU_LABEL
-        marks = absorption_marks(plot, window, 540)
-        # The page reports how large it drew the frame.
-        plot.on_change("inner_width", lambda attr, old, new: marks.update(width=new))
-        plot.on_change("inner_height", lambda attr, old, new: marks.update(height=new))
+        LineMarks(plot, window, 540, lines=stellar_marks()).follow(plot)
         plot.line("wavelength", "flux", source=self.spectrum, color=OBSERVED, line_width=1)
         flat = {"source": self.bands, "line_color": BAND_COLOR, "line_width": 1.5}
         plot.segment("left", "flux", "right", "flux", line_alpha=0.7, **flat)
@@ -517,8 +484,8 @@ class IfuView(DashboardView):
         self.mapper.update(low=state.limits[0], high=state.limits[1], palette=palette)
         self.map.title.text = state.describe_map()
         low, high = limits(points[["value", "reference"]], low=0.2, high=99.8, margin=0.08)
-        _set_range(self.profile.y_range, low, high)
-        _set_range(self.profile.x_range, -0.05, 1.04 * max(1.1, float(points["radius"].max())))
+        set_range(self.profile.y_range, low, high)
+        set_range(self.profile.x_range, -0.05, 1.04 * max(1.1, float(points["radius"].max())))
         text = f"{state.describe_map()}, colours from {state.limits[0]:.2f} to {state.limits[1]:.2f}"
         alt(self.map, f"Map of galaxy {state.galaxies[state.galaxy]}; {text}.")
 
@@ -556,7 +523,7 @@ class IfuView(DashboardView):
         self.spectrum.data = {"wavelength": wavelength.astype(np.float32), "flux": f_nu.astype(np.float32)}
         inside = (wavelength >= self.window[0]) & (wavelength <= self.window[1])
         low, high = limits([*good["flux"], *f_nu[inside]], low=0.1, high=99.9, margin=0.08)
-        _set_range(self.below.y_range, low, high + 0.5 * (high - low))  # room for the names of features
+        set_range(self.below.y_range, low, high + 0.5 * (high - low))  # room for the names of features
         missing = len(bands) - len(good)
         at = f"{state.sample['radius'].values[state.spectrum]:.2f} Re"
         title = f"Bands and spectrum at {at}"
@@ -594,10 +561,6 @@ class IfuView(DashboardView):
         words = "".join(f"<p><b>{name}</b>: {text}</p>" for name, text in words.items() if text)
         here = f"{QUANTITIES[state.quantity].split('/')[0].removesuffix(' (Gyr)')} here"
         return [pd.DataFrame(rows, columns=["source", here, "scatter (dex)", "gradient (dex/Re)"]), words]
-
-
-def _set_range(axis, start, end):
-    axis.update(start=start, end=end, reset_start=start, reset_end=end)
 
 
 def open_ifu_dashboard(sample=None, predictions=None, *, rebuild=None, about=None, export_folder="exports"):
