@@ -2,7 +2,7 @@
 
 import html
 import threading
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 
 import ipywidgets as W
@@ -280,6 +280,7 @@ class MzrState(Dashboard):
             raise ValueError("there is no sample to show")
         self.samples = {name: check_sample(name, sample) for name, sample in samples.items()}
         self.rebuild, self.spectrum, self._left_behind = dict(rebuild or {}), None, {}
+        self._measure = lru_cache(maxsize=4)(self._tabulate)
         first = self.first_state()
         self.set_trait("quantity", first["quantity"])  # what others may be depends on it
         self._change(first)
@@ -288,6 +289,7 @@ class MzrState(Dashboard):
         """Add a sample, or replace one; see `check_sample`."""
         with self.lock:
             self.samples[name] = check_sample(name, sample)
+            self._measure.cache_clear()
             self.derive(("samples",))
             self._announce(("samples",))
 
@@ -367,7 +369,8 @@ class MzrState(Dashboard):
     def derive(self, changed):
         new = {*changed} - LOOKS
         if new - {"min_sn"}:
-            self.tables = [self._measure(name) for name in self.shown]
+            choices = self.quantity, self.calibration, self.dust_corrected, self.color
+            self.tables = [self._measure(name, *choices) for name in self.shown]
             masses = [table["log_mass"] for table in self.tables]
             self.edges = mzr.mass_bins(np.concatenate(masses))
             self.n_all = [np.histogram(mass, self.edges)[0] for mass in masses]
@@ -386,20 +389,20 @@ class MzrState(Dashboard):
             else:
                 self.drop_work()
 
-    def lines(self, name, galaxies=slice(None)):
+    def lines(self, name, dust_corrected, galaxies=slice(None)):
         """Galaxies of a sample as their metals are measured: with lines without dust, if that is chosen."""
         sample = self.samples[name].isel(galaxy=galaxies)
         dusty = "line_flux" in sample and not sample.attrs.get("dust_corrected")
-        return deredden_lines(sample) if dusty and self.dust_corrected else sample
+        return deredden_lines(sample) if dusty and dust_corrected else sample
 
-    def _measure(self, name):
+    def _tabulate(self, name, quantity, calibration, dust_corrected, color):
         """What is known of each galaxy of a sample: metals with ``error``, ``sn``, ``truth``, and what colours it."""
-        sample, measure = self.lines(name), self.kind.measure
-        table = measure(sample, self.calibration).assign(truth=measure(sample, TRUTH)["value"])
+        sample, measure = self.lines(name, dust_corrected), QUANTITIES[quantity].measure
+        table = measure(sample, calibration).assign(truth=measure(sample, TRUTH)["value"])
         for c in ("candidate", "log_mass", "log_sfr", "log_age_lw"):
             table[c] = sample[c].values
         table["value"] = table["value"].where(np.isfinite(table["value"] + table["log_mass"]))
-        return table.assign(color=color_galaxies(self.color, sample, table))
+        return table.assign(color=color_galaxies(color, sample, table))
 
     def correlate(self):
         """Correlate at fixed mass: metallicity with star formation in each panel, and the panels with each other.
@@ -531,9 +534,11 @@ class Layer:
         self.as_image = len(panel) > MAX_POINTS
         self.points.data = {key: [] for key in "xyc"} if self.as_image else self.data
         self.dots.glyph.size = 5 if len(panel) < 4000 else 3
-        drawn = bins[["x", "q16", "median", "q84", "median_error"]].dropna("bin")
-        low, high = (drawn["median"] + sign * drawn["median_error"] for sign in (-1, 1))
-        self.median.data = {key: c.values for key, c in drawn.assign(low=low, high=high).items()}
+        enough = np.isfinite(bins["median"].values)
+        names = ("x", "q16", "median", "q84", "median_error")
+        x, q16, median, q84, error = (bins[name].values[enough] for name in names)
+        columns = {"x": x, "q16": q16, "median": median, "q84": q84}
+        self.median.data = columns | {"low": median - error, "high": median + error}
         edges = {"left": bins["low"].values, "right": bins["high"].values}
         self.bars.data = edges | {"all": n_all, "measured": bins["count"].values}
 
@@ -578,6 +583,8 @@ class MzrView(DashboardView):
     def __init__(self, state, *, export_folder="exports"):
         self._window = self._timer = self.correlations = None
         self._frame = {"inner_width": 250, "inner_height": 180}  # as the page draws the first panel
+        # By all that they follow from: to measure a galaxy on all scales takes a while.
+        self._list_galaxy = lru_cache(maxsize=8)(lambda *_: list(self._describe_galaxy()))
         super().__init__(state, export_folder=export_folder)
 
     # ---- controls
@@ -693,8 +700,8 @@ class MzrView(DashboardView):
             self.wavelengths.update(start=start, end=end)
         if changed & {"work", "selected", "left", "right"}:
             self._show_spectrum()
-        if changed & {"selected", "left", "right", "dust_corrected", "samples"}:
-            self._galaxy_tables = None
+        if "samples" in changed:
+            self._list_galaxy.cache_clear()
 
     def _draw_panels(self, changed):
         state = self.state
@@ -855,15 +862,16 @@ class MzrView(DashboardView):
         summary = pd.DataFrame(summary)
         if both is not None:
             summary.loc["agreement, ρ"] = f"{both.n:,} in both", with_error(both.rho, both.error, "+.2f")
-        if self._galaxy_tables is None:
-            self._galaxy_tables = list(self._describe_galaxy()) if state.selected else []
-        return [summary.rename_axis("sample").reset_index(), *self._galaxy_tables]
+        galaxy = self._list_galaxy(state.selected, *state.shown, state.quantity, state.dust_corrected)
+        return [summary.rename_axis("sample").reset_index(), *galaxy]
 
     def _describe_galaxy(self):
         """Lines, if the gas is looked at, and metallicities on every scale, in the samples that are shown."""
         state, kind = self.state, self.state.kind
+        if not state.selected:
+            return
         rows = {name: row for name in state.shown if (row := state.locate(name)) is not None}
-        galaxies = {name: state.lines(name, [row]) for name, row in rows.items()}
+        galaxies = {name: state.lines(name, state.dust_corrected, [row]) for name, row in rows.items()}
         first = next(iter(galaxies.values()))
         words = {"log_mass": ("log M*", ".2f"), "log_sfr": ("log SFR", ".2f"), "redshift": ("z", ".3f")}
         about = [f"{word} {number(first[c].item(), form)}" for c, (word, form) in words.items()]
