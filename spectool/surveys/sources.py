@@ -232,7 +232,8 @@ def _kept(path):
         facts = json.loads(head)
     except (OSError, ValueError):
         return {}, None
-    return (facts, content) if _digest(content) == facts["sha256"] else ({}, None)
+    whole = isinstance(facts, dict) and _digest(content) == facts.get("sha256")
+    return (facts, content) if whole else ({}, None)
 
 
 def _ask(url, shown, conditions):
