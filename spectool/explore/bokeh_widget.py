@@ -8,6 +8,7 @@ from bokeh.core.serialization import Serializer
 from bokeh.document import Document
 from bokeh.models import CustomJS, Plot
 from bokeh.protocol.messages.patch_doc import patch_doc
+from bokeh.settings import settings
 from jupyter_bokeh import BokehModel
 
 from spectool.explore.style import THEME, to_bokeh
@@ -92,7 +93,11 @@ class LiveBokeh(BokehModel):
         # Arrays within the message: as buffers, each would travel as two messages of its own.
         models = events[0].document.models
         serializer = Serializer(references=models.synced_references, deferred=False)
-        content = serialize_json({"events": serializer.encode(events)})
+        settings.compression_level.set_value(0)  # floats hardly shrink, and a slider would wait for it
+        try:
+            content = serialize_json({"events": serializer.encode(events)})
+        finally:
+            settings.compression_level.unset_value()
         models.flush_synced(lambda model: not serializer.has_ref(model))
         for part in (serialize_json(patch_doc.create_header()), "{}", content):
             self.send({"msg": "patch", "payload": part})
