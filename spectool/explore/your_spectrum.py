@@ -335,8 +335,10 @@ class YourSpectrumView(DashboardView):
             state.read_again(**texts)
 
     def _forget(self, *fields):
-        """Empty what was said of the file before, and other fields."""
-        for field in (*fields, *self.asked.values()):
+        """Empty what was said of the file before, the example's E(B-V) too, and other fields."""
+        is_example = self.state.title in {path.name for path in packaged_spectra().values()}
+        old = [self.ebv] if is_example and self.ebv.value == self.state.ebv else []
+        for field in (*fields, *old, *self.asked.values()):
             field.value = ""
 
     def _go_back(self):

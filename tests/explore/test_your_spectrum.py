@@ -196,7 +196,9 @@ def test_what_a_file_does_not_say_is_asked_for_and_what_was_assumed_is_said(stat
     lines = [f"{w},{18.0 + np.sin(w / 100)}" for w in wave]
     path = tmp_path / "mags.csv"
     path.write_text("\n".join(["wavelength,flux (mag)", *lines]))
-    view.where.value, view.redshift.value, view.ebv.value = f'"{path}"', "0.1", ""
+    assert view.ebv.value == "0.02"
+    view.where.value, view.redshift.value = f'"{path}"', "0.1"
+    assert view.ebv.value == "", "the dust before the example is not that before another galaxy"
     view.button.click()
     assert state.failed and shown() == {"flux_unit"} and view.redshift.value == "0.1"
     view.asked["flux_unit"].value = "mag(AB)"
