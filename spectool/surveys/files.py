@@ -12,7 +12,7 @@ from spectool.prepare import LOWEST_REDSHIFT
 from spectool.spectra import FLUX_UNIT, IVAR_UNIT, air_to_vacuum
 from spectool.surveys import refusing
 from spectool.surveys.desi import is_desi, read_desi, redrock_beside
-from spectool.surveys.layouts import WAVELENGTHS, name_unit, read_columns, read_hdus
+from spectool.surveys.layouts import WAVELENGTHS, choose, name_unit, read_columns, read_hdus
 from spectool.surveys.manga import is_manga, read_manga
 from spectool.surveys.sdss import combine_sdss, is_sdss, ivar_of, naming_damage, open_fits, parse_sdss
 from spectool.surveys.sources import fetch, local_path
@@ -102,6 +102,7 @@ def read_spectrum(
 def _survey_sample(hdus, name, target, source):
     """The sample of a file of SDSS, DESI or MaNGA, which have readers of their own; None of any other."""
     if is_sdss(hdus):
+        choose([name], target, name, "spectrum")
         return combine_sdss([parse_sdss(hdus, name)], [name])
     targets = None if target == "all" else target
     if is_desi(hdus):
@@ -255,8 +256,6 @@ def _calibrated(raw, name, medium, wavelength_unit, flux_unit):
     if "mask" in raw:
         bad |= raw["mask"].values
     pixels = {"flux": np.where(np.isfinite(flux), flux, 0), "ivar": np.where(bad, 0, ivar), "mask": bad}
-    if "lsf_sigma" in raw:
-        pixels["lsf_sigma"] = raw["lsf_sigma"].values
     pixels = {role: values[:, order] for role, values in pixels.items()}
     wavelength, pixels = _fill_gaps(wavelength[order], pixels, notes)
     names = [name] if len(flux) == 1 else [f"{name} {row}" for row in range(len(flux))]
@@ -265,11 +264,7 @@ def _calibrated(raw, name, medium, wavelength_unit, flux_unit):
         coords={"observed_wavelength": ("wavelength", wavelength, attrs), "name": ("galaxy", names)},
         attrs={"history": "\n".join(filter(None, notes))},
     )
-    units = {
-        "flux": FLUX_UNIT * (unit is not None),
-        "ivar": IVAR_UNIT * (unit is not None),
-        "lsf_sigma": "km / s",
-    }
+    units = {"flux": FLUX_UNIT * (unit is not None), "ivar": IVAR_UNIT * (unit is not None)}
     for role, values in pixels.items():
         values = values if role == "mask" else values.astype("f4")
         sample[role] = (("galaxy", "wavelength"), values, {"units": units.get(role, "")})

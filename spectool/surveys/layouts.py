@@ -94,12 +94,14 @@ def read_columns(table, name, *, header=None, notes=(), target=None):
     if not len(table):
         raise ValueError(f"{name}: its table of {', '.join(table.colnames[:6])} has no rows")
     if np.ndim(flux) == 1 and flux.dtype != object:
+        choose([name], target, name, "spectrum")
         return _row_of(table, roles, name, header, list(notes))
+    rows = choose(range(len(table)), target, name)
     vectors = [
         Table({c: np.ma.asarray(table[c][row]) for c in roles.values() if np.ndim(table[c][row]) == 1})
-        for row in range(len(table))
+        for row in rows
     ]
-    for row, vector in enumerate(vectors):
+    for row, vector in zip(rows, vectors, strict=True):
         scalars = {c: table[c][row] for c in table.colnames if np.ndim(table[c][row]) == 0}
         vector.meta = header | {k: v for k, v in scalars.items() if not np.ma.is_masked(v)}
         for column in vector.colnames:
@@ -109,8 +111,7 @@ def read_columns(table, name, *, header=None, notes=(), target=None):
                 f"{name}: row {row} has a {wavelength} or a {roles['flux']} that is no vector of pixels"
             )
     spectra = [
-        _row_of(_unpadded(v, wavelength), find_roles(v.colnames), name, v.meta, list(notes))
-        for v in choose(vectors, target, name)
+        _row_of(_unpadded(v, wavelength), find_roles(v.colnames), name, v.meta, list(notes)) for v in vectors
     ]
     return spectra[0] if len(spectra) == 1 else _join_rows(spectra, target, name)
 
@@ -132,7 +133,8 @@ def choose(spectra, target, name, kind="rows"):
             raise IndexError
         return [spectra[number] for number in numbers]
     except (IndexError, ValueError, TypeError, OverflowError):
-        advice = f"it has {len(spectra)} {kind}: give a number from 0 to {len(spectra) - 1}, or 'all'"
+        numbers = f"a number from 0 to {len(spectra) - 1}" if len(spectra) > 1 else "0"
+        advice = f"it has {len(spectra)} {kind}: give {numbers}, or 'all'"
         raise ValueError(f"{name}: target={target!r} is not in the file; {advice}") from None
 
 

@@ -272,6 +272,9 @@ def test_several_spectra_in_a_file_are_asked_about():
     for target in (2, -1, "last", []):
         with pytest.raises(ValueError, match="it has 2 rows"):
             read_spectrum(content, name="x.fits", target=target)
+    for single in (csv(wavelength=WAVE, flux=FLUX), packaged_spectra()["NGC 3522"]):
+        with pytest.raises(ValueError, match="it has 1 spectrum: give 0"):
+            read_spectrum(single, redshift=0.1, target=5)
     stack = image_file(np.stack([FLUX, 2 * FLUX]), {"ERR": np.full((2, 3000), 0.1)})
     np.testing.assert_array_equal(
         read_spectrum(stack, redshift=0.1, target=1)["flux"].values[0], (2 * FLUX).astype("f4")
